@@ -1,0 +1,46 @@
+"""The exceptions of knnspect: one family, each also the built-in that callers would expect."""
+
+from __future__ import annotations
+
+__all__ = [
+    "BackendUnavailable",
+    "DTypeError",
+    "ImageError",
+    "KnnspectError",
+    "NotFittedError",
+    "ParameterError",
+    "ShapeError",
+    "StoreError",
+]
+
+
+class KnnspectError(Exception):
+    """Base class of every error that knnspect raises on purpose."""
+
+
+class ParameterError(KnnspectError, ValueError):
+    """A parameter lies outside the values it may take; the message names it."""
+
+
+class ShapeError(KnnspectError, ValueError):
+    """An array has another shape than the one expected; the message gives both."""
+
+
+class DTypeError(KnnspectError, TypeError):
+    """An array has another element type than those expected; the message gives both."""
+
+
+class ImageError(KnnspectError, ValueError):
+    """An image or its features cannot be used; the message names the file or the image id."""
+
+
+class StoreError(KnnspectError, ValueError):
+    """A file is not one of ours, is damaged, or cannot be written; the message names it."""
+
+
+class BackendUnavailable(KnnspectError, ImportError):
+    """A backend was asked for that cannot run here; the message says what it lacks."""
+
+
+class NotFittedError(KnnspectError, RuntimeError):
+    """A detector was used before ``fit``."""
