@@ -1,0 +1,86 @@
+"""Find defects in images by comparing deep features with a gallery of normal ones.
+
+The public names are imported when they are first used, so that ``import knnspect`` is quick, and
+galleries can be searched where there is only NumPy.
+
+>>> import knnspect as ks
+>>> ks.Gallery(upsample="block")
+Gallery(upsample='block', dtype='float32', n_images=0)
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from knnspect._core import __version__
+
+if TYPE_CHECKING:
+    from knnspect.detectors import Detector, Prediction, Spade, load
+    from knnspect.errors import (
+        BackendUnavailable,
+        DTypeError,
+        ImageError,
+        KnnspectError,
+        NotFittedError,
+        ParameterError,
+        ShapeError,
+        StoreError,
+    )
+    from knnspect.features import Backbone, Features
+    from knnspect.gallery import Gallery
+    from knnspect.neighbors import Neighbors
+    from knnspect.pyramid import FeaturePyramid
+
+_HOMES = {
+    "Backbone": "features",
+    "BackendUnavailable": "errors",
+    "DTypeError": "errors",
+    "Detector": "detectors",
+    "FeaturePyramid": "pyramid",
+    "Features": "features",
+    "Gallery": "gallery",
+    "ImageError": "errors",
+    "KnnspectError": "errors",
+    "Neighbors": "neighbors",
+    "NotFittedError": "errors",
+    "ParameterError": "errors",
+    "Prediction": "detectors",
+    "ShapeError": "errors",
+    "Spade": "detectors",
+    "StoreError": "errors",
+    "load": "detectors",
+}
+
+__all__ = [
+    "Backbone",
+    "BackendUnavailable",
+    "DTypeError",
+    "Detector",
+    "FeaturePyramid",
+    "Features",
+    "Gallery",
+    "ImageError",
+    "KnnspectError",
+    "Neighbors",
+    "NotFittedError",
+    "ParameterError",
+    "Prediction",
+    "ShapeError",
+    "Spade",
+    "StoreError",
+    "__version__",
+    "load",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'knnspect' has no attribute {name!r}")
+    value = getattr(import_module(f"knnspect.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

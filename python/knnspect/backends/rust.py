@@ -1,0 +1,57 @@
+"""The Rust core as a backend."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from knnspect.neighbors import Neighbors
+
+if TYPE_CHECKING:
+    from knnspect.backends.base import ImageSubset
+    from knnspect.gallery import Gallery
+    from knnspect.pyramid import FeaturePyramid
+
+__all__ = ["RustBackend"]
+
+
+class RustBackend:
+    """Searches on the CPU, level by level, without building the concatenated features.
+
+    Parameters
+    ----------
+    instruction_set : str, optional
+        Force the kernels of one instruction set, one of ``knnspect._core.instruction_sets()``; the
+        best by default. The results are the same to the bit with every one.
+
+    Examples
+    --------
+    >>> RustBackend().name
+    'rust'
+    """
+
+    name = "rust"
+
+    def __init__(self, instruction_set: str | None = None) -> None:
+        self.instruction_set = instruction_set
+
+    def search(
+        self,
+        gallery: Gallery,
+        query: FeaturePyramid,
+        k: int,
+        images: ImageSubset,
+        threads: int | None,
+    ) -> Neighbors:
+        """Find the `k` nearest gallery cells of every cell of `query`; see `Gallery.search`."""
+        sq_distances, image_index, cells, ids = gallery.core.search(
+            list(query.levels),
+            k,
+            None if images is None else [list(ids) for ids in images],
+            threads,
+            self.instruction_set,
+        )
+        width = query.shapes[0][1]
+        rows_columns = np.stack(np.divmod(cells, np.uint32(width)), axis=-1)
+        return Neighbors(sq_distances, image_index, rows_columns, tuple(ids))

@@ -1,0 +1,44 @@
+"""Read, check and resize images: from folders, arrays or loaders to batches for a network.
+
+Uses Pillow and NumPy alone; torch tensors are recognised without importing torch.
+
+- ``images``: one image, read from a file or checked as an array.
+- ``geometry``: how an image meets the network's input size, and a map finds its way back.
+- ``sources``: whatever images come as, one after the other, each with an id.
+- ``loading``: from a source to batches, decoded ahead in threads.
+- ``mvtec``: data sets in the layout of MVTec AD.
+- ``elpv``: real images of solar cells to try things on.
+"""
+
+from knnspect.data.elpv import ElpvSplit, elpv_split
+from knnspect.data.geometry import Geometry
+from knnspect.data.images import (
+    IMAGE_SUFFIXES,
+    ImageArray,
+    check_image,
+    image_from_pillow,
+    read_image,
+)
+from knnspect.data.loading import Batch, iterate_batches
+from knnspect.data.mvtec import MVTecDataset, TestImage, read_mask
+from knnspect.data.sources import ImageItem, ImageSource, list_images, open_images
+
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "Batch",
+    "ElpvSplit",
+    "Geometry",
+    "ImageArray",
+    "ImageItem",
+    "ImageSource",
+    "MVTecDataset",
+    "TestImage",
+    "check_image",
+    "elpv_split",
+    "image_from_pillow",
+    "iterate_batches",
+    "list_images",
+    "open_images",
+    "read_image",
+    "read_mask",
+]

@@ -1,0 +1,256 @@
+"""How an image meets the network's input size, and how a map finds its way back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from knnspect.data.images import ImageArray
+from knnspect.errors import DTypeError, ParameterError, ShapeError
+
+__all__ = ["Geometry"]
+
+_INTERPOLATIONS = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+_RESIZES = ("stretch", "crop", "pad")
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The way from an image to the network's input, and from a map back to the image.
+
+    Parameters
+    ----------
+    image_size : tuple of int
+        (height, width) of the network's input.
+    resize : {"stretch", "crop", "pad"}
+        ``"stretch"`` resizes the image to `image_size` and lets its proportions change.
+        ``"crop"`` takes the largest part of the image, about its centre, that has the proportions
+        of `image_size`, and resizes that; what lies outside is not looked at. ``"pad"`` resizes
+        the image to fit inside `image_size`, centres it, and fills the rest with the image's mean
+        colour.
+    interpolation : {"nearest", "bilinear", "bicubic", "lanczos"}
+        Pillow's filter for resizing images. Maps are always brought back bilinearly.
+
+    Raises
+    ------
+    ParameterError
+        A parameter lies outside the values above.
+
+    Examples
+    --------
+    >>> geometry = Geometry((4, 6), resize="pad")
+    >>> geometry.prepare(np.full((10, 10, 3), 255, np.uint8)).shape
+    (3, 4, 6)
+    >>> geometry.restore(np.ones((4, 6), np.float32), (10, 10)).shape
+    (10, 10)
+    """
+
+    image_size: tuple[int, int]
+    resize: Literal["stretch", "crop", "pad"] = "stretch"
+    interpolation: str = "bicubic"
+
+    def __post_init__(self) -> None:
+        if not _is_size(self.image_size):
+            raise ParameterError(
+                "image_size: expected (height, width), two whole numbers of at least 1, "
+                f"got {self.image_size!r}"
+            )
+        # Plain numbers in a tuple, so that equal geometries are equal and can be saved as JSON.
+        height, width = self.image_size
+        object.__setattr__(self, "image_size", (int(height), int(width)))
+        if self.resize not in _RESIZES:
+            raise ParameterError(f"resize: expected one of {_RESIZES}, got {self.resize!r}")
+        if self.interpolation not in _INTERPOLATIONS:
+            raise ParameterError(
+                f"interpolation: expected one of {tuple(_INTERPOLATIONS)}, "
+                f"got {self.interpolation!r}"
+            )
+
+    def prepare(self, image: ImageArray) -> NDArray[np.float32]:
+        """Return an image as the network sees it, before the network's own normalisation.
+
+        uint8 images are resized in uint8, as timm does; float32 images in float32.
+
+        Parameters
+        ----------
+        image : numpy.ndarray
+            Shape (height, width, 3), uint8, or float32 in [0, 1], as `read_image` returns it.
+
+        Returns
+        -------
+        numpy.ndarray
+            Shape (3, *image_size), float32 in [0, 1], C-contiguous.
+
+        Raises
+        ------
+        ShapeError
+            The image has another shape, or no pixels.
+        DTypeError
+            The image is neither uint8 nor float32.
+
+        Examples
+        --------
+        >>> prepared = Geometry((2, 2)).prepare(np.full((5, 7, 3), 51, np.uint8))
+        >>> prepared.shape, prepared.dtype.name, round(float(prepared.max()), 3)
+        ((3, 2, 2), 'float32', 0.2)
+        """
+        if image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+            raise ShapeError(
+                f"prepare: expected an image of shape (height, width, 3), got {image.shape}"
+            )
+        if image.dtype not in (np.uint8, np.float32):
+            raise DTypeError(f"prepare: expected uint8 or float32, got {image.dtype.name}")
+        rows, columns = self._fit((image.shape[0], image.shape[1]))
+        part = self._resized(image, rows, columns)
+        if part.shape[:2] == self.image_size:
+            return np.ascontiguousarray(part.transpose(2, 0, 1))
+        scale = 255 if image.dtype == np.uint8 else 1
+        mean = image.mean(axis=(0, 1), dtype=np.float64) / scale
+        prepared = np.empty((3, *self.image_size), np.float32)
+        prepared[:] = mean[:, None, None]
+        prepared[:, rows.target, columns.target] = part.transpose(2, 0, 1)
+        return prepared
+
+    def restore(self, map: NDArray[Any], size: tuple[int, int]) -> NDArray[np.float32]:  # noqa: A002
+        """Return a map at `image_size` in the geometry of the original image.
+
+        Bilinear, with half-pixel centres (align_corners=False). A map is sampled, not averaged,
+        where the original image is smaller than `image_size`. What ``"crop"`` cut off gets 0,
+        since it was not looked at; of ``"pad"`` the border is cut away and does not bleed in.
+
+        Parameters
+        ----------
+        map : numpy.ndarray
+            Shape `image_size`, floating point.
+        size : tuple of int
+            (height, width) of the original image.
+
+        Returns
+        -------
+        numpy.ndarray
+            Shape `size`, float32, C-contiguous.
+
+        Raises
+        ------
+        ShapeError
+            The map does not have the shape `image_size`, or `size` is not two numbers of at
+            least 1.
+
+        Examples
+        --------
+        >>> Geometry((1, 2)).restore(np.array([[0.0, 1.0]]), (1, 4)).tolist()
+        [[0.0, 0.25, 0.75, 1.0]]
+        """
+        if map.shape != self.image_size:
+            raise ShapeError(f"restore: expected a map of shape {self.image_size}, got {map.shape}")
+        if not _is_size(size):
+            raise ShapeError(f"restore: expected size (height, width), got {size!r}")
+        rows, columns = (axis.samples() for axis in self._fit(size))
+        values = map.astype(np.float32, copy=False)
+        # Written as low + (high - low) * weight, a constant stays exactly constant.
+        low = values[rows.low]
+        values = low + (values[rows.high] - low) * rows.weight[:, None]
+        low = values[:, columns.low]
+        restored = low + (values[:, columns.high] - low) * columns.weight
+        restored[~rows.seen] = 0
+        restored[:, ~columns.seen] = 0
+        return np.ascontiguousarray(restored)
+
+    def _fit(self, size: tuple[int, int]) -> tuple[_Axis, _Axis]:
+        """Return which part of an image lies where in the network's input, by rows and columns."""
+        height, width = size
+        to_height, to_width = self.image_size
+        from_height, from_width = float(height), float(width)
+        taller = height * to_width >= width * to_height  # than the proportions of image_size
+        into_height, into_width = to_height, to_width
+        if self.resize == "crop":
+            # One division of whole numbers each, so that equal proportions cut off nothing.
+            if taller:
+                from_height = to_height * width / to_width
+            else:
+                from_width = to_width * height / to_height
+        elif self.resize == "pad":
+            if taller:
+                into_width = max(1, round(width * to_height / height))
+            else:
+                into_height = max(1, round(height * to_width / width))
+        return (
+            _Axis(height, from_height, to_height, into_height),
+            _Axis(width, from_width, to_width, into_width),
+        )
+
+    def _resized(self, image: ImageArray, rows: _Axis, columns: _Axis) -> NDArray[np.float32]:
+        size = (columns.into, rows.into)
+        box = (columns.start, rows.start, columns.end, rows.end)
+        filter_ = _INTERPOLATIONS[self.interpolation]
+        if image.dtype == np.uint8:
+            part = np.asarray(Image.fromarray(image).resize(size, filter_, box), np.float32)
+            part /= 255
+            return part
+        channels = [
+            np.asarray(Image.fromarray(image[..., channel]).resize(size, filter_, box))
+            for channel in range(3)
+        ]
+        # Bicubic and lanczos overshoot at edges; in uint8 Pillow has clipped that already.
+        return np.stack(channels, axis=-1).clip(0, 1)
+
+
+class _Samples(NamedTuple):
+    """For every pixel of the original along one axis: the two positions of the map around it."""
+
+    low: NDArray[np.intp]
+    high: NDArray[np.intp]
+    weight: NDArray[np.float32]
+    seen: NDArray[np.bool_]
+
+
+class _Axis(NamedTuple):
+    """One axis: the middle `extent` of `n_original` becomes the middle `into` of `n_prepared`."""
+
+    n_original: int
+    extent: float
+    n_prepared: int
+    into: int
+
+    @property
+    def start(self) -> float:
+        return (self.n_original - self.extent) / 2
+
+    @property
+    def end(self) -> float:
+        # Rounding may lead just past the image, which Pillow refuses.
+        return min(float(self.n_original), self.start + self.extent)
+
+    @property
+    def target(self) -> slice:
+        offset = (self.n_prepared - self.into) // 2
+        return slice(offset, offset + self.into)
+
+    def samples(self) -> _Samples:
+        along = (np.arange(self.n_original) + 0.5 - self.start) / self.extent
+        first, last = self.target.start, self.target.stop - 1
+        position = np.clip(first + along * self.into - 0.5, first, last)
+        low = np.floor(position).astype(np.intp)
+        return _Samples(
+            low=low,
+            high=np.minimum(low + 1, last),
+            weight=(position - low).astype(np.float32),
+            seen=(along >= 0) & (along <= 1),
+        )
+
+
+def _is_size(size: object) -> bool:
+    return (
+        isinstance(size, tuple | list)
+        and len(size) == 2
+        and all(isinstance(n, int | np.integer) and n >= 1 for n in size)
+    )

@@ -1,0 +1,187 @@
+"""From a source to batches for the network, decoded ahead in threads."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from knnspect.data.geometry import Geometry
+from knnspect.data.sources import ImageItem, ImageSource
+from knnspect.errors import ImageError, ParameterError
+
+__all__ = ["Batch", "iterate_batches"]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Prepared images that follow each other in a source.
+
+    Attributes
+    ----------
+    ids : list of str
+        One per image.
+    images : numpy.ndarray
+        Shape (n_images, 3, height, width), float32 in [0, 1].
+    sizes : list of tuple of int
+        (height, width) of each image before it was resized, for ``Geometry.restore``.
+    """
+
+    ids: list[str]
+    images: NDArray[np.float32]
+    sizes: list[tuple[int, int]]
+
+
+def iterate_batches(
+    source: ImageSource,
+    geometry: Geometry,
+    batch_size: int,
+    n_workers: int,
+    skip_bad: bool = False,
+    bad: list[tuple[str, ImageError]] | None = None,
+) -> Iterator[Batch]:
+    """Return an iterator over the images of a source, prepared, in batches and in order.
+
+    The batches are the same for every `n_workers`. Loading runs ahead of the caller by about two
+    batches and no more. Leaving the iterator early stops its threads.
+
+    Parameters
+    ----------
+    source : ImageSource
+        The images.
+    geometry : Geometry
+        How they meet the network's input size.
+    batch_size : int
+        Images per batch; the last batch may have fewer.
+    n_workers : int
+        Threads that read and resize; 0 does it in the caller's thread.
+    skip_bad : bool
+        Leave out images that cannot be used instead of raising at the first of them. Only an
+        `ImageError` of a single image is skipped: a wrong shape or type is the caller's mistake.
+    bad : list, optional
+        With `skip_bad`, receives (id, error) of every image left out, in order.
+
+    Returns
+    -------
+    iterator of Batch
+        No batch is empty; there may be none when all images were skipped.
+
+    Raises
+    ------
+    ParameterError
+        `batch_size` is less than 1 or `n_workers` less than 0.
+    ImageError
+        While iterating: an image cannot be used and `skip_bad` is False, or the source fails.
+    ShapeError, DTypeError
+        While iterating: an array has the wrong shape or type.
+
+    Examples
+    --------
+    >>> from knnspect.data import open_images
+    >>> source = open_images(np.zeros((5, 10, 12, 3), np.uint8))
+    >>> for batch in iterate_batches(source, Geometry((8, 8)), batch_size=3, n_workers=2):
+    ...     print(batch.ids, batch.images.shape, batch.sizes[0])
+    ['000000', '000001', '000002'] (3, 3, 8, 8) (10, 12)
+    ['000003', '000004'] (2, 3, 8, 8) (10, 12)
+    """
+    if batch_size < 1:
+        raise ParameterError(f"batch_size: expected at least 1, got {batch_size}")
+    if n_workers < 0:
+        raise ParameterError(f"n_workers: expected at least 0, got {n_workers}")
+    return _batches(source, geometry, batch_size, n_workers, skip_bad, bad)
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    id: str
+    image: NDArray[np.float32]
+    size: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class _Bad:
+    id: str
+    error: ImageError
+
+
+def _batches(
+    source: ImageSource,
+    geometry: Geometry,
+    batch_size: int,
+    n_workers: int,
+    skip_bad: bool,
+    bad: list[tuple[str, ImageError]] | None,
+) -> Iterator[Batch]:
+    if n_workers == 0:
+        results = (_prepare(item, geometry) for item in source)
+    else:
+        # Enough to keep every thread busy while the caller works on a batch.
+        look_ahead = 2 * max(batch_size, n_workers)
+        results = _prepared_in_threads(source, geometry, n_workers, look_ahead)
+    batch: list[_Prepared] = []
+    try:
+        for result in results:
+            if isinstance(result, _Bad):
+                if not skip_bad:
+                    raise result.error
+                if bad is not None:
+                    bad.append((result.id, result.error))
+                continue
+            batch.append(result)
+            if len(batch) == batch_size:
+                yield _stacked(batch)
+                batch = []
+        if batch:
+            yield _stacked(batch)
+    finally:
+        # Said aloud rather than left to the garbage collector: this is what ends the threads.
+        results.close()
+
+
+def _prepared_in_threads(
+    source: ImageSource, geometry: Geometry, n_workers: int, look_ahead: int
+) -> Generator[_Prepared | _Bad, None, None]:
+    pool = ThreadPoolExecutor(n_workers, thread_name_prefix="knnspect-data")
+    pending: deque[Future[_Prepared | _Bad]] = deque()
+    failure: Exception | None = None
+    try:
+        items = iter(source)
+        while True:
+            try:
+                item = next(items)
+            except StopIteration:
+                break
+            except Exception as error:
+                # The images before it come first, as they do without threads.
+                failure = error
+                break
+            pending.append(pool.submit(_prepare, item, geometry))
+            if len(pending) >= look_ahead:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+        if failure is not None:
+            raise failure
+    finally:
+        # Waits for the images being decoded at this moment only, also after Ctrl-C.
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _prepare(item: ImageItem, geometry: Geometry) -> _Prepared | _Bad:
+    try:
+        image = item.load()
+    except ImageError as error:
+        return _Bad(item.id, error)
+    return _Prepared(item.id, geometry.prepare(image), (image.shape[0], image.shape[1]))
+
+
+def _stacked(batch: list[_Prepared]) -> Batch:
+    return Batch(
+        ids=[prepared.id for prepared in batch],
+        images=np.stack([prepared.image for prepared in batch]),
+        sizes=[prepared.size for prepared in batch],
+    )

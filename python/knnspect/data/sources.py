@@ -1,0 +1,351 @@
+"""Whatever images come as, a source gives them one after the other, each with an id."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path, PurePath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from knnspect.data.images import (
+    IMAGE_SUFFIXES,
+    ImageArray,
+    check_image,
+    image_from_pillow,
+    read_image,
+)
+from knnspect.errors import DTypeError, ImageError, ShapeError
+
+__all__ = ["ImageItem", "ImageSource", "list_images", "open_images"]
+
+_ACCEPTED = (
+    "a folder, an image file, a list of files, arrays or Pillow images, an array of shape "
+    "(n_images, height, width, channels) or (n_images, height, width), or an iterable of batches "
+    "such as a torch DataLoader"
+)
+
+
+@dataclass(frozen=True)
+class ImageItem:
+    """One image of a source, not loaded yet.
+
+    Attributes
+    ----------
+    id : str
+        Names the image; no other image of the source has it.
+    load : callable
+        Returns the image, (height, width, 3), uint8 or float32 in [0, 1]. May be called in any
+        thread; raises as `read_image` and `check_image` do.
+    """
+
+    id: str
+    load: Callable[[], ImageArray]
+
+
+class ImageSource:
+    """Images in a fixed order, as items that load themselves when asked.
+
+    Parameters
+    ----------
+    items : iterable of ImageItem
+        The images.
+    n_images : int or None
+        How many there are; None where only reading them tells.
+
+    Examples
+    --------
+    >>> source = open_images(np.zeros((2, 8, 8, 3), np.uint8))
+    >>> source.n_images, [item.id for item in source]
+    (2, ['000000', '000001'])
+    """
+
+    def __init__(self, items: Iterable[ImageItem], n_images: int | None) -> None:
+        self._items = items
+        self.n_images = n_images
+
+    def __iter__(self) -> Iterator[ImageItem]:
+        return iter(self._items)
+
+
+def open_images(images: object) -> ImageSource:
+    """Return a source of images, whatever they come as.
+
+    Parameters
+    ----------
+    images : str, os.PathLike, numpy.ndarray, list, tuple, iterable or ImageSource
+        - A folder: all its image files, hidden ones left out, in the folders below it too,
+          sorted by their path in the folder (with ``/``), which is their id.
+        - An image file: its id is the path as given.
+        - A list or tuple of files (ids as for one file), arrays as `check_image` takes them,
+          torch tensors of shape (channels, height, width) and Pillow images, mixed as you like
+          and of any sizes. What is not a file is called by its place: ``"000000"``,
+          ``"000001"``, and so on.
+        - An array of shape (n_images, height, width, channels) or (n_images, height, width), or
+          a torch tensor of shape (n_images, channels, height, width): ids by place.
+        - An iterable, such as a torch DataLoader, that gives files, Pillow images or batches. A
+          batch is a tensor or array as above; or a tuple or list that begins with one; or a
+          dict with one at ``"image"`` and, if it likes, as many ids at ``"image_path"``. It is
+          read anew whenever the source is iterated.
+
+        Floats lie in [0, 1] everywhere: the backbone normalises images, nobody else.
+
+    Returns
+    -------
+    ImageSource
+        The images in order. Files are opened only when an item is loaded.
+
+    Raises
+    ------
+    ImageError
+        A path does not exist, a folder or list holds no images, or two images have one id.
+        For iterables, also while iterating.
+    ShapeError
+        An array or a batch has another shape. For iterables, while iterating.
+    DTypeError
+        `images`, or something in it, is of another type. For iterables, also while iterating.
+
+    Examples
+    --------
+    >>> grey, colour = np.zeros((4, 5), np.uint8), np.zeros((6, 7, 3), np.float32)
+    >>> [item.load().shape for item in open_images([grey, colour])]
+    [(4, 5, 3), (6, 7, 3)]
+    """
+    if isinstance(images, ImageSource):
+        return images
+    if isinstance(images, str) and not images:  # which Path takes for the current folder
+        raise ImageError("images: expected a path, got an empty one")
+    if isinstance(images, str | os.PathLike):
+        items = _items_of_path(Path(images))
+    elif isinstance(images, np.ndarray) or _is_tensor(images):
+        items = _items_of_batch(images, None, 0, "the array")
+    elif isinstance(images, list | tuple):
+        items = [_item(value, place) for place, value in enumerate(images)]
+    elif isinstance(images, Iterable) and not isinstance(
+        images, Mapping | set | frozenset | bytes | Image.Image
+    ):
+        return ImageSource(_Stream(images), None)
+    else:
+        raise DTypeError(
+            f"images: expected {_ACCEPTED}, got {type(images).__name__}{_hint(images)}"
+        )
+    if not items:
+        raise ImageError("images: expected at least one image, got none")
+    seen: set[str] = set()
+    for item in items:
+        _check_new(item.id, seen)
+    return ImageSource(items, len(items))
+
+
+def list_images(folder: str | os.PathLike[str]) -> list[Path]:
+    """Return the image files in a folder and the folders below it.
+
+    Files and folders whose name begins with a dot are left out. Links are followed.
+
+    Parameters
+    ----------
+    folder : str or os.PathLike
+        The folder.
+
+    Returns
+    -------
+    list of pathlib.Path
+        Each beginning with `folder`, sorted by the path below it, written with ``/``. May be
+        empty.
+
+    Raises
+    ------
+    ImageError
+        There is no such folder, or one cannot be read.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for name in ("b.png", "a.JPG", "notes.txt", ".hidden.png"):
+    ...         (Path(folder) / name).touch()
+    ...     [file.name for file in list_images(folder)]
+    ['a.JPG', 'b.png']
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        came = "a file" if root.exists() else "nothing there"
+        raise ImageError(f"{root}: expected a folder of images, got {came}")
+    return sorted(_walk(root, frozenset()), key=lambda file: file.relative_to(root).as_posix())
+
+
+def _walk(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
+    # Links may lead back to a folder that we are in: that one is not entered again.
+    real = folder.resolve()
+    if real in above:
+        return
+    try:
+        entries = [
+            (entry, entry.is_dir()) for entry in folder.iterdir() if not entry.name.startswith(".")
+        ]
+    except OSError as error:
+        raise ImageError(f"{folder}: expected a readable folder, got: {error.strerror}") from error
+    for entry, is_folder in entries:
+        if is_folder:
+            yield from _walk(entry, above | {real})
+        elif entry.suffix.lower() in IMAGE_SUFFIXES:
+            yield entry
+
+
+def _items_of_path(path: Path) -> list[ImageItem]:
+    if path.is_dir():
+        files = list_images(path)
+        if not files:
+            endings = ", ".join(sorted(IMAGE_SUFFIXES))
+            raise ImageError(f"{path}: expected a folder of images ({endings}), got none in it")
+        return [
+            ImageItem(file.relative_to(path).as_posix(), partial(read_image, file))
+            for file in files
+        ]
+    if not path.exists():
+        raise ImageError(f"{path}: expected a folder or an image file, but there is no such path")
+    return [_item(path, 0)]
+
+
+def _item(value: object, place: int) -> ImageItem:
+    """Return the item of one image: a file, an array, a tensor or a Pillow image."""
+    id_ = f"{place:06d}"
+    if isinstance(value, str | os.PathLike):
+        return ImageItem(PurePath(value).as_posix(), partial(read_image, value))
+    if isinstance(value, Image.Image):
+        return ImageItem(id_, partial(image_from_pillow, value, id_))
+    if isinstance(value, np.ndarray):
+        return ImageItem(id_, partial(check_image, value, id_))
+    if _is_tensor(value):
+        array = _numpy(value)
+        if array.ndim == 3:
+            array = np.moveaxis(array, 0, -1)
+        return ImageItem(id_, partial(check_image, array, id_))
+    raise DTypeError(
+        f"image {id_}: expected a path, an array, a torch tensor or a Pillow image, "
+        f"got {type(value).__name__}"
+    )
+
+
+def _items_of_batch(
+    batch: object, ids: Sequence[str] | None, place: int, where: str
+) -> list[ImageItem]:
+    """Return the items of an array (channels last) or a tensor (channels first) of images."""
+    if _is_tensor(batch):
+        array = _numpy(batch)
+        if array.ndim != 4 or array.shape[1] not in (1, 3, 4):
+            raise ShapeError(
+                f"{where}: expected a tensor of shape (n_images, channels, height, width) with "
+                f"1, 3 or 4 channels, got {array.shape}{_wrap_hint(array)}"
+            )
+        array = np.moveaxis(array, 1, -1)
+    elif isinstance(batch, np.ndarray):
+        array = batch
+        # (n_images, height, width) of width 1, 3 or 4 is far more likely one image.
+        looks_like_one = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 3, 4))
+        if looks_like_one or array.ndim not in (3, 4):
+            raise ShapeError(
+                f"{where}: expected shape (n_images, height, width, channels) or "
+                f"(n_images, height, width), got {array.shape}{_wrap_hint(array)}"
+            )
+        if array.ndim == 4 and array.shape[3] not in (1, 3, 4):
+            raise ShapeError(
+                f"{where}: expected 1, 3 or 4 channels on the last axis, got {array.shape}"
+            )
+    else:
+        raise DTypeError(
+            f"{where}: expected a torch tensor or an array of images, got {type(batch).__name__}"
+        )
+    if ids is None:
+        ids = [f"{place + i:06d}" for i in range(len(array))]
+    elif len(ids) != len(array):
+        raise ShapeError(f"{where}: expected {len(array)} ids, one per image, got {len(ids)}")
+    return [
+        ImageItem(id_, partial(check_image, image, id_))
+        for id_, image in zip(ids, array, strict=True)
+    ]
+
+
+class _Stream:
+    """The items of an iterable of batches, files or Pillow images."""
+
+    def __init__(self, batches: Iterable[object]) -> None:
+        self._batches = batches
+        self._spent = False
+
+    def __iter__(self) -> Iterator[ImageItem]:
+        batches = iter(self._batches)
+        if batches is self._batches:
+            # A generator gives its images once; without this a second pass would see none.
+            if self._spent:
+                raise ImageError(
+                    "images: expected an iterable that can be read again, got one that was read "
+                    "already; pass a list or a DataLoader instead of a generator"
+                )
+            self._spent = True
+        return self._items(batches)
+
+    def _items(self, batches: Iterator[object]) -> Iterator[ImageItem]:
+        seen: set[str] = set()
+        for batch in batches:
+            for item in _items_of_element(batch, len(seen)):
+                _check_new(item.id, seen)
+                yield item
+        if not seen:
+            raise ImageError("images: expected at least one image, got an iterable without any")
+
+
+def _items_of_element(element: object, place: int) -> list[ImageItem]:
+    where = f"the batch that begins with image {place}"
+    if isinstance(element, str | os.PathLike | Image.Image):
+        return [_item(element, place)]
+    if isinstance(element, Mapping):
+        if "image" not in element:
+            raise DTypeError(
+                f'{where}: expected a dict with "image", got {sorted(map(str, element))}'
+            )
+        paths = element.get("image_path")
+        ids = None if paths is None else [_id_of(path, where) for path in paths]
+        return _items_of_batch(element["image"], ids, place, where)
+    if isinstance(element, list | tuple):
+        if not element:
+            raise DTypeError(f"{where}: expected images, got an empty {type(element).__name__}")
+        return _items_of_batch(element[0], None, place, where)
+    return _items_of_batch(element, None, place, where)
+
+
+def _id_of(path: object, where: str) -> str:
+    if not isinstance(path, str | os.PathLike):
+        raise DTypeError(f'{where}: expected paths in "image_path", got {type(path).__name__}')
+    return PurePath(path).as_posix()
+
+
+def _check_new(id_: str, seen: set[str]) -> None:
+    if id_ in seen:
+        raise ImageError(f"{id_}: expected every image once, got two with this id")
+    seen.add(id_)
+
+
+def _is_tensor(value: object) -> bool:
+    # Recognised by what it can do, so that torch need not be there.
+    return all(callable(getattr(value, name, None)) for name in ("detach", "cpu", "numpy"))
+
+
+def _numpy(tensor: Any) -> NDArray[Any]:
+    plain = tensor.detach().cpu()
+    if str(plain.dtype) == "torch.bfloat16":  # NumPy has no such type
+        plain = plain.float()
+    return np.asarray(plain.numpy())
+
+
+def _wrap_hint(array: NDArray[Any]) -> str:
+    return "; pass [image] for a single image" if array.ndim in (2, 3) else ""
+
+
+def _hint(images: object) -> str:
+    return "; pass [image] for a single image" if isinstance(images, Image.Image) else ""

@@ -1,0 +1,343 @@
+"""The gallery: feature pyramids of normal images, searched exactly."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import numpy as np
+
+from knnspect import _core
+from knnspect.backends import Backend, get_backend
+from knnspect.errors import DTypeError, ParameterError, StoreError
+from knnspect.neighbors import Neighbors
+from knnspect.pyramid import FeaturePyramid
+
+__all__ = ["Gallery"]
+
+
+class Gallery:
+    """Feature pyramids of normal images, by id.
+
+    The gallery keeps each level at its own resolution, a fraction of what concatenated features
+    take. It may be searched, and changed, from several threads.
+
+    Parameters
+    ----------
+    upsample : {"bilinear", "block"}, default "bilinear"
+        How coarse levels are brought to the resolution of the finest one: bilinear interpolation
+        with half-pixel centres (``align_corners=False``), or repetition.
+    dtype : {"float32", "float16"}, default "float32"
+        How features are kept. Distances are exact for the features as they are kept.
+
+    Raises
+    ------
+    ParameterError
+        If `upsample` or `dtype` is another word.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> levels = [rng.random((2, 8, 8, 3), dtype="f4"), rng.random((2, 4, 4, 16), dtype="f4")]
+    >>> gallery = Gallery()
+    >>> gallery.add(FeaturePyramid(levels), ids=["left", "right"])
+    ['left', 'right']
+    >>> neighbors = gallery.search(FeaturePyramid(levels)[0], k=2)
+    >>> neighbors
+    Neighbors(n_images=1, cells=8x8, k=2)
+    >>> float(neighbors.sq_distances[..., 0].max()), str(neighbors.images[0, 3, 5, 0])
+    (0.0, 'left')
+    """
+
+    def __init__(self, upsample: str = "bilinear", dtype: str = "float32") -> None:
+        self.core = _core.Gallery(upsample, dtype)
+
+    @property
+    def upsample(self) -> str:
+        """How coarse levels are upsampled."""
+        return self.core.upsample
+
+    @property
+    def dtype(self) -> str:
+        """How features are kept."""
+        return self.core.dtype
+
+    @property
+    def ids(self) -> list[str]:
+        """Ids of the images, sorted."""
+        return self.core.ids
+
+    @property
+    def shapes(self) -> list[tuple[int, int, int]]:
+        """``(height, width, channels)`` of each level; empty before the first image."""
+        return self.core.shapes
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the features, in memory or in a memory-mapped file."""
+        return self.core.nbytes
+
+    def __len__(self) -> int:
+        return len(self.core)
+
+    def __repr__(self) -> str:
+        return (
+            f"Gallery(upsample={self.upsample!r}, dtype={self.dtype!r}, n_images={len(self)}"
+            + "".join(f", level{i}={h}x{w}x{c}" for i, (h, w, c) in enumerate(self.shapes))
+            + ")"
+        )
+
+    def add(self, pyramid: FeaturePyramid, ids: Sequence[str] | None = None) -> list[str]:
+        """Add images: all of them, or none when there is an error.
+
+        Parameters
+        ----------
+        pyramid : FeaturePyramid
+            The images' features; the first pyramid added decides the shape of all others.
+        ids : sequence of str, optional
+            An id for each image; running numbers ("000000", "000001", …) by default.
+
+        Returns
+        -------
+        list of str
+            The ids.
+
+        Raises
+        ------
+        ShapeError
+            If the levels, channels or sizes differ from those of the gallery, or the number of ids
+            from that of images.
+        ParameterError
+            If an id is in the gallery already or given twice.
+        ImageError
+            If a feature is NaN or infinite, or too large for a float16 gallery; the message names
+            the image and the level.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> Gallery().add(FeaturePyramid([np.zeros((2, 4, 4, 3), "f4")]))
+        ['000000', '000001']
+        """
+        if ids is None:
+            known = set(self.ids)
+            numbers = (f"{number:06d}" for number in range(len(known) + pyramid.n_images))
+            ids = [number for number in numbers if number not in known][: pyramid.n_images]
+        checked = _check_ids(ids, "ids")
+        self.core.add(list(pyramid.levels), checked)
+        return checked
+
+    def remove(self, ids: Sequence[str]) -> None:
+        """Remove images: all of them, or none when one is unknown.
+
+        Parameters
+        ----------
+        ids : sequence of str
+            Ids of images in the gallery.
+
+        Raises
+        ------
+        ParameterError
+            If an id is not in the gallery.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> gallery = Gallery()
+        >>> _ = gallery.add(FeaturePyramid([np.zeros((2, 4, 4, 3), "f4")]), ids=["a", "b"])
+        >>> gallery.remove(["a"])
+        >>> gallery.ids
+        ['b']
+        """
+        self.core.remove(_check_ids(ids, "ids"))
+
+    def pyramid(self, ids: Sequence[str] | None = None) -> FeaturePyramid:
+        """Return the features of some or all images, as copies.
+
+        Parameters
+        ----------
+        ids : sequence of str, optional
+            Which images, in this order; all, in the order of their ids, by default.
+
+        Returns
+        -------
+        FeaturePyramid
+            Their features, of the gallery's dtype.
+
+        Raises
+        ------
+        ParameterError
+            If an id is not in the gallery, or there is none.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> gallery = Gallery()
+        >>> _ = gallery.add(FeaturePyramid([np.zeros((2, 4, 4, 3), "f4")]), ids=["a", "b"])
+        >>> gallery.pyramid(["b"])
+        FeaturePyramid(n_images=1, levels=4x4x3)
+        """
+        checked = self.ids if ids is None else _check_ids(ids, "ids")
+        if not checked:
+            raise ParameterError("ids: expected at least one image, got none")
+        images = [self.core.image(name) for name in checked]
+        return FeaturePyramid([np.stack(levels) for levels in zip(*images)])
+
+    def search(
+        self,
+        query: FeaturePyramid,
+        k: int = 1,
+        images: Sequence[str] | Sequence[Sequence[str]] | None = None,
+        threads: int | None = None,
+        backend: str | Backend = "auto",
+    ) -> Neighbors:
+        """Find the nearest gallery cells of every cell of a query, exactly.
+
+        Distances are squared L2 between upsampled, concatenated features, as float64 gives them,
+        rounded once to float32. Ties go to the lowest (image id, row, column). Neither depends on
+        the number of threads, the batch, the machine's instruction set, or the order in which
+        images were added.
+
+        Parameters
+        ----------
+        query : FeaturePyramid
+            The images to look up; same levels, channels and sizes as the gallery's.
+        k : int, default 1
+            Neighbours of each cell.
+        images : sequence of str, or of sequences of str, optional
+            Search only the gallery images with these ids: the same for all query images, or one
+            list for each. All by default.
+        threads : int, optional
+            Number of threads; by default all that the process may use.
+        backend : str or Backend, default "auto"
+            What does the work; see `knnspect.backends`.
+
+        Returns
+        -------
+        Neighbors
+            Distances, image ids and cells.
+
+        Raises
+        ------
+        ShapeError
+            If the query's levels, channels or sizes differ from the gallery's.
+        ImageError
+            If a feature of the query is NaN or infinite.
+        ParameterError
+            If the gallery is empty, an id is unknown, `k` is not between 1 and the number of cells
+            searched, or `threads` is less than 1.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> gallery = Gallery()
+        >>> _ = gallery.add(FeaturePyramid([np.zeros((2, 4, 4, 3), "f4")]), ids=["a", "b"])
+        >>> query = FeaturePyramid([np.ones((1, 4, 4, 3), "f4")])
+        >>> gallery.search(query, images=["b"]).sq_distances[0, 0, 0]
+        array([3.], dtype=float32)
+        """
+        k = _check_count("k", k)
+        threads = None if threads is None else _check_count("threads", threads)
+        if isinstance(backend, str):
+            backend = get_backend(backend)
+        return backend.search(self, query, k, _check_subset(images), threads)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the gallery to a file, replacing what is there only when all is written.
+
+        Parameters
+        ----------
+        path : path-like
+            The file; safetensors with a versioned header and a checksum.
+
+        Raises
+        ------
+        StoreError
+            If the file cannot be written; what was there is then untouched.
+        ParameterError
+            If the gallery is empty.
+
+        Examples
+        --------
+        >>> import numpy as np, tempfile, pathlib
+        >>> gallery = Gallery()
+        >>> _ = gallery.add(FeaturePyramid([np.zeros((2, 4, 4, 3), "f4")]))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     gallery.save(pathlib.Path(folder) / "normal.gallery")
+        ...     Gallery.open(pathlib.Path(folder) / "normal.gallery").ids
+        ['000000', '000001']
+        """
+        self.core.save(path, "gallery", {}, {})
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], verify: bool = True) -> Gallery:
+        """Open a saved gallery, memory-mapped.
+
+        Parameters
+        ----------
+        path : path-like
+            A file that `save` wrote.
+        verify : bool, default True
+            Read the whole file once and compare its checksum. Without it only the structure of the
+            file is checked, and opening takes the same time whatever its size.
+
+        Returns
+        -------
+        Gallery
+            A gallery whose features stay in the file. It may be changed in memory; the file is not.
+
+        Raises
+        ------
+        StoreError
+            If the file is missing, truncated, altered, of a newer version, or not a gallery.
+
+        Examples
+        --------
+        >>> Gallery.open("no-such.gallery")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        ...
+        knnspect.errors.StoreError: no-such.gallery: cannot be opened: No such file or directory...
+        """
+        store = _core.Store(path, verify)
+        if store.kind != "gallery":
+            raise StoreError(f"{os.fspath(path)}: expected a gallery, it holds a {store.kind} model")
+        return cls.from_core(_core.Gallery.from_store(store))
+
+    @classmethod
+    def from_core(cls, core: _core.Gallery) -> Gallery:
+        """Wrap a gallery of the Rust core."""
+        gallery = cls.__new__(cls)
+        gallery.core = core
+        return gallery
+
+
+def _check_ids(ids: Sequence[str], name: str) -> list[str]:
+    if isinstance(ids, str):
+        raise DTypeError(f"{name}: expected a sequence of str, got the single str {ids!r}")
+    checked = list(ids)
+    for index, value in enumerate(checked):
+        if not isinstance(value, str):
+            raise DTypeError(f"{name}[{index}]: expected a str, got {type(value).__name__}")
+    return checked
+
+
+def _check_subset(
+    images: Sequence[str] | Sequence[Sequence[str]] | None,
+) -> list[list[str]] | None:
+    if images is None:
+        return None
+    if isinstance(images, str):
+        raise DTypeError(f"images: expected a sequence of ids, got the single str {images!r}")
+    entries = list(images)
+    if all(isinstance(entry, str) for entry in entries):
+        return [_check_ids([str(entry) for entry in entries], "images")]
+    return [_check_ids(entry, f"images[{index}]") for index, entry in enumerate(entries)]
+
+
+def _check_count(name: str, value: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise DTypeError(f"{name}: expected an integer, got {type(value).__name__}")
+    if value < 1:
+        raise ParameterError(f"{name}: expected at least 1, got {value}")
+    return int(value)

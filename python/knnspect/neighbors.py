@@ -1,0 +1,67 @@
+"""What a search returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Neighbors"]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Neighbors:
+    """The nearest gallery cells of every cell of a query, nearest first.
+
+    Parameters
+    ----------
+    sq_distances : ndarray of float32, shape (n_images, height, width, k)
+        Squared L2 distances between upsampled, concatenated features.
+    image_index : ndarray of integer, shape (n_images, height, width, k)
+        The gallery image of each neighbour, as a place in `image_ids`.
+    cells : ndarray of integer, shape (n_images, height, width, k, 2)
+        Where in that image: (row, column) at the finest level.
+    image_ids : tuple of str
+        Ids of the gallery images that were searched, sorted.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import knnspect as ks
+    >>> gallery = ks.Gallery()
+    >>> normal = np.array([[0, 1], [2, 3]], "f4").reshape(1, 2, 2, 1)
+    >>> _ = gallery.add(ks.FeaturePyramid([normal]), ids=["a"])
+    >>> neighbors = gallery.search(ks.FeaturePyramid([normal + 0.25]))
+    >>> neighbors.sq_distances[0, 0, 0], neighbors.images[0, 1, 0], neighbors.cells[0, 1, 0]
+    (array([0.0625], dtype=float32), array(['a'], dtype=object), array([[1, 0]], dtype=uint32))
+    """
+
+    sq_distances: NDArray[np.float32]
+    image_index: NDArray[Any]
+    cells: NDArray[Any]
+    image_ids: tuple[str, ...]
+
+    @property
+    def images(self) -> NDArray[np.object_]:
+        """Ids of the gallery images, shape (n_images, height, width, k), as an array of str."""
+        return np.array(self.image_ids, dtype=object)[self.image_index]
+
+    @property
+    def k(self) -> int:
+        """Number of neighbours of each cell."""
+        return int(self.sq_distances.shape[-1])
+
+    def __len__(self) -> int:
+        return int(self.sq_distances.shape[0])
+
+    def __getitem__(self, images: slice) -> Neighbors:
+        """Select the neighbours of some of the query images."""
+        return Neighbors(
+            self.sq_distances[images], self.image_index[images], self.cells[images], self.image_ids
+        )
+
+    def __repr__(self) -> str:
+        n_images, height, width, k = self.sq_distances.shape
+        return f"Neighbors(n_images={n_images}, cells={height}x{width}, k={k})"

@@ -1,0 +1,387 @@
+//! The gallery: the pyramids of normal images, each under its id.
+
+use crate::error::{Error, Result};
+use crate::pyramid::{DType, LevelData, PyramidBatch, PyramidContext, PyramidShape, Upsample};
+use crate::store::{Dtype, Store, Tensor, write};
+use half::f16;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+
+#[cfg(target_endian = "big")]
+compile_error!("gallery files are little-endian and used in place");
+
+/// Pyramids of one shape, by id. Images are kept one by one, so that adding and removing cost only
+/// the images concerned; a copy shares them.
+#[derive(Clone, Debug)]
+pub struct Gallery {
+    upsample: Upsample,
+    dtype: DType,
+    shape: Option<PyramidShape>,
+    images: BTreeMap<String, Arc<StoredImage>>,
+}
+
+/// The pyramid of one image, all levels one after the other.
+#[derive(Debug)]
+pub struct StoredImage {
+    /// Number of values of each level.
+    lens: Vec<usize>,
+    values: Values,
+}
+
+#[derive(Debug)]
+enum Values {
+    F32(Box<[f32]>),
+    F16(Box<[f16]>),
+    /// In a file: the byte at which each level of this image starts.
+    Mapped { store: Arc<Store>, dtype: DType, starts: Vec<usize> },
+}
+
+impl StoredImage {
+    /// The values of each level.
+    ///
+    /// # Panics
+    /// Never: the sizes were checked when the image was made.
+    #[must_use]
+    pub fn levels(&self) -> Vec<LevelData<'_>> {
+        let mut start = 0;
+        self.lens
+            .iter()
+            .enumerate()
+            .map(|(level, &len)| {
+                let data = match &self.values {
+                    Values::F32(values) => LevelData::F32(&values[start..start + len]),
+                    Values::F16(values) => LevelData::F16(&values[start..start + len]),
+                    Values::Mapped { store, dtype, starts } => {
+                        from_bytes(*dtype, store.slice(starts[level], len * dtype.size()))
+                    }
+                };
+                start += len;
+                data
+            })
+            .collect()
+    }
+}
+
+/// Some images of a gallery, in the order of their ids: what a search looks through.
+#[derive(Clone, Debug)]
+pub struct Selection {
+    images: Vec<(u32, Arc<StoredImage>)>,
+}
+
+impl Selection {
+    /// Number of images.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.images.len()
+    }
+
+    /// Whether there is no image.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.images.is_empty()
+    }
+
+    /// The ranks of the images, ascending.
+    pub fn ranks(&self) -> impl Iterator<Item = u32> {
+        self.images.iter().map(|(rank, _)| *rank)
+    }
+
+    pub(crate) fn images(&self) -> impl Iterator<Item = (u32, &StoredImage)> {
+        self.images.iter().map(|(rank, image)| (*rank, &**image))
+    }
+
+    pub(crate) fn image(&self, rank: u32) -> &StoredImage {
+        let at = self.images.binary_search_by_key(&rank, |(rank, _)| *rank).expect("the rank is of this selection");
+        &self.images[at].1
+    }
+}
+
+impl Gallery {
+    /// An empty gallery; the first image added decides the shape.
+    #[must_use]
+    pub const fn new(upsample: Upsample, dtype: DType) -> Self {
+        Self { upsample, dtype, shape: None, images: BTreeMap::new() }
+    }
+
+    /// How coarse levels are upsampled.
+    #[must_use]
+    pub const fn upsample(&self) -> Upsample {
+        self.upsample
+    }
+
+    /// How features are stored.
+    #[must_use]
+    pub const fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// The shape of the pyramids, once an image was added.
+    #[must_use]
+    pub const fn shape(&self) -> Option<&PyramidShape> {
+        self.shape.as_ref()
+    }
+
+    /// Number of images.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.images.len()
+    }
+
+    /// Whether there is no image.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.images.is_empty()
+    }
+
+    /// The ids, sorted: an image's place here is its rank.
+    pub fn ids(&self) -> impl Iterator<Item = &str> {
+        self.images.keys().map(String::as_str)
+    }
+
+    /// Bytes of the stored features, in memory or in a file.
+    #[must_use]
+    pub fn n_bytes(&self) -> usize {
+        self.shape.as_ref().map_or(0, |shape| self.len() * shape.values() * self.dtype.size())
+    }
+
+    /// What a search needs to know of the pyramids.
+    ///
+    /// # Errors
+    /// [`Error::Parameter`] when the gallery is empty.
+    pub fn pyramid_context(&self) -> Result<PyramidContext> {
+        let shape = self.shape.clone().ok_or_else(|| Error::Parameter("the gallery is empty: add images first".into()))?;
+        Ok(PyramidContext::new(shape, self.upsample))
+    }
+
+    /// Adds the images of a batch under `ids`: all of them, or none when there is an error.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when the pyramids differ from those of the gallery or there is not one id
+    /// per image; [`Error::Parameter`] for an id that is there already or given twice;
+    /// [`Error::Image`] for features that are not finite, or too large for float16 storage.
+    pub fn add(&mut self, batch: &PyramidBatch<'_>, ids: &[String]) -> Result<()> {
+        if let Some(shape) = &self.shape
+            && shape != batch.shape()
+        {
+            return Err(Error::Shape(format!(
+                "the pyramid to add is {}, the gallery's is {}",
+                batch.shape().describe(),
+                shape.describe()
+            )));
+        }
+        if ids.len() != batch.n_images() {
+            return Err(Error::Shape(format!("expected one id for each of {} images, got {}", batch.n_images(), ids.len())));
+        }
+        let mut seen = BTreeSet::new();
+        for id in ids {
+            if self.images.contains_key(id) {
+                return Err(Error::Parameter(format!("ids: image {id:?} is in the gallery already")));
+            }
+            if !seen.insert(id) {
+                return Err(Error::Parameter(format!("ids: {id:?} is given twice")));
+            }
+        }
+        batch.check_finite(|image| format!("image {:?}", ids[image]))?;
+
+        let lens: Vec<usize> = batch.shape().levels().iter().map(crate::pyramid::LevelShape::values).collect();
+        let mut added = Vec::with_capacity(ids.len());
+        for (image, id) in ids.iter().enumerate() {
+            let levels = batch.image(image);
+            let values = match self.dtype {
+                DType::F32 => Values::F32(levels.iter().flat_map(to_f32).collect()),
+                DType::F16 => {
+                    let values: Box<[f16]> = levels.iter().flat_map(to_f16).collect();
+                    if !values.iter().all(|v| v.is_finite()) {
+                        return Err(Error::Image(format!(
+                            "image {id:?}: a feature exceeds the largest float16, {}; use a float32 gallery",
+                            f16::MAX
+                        )));
+                    }
+                    Values::F16(values)
+                }
+            };
+            added.push((id.clone(), Arc::new(StoredImage { lens: lens.clone(), values })));
+        }
+        if !added.is_empty() {
+            self.shape = Some(batch.shape().clone());
+        }
+        self.images.extend(added);
+        Ok(())
+    }
+
+    /// Removes images: all of them, or none when one is unknown.
+    ///
+    /// # Errors
+    /// [`Error::Parameter`] for an unknown id.
+    pub fn remove(&mut self, ids: &[String]) -> Result<()> {
+        if let Some(unknown) = ids.iter().find(|id| !self.images.contains_key(*id)) {
+            return Err(unknown_id(unknown));
+        }
+        for id in ids {
+            self.images.remove(id);
+        }
+        Ok(())
+    }
+
+    /// The images with these ids (each once), or all.
+    ///
+    /// # Errors
+    /// [`Error::Parameter`] for an unknown id.
+    pub fn select(&self, ids: Option<&[String]>) -> Result<Selection> {
+        let images = match ids {
+            None => (0..).zip(self.images.values().cloned()).collect(),
+            Some(ids) => {
+                let ranks: BTreeMap<&str, u32> = self.ids().zip(0..).collect();
+                let mut images = BTreeMap::new();
+                for id in ids {
+                    let rank = ranks.get(id.as_str()).ok_or_else(|| unknown_id(id))?;
+                    images.insert(*rank, self.images[id].clone());
+                }
+                images.into_iter().collect()
+            }
+        };
+        Ok(Selection { images })
+    }
+
+    /// The stored pyramid of one image.
+    ///
+    /// # Errors
+    /// [`Error::Parameter`] for an unknown id.
+    pub fn image(&self, id: &str) -> Result<&StoredImage> {
+        self.images.get(id).map(|image| &**image).ok_or_else(|| unknown_id(id))
+    }
+
+    /// Writes the gallery, with more metadata and tensors of the caller's, to a file of `kind`.
+    ///
+    /// # Errors
+    /// [`Error::Store`] when the file cannot be written; [`Error::Parameter`] when the gallery is
+    /// empty.
+    pub fn save(
+        &self,
+        path: &Path,
+        kind: &str,
+        metadata: &BTreeMap<String, String>,
+        tensors: BTreeMap<String, Tensor<'_>>,
+    ) -> Result<()> {
+        let shape = self.shape.as_ref().filter(|_| !self.is_empty());
+        let shape = shape.ok_or_else(|| Error::Parameter("an empty gallery cannot be saved".into()))?;
+        let mut metadata = metadata.clone();
+        let ids: Vec<&str> = self.ids().collect();
+        metadata.insert("gallery.ids".into(), serde_json::Value::from(ids).to_string());
+        let upsample = match self.upsample {
+            Upsample::Bilinear => "bilinear",
+            Upsample::Block => "block",
+        };
+        metadata.insert("gallery.upsample".into(), upsample.into());
+
+        let images: Vec<Vec<LevelData<'_>>> = self.images.values().map(|image| image.levels()).collect();
+        let mut tensors = tensors;
+        for (index, level) in shape.levels().iter().enumerate() {
+            let tensor = Tensor {
+                dtype: match self.dtype {
+                    DType::F32 => Dtype::F32,
+                    DType::F16 => Dtype::F16,
+                },
+                shape: vec![self.len(), level.height, level.width, level.channels],
+                parts: images.iter().map(|levels| to_bytes(levels[index])).collect(),
+            };
+            tensors.insert(level_name(index), tensor);
+        }
+        write(path, kind, &metadata, &tensors)
+    }
+
+    /// The gallery in an open file; its features stay there.
+    ///
+    /// # Errors
+    /// [`Error::Store`] when the file holds no gallery, or one that is not consistent.
+    pub fn from_store(store: &Arc<Store>) -> Result<Self> {
+        let fail = |reason: String| Error::store(store.path(), reason);
+        let ids: Vec<String> = serde_json::from_str(store.entry("gallery.ids")?)
+            .map_err(|error| fail(format!("is damaged: the ids of its gallery cannot be read ({error})")))?;
+        let upsample = match store.entry("gallery.upsample")? {
+            "bilinear" => Upsample::Bilinear,
+            "block" => Upsample::Block,
+            other => return Err(fail(format!("has an unknown way of upsampling, {other:?}"))),
+        };
+        let names: Vec<String> = (0..).map(level_name).take_while(|name| store.tensors().contains_key(name)).collect();
+        let mut shapes = Vec::new();
+        let mut dtypes = Vec::new();
+        let mut starts = Vec::new();
+        for name in &names {
+            let tensor = store.tensor(name)?;
+            let [n_images, height, width, channels] = tensor.shape[..] else {
+                return Err(fail(format!("is damaged: {name} has {} axes instead of 4", tensor.shape.len())));
+            };
+            if n_images != ids.len() {
+                return Err(fail(format!("is damaged: {name} has {n_images} images, there are {} ids", ids.len())));
+            }
+            shapes.push((height, width, channels));
+            dtypes.push(match tensor.dtype {
+                Dtype::F32 => DType::F32,
+                Dtype::F16 => DType::F16,
+                other => return Err(fail(format!("is damaged: {name} holds {other:?}"))),
+            });
+            if store.bytes(tensor).as_ptr().align_offset(tensor.dtype.bitsize() / 8) != 0 {
+                return Err(fail(format!("is damaged: {name} is not aligned")));
+            }
+            starts.push(tensor.start());
+        }
+        let shape = PyramidShape::new(&shapes).map_err(|error| fail(format!("is damaged: {error}")))?;
+        let dtype = dtypes[0];
+        if dtypes.iter().any(|other| *other != dtype) {
+            return Err(fail("is damaged: its levels differ in type".into()));
+        }
+        let lens: Vec<usize> = shape.levels().iter().map(crate::pyramid::LevelShape::values).collect();
+        let mut images = BTreeMap::new();
+        for (index, id) in ids.into_iter().enumerate() {
+            let starts = starts.iter().zip(&lens).map(|(start, len)| start + index * len * dtype.size()).collect();
+            let values = Values::Mapped { store: Arc::clone(store), dtype, starts };
+            let image = Arc::new(StoredImage { lens: lens.clone(), values });
+            if images.insert(id.clone(), image).is_some() {
+                return Err(fail(format!("is damaged: it has two images {id:?}")));
+            }
+        }
+        Ok(Self { upsample, dtype, shape: Some(shape), images })
+    }
+}
+
+fn level_name(level: usize) -> String {
+    format!("gallery.level{level}")
+}
+
+fn unknown_id(id: &str) -> Error {
+    Error::Parameter(format!("images: there is no image {id:?} in the gallery"))
+}
+
+fn to_f32<'a>(level: &LevelData<'a>) -> Box<dyn Iterator<Item = f32> + 'a> {
+    match *level {
+        LevelData::F32(values) => Box::new(values.iter().copied()),
+        LevelData::F16(values) => Box::new(values.iter().map(|v| v.to_f32())),
+    }
+}
+
+fn to_f16<'a>(level: &LevelData<'a>) -> Box<dyn Iterator<Item = f16> + 'a> {
+    match *level {
+        LevelData::F32(values) => Box::new(values.iter().map(|&v| f16::from_f32(v))),
+        LevelData::F16(values) => Box::new(values.iter().copied()),
+    }
+}
+
+fn to_bytes(level: LevelData<'_>) -> &[u8] {
+    // SAFETY: floats have no padding, every byte pattern is a valid `u8`, and the machine is
+    // little-endian, as the files are.
+    match level {
+        LevelData::F32(values) => unsafe { values.align_to::<u8>().1 },
+        LevelData::F16(values) => unsafe { values.align_to::<u8>().1 },
+    }
+}
+
+fn from_bytes(dtype: DType, bytes: &[u8]) -> LevelData<'_> {
+    // SAFETY: every byte pattern is a valid float. Tensors were found to be aligned when the file
+    // was opened, and all offsets are multiples of the element size.
+    match dtype {
+        DType::F32 => LevelData::F32(unsafe { bytes.align_to::<f32>() }.1),
+        DType::F16 => LevelData::F16(unsafe { bytes.align_to::<f16>() }.1),
+    }
+}

@@ -1,0 +1,181 @@
+//! The inner loops, written once over [`Lanes`] and instantiated for each instruction set.
+//!
+//! | instruction set | floats in a vector | queries in a tile | cells in a register block |
+//! |---|---|---|---|
+//! | portable | 4 (plain arrays, no intrinsics) | 12 | 4 |
+//! | AVX2 + FMA | 8 | 24 | 4 |
+//! | AVX-512 | 16 | 48 | 8 |
+//!
+//! A vector holds the same quantity for [`Lanes::WIDTH`] *different queries*. Interpolation weights
+//! and gallery features are then scalars that are broadcast, the gallery is read in the order in
+//! which it is stored, and finding a minimum needs no horizontal step.
+//!
+//! Nothing that a kernel computes is returned to a user: kernels only decide, with a proven error
+//! bound, which pairs are worth an exact distance ([`crate::matching::exact`]). Results are therefore
+//! the same to the bit on every instruction set.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod portable;
+mod prepare;
+mod scan;
+
+pub(crate) use prepare::PreparedImage;
+pub(crate) use scan::{Hits, Limits, QueryTile, Scratch};
+
+use crate::error::{Error, Result};
+use crate::pyramid::{LevelData, LevelGrid};
+
+/// Vectors of queries in a tile.
+pub(crate) const TILE_VECTORS: usize = 3;
+
+/// The widest tile of any instruction set.
+pub(crate) const MAX_TILE: usize = 48;
+
+/// The instruction sets that kernels exist for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum InstructionSet {
+    /// Plain Rust; runs everywhere.
+    Portable,
+    /// x86-64 with AVX2 and FMA.
+    Avx2,
+    /// x86-64 with AVX-512F.
+    Avx512,
+}
+
+impl InstructionSet {
+    const ALL: [Self; 3] = [Self::Portable, Self::Avx2, Self::Avx512];
+
+    /// The name by which it is asked for.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Portable => "portable",
+            Self::Avx2 => "avx2",
+            Self::Avx512 => "avx512",
+        }
+    }
+
+    /// Whether this machine has it.
+    #[must_use]
+    pub fn is_available(self) -> bool {
+        match self {
+            Self::Portable => true,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => is_x86_feature_detected!("avx512f"),
+            #[cfg(not(target_arch = "x86_64"))]
+            _ => false,
+        }
+    }
+
+    /// All that this machine has, slowest first.
+    #[must_use]
+    pub fn available() -> Vec<Self> {
+        Self::ALL.into_iter().filter(|set| set.is_available()).collect()
+    }
+
+    /// The fastest that this machine has.
+    #[must_use]
+    pub fn best() -> Self {
+        Self::ALL.into_iter().rev().find(|set| set.is_available()).unwrap_or(Self::Portable)
+    }
+
+    /// Finds an available instruction set by its name.
+    ///
+    /// # Errors
+    /// [`Error::Parameter`] when the name is unknown or this machine lacks it.
+    pub fn from_name(name: &str) -> Result<Self> {
+        Self::available().into_iter().find(|set| set.name() == name).ok_or_else(|| {
+            let names: Vec<&str> = Self::available().into_iter().map(Self::name).collect();
+            Error::Parameter(format!("instruction_set: expected one of {}, got {name:?}", names.join(", ")))
+        })
+    }
+
+    /// Queries that one scan serves.
+    pub(crate) const fn tile(self) -> usize {
+        match self {
+            Self::Portable => TILE_VECTORS * 4,
+            Self::Avx2 => TILE_VECTORS * 8,
+            Self::Avx512 => TILE_VECTORS * 16,
+        }
+    }
+}
+
+/// `WIDTH` floats, one for each of as many queries.
+///
+/// # Safety
+/// The methods may only be called where the instruction set of the implementation is available;
+/// pointers must be valid for `WIDTH` floats (of any alignment).
+pub(crate) trait Lanes: Copy {
+    const WIDTH: usize;
+    unsafe fn splat(value: f32) -> Self;
+    unsafe fn load(from: *const f32) -> Self;
+    unsafe fn store(self, to: *mut f32);
+    /// `self * factor + addend`, fused where the instruction set can.
+    unsafe fn mul_add(self, factor: Self, addend: Self) -> Self;
+    unsafe fn mul(self, factor: Self) -> Self;
+    /// Bit `i` is set unless `self[i] > limit[i]`; so it is set where either is NaN.
+    unsafe fn not_above(self, limit: Self) -> u32;
+}
+
+/// Centres and scales one gallery image and computes its norms, into `prepared`.
+pub(crate) fn prepare_image_into(
+    set: InstructionSet,
+    grids: &[LevelGrid],
+    levels: &[LevelData<'_>],
+    means: &[Vec<f32>],
+    scale: f32,
+    prepared: &mut PreparedImage,
+) {
+    match set {
+        #[cfg(target_arch = "x86_64")]
+        InstructionSet::Avx512 if set.is_available() => {
+            // SAFETY: AVX-512F was just found to be available.
+            unsafe { avx512::prepare_image_avx512(grids, levels, means, scale, prepared) }
+        }
+        #[cfg(target_arch = "x86_64")]
+        InstructionSet::Avx2 if set.is_available() => {
+            // SAFETY: AVX2 and FMA were just found to be available.
+            unsafe { avx2::prepare_image_avx2(grids, levels, means, scale, prepared) }
+        }
+        _ => portable::prepare_image_portable(grids, levels, means, scale, prepared),
+    }
+}
+
+/// Compares every query of a tile with every cell of a prepared image; calls `hits` for each pair
+/// whose partial distance does not exceed the query's limit.
+pub(crate) fn scan_image(
+    set: InstructionSet,
+    grids: &[LevelGrid],
+    tile: &QueryTile,
+    image: &PreparedImage,
+    scratch: &mut Scratch,
+    limits: &Limits,
+    hits: &mut dyn Hits,
+) {
+    assert_eq!(tile.width(), set.tile(), "the tile was packed for another instruction set");
+    image.check(grids);
+    tile.check(grids);
+    scratch.reserve(grids, tile.width());
+    match set {
+        #[cfg(target_arch = "x86_64")]
+        InstructionSet::Avx512 if set.is_available() => {
+            // SAFETY: AVX-512F was just found to be available; all buffers were checked above.
+            unsafe { avx512::scan_image_avx512(grids, tile, image, scratch, limits, hits) }
+        }
+        #[cfg(target_arch = "x86_64")]
+        InstructionSet::Avx2 if set.is_available() => {
+            // SAFETY: AVX2 and FMA were just found to be available; all buffers were checked above.
+            unsafe { avx2::scan_image_avx2(grids, tile, image, scratch, limits, hits) }
+        }
+        _ => {
+            assert_eq!(set, InstructionSet::Portable, "this machine lacks {}", set.name());
+            // SAFETY: all buffers were checked above, and plain Rust needs no instruction set.
+            unsafe { portable::scan_image_portable(grids, tile, image, scratch, limits, hits) }
+        }
+    }
+}

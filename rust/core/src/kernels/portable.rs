@@ -1,0 +1,73 @@
+//! Plain Rust: 4 lanes as an array, which compilers turn into whatever the machine has.
+
+use super::prepare::{PreparedImage, prepare_image};
+use super::scan::{Hits, Limits, QueryTile, Scratch, scan_image};
+use super::Lanes;
+use crate::pyramid::{LevelData, LevelGrid};
+use std::array::from_fn;
+
+/// The reference that every intrinsic implementation is compared with.
+#[derive(Clone, Copy)]
+pub(super) struct Portable([f32; 4]);
+
+impl Lanes for Portable {
+    const WIDTH: usize = 4;
+
+    #[inline(always)]
+    unsafe fn splat(value: f32) -> Self {
+        Self([value; 4])
+    }
+
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self {
+        // SAFETY: the caller has 4 readable floats.
+        Self(unsafe { from.cast::<[f32; 4]>().read_unaligned() })
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32) {
+        // SAFETY: the caller has 4 writable floats.
+        unsafe { to.cast::<[f32; 4]>().write_unaligned(self.0) }
+    }
+
+    #[inline(always)]
+    unsafe fn mul_add(self, factor: Self, addend: Self) -> Self {
+        // Not `f32::mul_add`: without an FMA instruction that is a slow library call.
+        Self(from_fn(|i| self.0[i] * factor.0[i] + addend.0[i]))
+    }
+
+    #[inline(always)]
+    unsafe fn mul(self, factor: Self) -> Self {
+        Self(from_fn(|i| self.0[i] * factor.0[i]))
+    }
+
+    #[inline(always)]
+    unsafe fn not_above(self, limit: Self) -> u32 {
+        // Not `<=`: NaN must count as not above.
+        (0..4).fold(0, |mask, i| mask | u32::from(!(self.0[i] > limit.0[i])) << i)
+    }
+}
+
+/// # Safety
+/// The arguments must have passed the checks of [`super::scan_image`].
+pub(super) unsafe fn scan_image_portable(
+    grids: &[LevelGrid],
+    tile: &QueryTile,
+    image: &PreparedImage,
+    scratch: &mut Scratch,
+    limits: &Limits,
+    hits: &mut dyn Hits,
+) {
+    // SAFETY: as promised by the caller.
+    unsafe { scan_image::<Portable, 4>(grids, tile, image, scratch, limits, hits) }
+}
+
+pub(super) fn prepare_image_portable(
+    grids: &[LevelGrid],
+    levels: &[LevelData<'_>],
+    means: &[Vec<f32>],
+    scale: f32,
+    prepared: &mut PreparedImage,
+) {
+    prepare_image(grids, levels, means, scale, prepared);
+}

@@ -1,0 +1,321 @@
+//! The scan: one tile of queries against all cells of one gallery image.
+//!
+//! For query `p` and cell `q` it computes the *partial distance*
+//! `s(p, q) = |v_q|^2 - 2 <u_p, v_q>`, the squared distance less `|u_p|^2`, which is the same for
+//! all cells. `u` and `v` are upsampled, concatenated features; neither `v` nor a matrix of
+//! distances is ever held. The inner product splits by level, and on a coarse level upsampling is
+//! linear, so products are taken once per *coarse* gallery cell and then interpolated:
+//!
+//! ```text
+//! for each fine row of the gallery image
+//!     for each coarse level: products of the (at most two) coarse rows under it, kept for the
+//!         fine rows that follow; then their vertical blend
+//!     for each block of fine cells: |v|^2 + horizontal blends + product of the finest level
+//! ```
+
+use super::{Lanes, MAX_TILE, TILE_VECTORS};
+use crate::pyramid::LevelGrid;
+use std::cell::Cell;
+
+/// For each query of a tile, the partial distance above which a pair is of no interest.
+pub(crate) type Limits = [Cell<f32>; MAX_TILE];
+
+/// Is told of every pair whose partial distance is not above the limit of its query.
+pub(crate) trait Hits {
+    /// Query `lane` and fine cell `cell` have partial distance `s`; may lower the query's limit.
+    fn hit(&mut self, lane: usize, cell: usize, s: f32);
+}
+
+/// A tile of queries, packed as `[level][channel][query]` and multiplied by -2.
+#[derive(Default)]
+pub(crate) struct QueryTile {
+    width: usize,
+    levels: Vec<Vec<f32>>,
+}
+
+impl QueryTile {
+    /// Makes room for `width` queries; lanes that are not set are zero.
+    pub(crate) fn reset(&mut self, grids: &[LevelGrid], width: usize) {
+        self.width = width;
+        self.levels.resize_with(grids.len(), Vec::new);
+        for (level, grid) in self.levels.iter_mut().zip(grids) {
+            level.clear();
+            level.resize(grid.shape.channels * width, 0.0);
+        }
+    }
+
+    /// Sets one channel of one query.
+    pub(crate) fn set(&mut self, level: usize, channel: usize, lane: usize, value: f32) {
+        self.levels[level][channel * self.width + lane] = -2.0 * value;
+    }
+
+    pub(super) const fn width(&self) -> usize {
+        self.width
+    }
+
+    pub(super) fn check(&self, grids: &[LevelGrid]) {
+        assert_eq!(self.levels.len(), grids.len());
+        for (level, grid) in self.levels.iter().zip(grids) {
+            assert_eq!(level.len(), grid.shape.channels * self.width);
+        }
+    }
+}
+
+/// Working memory of a scan, kept between scans.
+#[derive(Default)]
+pub(crate) struct Scratch {
+    levels: Vec<LevelScratch>,
+}
+
+/// Products of a coarse level: two coarse rows, in the slot of their parity, and their blend.
+#[derive(Default)]
+struct LevelScratch {
+    rows: [Vec<f32>; 2],
+    held: [usize; 2],
+    blend: Vec<f32>,
+}
+
+const NOTHING: usize = usize::MAX;
+
+impl Scratch {
+    /// Makes room for the coarse levels and forgets the products of the last image.
+    pub(super) fn reserve(&mut self, grids: &[LevelGrid], tile_width: usize) {
+        self.levels.resize_with(grids.len(), LevelScratch::default);
+        for (scratch, grid) in self.levels.iter_mut().zip(grids).skip(1) {
+            let len = grid.shape.width * tile_width;
+            for buffer in scratch.rows.iter_mut().chain([&mut scratch.blend]) {
+                buffer.resize(len, 0.0);
+            }
+            scratch.held = [NOTHING; 2];
+        }
+    }
+}
+
+/// See the module. `CELLS` gallery cells are accumulated in registers at a time.
+///
+/// # Safety
+/// The instruction set of `L` must be available, and the sizes must be those that
+/// [`super::scan_image`] checks.
+#[inline(always)]
+pub(super) unsafe fn scan_image<L: Lanes, const CELLS: usize>(
+    grids: &[LevelGrid],
+    tile: &QueryTile,
+    image: &super::PreparedImage,
+    scratch: &mut Scratch,
+    limits: &Limits,
+    hits: &mut dyn Hits,
+) {
+    let width = grids[0].shape.width;
+    for row in 0..grids[0].shape.height {
+        for level in 1..grids.len() {
+            // SAFETY: as promised by the caller.
+            unsafe {
+                blend_row::<L, CELLS>(
+                    &grids[level],
+                    row,
+                    &tile.levels[level],
+                    &image.levels[level],
+                    &mut scratch.levels[level],
+                );
+            }
+        }
+        let mut column = 0;
+        while column < width {
+            let block = Block { grids, tile, image, scratch, limits, row, column };
+            // SAFETY: as promised by the caller; `column + n <= width` for the `n` chosen.
+            column += unsafe {
+                match width - column {
+                    left if left >= CELLS => block.scan::<L, CELLS>(hits),
+                    4.. => block.scan::<L, 4>(hits),
+                    2.. => block.scan::<L, 2>(hits),
+                    _ => block.scan::<L, 1>(hits),
+                }
+            };
+        }
+    }
+}
+
+/// Leaves in `scratch.blend` the products of all queries with the coarse row interpolated at the
+/// fine row `row`.
+#[inline(always)]
+unsafe fn blend_row<L: Lanes, const CELLS: usize>(
+    grid: &LevelGrid,
+    row: usize,
+    queries: &[f32],
+    features: &[f32],
+    scratch: &mut LevelScratch,
+) {
+    let tap = grid.rows[row];
+    if row > 0 && grid.rows[row - 1] == tap {
+        return; // the blend of the row before is the blend of this one
+    }
+    let (width, channels) = (grid.shape.width, grid.shape.channels);
+    for coarse in [tap.first, tap.second] {
+        if scratch.held[coarse % 2] != coarse {
+            scratch.held[coarse % 2] = coarse;
+            let features = &features[coarse * width * channels..][..width * channels];
+            // SAFETY: as promised by the caller; the slot holds `width` tiles.
+            unsafe { products::<L, CELLS>(queries, channels, features, width, &mut scratch.rows[coarse % 2]) };
+        }
+    }
+    let first = scratch.rows[tap.first % 2].as_ptr();
+    let second = scratch.rows[tap.second % 2].as_ptr();
+    let blend = scratch.blend.as_mut_ptr();
+    // SAFETY: all three buffers hold `width` tiles, a multiple of `L::WIDTH` floats.
+    unsafe {
+        let (a, b) = (L::splat((1.0 - tap.second_weight) as f32), L::splat(tap.second_weight as f32));
+        for at in (0..width * TILE_VECTORS * L::WIDTH).step_by(L::WIDTH) {
+            let value = L::load(first.add(at)).mul(a);
+            let value = if tap.second_weight == 0.0 { value } else { L::load(second.add(at)).mul_add(b, value) };
+            value.store(blend.add(at));
+        }
+    }
+}
+
+/// Inner products of all queries with `n_cells` consecutive cells, as `[cell][query]`.
+#[inline(always)]
+unsafe fn products<L: Lanes, const CELLS: usize>(
+    queries: &[f32],
+    channels: usize,
+    features: &[f32],
+    n_cells: usize,
+    out: &mut [f32],
+) {
+    let mut cell = 0;
+    while cell < n_cells {
+        // SAFETY: as promised by the caller; `cell + n <= n_cells` for the `n` chosen.
+        cell += unsafe {
+            let features = features.as_ptr().add(cell * channels);
+            let out = out.as_mut_ptr().add(cell * TILE_VECTORS * L::WIDTH);
+            match n_cells - cell {
+                left if left >= CELLS => products_of_block::<L, CELLS>(queries.as_ptr(), channels, features, out),
+                4.. => products_of_block::<L, 4>(queries.as_ptr(), channels, features, out),
+                2.. => products_of_block::<L, 2>(queries.as_ptr(), channels, features, out),
+                _ => products_of_block::<L, 1>(queries.as_ptr(), channels, features, out),
+            }
+        };
+    }
+}
+
+#[inline(always)]
+unsafe fn products_of_block<L: Lanes, const N: usize>(
+    queries: *const f32,
+    channels: usize,
+    features: *const f32,
+    out: *mut f32,
+) -> usize {
+    // SAFETY: as promised by the caller.
+    unsafe {
+        let mut sums = [[L::splat(0.0); TILE_VECTORS]; N];
+        add_products(queries, channels, features, &mut sums);
+        for (cell, sums) in sums.iter().enumerate() {
+            for (vector, sum) in sums.iter().enumerate() {
+                sum.store(out.add((cell * TILE_VECTORS + vector) * L::WIDTH));
+            }
+        }
+    }
+    N
+}
+
+/// `sums[cell][query] += <query, cell>`: the hottest loop of the crate. Per channel it loads three
+/// vectors of queries, broadcasts `N` features and issues `3 N` fused multiply-adds.
+#[inline(always)]
+unsafe fn add_products<L: Lanes, const N: usize>(
+    queries: *const f32,
+    channels: usize,
+    features: *const f32,
+    sums: &mut [[L; TILE_VECTORS]; N],
+) {
+    for channel in 0..channels {
+        // SAFETY: as promised by the caller: `channels` tiles of queries, `N` cells of `channels`.
+        unsafe {
+            let at = queries.add(channel * TILE_VECTORS * L::WIDTH);
+            let query: [L; TILE_VECTORS] = [L::load(at), L::load(at.add(L::WIDTH)), L::load(at.add(2 * L::WIDTH))];
+            for cell in 0..N {
+                let feature = L::splat(*features.add(cell * channels + channel));
+                for vector in 0..TILE_VECTORS {
+                    sums[cell][vector] = query[vector].mul_add(feature, sums[cell][vector]);
+                }
+            }
+        }
+    }
+}
+
+/// `N` fine cells of one row, from `column` on.
+struct Block<'a> {
+    grids: &'a [LevelGrid],
+    tile: &'a QueryTile,
+    image: &'a super::PreparedImage,
+    scratch: &'a Scratch,
+    limits: &'a Limits,
+    row: usize,
+    column: usize,
+}
+
+impl Block<'_> {
+    /// Partial distances of all queries to the block's cells; reports the hits; returns `N`.
+    #[inline(always)]
+    unsafe fn scan<L: Lanes, const N: usize>(&self, hits: &mut dyn Hits) -> usize {
+        let finest = &self.grids[0].shape;
+        let cell = self.row * finest.width + self.column;
+        // SAFETY: as promised by the caller of `scan_image`; `column + N <= width`.
+        unsafe {
+            let mut sums = [[L::splat(0.0); TILE_VECTORS]; N];
+            for (n, sums) in sums.iter_mut().enumerate() {
+                *sums = [L::splat(*self.image.sq_norms.get_unchecked(cell + n)); TILE_VECTORS];
+            }
+            for (grid, scratch) in self.grids.iter().zip(&self.scratch.levels).skip(1) {
+                let blend = scratch.blend.as_ptr();
+                for (n, sums) in sums.iter_mut().enumerate() {
+                    let tap = grid.columns.get_unchecked(self.column + n);
+                    let first = blend.add(tap.first * TILE_VECTORS * L::WIDTH);
+                    let weight = L::splat((1.0 - tap.second_weight) as f32);
+                    for (vector, sum) in sums.iter_mut().enumerate() {
+                        *sum = L::load(first.add(vector * L::WIDTH)).mul_add(weight, *sum);
+                    }
+                    if tap.second_weight != 0.0 {
+                        let second = blend.add(tap.second * TILE_VECTORS * L::WIDTH);
+                        let weight = L::splat(tap.second_weight as f32);
+                        for (vector, sum) in sums.iter_mut().enumerate() {
+                            *sum = L::load(second.add(vector * L::WIDTH)).mul_add(weight, *sum);
+                        }
+                    }
+                }
+            }
+            let features = self.image.levels[0].as_ptr().add(cell * finest.channels);
+            add_products(self.tile.levels[0].as_ptr(), finest.channels, features, &mut sums);
+
+            let limits = self.limits.as_ptr().cast::<f32>(); // `Cell<f32>` has the layout of `f32`
+            let limits = [L::load(limits), L::load(limits.add(L::WIDTH)), L::load(limits.add(2 * L::WIDTH))];
+            let mut within = [0; N];
+            for (within, sums) in within.iter_mut().zip(&sums) {
+                for (sum, limit) in sums.iter().zip(limits) {
+                    *within |= sum.not_above(limit);
+                }
+            }
+            if within.iter().any(|&mask| mask != 0) {
+                for n in 0..N {
+                    if within[n] != 0 {
+                        let mut values = [0.0; MAX_TILE];
+                        for (vector, sum) in sums[n].iter().enumerate() {
+                            sum.store(values.as_mut_ptr().add(vector * L::WIDTH));
+                        }
+                        report(&values[..TILE_VECTORS * L::WIDTH], cell + n, self.limits, hits);
+                    }
+                }
+            }
+        }
+        N
+    }
+}
+
+/// The rare path: reports the queries of one cell whose partial distance is within the limit.
+#[cold]
+fn report(values: &[f32], cell: usize, limits: &Limits, hits: &mut dyn Hits) {
+    for (lane, &s) in values.iter().enumerate() {
+        // NaN counts as within, as in the kernel.
+        if !(s > limits[lane].get()) {
+            hits.hit(lane, cell, s);
+        }
+    }
+}

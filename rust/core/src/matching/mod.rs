@@ -1,0 +1,153 @@
+//! Exact nearest neighbours of every cell of a query.
+//!
+//! The contract, whatever the instruction set, the number of threads, the batch, and the order in
+//! which images were added: distances are squared L2 between upsampled, concatenated features, as
+//! float64 computes them, rounded once to float32; the neighbours are the true ones; ties go to the
+//! lowest (image id, row, column).
+
+pub(crate) mod exact;
+mod exhaustive;
+
+use crate::error::{Error, Result};
+use crate::gallery::Selection;
+use crate::kernels::InstructionSet;
+use crate::pyramid::{PyramidBatch, PyramidContext};
+use std::num::NonZero;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::thread;
+
+/// How to search.
+#[derive(Clone, Debug)]
+pub struct Options<'a> {
+    /// Neighbours of each cell.
+    pub k: usize,
+    /// Number of threads; all that the process may use when `None`.
+    pub threads: Option<NonZero<usize>>,
+    /// The instruction set of the kernels; the best of this machine when `None`.
+    pub instruction_set: Option<InstructionSet>,
+    /// The search stops soon after this becomes true.
+    pub cancel: Option<&'a AtomicBool>,
+}
+
+impl Options<'_> {
+    /// `k` neighbours, everything else as it is best.
+    #[must_use]
+    pub const fn new(k: usize) -> Self {
+        Self { k, threads: None, instruction_set: None, cancel: None }
+    }
+
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.cancel.is_some_and(|cancel| cancel.load(Ordering::Relaxed))
+    }
+}
+
+/// The neighbours of all cells of all queries, nearest first: each array is
+/// `(query image, cell, k)`, row-major.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Neighbors {
+    /// Squared L2 distances.
+    pub sq_distances: Vec<f32>,
+    /// Place of the image's id among the sorted ids of the gallery.
+    pub ranks: Vec<u32>,
+    /// Cell of that image at the finest level, `row * width + column`.
+    pub cells: Vec<u32>,
+}
+
+/// Finds the `k` nearest cells, in `selections[i]`, of every cell of query image `i`; a single
+/// selection serves all query images.
+///
+/// # Errors
+/// [`Error::Shape`] when the query's pyramid differs from the gallery's, [`Error::Image`] when it
+/// holds a NaN or an infinity, [`Error::Parameter`] when `k` is 0 or exceeds the number of cells
+/// that a selection holds or there is not one selection per query image, and [`Error::Interrupted`].
+pub fn search(
+    query: &PyramidBatch<'_>,
+    context: &PyramidContext,
+    selections: &[Selection],
+    options: &Options<'_>,
+) -> Result<Neighbors> {
+    if query.shape() != context.shape() {
+        return Err(Error::Shape(format!(
+            "the query's pyramid is {}, the gallery's is {}",
+            query.shape().describe(),
+            context.shape().describe()
+        )));
+    }
+    query.check_finite(|image| format!("query image {image}"))?;
+    let (n_images, cells, k) = (query.n_images(), context.shape().finest().cells(), options.k);
+    if selections.len() != n_images && selections.len() != 1 {
+        return Err(Error::Parameter(format!(
+            "expected one selection of gallery images, or one for each of {n_images} query images, got {}",
+            selections.len()
+        )));
+    }
+    for selection in selections {
+        let available = selection.len() * cells;
+        if k == 0 || k > available {
+            return Err(Error::Parameter(format!(
+                "k must be between 1 and the number of gallery cells searched, {available} ({} images of {cells}), got {k}",
+                selection.len()
+            )));
+        }
+    }
+
+    let instruction_set = options.instruction_set.unwrap_or_else(InstructionSet::best);
+    let threads = options.threads.or_else(|| thread::available_parallelism().ok()).map_or(1, NonZero::get);
+    let mut neighbors = Neighbors {
+        sq_distances: vec![0.0; n_images * cells * k],
+        ranks: vec![0; n_images * cells * k],
+        cells: vec![0; n_images * cells * k],
+    };
+
+    // A job is a run of whole tiles of one query image. Each job prepares the gallery images anew,
+    // so jobs are as large as keeps all threads busy to the end.
+    let tile = instruction_set.tile();
+    let tiles = cells.div_ceil(tile);
+    let jobs_per_image = (2 * threads).div_ceil(n_images.max(1)).clamp(1, tiles);
+    let cells_per_job = tiles.div_ceil(jobs_per_image) * tile;
+    let per_image = neighbors
+        .sq_distances
+        .chunks_mut(cells * k)
+        .zip(neighbors.ranks.chunks_mut(cells * k).zip(neighbors.cells.chunks_mut(cells * k)));
+    let frames: Vec<OnceLock<exhaustive::QueryFrame>> = (0..n_images).map(|_| OnceLock::new()).collect();
+    let mut jobs = Vec::new();
+    for (image, (sq_distances, (ranks, found))) in per_image.enumerate() {
+        let per_job = sq_distances
+            .chunks_mut(cells_per_job * k)
+            .zip(ranks.chunks_mut(cells_per_job * k).zip(found.chunks_mut(cells_per_job * k)));
+        for (index, (sq_distances, (ranks, cells))) in per_job.enumerate() {
+            jobs.push(exhaustive::Job {
+                levels: query.image(image),
+                frame: &frames[image],
+                selection: &selections[if selections.len() == 1 { 0 } else { image }],
+                first_cell: index * cells_per_job,
+                sq_distances,
+                ranks,
+                cells,
+            });
+        }
+    }
+
+    let n_workers = threads.min(jobs.len());
+    let jobs = Mutex::new(jobs.into_iter());
+    let work = || {
+        let mut worker = exhaustive::Worker::new(&context.grids, instruction_set, options);
+        loop {
+            let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).next();
+            match job {
+                Some(job) if !options.is_cancelled() => worker.run(job),
+                _ => return,
+            }
+        }
+    };
+    // Threads of its own, not a pool: they cost some ten microseconds, and nothing outlives a
+    // search, so that a process may fork at any other time.
+    thread::scope(|scope| {
+        for _ in 1..n_workers {
+            scope.spawn(work);
+        }
+        work();
+    });
+    if options.is_cancelled() { Err(Error::Interrupted) } else { Ok(neighbors) }
+}

@@ -1,0 +1,383 @@
+//! Feature pyramids: their shapes, their data, and how coarse levels are upsampled.
+
+use crate::error::{Error, Result};
+use half::f16;
+
+/// Element type of stored features.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DType {
+    /// 32-bit floats.
+    F32,
+    /// 16-bit IEEE floats; distances are exact for the decoded values.
+    F16,
+}
+
+impl DType {
+    /// Bytes of one value.
+    #[must_use]
+    pub const fn size(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::F16 => 2,
+        }
+    }
+}
+
+/// How a coarse level is brought to the resolution of the finest one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Upsample {
+    /// Bilinear interpolation with half-pixel centres (`align_corners=False`).
+    Bilinear,
+    /// Each coarse cell is repeated (nearest-neighbour upsampling).
+    Block,
+}
+
+/// Height, width and channels of one level.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LevelShape {
+    /// Rows of cells.
+    pub height: usize,
+    /// Columns of cells.
+    pub width: usize,
+    /// Values of each cell.
+    pub channels: usize,
+}
+
+impl LevelShape {
+    /// Number of cells.
+    #[must_use]
+    pub const fn cells(&self) -> usize {
+        self.height * self.width
+    }
+
+    /// Number of values.
+    #[must_use]
+    pub const fn values(&self) -> usize {
+        self.cells() * self.channels
+    }
+}
+
+/// The shapes of all levels of a pyramid, finest first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PyramidShape {
+    levels: Vec<LevelShape>,
+}
+
+impl PyramidShape {
+    /// Checks `(height, width, channels)` of each level, finest first.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when there is no level, a level is empty, the height or width of a level
+    /// does not divide that of the finer one, or the sizes are too large to be addressed.
+    pub fn new(levels: &[(usize, usize, usize)]) -> Result<Self> {
+        if levels.is_empty() {
+            return Err(Error::Shape("a feature pyramid needs at least one level, got none".into()));
+        }
+        let mut checked: Vec<LevelShape> = Vec::with_capacity(levels.len());
+        for (index, &(height, width, channels)) in levels.iter().enumerate() {
+            if height == 0 || width == 0 || channels == 0 {
+                return Err(Error::Shape(format!(
+                    "level {index}: height, width and channels must be at least 1, got {height} x {width} x {channels}"
+                )));
+            }
+            let fits = height
+                .checked_mul(width)
+                .filter(|&cells| u32::try_from(cells).is_ok())
+                .and_then(|cells| cells.checked_mul(channels))
+                .is_some_and(|values| values <= isize::MAX as usize / 8);
+            if !fits {
+                return Err(Error::Shape(format!("level {index}: {height} x {width} x {channels} is too large")));
+            }
+            if let Some(finer) = checked.last()
+                && (finer.height % height != 0 || finer.width % width != 0)
+            {
+                return Err(Error::Shape(format!(
+                    "level {index} is {height} x {width}: its height and width must divide those of the finer level, {} x {}",
+                    finer.height, finer.width
+                )));
+            }
+            checked.push(LevelShape { height, width, channels });
+        }
+        Ok(Self { levels: checked })
+    }
+
+    /// The levels, finest first.
+    #[must_use]
+    pub fn levels(&self) -> &[LevelShape] {
+        &self.levels
+    }
+
+    /// The finest level.
+    #[must_use]
+    pub fn finest(&self) -> LevelShape {
+        self.levels[0]
+    }
+
+    /// Number of values of one image, over all levels.
+    #[must_use]
+    pub fn values(&self) -> usize {
+        self.levels.iter().map(LevelShape::values).sum()
+    }
+
+    /// `56x56x24 + 28x28x40`, for messages.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let levels: Vec<String> =
+            self.levels.iter().map(|l| format!("{}x{}x{}", l.height, l.width, l.channels)).collect();
+        levels.join(" + ")
+    }
+}
+
+/// Values of one level, of one or of many images, row-major (image, row, column, channel).
+#[derive(Clone, Copy, Debug)]
+pub enum LevelData<'a> {
+    /// 32-bit floats.
+    F32(&'a [f32]),
+    /// 16-bit floats.
+    F16(&'a [f16]),
+}
+
+impl<'a> LevelData<'a> {
+    /// Number of values.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        match self {
+            Self::F32(values) => values.len(),
+            Self::F16(values) => values.len(),
+        }
+    }
+
+    /// Whether there are no values.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The values `start..start + len`.
+    ///
+    /// # Panics
+    /// When the range is out of bounds.
+    #[must_use]
+    pub fn slice(&self, start: usize, len: usize) -> LevelData<'a> {
+        match *self {
+            Self::F32(values) => LevelData::F32(&values[start..start + len]),
+            Self::F16(values) => LevelData::F16(&values[start..start + len]),
+        }
+    }
+
+    fn all_finite(&self) -> bool {
+        match self {
+            Self::F32(values) => values.iter().all(|v| v.is_finite()),
+            Self::F16(values) => values.iter().all(|v| v.is_finite()),
+        }
+    }
+}
+
+/// The pyramids of a batch of images, borrowed: one [`LevelData`] of all images per level.
+#[derive(Clone, Debug)]
+pub struct PyramidBatch<'a> {
+    shape: PyramidShape,
+    n_images: usize,
+    levels: Vec<LevelData<'a>>,
+}
+
+impl<'a> PyramidBatch<'a> {
+    /// Checks that each level holds `n_images` times the values of its shape.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when it does not.
+    pub fn new(shape: PyramidShape, n_images: usize, levels: Vec<LevelData<'a>>) -> Result<Self> {
+        if levels.len() != shape.levels.len() {
+            return Err(Error::Shape(format!(
+                "expected the values of {} levels, got {}",
+                shape.levels.len(),
+                levels.len()
+            )));
+        }
+        for (index, (data, level)) in levels.iter().zip(&shape.levels).enumerate() {
+            if Some(data.len()) != n_images.checked_mul(level.values()) {
+                return Err(Error::Shape(format!(
+                    "level {index}: {n_images} images of {}x{}x{} values were expected, got {} values",
+                    level.height,
+                    level.width,
+                    level.channels,
+                    data.len()
+                )));
+            }
+        }
+        Ok(Self { shape, n_images, levels })
+    }
+
+    /// The shape of each image.
+    #[must_use]
+    pub const fn shape(&self) -> &PyramidShape {
+        &self.shape
+    }
+
+    /// Number of images.
+    #[must_use]
+    pub const fn n_images(&self) -> usize {
+        self.n_images
+    }
+
+    /// The values of one level of one image.
+    ///
+    /// # Panics
+    /// When there is no such image or level.
+    #[must_use]
+    pub fn level(&self, image: usize, level: usize) -> LevelData<'a> {
+        let values = self.shape.levels[level].values();
+        self.levels[level].slice(image * values, values)
+    }
+
+    /// All levels of one image.
+    #[must_use]
+    pub fn image(&self, image: usize) -> Vec<LevelData<'a>> {
+        (0..self.levels.len()).map(|level| self.level(image, level)).collect()
+    }
+
+    /// Fails on the first image that holds a NaN or an infinity.
+    ///
+    /// # Errors
+    /// [`Error::Image`] with the name that `name` gives the image, and the level.
+    pub fn check_finite(&self, name: impl Fn(usize) -> String) -> Result<()> {
+        for image in 0..self.n_images {
+            for level in 0..self.levels.len() {
+                if !self.level(image, level).all_finite() {
+                    return Err(Error::Image(format!(
+                        "{}, level {level}: features must be finite, got NaN or infinity",
+                        name(image)
+                    )));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The two coarse rows (or columns) that a fine one is interpolated from; the weight of `first` is
+/// `1 - second_weight`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Tap {
+    pub first: usize,
+    pub second: usize,
+    pub second_weight: f64,
+}
+
+impl Tap {
+    /// One tap for each of `fine` positions over `coarse` ones; `coarse` divides `fine`.
+    pub(crate) fn table(upsample: Upsample, fine: usize, coarse: usize) -> Vec<Self> {
+        let ratio = fine / coarse;
+        (0..fine)
+            .map(|position| match upsample {
+                Upsample::Block => Self { first: position / ratio, second: position / ratio, second_weight: 0.0 },
+                Upsample::Bilinear => {
+                    // Half-pixel centres; positions outside the outermost centres take the edge.
+                    let at = ((position as f64 + 0.5) / ratio as f64 - 0.5).clamp(0.0, (coarse - 1) as f64);
+                    let first = at as usize;
+                    let second_weight = at - first as f64;
+                    if second_weight == 0.0 {
+                        Self { first, second: first, second_weight }
+                    } else {
+                        Self { first, second: first + 1, second_weight }
+                    }
+                }
+            })
+            .collect()
+    }
+}
+
+/// One level as the matcher sees it: its shape, and where each fine row and column comes from.
+#[derive(Clone, Debug)]
+pub(crate) struct LevelGrid {
+    pub shape: LevelShape,
+    pub rows: Vec<Tap>,
+    pub columns: Vec<Tap>,
+}
+
+impl LevelGrid {
+    /// The four cells under a fine position and their weights.
+    pub(crate) fn corners(&self, row: usize, column: usize) -> [(usize, f64); 4] {
+        let (r, c) = (self.rows[row], self.columns[column]);
+        let (above, below) = (1.0 - r.second_weight, r.second_weight);
+        let (left, right) = (1.0 - c.second_weight, c.second_weight);
+        let width = self.shape.width;
+        [
+            (r.first * width + c.first, above * left),
+            (r.first * width + c.second, above * right),
+            (r.second * width + c.first, below * left),
+            (r.second * width + c.second, below * right),
+        ]
+    }
+}
+
+/// A pyramid shape together with the way its levels are upsampled: what a search needs to know
+/// about every image.
+#[derive(Clone, Debug)]
+pub struct PyramidContext {
+    shape: PyramidShape,
+    pub(crate) grids: Vec<LevelGrid>,
+}
+
+impl PyramidContext {
+    /// Tabulates the interpolation of each level.
+    #[must_use]
+    pub fn new(shape: PyramidShape, upsample: Upsample) -> Self {
+        let finest = shape.finest();
+        let grids = shape
+            .levels
+            .iter()
+            .map(|&level| LevelGrid {
+                shape: level,
+                rows: Tap::table(upsample, finest.height, level.height),
+                columns: Tap::table(upsample, finest.width, level.width),
+            })
+            .collect();
+        Self { shape, grids }
+    }
+
+    /// The shape of each image.
+    #[must_use]
+    pub const fn shape(&self) -> &PyramidShape {
+        &self.shape
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shape_must_nest() {
+        assert!(PyramidShape::new(&[(8, 4, 3), (4, 2, 5), (1, 1, 7)]).is_ok());
+        let message = PyramidShape::new(&[(8, 4, 3), (3, 2, 5)]).unwrap_err().to_string();
+        assert!(message.contains("level 1 is 3 x 2") && message.contains("8 x 4"), "{message}");
+        assert!(PyramidShape::new(&[]).is_err());
+        assert!(PyramidShape::new(&[(1, 0, 1)]).is_err());
+        assert!(PyramidShape::new(&[(usize::MAX, 2, 1)]).is_err());
+    }
+
+    #[test]
+    fn bilinear_taps_have_half_pixel_centres() {
+        let taps = Tap::table(Upsample::Bilinear, 4, 2);
+        let at: Vec<f64> = taps.iter().map(|t| t.first as f64 + t.second_weight).collect();
+        assert_eq!(at, [0.0, 0.25, 0.75, 1.0]);
+        assert_eq!(taps[3].second, 1);
+        assert_eq!(Tap::table(Upsample::Bilinear, 3, 1), vec![Tap { first: 0, second: 0, second_weight: 0.0 }; 3]);
+    }
+
+    #[test]
+    fn block_taps_repeat() {
+        let firsts: Vec<usize> = Tap::table(Upsample::Block, 6, 2).iter().map(|t| t.first).collect();
+        assert_eq!(firsts, [0, 0, 0, 1, 1, 1]);
+    }
+
+    #[test]
+    fn non_finite_features_are_named() {
+        let shape = PyramidShape::new(&[(1, 1, 2)]).unwrap();
+        let values = [0.0, 1.0, f32::NAN, 0.0];
+        let batch = PyramidBatch::new(shape, 2, vec![LevelData::F32(&values)]).unwrap();
+        let message = batch.check_finite(|i| format!("image {i}")).unwrap_err().to_string();
+        assert!(message.starts_with("image 1, level 0"), "{message}");
+    }
+}

@@ -1,0 +1,379 @@
+//! Files of named tensors: safetensors with a versioned header and a checksum of every byte.
+//!
+//! A file is `u64 length | JSON header | tensors`, readable by any safetensors library. The header's
+//! metadata holds `format`, `format_version`, `kind`, `checksum` and the writer's own entries. The
+//! checksum is BLAKE3 over the whole file with the 64 digits of the checksum itself read as zeros.
+//! Files are replaced atomically, and nothing in them is ever executed.
+
+use crate::error::{Error, Result};
+use memmap2::Mmap;
+use safetensors::SafeTensors;
+use safetensors::tensor::Metadata;
+use serde_json::{Map, Value, json};
+use std::collections::{BTreeMap, HashMap};
+use std::fs::{File, Permissions};
+use std::io::{BufWriter, Write};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+pub use safetensors::Dtype;
+
+const FORMAT: &str = "knnspect";
+const FORMAT_VERSION: u64 = 1;
+const CHECKSUM_DIGITS: usize = 64;
+
+/// A tensor to be written; its bytes (little-endian, row-major) may come in several parts.
+pub struct Tensor<'a> {
+    /// Element type.
+    pub dtype: Dtype,
+    /// Shape.
+    pub shape: Vec<usize>,
+    /// The bytes, in order.
+    pub parts: Vec<&'a [u8]>,
+}
+
+/// Writes a file of `kind`, replacing `path` only when everything is on the disk.
+///
+/// # Errors
+/// [`Error::Store`] when the file cannot be written; what was at `path` is then still there.
+pub fn write(
+    path: &Path,
+    kind: &str,
+    metadata: &BTreeMap<String, String>,
+    tensors: &BTreeMap<String, Tensor<'_>>,
+) -> Result<()> {
+    // Widest elements first, so that every tensor is aligned for its type.
+    let mut order: Vec<(&String, &Tensor<'_>)> = tensors.iter().collect();
+    order.sort_by_key(|(_, tensor)| std::cmp::Reverse(tensor.dtype.bitsize()));
+
+    let mut entries: Map<String, Value> =
+        metadata.iter().map(|(key, value)| (key.clone(), Value::from(value.as_str()))).collect();
+    entries.insert("format".into(), FORMAT.into());
+    entries.insert("format_version".into(), FORMAT_VERSION.to_string().into());
+    entries.insert("kind".into(), kind.into());
+    entries.insert("checksum".into(), "0".repeat(CHECKSUM_DIGITS).into());
+    let mut header = Map::from_iter([("__metadata__".to_owned(), Value::Object(entries))]);
+    let mut offset = 0;
+    for (name, tensor) in &order {
+        let len: usize = tensor.parts.iter().map(|part| part.len()).sum();
+        header.insert(
+            (*name).clone(),
+            json!({"dtype": tensor.dtype, "shape": tensor.shape, "data_offsets": [offset, offset + len]}),
+        );
+        offset += len;
+    }
+    let mut header = Value::Object(header).to_string().into_bytes();
+    while header.len() % 8 != 0 {
+        header.push(b' ');
+    }
+
+    let mut hasher = blake3::Hasher::new();
+    let length = (header.len() as u64).to_le_bytes();
+    hasher.update(&length).update(&header);
+    for part in order.iter().flat_map(|(_, tensor)| &tensor.parts) {
+        hasher.update(part);
+    }
+    let digits = checksum_digits(&header)
+        .ok_or_else(|| Error::store(path, "the metadata must not have a checksum of its own"))?;
+    header[digits].copy_from_slice(hasher.finalize().to_hex().as_bytes());
+
+    let parts = order.iter().flat_map(|(_, tensor)| tensor.parts.iter().copied());
+    replace_file(path, [&length[..], &header].into_iter().chain(parts))
+        .map_err(|error| Error::store(path, format!("cannot be written: {error}")))
+}
+
+/// Writes beside `path`, syncs, and renames: a reader sees the old file or the new one.
+fn replace_file<'a>(path: &Path, parts: impl Iterator<Item = &'a [u8]>) -> std::io::Result<()> {
+    let folder = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    if path.is_dir() {
+        return Err(std::io::Error::new(std::io::ErrorKind::IsADirectory, "it is a folder"));
+    }
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".knnspect-");
+    #[cfg(unix)]
+    builder.permissions(<Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o666)); // less the umask
+    let file = builder.tempfile_in(folder)?;
+    let mut writer = BufWriter::with_capacity(1 << 20, file);
+    for part in parts {
+        writer.write_all(part)?;
+    }
+    let file = writer.into_inner().map_err(std::io::IntoInnerError::into_error)?;
+    file.as_file().sync_all()?;
+    file.persist(path).map_err(|error| error.error)?;
+    #[cfg(unix)]
+    File::open(folder)?.sync_all()?; // makes the rename itself durable
+    Ok(())
+}
+
+/// Where the checksum's digits stand in the header.
+fn checksum_digits(header: &[u8]) -> Option<Range<usize>> {
+    const KEY: &[u8] = b"\"checksum\":\"";
+    let mut places = header.windows(KEY.len()).enumerate().filter(|(_, window)| *window == KEY);
+    let start = places.next()?.0 + KEY.len();
+    let digits = start..start + CHECKSUM_DIGITS;
+    (places.next().is_none() && digits.end <= header.len()).then_some(digits)
+}
+
+/// A file written by [`write`], memory-mapped.
+#[derive(Debug)]
+pub struct Store {
+    path: PathBuf,
+    map: Mmap,
+    kind: String,
+    metadata: HashMap<String, String>,
+    tensors: BTreeMap<String, StoredTensor>,
+}
+
+/// A tensor of an open file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredTensor {
+    /// Element type.
+    pub dtype: Dtype,
+    /// Shape.
+    pub shape: Vec<usize>,
+    /// Where its bytes stand in the file.
+    range: Range<usize>,
+}
+
+impl Store {
+    /// Maps a file and checks its structure, and with `verify` the checksum of every byte.
+    ///
+    /// The file must not be changed in place while it is open; replacing it, as [`write`] does, is
+    /// safe.
+    ///
+    /// # Errors
+    /// [`Error::Store`] when the file is missing, truncated, altered, of a newer version, or not one
+    /// of ours.
+    pub fn open(path: &Path, verify: bool) -> Result<Self> {
+        let fail = |reason: String| Error::store(path, reason);
+        let file = File::open(path).map_err(|error| fail(format!("cannot be opened: {error}")))?;
+        let about = file.metadata().map_err(|error| fail(format!("cannot be read: {error}")))?;
+        if !about.is_file() {
+            return Err(fail("is not a file".into()));
+        }
+        if about.len() < 8 {
+            return Err(fail(format!("is not a knnspect file: it has {} bytes", about.len())));
+        }
+        // SAFETY: the mapping is read-only. Whoever truncates the file in place breaks the promise in
+        // the documentation, as with every memory-mapped format.
+        let map = unsafe { Mmap::map(&file) }.map_err(|error| fail(format!("cannot be mapped: {error}")))?;
+
+        let header_len = u64::from_le_bytes(map[..8].try_into().expect("eight bytes"));
+        if header_len == 0 || !map.get(8).is_some_and(|&byte| byte == b'{') {
+            return Err(fail("is not a knnspect file: it has no safetensors header".into()));
+        }
+        if header_len > about.len() - 8 {
+            return Err(fail(format!(
+                "is truncated or damaged: a header of {header_len} bytes was expected, the file has {}",
+                about.len()
+            )));
+        }
+        let (header_len, header) = SafeTensors::read_metadata(&map)
+            .map_err(|error| fail(format!("is damaged: its header cannot be read ({error})")))?;
+        let (kind, metadata) = check_metadata(&header).map_err(fail)?;
+        let start = 8 + header_len;
+        let expected = start + header.data_len();
+        if map.len() != expected {
+            return Err(fail(format!("is truncated or damaged: expected {expected} bytes, got {}", map.len())));
+        }
+        let tensors = header
+            .tensors()
+            .into_iter()
+            .map(|(name, info)| {
+                let range = start + info.data_offsets.0..start + info.data_offsets.1;
+                (name, StoredTensor { dtype: info.dtype, shape: info.shape.clone(), range })
+            })
+            .collect();
+        let store = Self { path: path.to_owned(), map, kind, metadata, tensors };
+        if verify {
+            store.verify()?;
+        }
+        Ok(store)
+    }
+
+    /// Recomputes the checksum of the whole file.
+    ///
+    /// # Errors
+    /// [`Error::Store`] when a byte was altered.
+    pub fn verify(&self) -> Result<()> {
+        let fail = |reason: &str| Err(Error::store(&self.path, reason));
+        let header_len = u64::from_le_bytes(self.map[..8].try_into().expect("eight bytes")) as usize;
+        let Some(digits) = checksum_digits(&self.map[..8 + header_len]) else {
+            return fail("is damaged: its header has no checksum");
+        };
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&self.map[..digits.start]).update(&[b'0'; CHECKSUM_DIGITS]).update(&self.map[digits.end..]);
+        if hasher.finalize().to_hex().as_bytes() == &self.map[digits] {
+            Ok(())
+        } else {
+            fail("is damaged: its checksum does not match its contents")
+        }
+    }
+
+    /// What the file holds, as its writer named it.
+    #[must_use]
+    pub fn kind(&self) -> &str {
+        &self.kind
+    }
+
+    /// The file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The metadata, the writer's own entries and those of the format.
+    #[must_use]
+    pub const fn metadata(&self) -> &HashMap<String, String> {
+        &self.metadata
+    }
+
+    /// The writer's metadata entry `key`.
+    ///
+    /// # Errors
+    /// [`Error::Store`] when there is none.
+    pub fn entry(&self, key: &str) -> Result<&str> {
+        let missing = || Error::store(&self.path, format!("is damaged: its metadata has no {key:?}"));
+        self.metadata.get(key).map(String::as_str).ok_or_else(missing)
+    }
+
+    /// All tensors, by name.
+    #[must_use]
+    pub const fn tensors(&self) -> &BTreeMap<String, StoredTensor> {
+        &self.tensors
+    }
+
+    /// The tensor `name`.
+    ///
+    /// # Errors
+    /// [`Error::Store`] when there is none.
+    pub fn tensor(&self, name: &str) -> Result<&StoredTensor> {
+        self.tensors
+            .get(name)
+            .ok_or_else(|| Error::store(&self.path, format!("is damaged: it has no tensor {name:?}")))
+    }
+
+    pub(crate) fn slice(&self, start: usize, len: usize) -> &[u8] {
+        &self.map[start..start + len]
+    }
+
+    /// The bytes of a tensor of this file.
+    #[must_use]
+    pub fn bytes(&self, tensor: &StoredTensor) -> &[u8] {
+        &self.map[tensor.range.clone()]
+    }
+}
+
+impl StoredTensor {
+    /// The byte of the file at which the tensor starts.
+    pub(crate) const fn start(&self) -> usize {
+        self.range.start
+    }
+}
+
+fn check_metadata(header: &Metadata) -> Result<(String, HashMap<String, String>), String> {
+    let metadata = header.metadata().clone().unwrap_or_default();
+    if metadata.get("format").map(String::as_str) != Some(FORMAT) {
+        return Err("is a safetensors file, but not one that knnspect wrote".into());
+    }
+    match metadata.get("format_version").and_then(|version| version.parse::<u64>().ok()) {
+        Some(version) if version > FORMAT_VERSION => {
+            return Err(format!(
+                "was written by a newer knnspect: its format is {version}, this one reads up to {FORMAT_VERSION}"
+            ));
+        }
+        Some(FORMAT_VERSION) => {}
+        _ => return Err("is damaged: its format version cannot be read".into()),
+    }
+    let kind = metadata.get("kind").cloned().ok_or("is damaged: it does not say what it holds")?;
+    Ok((kind, metadata))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample(path: &Path) {
+        let bytes: Vec<u8> = (0..40).collect();
+        let tensors = BTreeMap::from([
+            ("half".to_owned(), Tensor { dtype: Dtype::F16, shape: vec![3], parts: vec![&bytes[..2], &bytes[2..6]] }),
+            ("single".to_owned(), Tensor { dtype: Dtype::F32, shape: vec![2, 3], parts: vec![&bytes[6..30]] }),
+        ]);
+        let metadata = BTreeMap::from([("note".to_owned(), "ä \"quoted\" {".to_owned())]);
+        write(path, "sample", &metadata, &tensors).unwrap();
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.ks");
+        sample(&path);
+        let store = Store::open(&path, true).unwrap();
+        assert_eq!(store.kind(), "sample");
+        assert_eq!(store.entry("note").unwrap(), "ä \"quoted\" {");
+        let half = store.tensor("half").unwrap();
+        assert_eq!((half.dtype, half.shape.as_slice(), store.bytes(half)), (Dtype::F16, &[3][..], &[0, 1, 2, 3, 4, 5][..]));
+        assert_eq!(store.bytes(store.tensor("single").unwrap())[0], 6);
+        assert_eq!(store.bytes(store.tensor("single").unwrap()).as_ptr().align_offset(4), 0);
+        assert!(store.tensor("other").is_err());
+    }
+
+    #[test]
+    fn the_same_contents_give_the_same_bytes() {
+        let folder = tempfile::tempdir().unwrap();
+        let (a, b) = (folder.path().join("a"), folder.path().join("b"));
+        sample(&a);
+        sample(&b);
+        assert_eq!(std::fs::read(a).unwrap(), std::fs::read(b).unwrap());
+    }
+
+    #[test]
+    fn every_altered_byte_and_every_truncation_is_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.ks");
+        sample(&path);
+        let good = std::fs::read(&path).unwrap();
+        let other = folder.path().join("b.ks");
+        for at in 0..good.len() {
+            for flip in [0x01, 0x20, 0x80] {
+                let mut bad = good.clone();
+                bad[at] ^= flip;
+                std::fs::write(&other, &bad).unwrap();
+                let error = Store::open(&other, true).expect_err(&format!("byte {at} flipped by {flip:#x}"));
+                assert!(error.to_string().contains("b.ks"), "{error}");
+            }
+            std::fs::write(&other, &good[..at]).unwrap();
+            assert!(Store::open(&other, true).is_err(), "truncated to {at} bytes");
+        }
+        std::fs::write(&other, [&good[..], b"more"].concat()).unwrap();
+        assert!(Store::open(&other, true).unwrap_err().to_string().contains("expected"));
+    }
+
+    #[test]
+    fn a_newer_version_and_a_foreign_file_are_refused_by_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.ks");
+        sample(&path);
+        let text = std::fs::read(&path).unwrap();
+        let at = text.windows(20).position(|w| w == b"\"format_version\":\"1\"").unwrap();
+        let mut newer = text.clone();
+        newer[at + 18] = b'7';
+        std::fs::write(&path, newer).unwrap();
+        assert!(Store::open(&path, true).unwrap_err().to_string().contains("newer knnspect: its format is 7"));
+        std::fs::write(&path, b"\x02\0\0\0\0\0\0\0{}").unwrap();
+        assert!(Store::open(&path, true).unwrap_err().to_string().contains("not one that knnspect wrote"));
+        std::fs::write(&path, b"\x89PNG\r\n\x1a\n and so on").unwrap();
+        assert!(Store::open(&path, true).unwrap_err().to_string().contains("not a knnspect file"));
+    }
+
+    #[test]
+    fn a_failed_write_keeps_the_old_file() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(write(&folder.path().join("no/such/folder.ks"), "x", &BTreeMap::new(), &BTreeMap::new()).is_err());
+        assert!(write(folder.path(), "x", &BTreeMap::new(), &BTreeMap::new()).is_err());
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "nothing is left behind");
+    }
+}

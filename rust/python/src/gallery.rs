@@ -1,0 +1,203 @@
+//! `knnspect._core.Gallery`.
+
+use crate::arrays::Levels;
+use crate::errors::{named, to_py};
+use crate::interrupt;
+use crate::store::{Store, Tensors};
+use half::f16;
+use knnspect_core::pyramid::{LevelData, Upsample};
+use knnspect_core::{DType, InstructionSet, Result, matching};
+use numpy::{PyArray, PyArray4, PyArrayMethods, PyUntypedArray};
+use pyo3::prelude::*;
+use std::collections::BTreeMap;
+use std::num::NonZero;
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+type Neighbors<'py> =
+    (Bound<'py, PyArray4<f32>>, Bound<'py, PyArray4<u32>>, Bound<'py, PyArray4<u32>>, Vec<String>);
+
+/// The pyramids of normal images. Searches see the gallery as it was when they began, so images may
+/// be added and removed by other threads meanwhile.
+#[pyclass(frozen, module = "knnspect._core")]
+pub(crate) struct Gallery {
+    inner: Mutex<knnspect_core::Gallery>,
+}
+
+impl Gallery {
+    fn lock(&self) -> MutexGuard<'_, knnspect_core::Gallery> {
+        // The core changes a gallery only once nothing can fail any more.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[pymethods]
+impl Gallery {
+    #[new]
+    fn new(py: Python<'_>, upsample: &str, dtype: &str) -> PyResult<Self> {
+        let fail = |message| Err(named(py, "ParameterError", message));
+        let upsample = match upsample {
+            "bilinear" => Upsample::Bilinear,
+            "block" => Upsample::Block,
+            _ => return fail(format!("upsample: expected \"bilinear\" or \"block\", got {upsample:?}")),
+        };
+        let dtype = match dtype {
+            "float32" => DType::F32,
+            "float16" => DType::F16,
+            _ => return fail(format!("dtype: expected \"float32\" or \"float16\", got {dtype:?}")),
+        };
+        Ok(Self { inner: Mutex::new(knnspect_core::Gallery::new(upsample, dtype)) })
+    }
+
+    /// The gallery in an open file.
+    #[staticmethod]
+    fn from_store(py: Python<'_>, store: &Store) -> PyResult<Self> {
+        let inner = knnspect_core::Gallery::from_store(&store.inner).map_err(|error| to_py(py, &error))?;
+        Ok(Self { inner: Mutex::new(inner) })
+    }
+
+    #[getter]
+    fn upsample(&self) -> &'static str {
+        match self.lock().upsample() {
+            Upsample::Bilinear => "bilinear",
+            Upsample::Block => "block",
+        }
+    }
+
+    #[getter]
+    fn dtype(&self) -> &'static str {
+        match self.lock().dtype() {
+            DType::F32 => "float32",
+            DType::F16 => "float16",
+        }
+    }
+
+    #[getter]
+    fn shapes(&self) -> Vec<(usize, usize, usize)> {
+        let gallery = self.lock();
+        let levels = gallery.shape().map_or(&[][..], |shape| shape.levels());
+        levels.iter().map(|level| (level.height, level.width, level.channels)).collect()
+    }
+
+    #[getter]
+    fn ids(&self) -> Vec<String> {
+        self.lock().ids().map(str::to_owned).collect()
+    }
+
+    #[getter]
+    fn nbytes(&self) -> usize {
+        self.lock().n_bytes()
+    }
+
+    fn __len__(&self) -> usize {
+        self.lock().len()
+    }
+
+    fn add(&self, py: Python<'_>, levels: Vec<Bound<'_, PyUntypedArray>>, ids: Vec<String>) -> PyResult<()> {
+        let levels = Levels::new(py, &levels)?;
+        let batch = levels.batch(py)?;
+        interrupt::run(py, |_| self.lock().add(&batch, &ids))
+    }
+
+    fn remove(&self, py: Python<'_>, ids: Vec<String>) -> PyResult<()> {
+        self.lock().remove(&ids).map_err(|error| to_py(py, &error))
+    }
+
+    /// The stored levels of one image, each `(height, width, channels)`, as copies.
+    fn image<'py>(&self, py: Python<'py>, id: &str) -> PyResult<Vec<Bound<'py, PyUntypedArray>>> {
+        let gallery = self.lock();
+        let image = gallery.image(id).map_err(|error| to_py(py, &error))?;
+        let shapes = gallery.shape().map_or(&[][..], |shape| shape.levels());
+        image
+            .levels()
+            .into_iter()
+            .zip(shapes)
+            .map(|(level, shape)| {
+                let shape = [shape.height, shape.width, shape.channels];
+                Ok(match level {
+                    LevelData::F32(values) => {
+                        PyArray::<f32, _>::from_slice(py, values).reshape(shape)?.as_untyped().clone()
+                    }
+                    LevelData::F16(values) => {
+                        PyArray::<f16, _>::from_slice(py, values).reshape(shape)?.as_untyped().clone()
+                    }
+                })
+            })
+            .collect()
+    }
+
+    /// `(sq_distances, image_index, cells, ids)`: arrays of shape `(n_images, height, width, k)`;
+    /// `image_index` points into `ids`, the sorted ids of all images searched.
+    #[pyo3(signature = (levels, k, images, threads, instruction_set))]
+    fn search<'py>(
+        &self,
+        py: Python<'py>,
+        levels: Vec<Bound<'py, PyUntypedArray>>,
+        k: usize,
+        images: Option<Vec<Vec<String>>>,
+        threads: Option<usize>,
+        instruction_set: Option<&str>,
+    ) -> PyResult<Neighbors<'py>> {
+        let raise = |error| to_py(py, &error);
+        let threads = threads
+            .map(|threads| {
+                NonZero::new(threads)
+                    .ok_or_else(|| named(py, "ParameterError", "threads: expected at least 1, got 0".into()))
+            })
+            .transpose()?;
+        let instruction_set = instruction_set.map(InstructionSet::from_name).transpose().map_err(raise)?;
+        let levels = Levels::new(py, &levels)?;
+        let query = levels.batch(py)?;
+        let finest = query.shape().finest();
+        let shape = [query.n_images(), finest.height, finest.width, k];
+        let (found, ids) = interrupt::run(py, |cancel| {
+            let (context, selections, ids) = {
+                let gallery = self.lock();
+                let selections: Result<Vec<_>> = match &images {
+                    None => gallery.select(None).map(|all| vec![all]),
+                    Some(images) => images.iter().map(|ids| gallery.select(Some(ids))).collect(),
+                };
+                (gallery.pyramid_context()?, selections?, gallery.ids().map(str::to_owned).collect::<Vec<_>>())
+            };
+            let options = matching::Options { k, threads, instruction_set, cancel: Some(cancel) };
+            let mut found = matching::search(&query, &context, &selections, &options)?;
+            // Ranks among all ids become places among the ids that occur, which may be few of many.
+            let mut places = vec![u32::MAX; ids.len()];
+            let mut used = Vec::new();
+            for selection in &selections {
+                for rank in selection.ranks() {
+                    places[rank as usize] = 0;
+                }
+            }
+            for (place, id) in places.iter_mut().zip(ids).filter(|(place, _)| **place == 0) {
+                *place = used.len() as u32;
+                used.push(id);
+            }
+            for rank in &mut found.ranks {
+                *rank = places[*rank as usize];
+            }
+            Ok((found, used))
+        })?;
+        Ok((
+            PyArray::from_vec(py, found.sq_distances).reshape(shape)?,
+            PyArray::from_vec(py, found.ranks).reshape(shape)?,
+            PyArray::from_vec(py, found.cells).reshape(shape)?,
+            ids,
+        ))
+    }
+
+    /// Writes the gallery with more metadata and tensors to a file of `kind`, atomically.
+    fn save(
+        &self,
+        py: Python<'_>,
+        path: PathBuf,
+        kind: &str,
+        metadata: BTreeMap<String, String>,
+        tensors: BTreeMap<String, Bound<'_, PyUntypedArray>>,
+    ) -> PyResult<()> {
+        let tensors = Tensors::new(py, tensors)?;
+        let gallery = self.lock().clone();
+        interrupt::run(py, |_| gallery.save(&path, kind, &metadata, tensors.views()))
+    }
+}
+

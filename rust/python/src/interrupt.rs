@@ -1,0 +1,42 @@
+//! Long work outside the GIL, ended by Ctrl-C.
+
+use crate::errors::to_py;
+use knnspect_core::Result;
+use pyo3::prelude::*;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::thread;
+use std::time::Duration;
+
+/// Runs `work` in a thread of its own with the GIL released. Every tenth of a second Python may run
+/// its signal handlers; when one raises, `work` is told by the flag it was given, and the exception
+/// is raised once it has returned.
+pub(crate) fn run<T: Send>(py: Python<'_>, work: impl FnOnce(&AtomicBool) -> Result<T> + Send) -> PyResult<T> {
+    let cancel = AtomicBool::new(false);
+    let mut raised = None;
+    let result = py.detach(|| {
+        thread::scope(|scope| {
+            let (sender, receiver) = channel::<()>();
+            let cancel = &cancel;
+            let handle = scope.spawn(move || {
+                let _alive_until_done = sender;
+                work(cancel)
+            });
+            while let Err(RecvTimeoutError::Timeout) = receiver.recv_timeout(Duration::from_millis(100)) {
+                if let Err(error) = Python::attach(|py| py.check_signals()) {
+                    cancel.store(true, Ordering::Relaxed);
+                    raised = Some(error);
+                    break;
+                }
+            }
+            handle.join()
+        })
+    });
+    if let Some(error) = raised {
+        return Err(error);
+    }
+    match result {
+        Ok(result) => result.map_err(|error| to_py(py, &error)),
+        Err(panic) => std::panic::resume_unwind(panic),
+    }
+}

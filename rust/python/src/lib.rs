@@ -1,0 +1,26 @@
+//! The Python module `knnspect._core`: the Rust core's galleries, matching and files over NumPy
+//! arrays. The typed surface is `python/knnspect/_core.pyi`.
+
+mod arrays;
+mod errors;
+mod gallery;
+mod interrupt;
+mod store;
+
+use knnspect_core::InstructionSet;
+use pyo3::prelude::*;
+
+/// Names of the instruction sets that this machine has kernels for, slowest first.
+#[pyfunction]
+fn instruction_sets() -> Vec<&'static str> {
+    InstructionSet::available().into_iter().map(InstructionSet::name).collect()
+}
+
+#[pymodule]
+fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    module.add_function(wrap_pyfunction!(instruction_sets, module)?)?;
+    module.add_class::<gallery::Gallery>()?;
+    module.add_class::<store::Store>()?;
+    Ok(())
+}

@@ -1,0 +1,232 @@
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+
+from knnspect.errors import DTypeError, ParameterError, ShapeError, StoreError
+from knnspect.report import colorize, overlay, save_png
+
+
+@pytest.fixture
+def image() -> npt.NDArray[np.uint8]:
+    return np.random.default_rng(0).integers(0, 256, (12, 17, 3), dtype=np.uint8)
+
+
+def luminance(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
+    values: npt.NDArray[np.float64] = image @ np.array([0.299, 0.587, 0.114])
+    return values
+
+
+def test_shape_and_dtype(image: npt.NDArray[np.uint8]) -> None:
+    laid_over = overlay(image, np.ones((12, 17)), scale=2.0)
+    assert laid_over.shape == (12, 17, 3)
+    assert laid_over.dtype == np.uint8
+
+
+def test_a_zero_map_keeps_the_luminance_and_takes_some_color(
+    image: npt.NDArray[np.uint8],
+) -> None:
+    laid_over = overlay(image, np.zeros((12, 17)), scale=1.0)
+    assert np.abs(luminance(laid_over) - luminance(image)).max() < 1
+    before, after = np.ptp(image.astype(int), axis=2), np.ptp(laid_over.astype(int), axis=2)
+    assert (after <= before + 1).all()
+    assert after.mean() < 0.7 * before.mean()
+
+
+def test_a_zero_map_leaves_a_grey_image_as_it_is() -> None:
+    grey = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    np.testing.assert_array_equal(
+        overlay(grey, np.zeros((16, 16)), scale=1.0), np.stack([grey] * 3, axis=2)
+    )
+
+
+def test_the_image_fades_and_the_color_grows_with_the_value() -> None:
+    black, white = np.zeros((1, 101), np.uint8), np.full((1, 101), 255, np.uint8)
+    map_ = np.linspace(0, 1, 101)[np.newaxis]
+    on_black, on_white = overlay(black, map_, 1.0), overlay(white, map_, 1.0)
+    # What is left of the image is what tells white from black.
+    left = (on_white.astype(int) - on_black).mean(axis=2)[0] / 255
+    assert (np.diff(left) <= 1e-2).all()
+    assert left[10] > 0.99  # a small value: the image as it is
+    assert 0.05 < left[-1] < 0.25  # a strong find: nearly all colour
+    assert np.abs(on_black[0, -1].astype(int) - colorize([[1.0]])[0, 0]).max() < 45
+
+
+def test_only_the_share_of_the_scale_matters(image: npt.NDArray[np.uint8]) -> None:
+    map_ = np.random.default_rng(1).random((12, 17))
+    np.testing.assert_array_equal(overlay(image, 8 * map_, 8.0), overlay(image, map_, 1.0))
+
+
+def test_values_outside_the_scale_are_clipped(image: npt.NDArray[np.uint8]) -> None:
+    shape = (12, 17)
+    np.testing.assert_array_equal(
+        overlay(image, np.full(shape, 99.0), 3.0), overlay(image, np.full(shape, 3.0), 3.0)
+    )
+    np.testing.assert_array_equal(
+        overlay(image, np.full(shape, -1.0), 3.0), overlay(image, np.zeros(shape), 3.0)
+    )
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_extreme_scales(image: npt.NDArray[np.uint8], dtype: type[np.floating[Any]]) -> None:
+    map_ = np.linspace(0, 6e4, 12 * 17).reshape(12, 17).astype(dtype)
+    overlay(image, map_, scale=1e-30)
+    overlay(image, map_, scale=1e30)
+
+
+def test_floating_and_grey_images_are_the_same_picture(image: npt.NDArray[np.uint8]) -> None:
+    map_ = np.random.default_rng(1).random((12, 17))
+    expected = overlay(image, map_, 1.0)
+    np.testing.assert_array_equal(overlay(image.astype(np.float32) / 255, map_, 1.0), expected)
+    grey = image[..., 0]
+    expected = overlay(np.stack([grey] * 3, axis=2), map_, 1.0)
+    np.testing.assert_array_equal(overlay(grey, map_, 1.0), expected)
+    np.testing.assert_array_equal(overlay(grey / 255, map_, 1.0), expected)
+
+
+def test_the_input_is_not_changed(image: npt.NDArray[np.uint8]) -> None:
+    map_ = np.ones((12, 17), dtype=np.float32)
+    image.flags.writeable = map_.flags.writeable = False
+    overlay(image, map_, 1.0)
+
+
+IMAGE, MAP = np.zeros((2, 3, 3), np.uint8), np.zeros((2, 3))
+
+
+@pytest.mark.parametrize(
+    ("image", "map_", "scale", "error", "message"),
+    [
+        (IMAGE[0, 0], MAP, 1.0, ShapeError, r"image: expected shape .* got \(3,\)"),
+        (np.zeros((2, 3, 4), np.uint8), MAP, 1.0, ShapeError, r"image: .* got \(2, 3, 4\)"),
+        (np.zeros((0, 3), np.uint8), MAP[:0], 1.0, ShapeError, r"image: .* got \(0, 3\)"),
+        (IMAGE, MAP.T, 1.0, ShapeError, r"map: expected \(2, 3\), .* got \(3, 2\)"),
+        (IMAGE.astype(int), MAP, 1.0, DTypeError, "image: expected uint8 or floating, got int64"),
+        (IMAGE, MAP.astype(complex), 1.0, DTypeError, "map: expected real .* got complex128"),
+        (IMAGE + 255.0, MAP, 1.0, ParameterError, r"image: .* got values from 255.0 to 255.0"),
+        (IMAGE + np.nan, MAP, 1.0, ParameterError, r"image: .* got values from nan to nan"),
+        (IMAGE, MAP + np.nan, 1.0, ParameterError, "map: expected finite numbers"),
+        (IMAGE, MAP, 0.0, ParameterError, "scale: expected a positive finite number, got 0.0"),
+        (IMAGE, MAP, np.inf, ParameterError, "scale: expected a positive finite number, got inf"),
+        (IMAGE, MAP, np.nan, ParameterError, "scale: expected a positive finite number, got nan"),
+    ],
+)
+def test_bad_input_is_refused(
+    image: Any, map_: Any, scale: float, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        overlay(image, map_, scale)
+
+
+def read(path: Path) -> npt.NDArray[np.uint8]:
+    with Image.open(path) as picture:
+        return np.array(picture)
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_save_png_keeps_every_pixel(tmp_path: Path, image: npt.NDArray[np.uint8]) -> None:
+    path = tmp_path / "picture.png"
+    save_png(image, path)
+    np.testing.assert_array_equal(read(path), image)
+    save_png(image[..., 0], str(path))
+    np.testing.assert_array_equal(read(path), image[..., 0])
+    assert names_in(tmp_path) == ["picture.png"]
+
+
+def test_save_png_takes_a_view_and_a_long_name(
+    tmp_path: Path, image: npt.NDArray[np.uint8]
+) -> None:
+    path = tmp_path / ("x" * 251 + ".png")
+    save_png(image[::-2, ::3], path)
+    np.testing.assert_array_equal(read(path), image[::-2, ::3])
+
+
+@pytest.mark.skipif(os.name != "posix", reason="file modes are a matter of POSIX")
+def test_save_png_gives_the_usual_permissions(tmp_path: Path, image: npt.NDArray[np.uint8]) -> None:
+    (tmp_path / "plain").touch()
+    save_png(image, tmp_path / "picture.png")
+    assert (tmp_path / "picture.png").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def half_a_picture(self: Image.Image, file: Any, **_: object) -> None:
+    file.write(b"\x89PNG")
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def no_replace(self: Path, target: object) -> None:
+    raise PermissionError(errno.EACCES, "Permission denied")
+
+
+def stopped(self: Image.Image, file: Any, **_: object) -> None:
+    file.write(b"\x89PNG")
+    raise KeyboardInterrupt("stopped")
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "failing", "error", "message"),
+    [
+        (Image.Image, "save", half_a_picture, StoreError, "picture.png: .* No space left"),
+        (Path, "replace", no_replace, StoreError, "picture.png: .* Permission denied"),
+        (Image.Image, "save", stopped, KeyboardInterrupt, "stopped"),
+    ],
+)
+def test_a_failing_write_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path,
+    image: npt.NDArray[np.uint8],
+    monkeypatch: pytest.MonkeyPatch,
+    owner: type,
+    name: str,
+    failing: object,
+    error: type[BaseException],
+    message: str,
+) -> None:
+    path = tmp_path / "picture.png"
+    save_png(image, path)
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, failing)
+        with pytest.raises(error, match=message):
+            save_png(255 - image, path)
+    np.testing.assert_array_equal(read(path), image)
+    assert names_in(tmp_path) == ["picture.png"]
+
+
+def test_an_unusable_folder_is_named(tmp_path: Path, image: npt.NDArray[np.uint8]) -> None:
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "nowhere" / "a.png", tmp_path / "file" / "a.png"):
+        with pytest.raises(StoreError) as caught:
+            save_png(image, path)
+        assert str(path) in str(caught.value)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(StoreError, match="folder: the picture cannot be written"):
+        save_png(image, tmp_path / "folder")
+    assert names_in(tmp_path) == ["file", "folder"]
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere"
+)
+def test_a_read_only_folder_is_named(tmp_path: Path, image: npt.NDArray[np.uint8]) -> None:
+    tmp_path.chmod(0o500)
+    try:
+        with pytest.raises(StoreError, match=r"a\.png: .* Permission denied"):
+            save_png(image, tmp_path / "a.png")
+    finally:
+        tmp_path.chmod(0o700)
+
+
+def test_save_png_refuses_what_is_no_picture(tmp_path: Path) -> None:
+    with pytest.raises(DTypeError, match="array: expected uint8, got float64"):
+        save_png(np.zeros((2, 3, 3)), tmp_path / "a.png")  # type: ignore[arg-type]
+    for shape in ((3,), (2, 3, 4), (0, 3, 3)):
+        with pytest.raises(ShapeError, match=r"array: expected shape \(height, width, 3\)"):
+            save_png(np.zeros(shape, np.uint8), tmp_path / "a.png")
+    assert names_in(tmp_path) == []
