@@ -6,6 +6,7 @@ __all__ = [
     "BackendUnavailable",
     "DTypeError",
     "ImageError",
+    "ImageWarning",
     "KnnspectError",
     "NotFittedError",
     "ParameterError",
@@ -40,6 +41,10 @@ class StoreError(KnnspectError, ValueError):
 
 class BackendUnavailable(KnnspectError, ImportError):
     """A backend was asked for that cannot run here; the message says what it lacks."""
+
+
+class ImageWarning(UserWarning):
+    """An image was left out because it cannot be used; the message names it."""
 
 
 class NotFittedError(KnnspectError, RuntimeError):

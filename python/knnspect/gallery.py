@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-import numpy as np
-
 from knnspect import _core
 from knnspect.backends import Backend, get_backend
 from knnspect.errors import DTypeError, ParameterError, StoreError
 from knnspect.neighbors import Neighbors
 from knnspect.pyramid import FeaturePyramid
+from knnspect.validation import check_count
 
 __all__ = ["Gallery"]
 
@@ -237,8 +236,8 @@ class Gallery:
         >>> gallery.search(query, images=["b"]).sq_distances[0, 0, 0]
         array([3.], dtype=float32)
         """
-        k = _check_count("k", k)
-        threads = None if threads is None else _check_count("threads", threads)
+        k = check_count("k", k)
+        threads = None if threads is None else check_count("threads", threads)
         if isinstance(backend, str):
             backend = get_backend(backend)
         return backend.search(self, query, k, _check_subset(images), threads)
@@ -333,11 +332,3 @@ def _check_subset(
     if all(isinstance(entry, str) for entry in entries):
         return [_check_ids([str(entry) for entry in entries], "images")]
     return [_check_ids(entry, f"images[{index}]") for index, entry in enumerate(entries)]
-
-
-def _check_count(name: str, value: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise DTypeError(f"{name}: expected an integer, got {type(value).__name__}")
-    if value < 1:
-        raise ParameterError(f"{name}: expected at least 1, got {value}")
-    return int(value)

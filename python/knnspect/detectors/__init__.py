@@ -1,0 +1,13 @@
+"""Detectors: ``fit`` on normal images, ``predict`` scores and maps of others.
+
+``base``   what every detector has in common: predictions, files
+``maps``   from the distances of cells to a map of pixels
+``spade``  SPADE
+"""
+
+from __future__ import annotations
+
+from knnspect.detectors.base import Detector, Prediction, load
+from knnspect.detectors.spade import Spade
+
+__all__ = ["Detector", "Prediction", "Spade", "load"]

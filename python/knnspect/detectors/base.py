@@ -1,0 +1,186 @@
+"""What every detector has in common."""
+
+from __future__ import annotations
+
+import json
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from knnspect import _core
+from knnspect.errors import StoreError
+from knnspect.neighbors import Neighbors
+
+__all__ = ["Detector", "Prediction", "load"]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Prediction:
+    """What a detector says of one image.
+
+    Parameters
+    ----------
+    id : str
+        The image's id: its path in a folder, or a running number.
+    score : float
+        How unlike the normal images it is; larger is worse.
+    map : ndarray of float32, shape (height, width)
+        The same for each pixel of the image as it came.
+    neighbors : Neighbors, optional
+        For each cell, which normal cells were nearest and how far (squared L2).
+    images : tuple of (str, float)
+        The normal images that the image was compared with, nearest first, and their squared
+        distances by pooled features.
+    """
+
+    id: str
+    score: float
+    map: NDArray[np.float32]
+    neighbors: Neighbors | None = None
+    images: tuple[tuple[str, float], ...] = ()
+
+    def __repr__(self) -> str:
+        height, width = self.map.shape
+        return f"Prediction({self.id!r}, score={self.score:.6g}, map={height}x{width})"
+
+
+class Detector(ABC):
+    """Learns what normal looks like; judges other images.
+
+    Parameters are stored by ``__init__`` and checked by `fit`; what is learnt has names that end in
+    an underscore.
+    """
+
+    #: The word for it on the command line and in files.
+    method: ClassVar[str]
+
+    @abstractmethod
+    def fit(
+        self,
+        images: object,
+        *,
+        batch_size: int = 16,
+        n_workers: int = 2,
+        skip_bad: bool = False,
+        progress: bool = False,
+    ) -> Detector:
+        """Learn from normal images; see the detector's own documentation."""
+
+    @abstractmethod
+    def iter_predict(
+        self,
+        images: object,
+        *,
+        batch_size: int = 16,
+        n_workers: int = 2,
+        skip_bad: bool = False,
+        progress: bool = False,
+    ) -> Iterator[Prediction]:
+        """Judge images one after the other, in order, without keeping them all."""
+
+    @abstractmethod
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the fitted detector to a file."""
+
+    @classmethod
+    @abstractmethod
+    def _from_store(cls, store: _core.Store, config: dict[str, Any], device: str | None) -> Detector:
+        """Rebuild a detector from an open file and the settings in it."""
+
+    def predict(
+        self,
+        images: object,
+        *,
+        batch_size: int = 16,
+        n_workers: int = 2,
+        skip_bad: bool = False,
+        progress: bool = False,
+    ) -> list[Prediction]:
+        """Judge images.
+
+        Parameters
+        ----------
+        images : folder, file, list of paths, arrays or PIL images, array, or loader
+            As `knnspect.data.open_images` takes them.
+        batch_size : int, default 16
+            Images that go through the network together. Predictions do not depend on it.
+        n_workers : int, default 2
+            Threads that read and resize images.
+        skip_bad : bool, default False
+            Leave out images that cannot be used, with an `ImageWarning`, instead of raising.
+        progress : bool, default False
+            Report progress on standard error.
+
+        Returns
+        -------
+        list of Prediction
+            One per image, in order.
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        ImageError
+            If an image cannot be used, or there is none.
+        """
+        return list(
+            self.iter_predict(
+                images,
+                batch_size=batch_size,
+                n_workers=n_workers,
+                skip_bad=skip_bad,
+                progress=progress,
+            )
+        )
+
+
+#: Where the detector of each kind of file lives.
+_DETECTORS = {"spade": ("knnspect.detectors.spade", "Spade")}
+
+
+def load(path: str | os.PathLike[str], device: str | None = None) -> Detector:
+    """Load a detector that was saved.
+
+    Parameters
+    ----------
+    path : path-like
+        The file. Its checksum is verified; nothing in it is executed.
+    device : str, optional
+        Where the network is to run; CUDA where there is one, else the CPU.
+
+    Returns
+    -------
+    Detector
+        Ready to predict, with the same results to the bit as before on the same machine.
+
+    Raises
+    ------
+    StoreError
+        If the file is missing, truncated, altered, of a newer version, or not a detector.
+
+    Examples
+    --------
+    >>> load("no-such.ks")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ...
+    knnspect.errors.StoreError: no-such.ks: cannot be opened: No such file or directory...
+    """
+    store = _core.Store(path, True)
+    where = os.fspath(path)
+    if store.kind not in _DETECTORS:
+        raise StoreError(f"{where}: expected a detector, the file holds a {store.kind}")
+    module, name = _DETECTORS[store.kind]
+    detector: type[Detector] = getattr(import_module(module), name)
+    try:
+        config = json.loads(store.metadata["config"])
+        return detector._from_store(store, config, device)
+    except (KeyError, TypeError, ValueError) as error:
+        if isinstance(error, StoreError):
+            raise
+        raise StoreError(f"{where}: is damaged: its settings cannot be used ({error})") from error

@@ -1,0 +1,384 @@
+"""SPADE: semantic pyramid anomaly detection."""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from knnspect import _core
+from knnspect.backends import Backend, get_backend
+from knnspect.detectors.base import Detector, Prediction
+from knnspect.detectors.maps import pixel_map
+from knnspect.errors import DTypeError, ImageError, NotFittedError
+from knnspect.features import Backbone, Features
+from knnspect.gallery import Gallery
+from knnspect.neighbors import Neighbors
+from knnspect.progress import Stopwatch
+from knnspect.pyramid import FeaturePyramid
+from knnspect.validation import check_choice, check_count, check_positive
+
+__all__ = ["Spade"]
+
+
+class Spade(Detector):
+    """Compare an image with its nearest normal images, cell by cell.
+
+    *Image stage*: the K normal images whose pooled features are nearest. *Pixel stage*: for each
+    cell of the feature pyramid, the kappa nearest cells in those K images, wherever they lie.
+
+    - image score: mean of the K smallest squared distances between pooled features;
+    - pixel score: mean of the kappa smallest squared distances between upsampled, concatenated
+      features; the map of these is upsampled bilinearly and blurred.
+
+    Parameters
+    ----------
+    backbone : Backbone, optional
+        The network; ``Backbone()`` by default.
+    image_neighbors : int, default 50
+        K. Larger than the number of normal images, it means all of them, with a warning.
+    pixel_neighbors : int, default 1
+        kappa.
+    score : {"image", "map"}, default "image"
+        The image score of the paper, or the maximum of the map.
+    upsample : {"bilinear", "block"}, default "bilinear"
+        How coarse levels are brought to the resolution of the finest one.
+    sigma : float, default 4.0
+        Standard deviation of the map's Gaussian blur in pixels of a 224 px input; 0: none.
+    backend : str or Backend, default "auto"
+        What searches the gallery; see `knnspect.backends`.
+    threads : int, optional
+        Threads of the search; by default all that the process may use.
+
+    Attributes
+    ----------
+    gallery_ : Gallery
+        The pyramids of the normal images.
+    pooled_ : ndarray of float32, shape (n_images, n_features)
+        Their pooled features, in the order of ``gallery_.ids``.
+    image_neighbors_ : int
+        K as it is used: at most the number of normal images.
+    seconds_ : dict of str to float
+        Time taken by each stage of the last `fit` or `predict`: "decode" (waiting for images),
+        "features", "gallery", "matching" (both stages), "maps".
+
+    Source
+    ------
+    Cohen and Hoshen, "Sub-Image Anomaly Detection with Deep Pyramid Correspondences" (2020),
+    sections 3.1 to 3.3. Deviations: the backbone and the levels are free; K of the image stage and
+    kappa are separate parameters, as they need different values.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> normal = rng.integers(100, 120, (6, 64, 64, 3)).astype("u1")
+    >>> odd = normal[:1].copy()
+    >>> odd[0, 20:30, 30:40] = 255
+    >>> spade = Spade(Backbone(image_size=64), image_neighbors=5, score="map")
+    >>> good, bad = spade.fit(normal[1:]).predict(np.concatenate([normal[:1], odd]))
+    >>> good.score < bad.score, bad.map.shape
+    (True, (64, 64))
+    >>> row, column = np.unravel_index(bad.map.argmax(), bad.map.shape)
+    >>> bool(18 <= row <= 32 and 28 <= column <= 42)
+    True
+    """
+
+    method: ClassVar[str] = "spade"
+
+    def __init__(
+        self,
+        backbone: Backbone | None = None,
+        *,
+        image_neighbors: int = 50,
+        pixel_neighbors: int = 1,
+        score: Literal["image", "map"] = "image",
+        upsample: Literal["bilinear", "block"] = "bilinear",
+        sigma: float = 4.0,
+        backend: str | Backend = "auto",
+        threads: int | None = None,
+    ) -> None:
+        self.backbone = Backbone() if backbone is None else backbone
+        self.image_neighbors = image_neighbors
+        self.pixel_neighbors = pixel_neighbors
+        self.score = score
+        self.upsample = upsample
+        self.sigma = sigma
+        self.backend = backend
+        self.threads = threads
+
+    def __repr__(self) -> str:
+        return (
+            f"Spade({self.backbone!r}, image_neighbors={self.image_neighbors}, "
+            f"pixel_neighbors={self.pixel_neighbors}, score={self.score!r}, "
+            f"upsample={self.upsample!r}, sigma={self.sigma:g})"
+        )
+
+    @property
+    def nbytes_(self) -> int:
+        """Bytes of all that was learnt: the gallery and the pooled features."""
+        self._check_fitted()
+        return self.gallery_.nbytes + self.pooled_.nbytes
+
+    def fit(
+        self,
+        images: object,
+        *,
+        batch_size: int = 16,
+        n_workers: int = 2,
+        skip_bad: bool = False,
+        progress: bool = False,
+    ) -> Spade:
+        """Build the gallery of normal images.
+
+        Parameters
+        ----------
+        images : folder, file, list of paths, arrays or PIL images, array, or loader
+            Normal images, as `knnspect.data.open_images` takes them.
+        batch_size : int, default 16
+            Images that go through the network together. Nothing depends on it.
+        n_workers : int, default 2
+            Threads that read and resize images.
+        skip_bad : bool, default False
+            Leave out images that cannot be used, with an `ImageWarning`, instead of raising.
+        progress : bool, default False
+            Report progress on standard error.
+
+        Returns
+        -------
+        Spade
+            Itself.
+
+        Raises
+        ------
+        ImageError
+            If an image cannot be used, there is none, or the features are constant or not finite.
+        ParameterError, DTypeError
+            If a parameter of the detector or its backbone lies outside its values.
+        StoreError
+            If the backbone's weights cannot be read.
+        """
+        self._check_parameters()
+        gallery, watch = Gallery(self.upsample), Stopwatch()
+        ids: list[str] = []
+        pooled: list[NDArray[np.float32]] = []
+        constant = _ConstantLevels()
+        for features in self.backbone.iterate(
+            images, batch_size, n_workers, skip_bad, progress, watch
+        ):
+            with watch.stage("gallery"):
+                gallery.add(features.pyramid, features.ids)
+                _check_pooled(features)
+                constant.see(features.pyramid)
+            ids += features.ids
+            pooled.append(features.pooled)
+        constant.check()
+        by_id = sorted(range(len(ids)), key=ids.__getitem__)
+        self.gallery_ = gallery
+        self.pooled_ = np.concatenate(pooled)[by_id]
+        self.image_neighbors_ = min(self.image_neighbors, len(ids))
+        self.seconds_ = watch.seconds
+        if self.image_neighbors > len(ids):
+            warnings.warn(
+                f"image_neighbors={self.image_neighbors} exceeds the number of normal images: "
+                f"using all {len(ids)}",
+                stacklevel=2,
+            )
+        return self
+
+    def iter_predict(
+        self,
+        images: object,
+        *,
+        batch_size: int = 16,
+        n_workers: int = 2,
+        skip_bad: bool = False,
+        progress: bool = False,
+    ) -> Iterator[Prediction]:
+        """Judge images one after the other, in order, without keeping them all.
+
+        Parameters
+        ----------
+        images, batch_size, n_workers, skip_bad, progress
+            As in `predict`.
+
+        Returns
+        -------
+        iterator of Prediction
+            One per image, in order.
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        ImageError
+            While iterating: if an image cannot be used, or there is none.
+        """
+        self._check_fitted()
+        self._check_parameters()
+        return self._iter_predict(images, batch_size, n_workers, skip_bad, progress)
+
+    def _iter_predict(
+        self, images: object, batch_size: int, n_workers: int, skip_bad: bool, progress: bool
+    ) -> Iterator[Prediction]:
+        watch = Stopwatch()
+        self.seconds_ = watch.seconds
+        for features in self.backbone.iterate(
+            images, batch_size, n_workers, skip_bad, progress, watch
+        ):
+            with watch.stage("matching"):
+                _check_pooled(features)
+                nearest = [self._nearest_images(pooled) for pooled in features.pooled]
+                neighbors = self._match(features, [[id_ for id_, _ in near] for near in nearest])
+            for index, near in enumerate(nearest):
+                with watch.stage("maps"):
+                    prediction = self._prediction(
+                        features.ids[index],
+                        features.sizes[index],
+                        near,
+                        neighbors[index : index + 1],
+                    )
+                yield prediction
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the fitted detector, with its backbone's weights, to one file.
+
+        Parameters
+        ----------
+        path : path-like
+            The file; safetensors with a versioned header and a checksum. What is there is replaced
+            only when everything is written.
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        StoreError
+            If the file cannot be written.
+        """
+        self._check_fitted()
+        settings, tensors = self.backbone.state()
+        config = {
+            "knnspect": _core.__version__,
+            "backbone": settings,
+            "image_neighbors": int(self.image_neighbors),
+            "pixel_neighbors": int(self.pixel_neighbors),
+            "score": self.score,
+            "upsample": self.upsample,
+            "sigma": float(self.sigma),
+        }
+        self.gallery_.core.save(
+            path,
+            self.method,
+            {"config": json.dumps(config, sort_keys=True)},
+            {"pooled": self.pooled_, **{f"backbone.{name}": t for name, t in tensors.items()}},
+        )
+
+    @classmethod
+    def _from_store(cls, store: _core.Store, config: dict[str, Any], device: str | None) -> Spade:
+        prefix = "backbone."
+        tensors = {
+            name.removeprefix(prefix): store.tensor(name)
+            for name in store.names
+            if name.startswith(prefix)
+        }
+        spade = cls(
+            Backbone.from_state(config["backbone"], tensors, device),
+            image_neighbors=config["image_neighbors"],
+            pixel_neighbors=config["pixel_neighbors"],
+            score=config["score"],
+            upsample=config["upsample"],
+            sigma=config["sigma"],
+        )
+        spade._check_parameters()
+        spade.gallery_ = Gallery.from_core(_core.Gallery.from_store(store))
+        spade.pooled_ = store.tensor("pooled")
+        spade.image_neighbors_ = min(spade.image_neighbors, len(spade.gallery_))
+        spade.seconds_ = {}
+        return spade
+
+    def _nearest_images(self, pooled: NDArray[np.float32]) -> list[tuple[str, float]]:
+        """Ids and squared distances of the K nearest normal images; ties go to the lowest id."""
+        sq_distances = np.array(
+            [
+                np.square(other.astype(np.float64) - pooled).sum()
+                for other in self.pooled_
+            ]
+        )
+        order = np.argsort(sq_distances, kind="stable")[: self.image_neighbors_]
+        ids = self.gallery_.ids
+        return [(ids[index], float(sq_distances[index])) for index in order]
+
+    def _match(self, features: Features, images: Sequence[Sequence[str]]) -> Neighbors:
+        try:
+            return self.gallery_.search(
+                features.pyramid, self.pixel_neighbors, images, self.threads, self.backend
+            )
+        except ImageError as error:
+            for index, id_ in enumerate(features.ids):
+                if not all(np.isfinite(level[index]).all() for level in features.pyramid.levels):
+                    raise ImageError(f"image {id_}: its features are not finite") from error
+            raise
+
+    def _prediction(
+        self, id_: str, size: tuple[int, int], near: list[tuple[str, float]], neighbors: Neighbors
+    ) -> Prediction:
+        cells = neighbors.sq_distances[0].mean(axis=-1)
+        map_ = pixel_map(cells, self.backbone.geometry, self.sigma, size)
+        if self.score == "map":
+            score = float(map_.max())
+        else:
+            score = float(np.mean([sq_distance for _, sq_distance in near]))
+        return Prediction(id_, score, map_, neighbors, tuple(near))
+
+    def _check_parameters(self) -> None:
+        if not isinstance(self.backbone, Backbone):
+            raise DTypeError(f"backbone: expected a Backbone, got {type(self.backbone).__name__}")
+        check_count("image_neighbors", self.image_neighbors)
+        check_count("pixel_neighbors", self.pixel_neighbors)
+        check_choice("score", self.score, ["image", "map"])
+        check_choice("upsample", self.upsample, ["bilinear", "block"])
+        check_positive("sigma", self.sigma, or_zero=True)
+        if isinstance(self.backend, str):
+            get_backend(self.backend)
+        if self.threads is not None:
+            check_count("threads", self.threads)
+
+    def _check_fitted(self) -> None:
+        if not hasattr(self, "gallery_"):
+            raise NotFittedError("this Spade is not fitted yet: call fit with normal images first")
+
+
+def _check_pooled(features: Features) -> None:
+    for id_, pooled in zip(features.ids, features.pooled):
+        if not np.isfinite(pooled).all():
+            raise ImageError(f"image {id_}: its pooled features are not finite")
+
+
+class _ConstantLevels:
+    """Notices levels that are the same at every cell of every image: nothing can be learnt."""
+
+    def __init__(self) -> None:
+        self._first: list[NDArray[Any]] | None = None
+        self._constant: set[int] = set()
+
+    def see(self, pyramid: FeaturePyramid) -> None:
+        if self._first is None:
+            self._first = [level[0, 0, 0].copy() for level in pyramid.levels]
+            self._constant = set(range(len(pyramid.levels)))
+        for level in sorted(self._constant):
+            if (pyramid.levels[level] != self._first[level]).any():
+                self._constant.discard(level)
+
+    def check(self) -> None:
+        if self._constant:
+            level = min(self._constant)
+            raise ImageError(
+                f"the features of level {level} are the same at every cell of every image, "
+                "so that nothing can be told apart: check the images and the backbone's weights"
+            )

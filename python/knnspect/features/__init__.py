@@ -1,0 +1,11 @@
+"""From images to feature pyramids, with a frozen PyTorch backbone.
+
+``backbone``  the backbone and what it extracts
+``weights``   where pretrained weights come from
+"""
+
+from __future__ import annotations
+
+from knnspect.features.backbone import Backbone, Features
+
+__all__ = ["Backbone", "Features"]

@@ -1,0 +1,113 @@
+"""Progress of long work: a bar on a terminal, plain lines elsewhere, always on standard error."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+
+__all__ = ["Progress", "Stopwatch"]
+
+#: Seconds between plain lines, so that a log stays short.
+_LINE_INTERVAL = 5.0
+
+
+class Progress:
+    """Reports how many of `total` images are done; a context manager.
+
+    Parameters
+    ----------
+    label : str
+        What is being done.
+    total : int or None
+        How many images there are, if it is known.
+    show : bool
+        Report at all.
+
+    Examples
+    --------
+    >>> with Progress("features", total=2, show=False) as progress:
+    ...     progress.advance(2)
+    """
+
+    def __init__(self, label: str, total: int | None, show: bool) -> None:
+        self._label, self._total, self._done = label, total, 0
+        self._bar = None
+        self._lines = show and not sys.stderr.isatty()
+        self._last_line = time.monotonic()
+        if show and not self._lines:
+            from rich.console import Console
+            from rich.progress import (
+                BarColumn,
+                MofNCompleteColumn,
+                TextColumn,
+                TimeRemainingColumn,
+            )
+            from rich.progress import Progress as RichProgress
+
+            self._bar = RichProgress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+                console=Console(stderr=True),
+                transient=True,
+            )
+            self._task = self._bar.add_task(label, total=total)
+
+    def __enter__(self) -> Progress:
+        if self._bar:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._bar:
+            self._bar.stop()
+        elif self._lines and kind is None:
+            self._print_line()
+
+    def advance(self, n_images: int) -> None:
+        """Report that `n_images` more are done."""
+        self._done += n_images
+        if self._bar:
+            self._bar.advance(self._task, n_images)
+        elif self._lines and time.monotonic() - self._last_line >= _LINE_INTERVAL:
+            self._print_line()
+
+    def _print_line(self) -> None:
+        self._last_line = time.monotonic()
+        total = "" if self._total is None else f" of {self._total}"
+        sys.stderr.write(f"{self._label}: {self._done}{total} images\n")
+        sys.stderr.flush()
+
+
+class Stopwatch:
+    """Adds up the seconds that named stages take.
+
+    Examples
+    --------
+    >>> watch = Stopwatch()
+    >>> with watch.stage("matching"):
+    ...     pass
+    >>> list(watch.seconds)
+    ['matching']
+    """
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Count the time inside the ``with`` block towards `name`."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start

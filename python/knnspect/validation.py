@@ -1,0 +1,52 @@
+"""Checks of parameters, with messages that name the parameter."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from knnspect.errors import DTypeError, ParameterError
+
+__all__ = ["check_choice", "check_count", "check_positive"]
+
+
+def check_count(name: str, value: object, minimum: int = 1) -> int:
+    """Return an integer parameter, or raise a ParameterError or DTypeError that names it.
+
+    >>> check_count("k", 5)
+    5
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise DTypeError(f"{name}: expected an integer, got {type(value).__name__}")
+    if value < minimum:
+        raise ParameterError(f"{name}: expected at least {minimum}, got {value}")
+    return int(value)
+
+
+def check_positive(name: str, value: object, or_zero: bool = False) -> float:
+    """Return a finite positive number, or raise a ParameterError or DTypeError that names it.
+
+    >>> check_positive("sigma", 4)
+    4.0
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
+        raise DTypeError(f"{name}: expected a number, got {type(value).__name__}")
+    number = float(value)
+    if not math.isfinite(number) or number < 0 or (number == 0 and not or_zero):
+        kind = "a finite number of at least 0" if or_zero else "a finite number above 0"
+        raise ParameterError(f"{name}: expected {kind}, got {value}")
+    return number
+
+
+def check_choice(name: str, value: object, choices: Sequence[str]) -> str:
+    """Return a word that is among `choices`, or raise a ParameterError that names them.
+
+    >>> check_choice("score", "map", ["image", "map"])
+    'map'
+    """
+    if not isinstance(value, str) or value not in choices:
+        words = ", ".join(repr(choice) for choice in choices)
+        raise ParameterError(f"{name}: expected one of {words}, got {value!r}")
+    return value
