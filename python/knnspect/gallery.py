@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
+import numpy as np
+
 from knnspect import _core
 from knnspect.backends import Backend, get_backend
 from knnspect.errors import DTypeError, ParameterError, StoreError

@@ -152,7 +152,7 @@ class Oracle:
         return np.argsort(self.sq_distances, axis=-1, kind="stable")[..., :k]
 
     def twins_before(self) -> Integers:
-        """For each pair, how many earlier gallery cells that are searched have the same contents."""
+        """For each query image and gallery cell, how many cells before it have equal contents."""
         n_images, _, n_places = self.sq_distances.shape
         counts = np.zeros((n_images, n_places), np.int64)
         for image in range(n_images):
@@ -174,7 +174,7 @@ def assert_same_neighbors(
     are never such: the earlier one always wins. With `exact` (arithmetic without rounding) all
     places must be the oracle's.
     """
-    n_images, cells, n_places = oracle.sq_distances.shape
+    n_images, cells = oracle.sq_distances.shape[:2]
     k = neighbors.sq_distances.shape[-1]
     shape = (n_images, oracle.height, oracle.width, k)
     assert neighbors.sq_distances.shape == shape, (neighbors.sq_distances.shape, shape)

@@ -151,19 +151,20 @@ def test_a_wrong_distance_is_rejected(oracle: Oracle) -> None:
 
 def test_a_wrong_neighbor_is_rejected_even_with_its_own_distance(oracle: Oracle) -> None:
     good, longer = answer(oracle, 3), answer(oracle, 7)
-    at = (0, 1, 1)
+    third, seventh = (0, 1, 1, 2), (0, 1, 1, 6)
     # The third is left out for a later one of another distance.
     wrong = Neighbors(
-        changed(good.sq_distances, (*at, 2), longer.sq_distances[(*at, 6)]),
-        changed(good.image_index, (*at, 2), longer.image_index[(*at, 6)]),
-        changed(good.cells, (*at, 2), longer.cells[(*at, 6)]),
+        changed(good.sq_distances, third, longer.sq_distances[seventh]),
+        changed(good.image_index, third, longer.image_index[seventh]),
+        changed(good.cells, third, longer.cells[seventh]),
         good.image_ids,
     )
     with pytest.raises(AssertionError, match="places: 1 of"):
         assert_same_neighbors(wrong, oracle)
-    row = (good.cells[(*at, 0, 0)] + 1) % 4
+    first_row = (0, 1, 1, 0, 0)
+    row = (good.cells[first_row] + 1) % 4
     with pytest.raises(AssertionError, match="distances: 1 of"):
-        assert_same_neighbors(replace(good, cells=changed(good.cells, (*at, 0, 0), row)), oracle)
+        assert_same_neighbors(replace(good, cells=changed(good.cells, first_row, row)), oracle)
 
 
 def test_a_wrong_order_is_rejected(oracle: Oracle) -> None:
@@ -209,7 +210,7 @@ def test_a_wrong_tie_is_rejected(oracle: Oracle) -> None:
 
 
 def test_exact_arithmetic_leaves_no_choice_among_ties() -> None:
-    query, gallery = [level([0], 1, 1, 1, 2 // 2)], [level([-1, 1], 2, 1, 1, 1)]
+    query, gallery = [level([0], 1, 1, 1, 1)], [level([-1, 1], 2, 1, 1, 1)]
     oracle = Oracle.of(query, gallery, ["a", "b"], "block")
     good = answer(oracle, 1)
     assert_same_neighbors(good, oracle, exact=True)
@@ -251,4 +252,6 @@ def test_distances_beyond_float32_are_infinite_or_zero() -> None:
         assert good.images.ravel().tolist() == ["b", "a"]
         assert_same_neighbors(good, oracle)
         with pytest.raises(AssertionError, match="distances"):
-            assert_same_neighbors(replace(good, sq_distances=good.sq_distances * 0 + 1), oracle)
+            assert_same_neighbors(
+                replace(good, sq_distances=np.ones_like(good.sq_distances)), oracle
+            )

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from knnspect import _core
 from knnspect.errors import StoreError
+from knnspect.features import Backbone
 from knnspect.neighbors import Neighbors
 
 __all__ = ["Detector", "Prediction", "load"]
@@ -56,6 +57,9 @@ class Detector(ABC):
     Parameters are stored by ``__init__`` and checked by `fit`; what is learnt has names that end in
     an underscore.
     """
+
+    backbone: Backbone
+    seconds_: dict[str, float]
 
     #: The word for it on the command line and in files.
     method: ClassVar[str]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import json
 import os
 import warnings
@@ -63,9 +64,12 @@ class Spade(Detector):
         Their pooled features, in the order of ``gallery_.ids``.
     image_neighbors_ : int
         K as it is used: at most the number of normal images.
+    normal_map_max_ : float
+        The largest map value of normal images, each compared with the others only (at most 16 of
+        them, evenly spaced): what a value of a map is to be held against. NaN for a single image.
     seconds_ : dict of str to float
         Time taken by each stage of the last `fit` or `predict`: "decode" (waiting for images),
-        "features", "gallery", "matching" (both stages), "maps".
+        "features", "gallery" (filling it, and `normal_map_max_`), "matching" (both stages), "maps".
 
     Source
     ------
@@ -182,6 +186,8 @@ class Spade(Detector):
         self.gallery_ = gallery
         self.pooled_ = np.concatenate(pooled)[by_id]
         self.image_neighbors_ = min(self.image_neighbors, len(ids))
+        with watch.stage("gallery"):
+            self.normal_map_max_ = self._normal_map_max()
         self.seconds_ = watch.seconds
         if self.image_neighbors > len(ids):
             warnings.warn(
@@ -271,6 +277,7 @@ class Spade(Detector):
             "score": self.score,
             "upsample": self.upsample,
             "sigma": float(self.sigma),
+            "normal_map_max": self.normal_map_max_ if len(self.gallery_) > 1 else None,
         }
         self.gallery_.core.save(
             path,
@@ -299,20 +306,43 @@ class Spade(Detector):
         spade.gallery_ = Gallery.from_core(_core.Gallery.from_store(store))
         spade.pooled_ = store.tensor("pooled")
         spade.image_neighbors_ = min(spade.image_neighbors, len(spade.gallery_))
+        known = config["normal_map_max"]
+        spade.normal_map_max_ = float("nan") if known is None else float(known)
         spade.seconds_ = {}
         return spade
 
-    def _nearest_images(self, pooled: NDArray[np.float32]) -> list[tuple[str, float]]:
+    def _nearest_images(
+        self, pooled: NDArray[np.float32], without: str | None = None
+    ) -> list[tuple[str, float]]:
         """Ids and squared distances of the K nearest normal images; ties go to the lowest id."""
-        sq_distances = np.array(
+        sq_distances = np.concatenate(
             [
-                np.square(other.astype(np.float64) - pooled).sum()
-                for other in self.pooled_
+                np.square(np.subtract(others, pooled, dtype=np.float64)).sum(axis=1)
+                for others in np.array_split(self.pooled_, 1 + len(self.pooled_) // 1024)
             ]
         )
-        order = np.argsort(sq_distances, kind="stable")[: self.image_neighbors_]
-        ids = self.gallery_.ids
-        return [(ids[index], float(sq_distances[index])) for index in order]
+        pairs = zip(sq_distances.tolist(), self.gallery_.ids)
+        nearest = heapq.nsmallest(self.image_neighbors_, (p for p in pairs if p[1] != without))
+        return [(id_, sq_distance) for sq_distance, id_ in nearest]
+
+    def _normal_map_max(self) -> float:
+        ids, size = self.gallery_.ids, self.backbone.geometry.image_size
+        if len(ids) < 2:
+            return float("nan")
+        largest = 0.0
+        for index in np.unique(np.linspace(0, len(ids) - 1, 16).astype(int)):
+            near = self._nearest_images(self.pooled_[index], without=ids[index])
+            neighbors = self.gallery_.search(
+                self.gallery_.pyramid([ids[index]]),
+                self.pixel_neighbors,
+                [id_ for id_, _ in near],
+                self.threads,
+                self.backend,
+            )
+            cells = neighbors.sq_distances[0].mean(axis=-1)
+            map_ = pixel_map(cells, self.backbone.geometry, self.sigma, size)
+            largest = max(largest, float(map_.max()))
+        return largest
 
     def _match(self, features: Features, images: Sequence[Sequence[str]]) -> Neighbors:
         try:

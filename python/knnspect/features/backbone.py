@@ -68,7 +68,8 @@ class Backbone:
         How an image meets `image_size`; see `knnspect.data.Geometry`.
     patch_size : int, default 1
         Average each level over this many by this many cells (odd; 1: not at all; 3: as PatchCore).
-        Cells outside the map do not count.
+        Beyond the border the features are zero and count, so that border cells, of which less is
+        known, weigh less.
     device : str, optional
         Where the network runs; CUDA where there is one, else the CPU.
 
@@ -362,10 +363,7 @@ class _Loaded:
             chosen = [maps[level] for level in self.levels]
             if self.patch_size > 1:
                 chosen = [
-                    avg_pool2d(
-                        level, self.patch_size, 1, self.patch_size // 2, count_include_pad=True
-                    )
-                    for level in chosen
+                    avg_pool2d(level, self.patch_size, 1, self.patch_size // 2) for level in chosen
                 ]
         pyramid = FeaturePyramid([level.permute(0, 2, 3, 1).cpu().numpy() for level in chosen])
         return pyramid, pooled.cpu().numpy()

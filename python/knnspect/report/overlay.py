@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import os
-import secrets
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from knnspect.errors import DTypeError, ParameterError, ShapeError, StoreError
+from knnspect.errors import DTypeError, ParameterError, ShapeError
 from knnspect.report.colors import colorize
+from knnspect.report.replace import replace_file
 
 __all__ = ["overlay", "save_png", "to_rgb"]
 
@@ -179,24 +179,9 @@ def save_png(array: npt.NDArray[np.uint8], path: str | os.PathLike[str]) -> None
             "array: expected shape (height, width, 3), or (height, width) for grey, "
             f"got {array.shape}"
         )
-    target = Path(path)
-    # A name of its own, not one made from the target's, which may be as long as names can be.
-    beside = target.parent / f".{secrets.token_hex(8)}.tmp"
-    try:
-        try:
-            # Opened by name and not by tempfile, whose files only their owner may read.
-            with beside.open("xb") as file:
-                Image.fromarray(array).save(file, format="PNG")
-                file.flush()
-                os.fsync(file.fileno())
-            beside.replace(target)
-        except BaseException:
-            beside.unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise StoreError(
-            f"{target}: the picture cannot be written: {error.strerror or error}"
-        ) from error
+    picture = io.BytesIO()
+    Image.fromarray(array).save(picture, format="PNG")
+    replace_file(path, picture.getvalue())
 
 
 def _opacity(share: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

@@ -1,0 +1,398 @@
+"""The command line: ``knnspect demo, fit, predict, evaluate, info``.
+
+Results go to standard output, everything else to standard error. Exit codes: 0, 1 (the work
+failed), 2 (bad usage), 130 (interrupted).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from knnspect.errors import DTypeError, ImageWarning, KnnspectError, ParameterError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from knnspect.detectors import Detector
+
+app = typer.Typer(
+    help="Find defects in images by comparing deep features with those of normal images.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+_BACKBONE, _LEARNING = "Backbone", "Detector"
+
+Method = Annotated[str, typer.Option(help="Detector: spade.", rich_help_panel=_LEARNING)]
+BackboneName = Annotated[
+    str,
+    typer.Option(
+        "--backbone", help="Any timm model that gives feature maps.", rich_help_panel=_BACKBONE
+    ),
+]
+Weights = Annotated[
+    str,
+    typer.Option(
+        help="auto, timm, package, or a .safetensors or .pth file.", rich_help_panel=_BACKBONE
+    ),
+]
+Levels = Annotated[
+    str, typer.Option(help="Feature maps to use, finest first.", rich_help_panel=_BACKBONE)
+]
+ImageSize = Annotated[
+    str,
+    typer.Option(help="Input of the network: 224 or HEIGHTxWIDTH.", rich_help_panel=_BACKBONE),
+]
+Resize = Annotated[
+    str,
+    typer.Option(help="How images meet it: stretch, crop or pad.", rich_help_panel=_BACKBONE),
+]
+PatchSize = Annotated[
+    int,
+    typer.Option(help="Average features over N x N cells (1 or 3).", rich_help_panel=_BACKBONE),
+]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        help="cpu or cuda; CUDA where there is one by default.", rich_help_panel=_BACKBONE
+    ),
+]
+ImageNeighbors = Annotated[
+    int,
+    typer.Option(help="K: normal images an image is compared with.", rich_help_panel=_LEARNING),
+]
+PixelNeighbors = Annotated[
+    int, typer.Option(help="kappa: normal cells averaged per cell.", rich_help_panel=_LEARNING)
+]
+Score = Annotated[
+    str,
+    typer.Option(
+        help="image (distance to the K images) or map (its maximum).", rich_help_panel=_LEARNING
+    ),
+]
+Upsample = Annotated[str, typer.Option(help="bilinear or block.", rich_help_panel=_LEARNING)]
+Sigma = Annotated[
+    float,
+    typer.Option(help="Blur of the map, in pixels of a 224 px input.", rich_help_panel=_LEARNING),
+]
+BackendName = Annotated[
+    str,
+    typer.Option("--backend", help="What searches the gallery.", rich_help_panel=_LEARNING),
+]
+Threads = Annotated[
+    int | None, typer.Option(help="Threads of the search; all by default.")
+]
+BatchSize = Annotated[int, typer.Option(help="Images that go through the network together.")]
+Workers = Annotated[int, typer.Option(help="Threads that read images.")]
+SkipBad = Annotated[
+    bool, typer.Option("--skip-bad", help="Report unusable images and go on without them.")
+]
+
+
+@app.callback(invoke_without_command=True)
+def _about(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        from knnspect import __version__
+
+        typer.echo(f"knnspect {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("knnspect-demo"),
+    workers: Workers = 2,
+) -> None:
+    """Learn normal solar cells, judge others, and show the strongest finds."""
+    from knnspect.demo import run_demo
+
+    run_demo(output, workers, _console())
+
+
+@app.command()
+def fit(
+    images: Annotated[Path, typer.Argument(help="Folder of normal images, or one image.")],
+    output: Annotated[Path, typer.Option(help="The model file to write.")],
+    method: Method = "spade",
+    backbone: BackboneName = "efficientnet_lite0",
+    weights: Weights = "auto",
+    levels: Levels = "1,2,3",
+    image_size: ImageSize = "224",
+    resize: Resize = "stretch",
+    patch_size: PatchSize = 1,
+    image_neighbors: ImageNeighbors = 50,
+    pixel_neighbors: PixelNeighbors = 1,
+    score: Score = "image",
+    upsample: Upsample = "bilinear",
+    sigma: Sigma = 4.0,
+    backend: BackendName = "auto",
+    threads: Threads = None,
+    device: Device = None,
+    batch_size: BatchSize = 16,
+    workers: Workers = 2,
+    skip_bad: SkipBad = False,
+) -> None:
+    """Learn what is normal from a folder of images."""
+    detector = _detector(locals())
+    _check_writable(output)
+    start = time.perf_counter()
+    with _LeftOut() as left_out:
+        detector.fit(
+            images, batch_size=batch_size, n_workers=workers, skip_bad=skip_bad, progress=True
+        )
+    detector.save(output)
+    n_images = len(detector.gallery_)
+    typer.echo(
+        f"{output}: learnt from {n_images} images in {time.perf_counter() - start:.1f} s, "
+        f"{output.stat().st_size / 1e6:.1f} MB{left_out.summary()}"
+    )
+
+
+@app.command()
+def predict(
+    model: Annotated[Path, typer.Argument(help="A model that fit wrote.")],
+    images: Annotated[Path, typer.Argument(help="Folder of images, or one image.")],
+    output: Annotated[Path, typer.Option(help="Folder for overlays, scores.csv and scores.json.")],
+    threads: Threads = None,
+    device: Device = None,
+    batch_size: BatchSize = 16,
+    workers: Workers = 2,
+    skip_bad: SkipBad = False,
+) -> None:
+    """Judge images: a score and a heat-map overlay for each."""
+    from knnspect.data import open_images
+    from knnspect.detectors import load
+    from knnspect.report import ResultsFolder
+
+    detector = load(model, device=device)
+    detector.threads = threads
+    results = ResultsFolder(output, detector.normal_map_max_)
+    pictures = {item.id: item.load for item in open_images(images)}
+    with _LeftOut() as left_out:
+        for prediction in detector.iter_predict(
+            images, batch_size=batch_size, n_workers=workers, skip_bad=skip_bad, progress=True
+        ):
+            results.add(prediction, pictures[prediction.id]())
+            typer.echo(f"{prediction.score:.6g}\t{prediction.id}")
+    about = {"model": str(model), "method": detector.method, "score": detector.score}
+    results.finish({**about, "normal_map_max": detector.normal_map_max_}, left_out.reasons)
+    typer.echo(f"{output}: {len(results)} images{left_out.summary()}", err=True)
+
+
+@app.command()
+def evaluate(
+    dataset: Annotated[Path, typer.Argument(help="Dataset in MVTec layout.")],
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Also write the figures to this file.")
+    ] = None,
+    method: Method = "spade",
+    backbone: BackboneName = "efficientnet_lite0",
+    weights: Weights = "auto",
+    levels: Levels = "1,2,3",
+    image_size: ImageSize = "224",
+    resize: Resize = "stretch",
+    patch_size: PatchSize = 1,
+    image_neighbors: ImageNeighbors = 50,
+    pixel_neighbors: PixelNeighbors = 1,
+    score: Score = "image",
+    upsample: Upsample = "bilinear",
+    sigma: Sigma = 4.0,
+    backend: BackendName = "auto",
+    threads: Threads = None,
+    device: Device = None,
+    batch_size: BatchSize = 16,
+    workers: Workers = 2,
+) -> None:
+    """Fit on train/good, judge test/*, and compare with ground_truth/*."""
+    from knnspect.data import MVTecDataset
+    from knnspect.evaluation import evaluate as run_evaluation
+    from knnspect.report.replace import replace_file
+
+    detector = _detector(locals())
+    if json_file is not None:
+        _check_writable(json_file)
+    evaluation, _ = run_evaluation(
+        detector,
+        MVTecDataset(dataset),
+        batch_size=batch_size,
+        n_workers=workers,
+        progress=True,
+    )
+    figures = evaluation.to_dict()
+    if json_file is not None:
+        replace_file(json_file, (json.dumps(figures, indent=2) + "\n").encode())
+    seconds = figures.pop("seconds")
+    rows = {name.replace("_", " "): _figure(value) for name, value in figures.items()}
+    rows |= {f"seconds, {stage}": f"{value:.2f}" for stage, value in seconds.items()}
+    _print_table(str(dataset), rows)
+
+
+@app.command()
+def info(
+    model: Annotated[Path, typer.Argument(help="A model or a gallery.")],
+) -> None:
+    """Verify a file and say what it holds."""
+    from knnspect import _core
+
+    store = _core.Store(model, True)
+    metadata = store.metadata
+    gallery = _core.Gallery.from_store(store)
+    rows = {
+        "holds": store.kind,
+        "format version": metadata["format_version"],
+        "checksum": f"BLAKE3 {metadata['checksum'][:16]}…, verified",
+        "file": f"{model.stat().st_size / 1e6:.1f} MB",
+        "images": str(len(gallery)),
+        "features": f"{gallery.nbytes / 1e6:.1f} MB, {gallery.dtype}",
+        "levels": " + ".join(f"{h}x{w}x{c}" for h, w, c in gallery.shapes),
+        "upsample": gallery.upsample,
+    }
+    for name, value in json.loads(metadata.get("config", "{}")).items():
+        if isinstance(value, dict):
+            rows |= {f"{name} {key}".replace("_", " "): _figure(v) for key, v in value.items()}
+        elif name not in rows:
+            rows[name.replace("_", " ")] = _figure(value)
+    _print_table(str(model), rows)
+
+
+def main() -> None:
+    """Run the command line; errors end it with one line and an exit code, not a traceback."""
+    warnings.showwarning = _show_warning
+    # Each warning once, also where the same line of code repeats it for another image.
+    warnings.simplefilter("always", UserWarning)
+    try:
+        app(prog_name="knnspect")
+    except (ParameterError, DTypeError) as error:
+        _fail(error, 2)
+    except (KnnspectError, OSError, MemoryError) as error:
+        _fail(error, 1)
+    except KeyboardInterrupt:
+        _fail("interrupted", 130)
+
+
+def _fail(error: object, code: int) -> None:
+    typer.echo(f"knnspect: {error or type(error).__name__}", err=True)
+    sys.exit(code)
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,  # noqa: ARG001 - the signature is Python's
+    lineno: int,  # noqa: ARG001
+    file: Any = None,  # noqa: ARG001
+    line: str | None = None,  # noqa: ARG001
+) -> None:
+    if issubclass(category, UserWarning):
+        typer.echo(f"knnspect: {message}", err=True)
+
+
+class _LeftOut:
+    """Collects why images were left out while it is entered, and says so at once."""
+
+    def __init__(self) -> None:
+        self.reasons: list[str] = []
+
+    def __enter__(self) -> _LeftOut:
+        self._shown = warnings.showwarning
+        warnings.showwarning = self._show
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        warnings.showwarning = self._shown
+
+    def _show(
+        self,
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: Any = None,
+        line: str | None = None,
+    ) -> None:
+        if issubclass(category, ImageWarning):
+            self.reasons.append(str(message))
+        self._shown(message, category, filename, lineno, file, line)
+
+    def summary(self) -> str:
+        """Return what is to be said at the end."""
+        return f", {len(self.reasons)} left out" if self.reasons else ""
+
+
+def _detector(options: dict[str, Any]) -> Any:
+    """Build the detector that the options of `fit` and `evaluate` describe."""
+    from knnspect.detectors import Spade
+    from knnspect.features import Backbone
+
+    if options["method"] != "spade":
+        raise ParameterError(f"--method: expected spade, got {options['method']!r}")
+    backbone = Backbone(
+        options["backbone"],
+        levels=_numbers("--levels", options["levels"], ","),
+        image_size=_image_size(options["image_size"]),
+        weights=options["weights"],
+        resize=options["resize"],
+        patch_size=options["patch_size"],
+        device=options["device"],
+    )
+    names = ["image_neighbors", "pixel_neighbors", "score", "upsample", "sigma", "backend"]
+    return Spade(backbone, threads=options["threads"], **{name: options[name] for name in names})
+
+
+def _numbers(name: str, text: str, separator: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(separator))
+    except ValueError:
+        raise ParameterError(
+            f"{name}: expected whole numbers separated by {separator!r}, got {text!r}"
+        ) from None
+
+
+def _image_size(text: str) -> tuple[int, int]:
+    sizes = _numbers("--image-size", text, "x")
+    if len(sizes) > 2:
+        raise ParameterError(f"--image-size: expected 224 or HEIGHTxWIDTH, got {text!r}")
+    return sizes[0], sizes[-1]
+
+
+def _check_writable(path: Path) -> None:
+    """Fail before the work rather than after it."""
+    from knnspect.errors import StoreError
+
+    if path.is_dir():
+        raise StoreError(f"{path}: expected a file to write, it is a folder")
+    if not path.absolute().parent.is_dir():
+        raise StoreError(f"{path}: the folder {path.absolute().parent} does not exist")
+
+
+def _figure(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.4f}" if abs(value) < 10 else f"{value:.1f}"
+    if isinstance(value, list):
+        return ", ".join(str(part) for part in value)
+    return str(value)
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(highlight=False)
+
+
+def _print_table(title: str, rows: dict[str, str]) -> None:
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", show_header=False)
+    for name, value in rows.items():
+        table.add_row(name, value)
+    _console().print(table)

@@ -1,0 +1,111 @@
+"""The demonstration: which solar cells are broken?"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from knnspect import metrics
+from knnspect.data import elpv_split, read_image
+from knnspect.detectors import Spade
+from knnspect.features import Backbone
+from knnspect.report import ResultsFolder, SheetEntry, contact_sheet, save_png
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+__all__ = ["run_demo"]
+
+_N_SHOWN = 12
+
+
+def run_demo(output: Path, n_workers: int, console: Console) -> float:
+    """Learn 200 functional mono-crystalline cells; judge 60 functional and 60 defective others.
+
+    Parameters
+    ----------
+    output : Path
+        Folder for ``contact_sheet.png``, ``scores.csv``, ``scores.json`` and the overlays.
+    n_workers : int
+        Threads that read images.
+    console : rich.console.Console
+        Where the results are printed.
+
+    Returns
+    -------
+    float
+        The image AUROC.
+
+    Raises
+    ------
+    KnnspectError
+        If the package with the images is not installed.
+    StoreError
+        If the results cannot be written.
+    """
+    from rich.table import Table
+
+    start = time.perf_counter()
+    split = elpv_split()
+    spade = Spade(Backbone("efficientnet_lite0"), score="map")
+    spade.fit(split.train, n_workers=n_workers, progress=True)
+    results = ResultsFolder(output, spade.normal_map_max_)
+    learnt = dict(spade.seconds_)
+
+    images = [*split.functional, *split.defective]
+    is_defective = [False] * len(split.functional) + [True] * len(split.defective)
+    predictions = spade.predict(images, n_workers=n_workers, progress=True)
+    judged = dict(spade.seconds_)
+    writing = time.perf_counter()
+    for image, prediction in zip(images, predictions):
+        results.add(prediction, read_image(image))
+    auroc = metrics.auroc(is_defective, [prediction.score for prediction in predictions])
+
+    strongest = sorted(range(len(images)), key=lambda i: -predictions[i].score)[:_N_SHOWN]
+    entries = [
+        SheetEntry(
+            read_image(images[i]),
+            predictions[i].map,
+            images[i].name,
+            f"score {predictions[i].score:.1f}, {'defective' if is_defective[i] else 'functional'}",
+        )
+        for i in strongest
+    ]
+    sheet = contact_sheet(
+        entries,
+        "The strongest finds among 120 solar cells",
+        f"SPADE with EfficientNet-Lite0 learnt from {len(split.train)} functional cells; "
+        f"image AUROC {auroc:.3f}",
+        results.scale,
+    )
+    save_png(sheet, output / "contact_sheet.png")
+    results.finish({"method": "spade", "score": "map", "normal_map_max": spade.normal_map_max_})
+
+    table = Table(title="Seconds by stage", title_justify="left")
+    table.add_column("stage")
+    table.add_column(f"learn {len(split.train)}", justify="right")
+    table.add_column(f"judge {len(images)}", justify="right")
+    table.add_column("ms per image judged", justify="right")
+    names = {
+        "decode": "waiting for images",
+        "features": "features",
+        "gallery": "gallery",
+        "matching": "matching",
+        "maps": "maps",
+    }
+    for stage, name in names.items():
+        seconds = [learnt.get(stage), judged.get(stage)]
+        cells = ["" if value is None else f"{value:.2f}" for value in seconds]
+        each = "" if seconds[1] is None else f"{1000 * seconds[1] / len(images):.1f}"
+        table.add_row(name, *cells, each)
+    table.add_row("writing results", "", f"{time.perf_counter() - writing:.2f}", "")
+    console.print(table)
+    console.print(
+        f"image AUROC {auroc:.4f} on {len(images)} unseen cells, half of them defective\n"
+        f"total {time.perf_counter() - start:.1f} s\n"
+        f"strongest finds: {output / 'contact_sheet.png'}\n"
+        f"scores and overlays of all cells: {output}",
+        soft_wrap=True,
+    )
+    return auroc

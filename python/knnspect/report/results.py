@@ -1,0 +1,125 @@
+"""Predictions as files: an overlay for each image, and tables of scores."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from knnspect.detectors import Prediction
+from knnspect.errors import StoreError
+from knnspect.report.overlay import overlay, save_png
+from knnspect.report.replace import replace_file
+
+__all__ = ["ResultsFolder"]
+
+_COLUMNS = ["id", "score", "map_max", "relative", "row", "column", "nearest_image"]
+
+
+class ResultsFolder:
+    """A folder that receives predictions one by one.
+
+    It holds ``overlays/<id>.png``, and after `finish` ``scores.csv`` and ``scores.json``.
+
+    Parameters
+    ----------
+    folder : path-like
+        Made when it is not there.
+    normal_map_max : float
+        The largest map value of normal images: twice this value gets the strongest colour, and
+        ``relative`` is a multiple of it. NaN: each image is scaled by itself.
+
+    Raises
+    ------
+    StoreError
+        If the folder cannot be made or written to.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], normal_map_max: float) -> None:
+        self.folder = Path(folder)
+        self._normal_map_max = normal_map_max
+        self._rows: list[dict[str, Any]] = []
+        self._names: set[str] = set()
+        self._make(self.folder / "overlays")
+
+    @property
+    def scale(self) -> float:
+        """The map value that gets the strongest colour."""
+        return 2 * self._normal_map_max
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def add(self, prediction: Prediction, image: NDArray[Any]) -> None:
+        """Write the overlay of an image, shape (height, width, 3), and remember its scores."""
+        peak = np.unravel_index(int(prediction.map.argmax()), prediction.map.shape)
+        map_max = float(prediction.map[peak])
+        known = np.isfinite(self._normal_map_max) and self._normal_map_max > 0
+        row: dict[str, Any] = {
+            "id": prediction.id,
+            "score": prediction.score,
+            "map_max": map_max,
+            "relative": map_max / self._normal_map_max if known else None,
+            "row": int(peak[0]),
+            "column": int(peak[1]),
+            "nearest_image": _nearest_image(prediction, peak),
+        }
+        file = self.folder / "overlays" / self._name(prediction.id)
+        self._make(file.parent)
+        save_png(overlay(image, prediction.map, self.scale if known else map_max or 1.0), file)
+        row["overlay"] = file.relative_to(self.folder).as_posix()
+        self._rows.append(row)
+
+    def finish(self, about: dict[str, Any], left_out: Sequence[str] = ()) -> None:
+        """Write ``scores.csv`` and ``scores.json``.
+
+        Parameters
+        ----------
+        about : dict
+            What the predictions were made with; JSON-compatible.
+        left_out : sequence of str
+            Why images were left out.
+        """
+        table = io.StringIO(newline="")
+        writer = csv.DictWriter(table, _COLUMNS, extrasaction="ignore", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self._rows)
+        replace_file(self.folder / "scores.csv", table.getvalue().encode())
+        document = {**about, "images": self._rows, "left_out": list(left_out)}
+        text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+        replace_file(self.folder / "scores.json", text.encode())
+
+    def _name(self, id_: str) -> str:
+        """Return a file name for an id, inside the folder and not used before."""
+        parts = [part for part in PurePosixPath(id_).parts if part not in ("/", "..")] or ["image"]
+        name = "/".join(parts)
+        if not name.lower().endswith(".png") or name in self._names:
+            name += ".png"
+        while name in self._names:
+            name = name.removesuffix(".png") + "-.png"
+        self._names.add(name)
+        return name
+
+    def _make(self, folder: Path) -> None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(f"{folder}: the folder cannot be made ({error.strerror})") from error
+
+
+def _nearest_image(prediction: Prediction, peak: tuple[Any, ...]) -> str | None:
+    """Id of the normal image that is nearest at the strongest pixel: the evidence for the find."""
+    if prediction.neighbors is None:
+        return None
+    height, width = prediction.neighbors.sq_distances.shape[1:3]
+    row = int(peak[0]) * height // prediction.map.shape[0]
+    column = int(peak[1]) * width // prediction.map.shape[1]
+    index = prediction.neighbors.image_index[0, row, column, 0]
+    return prediction.neighbors.image_ids[int(index)]
