@@ -20,8 +20,6 @@ from knnspect.errors import DTypeError, ImageWarning, KnnspectError, ParameterEr
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from knnspect.detectors import Detector
-
 app = typer.Typer(
     help="Find defects in images by comparing deep features with those of normal images.",
     no_args_is_help=True,
@@ -87,9 +85,7 @@ BackendName = Annotated[
     str,
     typer.Option("--backend", help="What searches the gallery.", rich_help_panel=_LEARNING),
 ]
-Threads = Annotated[
-    int | None, typer.Option(help="Threads of the search; all by default.")
-]
+Threads = Annotated[int | None, typer.Option(help="Threads of the search; all by default.")]
 BatchSize = Annotated[int, typer.Option(help="Images that go through the network together.")]
 Workers = Annotated[int, typer.Option(help="Threads that read images.")]
 SkipBad = Annotated[

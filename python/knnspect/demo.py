@@ -1,4 +1,4 @@
-"""The demonstration: which solar cells are broken?"""
+"""The demonstration: find the broken solar cells."""
 
 from __future__ import annotations
 
@@ -49,16 +49,16 @@ def run_demo(output: Path, n_workers: int, console: Console) -> float:
     start = time.perf_counter()
     split = elpv_split()
     spade = Spade(Backbone("efficientnet_lite0"), score="map")
-    spade.fit(split.train, n_workers=n_workers, progress=True)
+    spade.fit(_by_name(split.train), n_workers=n_workers, progress=True)
     results = ResultsFolder(output, spade.normal_map_max_)
     learnt = dict(spade.seconds_)
 
     images = [*split.functional, *split.defective]
     is_defective = [False] * len(split.functional) + [True] * len(split.defective)
-    predictions = spade.predict(images, n_workers=n_workers, progress=True)
+    predictions = spade.predict(_by_name(images), n_workers=n_workers, progress=True)
     judged = dict(spade.seconds_)
     writing = time.perf_counter()
-    for image, prediction in zip(images, predictions):
+    for image, prediction in zip(images, predictions, strict=True):
         results.add(prediction, read_image(image))
     auroc = metrics.auroc(is_defective, [prediction.score for prediction in predictions])
 
@@ -66,9 +66,10 @@ def run_demo(output: Path, n_workers: int, console: Console) -> float:
     entries = [
         SheetEntry(
             read_image(images[i]),
-            predictions[i].map,
+            predictions[i].map / spade.normal_map_max_,
             images[i].name,
-            f"score {predictions[i].score:.1f}, {'defective' if is_defective[i] else 'functional'}",
+            f"{predictions[i].score / spade.normal_map_max_:.2f} times normal, "
+            + ("defective" if is_defective[i] else "functional"),
         )
         for i in strongest
     ]
@@ -77,7 +78,7 @@ def run_demo(output: Path, n_workers: int, console: Console) -> float:
         "The strongest finds among 120 solar cells",
         f"SPADE with EfficientNet-Lite0 learnt from {len(split.train)} functional cells; "
         f"image AUROC {auroc:.3f}",
-        results.scale,
+        results.scale / spade.normal_map_max_,
     )
     save_png(sheet, output / "contact_sheet.png")
     results.finish({"method": "spade", "score": "map", "normal_map_max": spade.normal_map_max_})
@@ -109,3 +110,7 @@ def run_demo(output: Path, n_workers: int, console: Console) -> float:
         soft_wrap=True,
     )
     return auroc
+
+
+def _by_name(paths: list[Path]) -> dict[str, Path]:
+    return {path.name: path for path in paths}

@@ -39,7 +39,7 @@ class StoreError(KnnspectError, ValueError):
     """A file is not one of ours, is damaged, or cannot be written; the message names it."""
 
 
-class BackendUnavailable(KnnspectError, ImportError):
+class BackendUnavailable(KnnspectError, ImportError):  # noqa: N818 - reads as what it says
     """A backend was asked for that cannot run here; the message says what it lacks."""
 
 

@@ -183,7 +183,7 @@ class Gallery:
         if not checked:
             raise ParameterError("ids: expected at least one image, got none")
         images = [self.core.image(name) for name in checked]
-        return FeaturePyramid([np.stack(levels) for levels in zip(*images)])
+        return FeaturePyramid([np.stack(levels) for levels in zip(*images, strict=True)])
 
     def search(
         self,
@@ -302,7 +302,9 @@ class Gallery:
         """
         store = _core.Store(path, verify)
         if store.kind != "gallery":
-            raise StoreError(f"{os.fspath(path)}: expected a gallery, it holds a {store.kind} model")
+            raise StoreError(
+                f"{os.fspath(path)}: expected a gallery, it holds a {store.kind} model"
+            )
         return cls.from_core(_core.Gallery.from_store(store))
 
     @classmethod

@@ -46,7 +46,8 @@ class Neighbors:
     @property
     def images(self) -> NDArray[np.object_]:
         """Ids of the gallery images, shape (n_images, height, width, k), as an array of str."""
-        return np.array(self.image_ids, dtype=object)[self.image_index]
+        ids: NDArray[np.object_] = np.array(self.image_ids, dtype=object)[self.image_index]
+        return ids
 
     @property
     def k(self) -> int:

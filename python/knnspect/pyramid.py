@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -54,7 +55,7 @@ class FeaturePyramid:
         self.levels = tuple(_check_level(index, level) for index, level in enumerate(levels))
         if not self.levels:
             raise ShapeError("levels: a feature pyramid needs at least one level, got none")
-        for index, (finer, level) in enumerate(zip(self.levels, self.levels[1:]), start=1):
+        for index, (finer, level) in enumerate(pairwise(self.levels), start=1):
             if level.shape[0] != finer.shape[0]:
                 raise ShapeError(
                     f"levels[{index}] has {level.shape[0]} images, the finer levels have "
@@ -127,8 +128,11 @@ class FeaturePyramid:
             raise ShapeError("pyramids: expected at least one, got none")
         for part in parts:
             if part.shapes != parts[0].shapes:
-                raise ShapeError(f"cannot join a pyramid of {part.shapes} to one of {parts[0].shapes}")
-        return cls([np.concatenate(levels) for levels in zip(*(part.levels for part in parts))])
+                raise ShapeError(
+                    f"cannot join a pyramid of {part.shapes} to one of {parts[0].shapes}"
+                )
+        levels = zip(*(part.levels for part in parts), strict=True)
+        return cls([np.concatenate(level) for level in levels])
 
 
 def _check_level(index: int, level: ArrayLike) -> NDArray[Any]:
@@ -137,7 +141,8 @@ def _check_level(index: int, level: ArrayLike) -> NDArray[Any]:
         raise DTypeError(f"levels[{index}]: expected float32 or float16, got {array.dtype}")
     if array.ndim != 4:
         raise ShapeError(
-            f"levels[{index}]: expected (n_images, height, width, channels), got shape {array.shape}"
+            f"levels[{index}]: expected (n_images, height, width, channels), "
+            f"got shape {array.shape}"
         )
     if 0 in array.shape[1:]:
         raise ShapeError(f"levels[{index}] is empty: its shape is {array.shape}")

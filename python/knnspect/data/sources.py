@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePath
 from typing import Any
@@ -25,9 +25,9 @@ from knnspect.errors import DTypeError, ImageError, ShapeError
 __all__ = ["ImageItem", "ImageSource", "list_images", "open_images"]
 
 _ACCEPTED = (
-    "a folder, an image file, a list of files, arrays or Pillow images, an array of shape "
-    "(n_images, height, width, channels) or (n_images, height, width), or an iterable of batches "
-    "such as a torch DataLoader"
+    "a folder, an image file, a list of files, arrays or Pillow images, a dict of these by id, an "
+    "array of shape (n_images, height, width, channels) or (n_images, height, width), or an "
+    "iterable of batches such as a torch DataLoader"
 )
 
 
@@ -86,6 +86,7 @@ def open_images(images: object) -> ImageSource:
           torch tensors of shape (channels, height, width) and Pillow images, mixed as you like
           and of any sizes. What is not a file is called by its place: ``"000000"``,
           ``"000001"``, and so on.
+        - A dict of these by their ids.
         - An array of shape (n_images, height, width, channels) or (n_images, height, width), or
           a torch tensor of shape (n_images, channels, height, width): ids by place.
         - An iterable, such as a torch DataLoader, that gives files, Pillow images or batches. A
@@ -126,8 +127,10 @@ def open_images(images: object) -> ImageSource:
         items = _items_of_batch(images, None, 0, "the array")
     elif isinstance(images, list | tuple):
         items = [_item(value, place) for place, value in enumerate(images)]
+    elif isinstance(images, Mapping):
+        items = [_named(id_, value, place) for place, (id_, value) in enumerate(images.items())]
     elif isinstance(images, Iterable) and not isinstance(
-        images, Mapping | set | frozenset | bytes | Image.Image
+        images, set | frozenset | bytes | Image.Image
     ):
         return ImageSource(_Stream(images), None)
     else:
@@ -230,6 +233,12 @@ def _item(value: object, place: int) -> ImageItem:
         f"image {id_}: expected a path, an array, a torch tensor or a Pillow image, "
         f"got {type(value).__name__}"
     )
+
+
+def _named(id_: object, value: object, place: int) -> ImageItem:
+    if not isinstance(id_, str):
+        raise DTypeError(f"images: expected ids of type str, got {type(id_).__name__}")
+    return replace(_item(value, place), id=id_)
 
 
 def _items_of_batch(

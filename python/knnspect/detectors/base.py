@@ -59,6 +59,12 @@ class Detector(ABC):
     """
 
     backbone: Backbone
+    #: "image" or "map".
+    score: str
+    threads: int | None
+    #: Largest map value of normal images that were held out.
+    normal_map_max_: float
+    #: Time taken by each stage of the last fit or predict.
     seconds_: dict[str, float]
 
     #: The word for it on the command line and in files.
@@ -94,7 +100,9 @@ class Detector(ABC):
 
     @classmethod
     @abstractmethod
-    def _from_store(cls, store: _core.Store, config: dict[str, Any], device: str | None) -> Detector:
+    def _from_store(
+        cls, store: _core.Store, config: dict[str, Any], device: str | None
+    ) -> Detector:
         """Rebuild a detector from an open file and the settings in it."""
 
     def predict(

@@ -321,7 +321,7 @@ class Spade(Detector):
                 for others in np.array_split(self.pooled_, 1 + len(self.pooled_) // 1024)
             ]
         )
-        pairs = zip(sq_distances.tolist(), self.gallery_.ids)
+        pairs = zip(sq_distances.tolist(), self.gallery_.ids, strict=True)
         nearest = heapq.nsmallest(self.image_neighbors_, (p for p in pairs if p[1] != without))
         return [(id_, sq_distance) for sq_distance, id_ in nearest]
 
@@ -385,7 +385,7 @@ class Spade(Detector):
 
 
 def _check_pooled(features: Features) -> None:
-    for id_, pooled in zip(features.ids, features.pooled):
+    for id_, pooled in zip(features.ids, features.pooled, strict=True):
         if not np.isfinite(pooled).all():
             raise ImageError(f"image {id_}: its pooled features are not finite")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -288,9 +289,7 @@ class Backbone:
             device=device,
         )
         weights = {name: torch.from_numpy(tensor) for name, tensor in tensors.items()}
-        backbone._loaded = _Loaded(
-            backbone, settings["architecture"], settings["source"], weights
-        )
+        backbone._loaded = _Loaded(backbone, settings["architecture"], settings["source"], weights)
         return backbone
 
     def _load(self) -> _Loaded:
@@ -304,8 +303,8 @@ class _Loaded:
     """The network of a backbone and what it needs around it, with all parameters checked."""
 
     def __init__(self, backbone: Backbone, architecture: str, source: str, weights: Any) -> None:
-        import timm.data
         import torch
+        from timm.data.config import resolve_data_config
 
         levels = _check_levels(backbone.levels)
         image_size = _check_image_size(backbone.image_size)
@@ -331,17 +330,17 @@ class _Loaded:
                 f"image_size: expected multiples of {stride}, the stride of the coarsest level, "
                 f"got {image_size[0]} x {image_size[1]}"
             )
-        config = timm.data.resolve_data_config(model=self.network)
+        config: dict[str, Any] = resolve_data_config(model=self.network)  # type: ignore[no-untyped-call]
         self.geometry = Geometry(image_size, backbone.resize, config["interpolation"])
         self.mean = torch.tensor(config["mean"], device=self.device).view(1, 3, 1, 1)
         self.std = torch.tensor(config["std"], device=self.device).view(1, 3, 1, 1)
         # Convolutions on the CPU are about twice as fast with the channels last.
-        self.network.to(self.device, memory_format=torch.channels_last)
+        self.network.to(self.device).to(memory_format=torch.channels_last)
 
     def forward(
         self, images: NDArray[np.float32], batch_size: int
     ) -> tuple[FeaturePyramid, NDArray[np.float32]]:
-        """Run prepared images, shape (n_images, 3, height, width) in [0, 1], through the network."""
+        """Run images, shape (n_images, 3, height, width) in [0, 1], through the network."""
         import torch
         from torch.nn.functional import avg_pool2d
 
@@ -369,7 +368,7 @@ class _Loaded:
         return pyramid, pooled.cpu().numpy()
 
     def _channels_first(self, level: int, feature: torch.Tensor) -> torch.Tensor:
-        """Some networks (Swin) return their maps with the channels last."""
+        """Put the channels first in the maps of networks that return them last, such as Swin."""
         if feature.shape[1] != self.channels[level] and feature.shape[-1] == self.channels[level]:
             return feature.permute(0, 3, 1, 2)
         return feature
@@ -379,7 +378,7 @@ def _check_levels(levels: Sequence[int]) -> list[int]:
     if isinstance(levels, (str, int)):
         raise DTypeError(f"levels: expected a sequence of integers, got {levels!r}")
     checked = [check_count(f"levels[{i}]", level, minimum=0) for i, level in enumerate(levels)]
-    if not checked or any(b <= a for a, b in zip(checked, checked[1:])):
+    if not checked or any(b <= a for a, b in pairwise(checked)):
         raise ParameterError(
             f"levels: expected at least one, finest first, each once, got {tuple(levels)}"
         )

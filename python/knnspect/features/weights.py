@@ -93,7 +93,7 @@ def resolve_weights(name: str, weights: str | os.PathLike[str]) -> tuple[str, Pa
 def build_network(
     architecture: str,
     image_size: tuple[int, int],
-    weights: Path | None | Mapping[str, torch.Tensor],
+    weights: Path | Mapping[str, torch.Tensor] | None,
 ) -> nn.Module:
     """Build a frozen network that returns the feature maps of all its stages.
 
@@ -194,7 +194,7 @@ def _renamed_by_order(
             f"{file}: its {len(tensors)} tensors do not fit the backbone, which has "
             f"{len(expected)}: neither their names nor their shapes in order agree"
         )
-    return dict(zip(expected, tensors.values()))
+    return dict(zip(expected, tensors.values(), strict=True))
 
 
 def _load_tensors(network: nn.Module, tensors: Mapping[str, torch.Tensor], where: str) -> None:

@@ -33,8 +33,8 @@ class ResultsFolder:
     folder : path-like
         Made when it is not there.
     normal_map_max : float
-        The largest map value of normal images: twice this value gets the strongest colour, and
-        ``relative`` is a multiple of it. NaN: each image is scaled by itself.
+        The largest map value of normal images: one and a half times this value gets the strongest
+        colour, and ``relative`` is a multiple of it. NaN: each image is scaled by itself.
 
     Raises
     ------
@@ -52,7 +52,7 @@ class ResultsFolder:
     @property
     def scale(self) -> float:
         """The map value that gets the strongest colour."""
-        return 2 * self._normal_map_max
+        return 1.5 * self._normal_map_max
 
     def __len__(self) -> int:
         return len(self._rows)

@@ -32,6 +32,9 @@ pub enum Error {
 
 impl Error {
     pub(crate) fn store(path: &Path, reason: impl Into<String>) -> Self {
-        Self::Store { path: path.to_owned(), reason: reason.into() }
+        Self::Store {
+            path: path.to_owned(),
+            reason: reason.into(),
+        }
     }
 }

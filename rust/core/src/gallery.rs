@@ -34,7 +34,11 @@ enum Values {
     F32(Box<[f32]>),
     F16(Box<[f16]>),
     /// In a file: the byte at which each level of this image starts.
-    Mapped { store: Arc<Store>, dtype: DType, starts: Vec<usize> },
+    Mapped {
+        store: Arc<Store>,
+        dtype: DType,
+        starts: Vec<usize>,
+    },
 }
 
 impl StoredImage {
@@ -52,9 +56,11 @@ impl StoredImage {
                 let data = match &self.values {
                     Values::F32(values) => LevelData::F32(&values[start..start + len]),
                     Values::F16(values) => LevelData::F16(&values[start..start + len]),
-                    Values::Mapped { store, dtype, starts } => {
-                        from_bytes(*dtype, store.slice(starts[level], len * dtype.size()))
-                    }
+                    Values::Mapped {
+                        store,
+                        dtype,
+                        starts,
+                    } => from_bytes(*dtype, store.slice(starts[level], len * dtype.size())),
                 };
                 start += len;
                 data
@@ -92,7 +98,10 @@ impl Selection {
     }
 
     pub(crate) fn image(&self, rank: u32) -> &StoredImage {
-        let at = self.images.binary_search_by_key(&rank, |(rank, _)| *rank).expect("the rank is of this selection");
+        let at = self
+            .images
+            .binary_search_by_key(&rank, |(rank, _)| *rank)
+            .expect("the rank is of this selection");
         &self.images[at].1
     }
 }
@@ -101,7 +110,12 @@ impl Gallery {
     /// An empty gallery; the first image added decides the shape.
     #[must_use]
     pub const fn new(upsample: Upsample, dtype: DType) -> Self {
-        Self { upsample, dtype, shape: None, images: BTreeMap::new() }
+        Self {
+            upsample,
+            dtype,
+            shape: None,
+            images: BTreeMap::new(),
+        }
     }
 
     /// How coarse levels are upsampled.
@@ -142,7 +156,9 @@ impl Gallery {
     /// Bytes of the stored features, in memory or in a file.
     #[must_use]
     pub fn n_bytes(&self) -> usize {
-        self.shape.as_ref().map_or(0, |shape| self.len() * shape.values() * self.dtype.size())
+        self.shape
+            .as_ref()
+            .map_or(0, |shape| self.len() * shape.values() * self.dtype.size())
     }
 
     /// What a search needs to know of the pyramids.
@@ -150,7 +166,10 @@ impl Gallery {
     /// # Errors
     /// [`Error::Parameter`] when the gallery is empty.
     pub fn pyramid_context(&self) -> Result<PyramidContext> {
-        let shape = self.shape.clone().ok_or_else(|| Error::Parameter("the gallery is empty: add images first".into()))?;
+        let shape = self
+            .shape
+            .clone()
+            .ok_or_else(|| Error::Parameter("the gallery is empty: add images first".into()))?;
         Ok(PyramidContext::new(shape, self.upsample))
     }
 
@@ -171,12 +190,18 @@ impl Gallery {
             )));
         }
         if ids.len() != batch.n_images() {
-            return Err(Error::Shape(format!("expected one id for each of {} images, got {}", batch.n_images(), ids.len())));
+            return Err(Error::Shape(format!(
+                "expected one id for each of {} images, got {}",
+                batch.n_images(),
+                ids.len()
+            )));
         }
         let mut seen = BTreeSet::new();
         for id in ids {
             if self.images.contains_key(id) {
-                return Err(Error::Parameter(format!("ids: image {id:?} is in the gallery already")));
+                return Err(Error::Parameter(format!(
+                    "ids: image {id:?} is in the gallery already"
+                )));
             }
             if !seen.insert(id) {
                 return Err(Error::Parameter(format!("ids: {id:?} is given twice")));
@@ -184,7 +209,12 @@ impl Gallery {
         }
         batch.check_finite(|image| format!("image {:?}", ids[image]))?;
 
-        let lens: Vec<usize> = batch.shape().levels().iter().map(crate::pyramid::LevelShape::values).collect();
+        let lens: Vec<usize> = batch
+            .shape()
+            .levels()
+            .iter()
+            .map(crate::pyramid::LevelShape::values)
+            .collect();
         let mut added = Vec::with_capacity(ids.len());
         for (image, id) in ids.iter().enumerate() {
             let levels = batch.image(image);
@@ -201,7 +231,13 @@ impl Gallery {
                     Values::F16(values)
                 }
             };
-            added.push((id.clone(), Arc::new(StoredImage { lens: lens.clone(), values })));
+            added.push((
+                id.clone(),
+                Arc::new(StoredImage {
+                    lens: lens.clone(),
+                    values,
+                }),
+            ));
         }
         if !added.is_empty() {
             self.shape = Some(batch.shape().clone());
@@ -249,7 +285,10 @@ impl Gallery {
     /// # Errors
     /// [`Error::Parameter`] for an unknown id.
     pub fn image(&self, id: &str) -> Result<&StoredImage> {
-        self.images.get(id).map(|image| &**image).ok_or_else(|| unknown_id(id))
+        self.images
+            .get(id)
+            .map(|image| &**image)
+            .ok_or_else(|| unknown_id(id))
     }
 
     /// Writes the gallery, with more metadata and tensors of the caller's, to a file of `kind`.
@@ -265,17 +304,22 @@ impl Gallery {
         tensors: BTreeMap<String, Tensor<'_>>,
     ) -> Result<()> {
         let shape = self.shape.as_ref().filter(|_| !self.is_empty());
-        let shape = shape.ok_or_else(|| Error::Parameter("an empty gallery cannot be saved".into()))?;
+        let shape =
+            shape.ok_or_else(|| Error::Parameter("an empty gallery cannot be saved".into()))?;
         let mut metadata = metadata.clone();
         let ids: Vec<&str> = self.ids().collect();
-        metadata.insert("gallery.ids".into(), serde_json::Value::from(ids).to_string());
+        metadata.insert(
+            "gallery.ids".into(),
+            serde_json::Value::from(ids).to_string(),
+        );
         let upsample = match self.upsample {
             Upsample::Bilinear => "bilinear",
             Upsample::Block => "block",
         };
         metadata.insert("gallery.upsample".into(), upsample.into());
 
-        let images: Vec<Vec<LevelData<'_>>> = self.images.values().map(|image| image.levels()).collect();
+        let images: Vec<Vec<LevelData<'_>>> =
+            self.images.values().map(|image| image.levels()).collect();
         let mut tensors = tensors;
         for (index, level) in shape.levels().iter().enumerate() {
             let tensor = Tensor {
@@ -284,7 +328,10 @@ impl Gallery {
                     DType::F16 => Dtype::F16,
                 },
                 shape: vec![self.len(), level.height, level.width, level.channels],
-                parts: images.iter().map(|levels| to_bytes(levels[index])).collect(),
+                parts: images
+                    .iter()
+                    .map(|levels| to_bytes(levels[index]))
+                    .collect(),
             };
             tensors.insert(level_name(index), tensor);
         }
@@ -297,24 +344,37 @@ impl Gallery {
     /// [`Error::Store`] when the file holds no gallery, or one that is not consistent.
     pub fn from_store(store: &Arc<Store>) -> Result<Self> {
         let fail = |reason: String| Error::store(store.path(), reason);
-        let ids: Vec<String> = serde_json::from_str(store.entry("gallery.ids")?)
-            .map_err(|error| fail(format!("is damaged: the ids of its gallery cannot be read ({error})")))?;
+        let ids: Vec<String> =
+            serde_json::from_str(store.entry("gallery.ids")?).map_err(|error| {
+                fail(format!(
+                    "is damaged: the ids of its gallery cannot be read ({error})"
+                ))
+            })?;
         let upsample = match store.entry("gallery.upsample")? {
             "bilinear" => Upsample::Bilinear,
             "block" => Upsample::Block,
             other => return Err(fail(format!("has an unknown way of upsampling, {other:?}"))),
         };
-        let names: Vec<String> = (0..).map(level_name).take_while(|name| store.tensors().contains_key(name)).collect();
+        let names: Vec<String> = (0..)
+            .map(level_name)
+            .take_while(|name| store.tensors().contains_key(name))
+            .collect();
         let mut shapes = Vec::new();
         let mut dtypes = Vec::new();
         let mut starts = Vec::new();
         for name in &names {
             let tensor = store.tensor(name)?;
             let [n_images, height, width, channels] = tensor.shape[..] else {
-                return Err(fail(format!("is damaged: {name} has {} axes instead of 4", tensor.shape.len())));
+                return Err(fail(format!(
+                    "is damaged: {name} has {} axes instead of 4",
+                    tensor.shape.len()
+                )));
             };
             if n_images != ids.len() {
-                return Err(fail(format!("is damaged: {name} has {n_images} images, there are {} ids", ids.len())));
+                return Err(fail(format!(
+                    "is damaged: {name} has {n_images} images, there are {} ids",
+                    ids.len()
+                )));
             }
             shapes.push((height, width, channels));
             dtypes.push(match tensor.dtype {
@@ -322,27 +382,53 @@ impl Gallery {
                 Dtype::F16 => DType::F16,
                 other => return Err(fail(format!("is damaged: {name} holds {other:?}"))),
             });
-            if store.bytes(tensor).as_ptr().align_offset(tensor.dtype.bitsize() / 8) != 0 {
+            if store
+                .bytes(tensor)
+                .as_ptr()
+                .align_offset(tensor.dtype.bitsize() / 8)
+                != 0
+            {
                 return Err(fail(format!("is damaged: {name} is not aligned")));
             }
             starts.push(tensor.start());
         }
-        let shape = PyramidShape::new(&shapes).map_err(|error| fail(format!("is damaged: {error}")))?;
+        let shape =
+            PyramidShape::new(&shapes).map_err(|error| fail(format!("is damaged: {error}")))?;
         let dtype = dtypes[0];
         if dtypes.iter().any(|other| *other != dtype) {
             return Err(fail("is damaged: its levels differ in type".into()));
         }
-        let lens: Vec<usize> = shape.levels().iter().map(crate::pyramid::LevelShape::values).collect();
+        let lens: Vec<usize> = shape
+            .levels()
+            .iter()
+            .map(crate::pyramid::LevelShape::values)
+            .collect();
         let mut images = BTreeMap::new();
         for (index, id) in ids.into_iter().enumerate() {
-            let starts = starts.iter().zip(&lens).map(|(start, len)| start + index * len * dtype.size()).collect();
-            let values = Values::Mapped { store: Arc::clone(store), dtype, starts };
-            let image = Arc::new(StoredImage { lens: lens.clone(), values });
+            let starts = starts
+                .iter()
+                .zip(&lens)
+                .map(|(start, len)| start + index * len * dtype.size())
+                .collect();
+            let values = Values::Mapped {
+                store: Arc::clone(store),
+                dtype,
+                starts,
+            };
+            let image = Arc::new(StoredImage {
+                lens: lens.clone(),
+                values,
+            });
             if images.insert(id.clone(), image).is_some() {
                 return Err(fail(format!("is damaged: it has two images {id:?}")));
             }
         }
-        Ok(Self { upsample, dtype, shape: Some(shape), images })
+        Ok(Self {
+            upsample,
+            dtype,
+            shape: Some(shape),
+            images,
+        })
     }
 }
 

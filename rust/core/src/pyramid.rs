@@ -71,7 +71,9 @@ impl PyramidShape {
     /// does not divide that of the finer one, or the sizes are too large to be addressed.
     pub fn new(levels: &[(usize, usize, usize)]) -> Result<Self> {
         if levels.is_empty() {
-            return Err(Error::Shape("a feature pyramid needs at least one level, got none".into()));
+            return Err(Error::Shape(
+                "a feature pyramid needs at least one level, got none".into(),
+            ));
         }
         let mut checked: Vec<LevelShape> = Vec::with_capacity(levels.len());
         for (index, &(height, width, channels)) in levels.iter().enumerate() {
@@ -86,7 +88,9 @@ impl PyramidShape {
                 .and_then(|cells| cells.checked_mul(channels))
                 .is_some_and(|values| values <= isize::MAX as usize / 8);
             if !fits {
-                return Err(Error::Shape(format!("level {index}: {height} x {width} x {channels} is too large")));
+                return Err(Error::Shape(format!(
+                    "level {index}: {height} x {width} x {channels} is too large"
+                )));
             }
             if let Some(finer) = checked.last()
                 && (finer.height % height != 0 || finer.width % width != 0)
@@ -96,7 +100,11 @@ impl PyramidShape {
                     finer.height, finer.width
                 )));
             }
-            checked.push(LevelShape { height, width, channels });
+            checked.push(LevelShape {
+                height,
+                width,
+                channels,
+            });
         }
         Ok(Self { levels: checked })
     }
@@ -122,8 +130,11 @@ impl PyramidShape {
     /// `56x56x24 + 28x28x40`, for messages.
     #[must_use]
     pub fn describe(&self) -> String {
-        let levels: Vec<String> =
-            self.levels.iter().map(|l| format!("{}x{}x{}", l.height, l.width, l.channels)).collect();
+        let levels: Vec<String> = self
+            .levels
+            .iter()
+            .map(|l| format!("{}x{}x{}", l.height, l.width, l.channels))
+            .collect();
         levels.join(" + ")
     }
 }
@@ -205,7 +216,11 @@ impl<'a> PyramidBatch<'a> {
                 )));
             }
         }
-        Ok(Self { shape, n_images, levels })
+        Ok(Self {
+            shape,
+            n_images,
+            levels,
+        })
     }
 
     /// The shape of each image.
@@ -233,7 +248,9 @@ impl<'a> PyramidBatch<'a> {
     /// All levels of one image.
     #[must_use]
     pub fn image(&self, image: usize) -> Vec<LevelData<'a>> {
-        (0..self.levels.len()).map(|level| self.level(image, level)).collect()
+        (0..self.levels.len())
+            .map(|level| self.level(image, level))
+            .collect()
     }
 
     /// Fails on the first image that holds a NaN or an infinity.
@@ -270,16 +287,29 @@ impl Tap {
         let ratio = fine / coarse;
         (0..fine)
             .map(|position| match upsample {
-                Upsample::Block => Self { first: position / ratio, second: position / ratio, second_weight: 0.0 },
+                Upsample::Block => Self {
+                    first: position / ratio,
+                    second: position / ratio,
+                    second_weight: 0.0,
+                },
                 Upsample::Bilinear => {
                     // Half-pixel centres; positions outside the outermost centres take the edge.
-                    let at = ((position as f64 + 0.5) / ratio as f64 - 0.5).clamp(0.0, (coarse - 1) as f64);
+                    let at = ((position as f64 + 0.5) / ratio as f64 - 0.5)
+                        .clamp(0.0, (coarse - 1) as f64);
                     let first = at as usize;
                     let second_weight = at - first as f64;
                     if second_weight == 0.0 {
-                        Self { first, second: first, second_weight }
+                        Self {
+                            first,
+                            second: first,
+                            second_weight,
+                        }
                     } else {
-                        Self { first, second: first + 1, second_weight }
+                        Self {
+                            first,
+                            second: first + 1,
+                            second_weight,
+                        }
                     }
                 }
             })
@@ -350,8 +380,13 @@ mod tests {
     #[test]
     fn a_shape_must_nest() {
         assert!(PyramidShape::new(&[(8, 4, 3), (4, 2, 5), (1, 1, 7)]).is_ok());
-        let message = PyramidShape::new(&[(8, 4, 3), (3, 2, 5)]).unwrap_err().to_string();
-        assert!(message.contains("level 1 is 3 x 2") && message.contains("8 x 4"), "{message}");
+        let message = PyramidShape::new(&[(8, 4, 3), (3, 2, 5)])
+            .unwrap_err()
+            .to_string();
+        assert!(
+            message.contains("level 1 is 3 x 2") && message.contains("8 x 4"),
+            "{message}"
+        );
         assert!(PyramidShape::new(&[]).is_err());
         assert!(PyramidShape::new(&[(1, 0, 1)]).is_err());
         assert!(PyramidShape::new(&[(usize::MAX, 2, 1)]).is_err());
@@ -360,15 +395,31 @@ mod tests {
     #[test]
     fn bilinear_taps_have_half_pixel_centres() {
         let taps = Tap::table(Upsample::Bilinear, 4, 2);
-        let at: Vec<f64> = taps.iter().map(|t| t.first as f64 + t.second_weight).collect();
+        let at: Vec<f64> = taps
+            .iter()
+            .map(|t| t.first as f64 + t.second_weight)
+            .collect();
         assert_eq!(at, [0.0, 0.25, 0.75, 1.0]);
         assert_eq!(taps[3].second, 1);
-        assert_eq!(Tap::table(Upsample::Bilinear, 3, 1), vec![Tap { first: 0, second: 0, second_weight: 0.0 }; 3]);
+        assert_eq!(
+            Tap::table(Upsample::Bilinear, 3, 1),
+            vec![
+                Tap {
+                    first: 0,
+                    second: 0,
+                    second_weight: 0.0
+                };
+                3
+            ]
+        );
     }
 
     #[test]
     fn block_taps_repeat() {
-        let firsts: Vec<usize> = Tap::table(Upsample::Block, 6, 2).iter().map(|t| t.first).collect();
+        let firsts: Vec<usize> = Tap::table(Upsample::Block, 6, 2)
+            .iter()
+            .map(|t| t.first)
+            .collect();
         assert_eq!(firsts, [0, 0, 0, 1, 1, 1]);
     }
 
@@ -377,7 +428,10 @@ mod tests {
         let shape = PyramidShape::new(&[(1, 1, 2)]).unwrap();
         let values = [0.0, 1.0, f32::NAN, 0.0];
         let batch = PyramidBatch::new(shape, 2, vec![LevelData::F32(&values)]).unwrap();
-        let message = batch.check_finite(|i| format!("image {i}")).unwrap_err().to_string();
+        let message = batch
+            .check_finite(|i| format!("image {i}"))
+            .unwrap_err()
+            .to_string();
         assert!(message.starts_with("image 1, level 0"), "{message}");
     }
 }

@@ -46,8 +46,10 @@ pub fn write(
     let mut order: Vec<(&String, &Tensor<'_>)> = tensors.iter().collect();
     order.sort_by_key(|(_, tensor)| std::cmp::Reverse(tensor.dtype.bitsize()));
 
-    let mut entries: Map<String, Value> =
-        metadata.iter().map(|(key, value)| (key.clone(), Value::from(value.as_str()))).collect();
+    let mut entries: Map<String, Value> = metadata
+        .iter()
+        .map(|(key, value)| (key.clone(), Value::from(value.as_str())))
+        .collect();
     entries.insert("format".into(), FORMAT.into());
     entries.insert("format_version".into(), FORMAT_VERSION.to_string().into());
     entries.insert("kind".into(), kind.into());
@@ -77,7 +79,9 @@ pub fn write(
         .ok_or_else(|| Error::store(path, "the metadata must not have a checksum of its own"))?;
     header[digits].copy_from_slice(hasher.finalize().to_hex().as_bytes());
 
-    let parts = order.iter().flat_map(|(_, tensor)| tensor.parts.iter().copied());
+    let parts = order
+        .iter()
+        .flat_map(|(_, tensor)| tensor.parts.iter().copied());
     replace_file(path, [&length[..], &header].into_iter().chain(parts))
         .map_err(|error| Error::store(path, format!("cannot be written: {error}")))
 }
@@ -89,7 +93,10 @@ fn replace_file<'a>(path: &Path, parts: impl Iterator<Item = &'a [u8]>) -> std::
         _ => Path::new("."),
     };
     if path.is_dir() {
-        return Err(std::io::Error::new(std::io::ErrorKind::IsADirectory, "it is a folder"));
+        return Err(std::io::Error::new(
+            std::io::ErrorKind::IsADirectory,
+            "it is a folder",
+        ));
     }
     let mut builder = tempfile::Builder::new();
     builder.prefix(".knnspect-");
@@ -100,7 +107,9 @@ fn replace_file<'a>(path: &Path, parts: impl Iterator<Item = &'a [u8]>) -> std::
     for part in parts {
         writer.write_all(part)?;
     }
-    let file = writer.into_inner().map_err(std::io::IntoInnerError::into_error)?;
+    let file = writer
+        .into_inner()
+        .map_err(std::io::IntoInnerError::into_error)?;
     file.as_file().sync_all()?;
     file.persist(path).map_err(|error| error.error)?;
     #[cfg(unix)]
@@ -111,7 +120,10 @@ fn replace_file<'a>(path: &Path, parts: impl Iterator<Item = &'a [u8]>) -> std::
 /// Where the checksum's digits stand in the header.
 fn checksum_digits(header: &[u8]) -> Option<Range<usize>> {
     const KEY: &[u8] = b"\"checksum\":\"";
-    let mut places = header.windows(KEY.len()).enumerate().filter(|(_, window)| *window == KEY);
+    let mut places = header
+        .windows(KEY.len())
+        .enumerate()
+        .filter(|(_, window)| *window == KEY);
     let start = places.next()?.0 + KEY.len();
     let digits = start..start + CHECKSUM_DIGITS;
     (places.next().is_none() && digits.end <= header.len()).then_some(digits)
@@ -150,20 +162,28 @@ impl Store {
     pub fn open(path: &Path, verify: bool) -> Result<Self> {
         let fail = |reason: String| Error::store(path, reason);
         let file = File::open(path).map_err(|error| fail(format!("cannot be opened: {error}")))?;
-        let about = file.metadata().map_err(|error| fail(format!("cannot be read: {error}")))?;
+        let about = file
+            .metadata()
+            .map_err(|error| fail(format!("cannot be read: {error}")))?;
         if !about.is_file() {
             return Err(fail("is not a file".into()));
         }
         if about.len() < 8 {
-            return Err(fail(format!("is not a knnspect file: it has {} bytes", about.len())));
+            return Err(fail(format!(
+                "is not a knnspect file: it has {} bytes",
+                about.len()
+            )));
         }
         // SAFETY: the mapping is read-only. Whoever truncates the file in place breaks the promise in
         // the documentation, as with every memory-mapped format.
-        let map = unsafe { Mmap::map(&file) }.map_err(|error| fail(format!("cannot be mapped: {error}")))?;
+        let map = unsafe { Mmap::map(&file) }
+            .map_err(|error| fail(format!("cannot be mapped: {error}")))?;
 
         let header_len = u64::from_le_bytes(map[..8].try_into().expect("eight bytes"));
         if header_len == 0 || !map.get(8).is_some_and(|&byte| byte == b'{') {
-            return Err(fail("is not a knnspect file: it has no safetensors header".into()));
+            return Err(fail(
+                "is not a knnspect file: it has no safetensors header".into(),
+            ));
         }
         if header_len > about.len() - 8 {
             return Err(fail(format!(
@@ -177,17 +197,33 @@ impl Store {
         let start = 8 + header_len;
         let expected = start + header.data_len();
         if map.len() != expected {
-            return Err(fail(format!("is truncated or damaged: expected {expected} bytes, got {}", map.len())));
+            return Err(fail(format!(
+                "is truncated or damaged: expected {expected} bytes, got {}",
+                map.len()
+            )));
         }
         let tensors = header
             .tensors()
             .into_iter()
             .map(|(name, info)| {
                 let range = start + info.data_offsets.0..start + info.data_offsets.1;
-                (name, StoredTensor { dtype: info.dtype, shape: info.shape.clone(), range })
+                (
+                    name,
+                    StoredTensor {
+                        dtype: info.dtype,
+                        shape: info.shape.clone(),
+                        range,
+                    },
+                )
             })
             .collect();
-        let store = Self { path: path.to_owned(), map, kind, metadata, tensors };
+        let store = Self {
+            path: path.to_owned(),
+            map,
+            kind,
+            metadata,
+            tensors,
+        };
         if verify {
             store.verify()?;
         }
@@ -200,12 +236,16 @@ impl Store {
     /// [`Error::Store`] when a byte was altered.
     pub fn verify(&self) -> Result<()> {
         let fail = |reason: &str| Err(Error::store(&self.path, reason));
-        let header_len = u64::from_le_bytes(self.map[..8].try_into().expect("eight bytes")) as usize;
+        let header_len =
+            u64::from_le_bytes(self.map[..8].try_into().expect("eight bytes")) as usize;
         let Some(digits) = checksum_digits(&self.map[..8 + header_len]) else {
             return fail("is damaged: its header has no checksum");
         };
         let mut hasher = blake3::Hasher::new();
-        hasher.update(&self.map[..digits.start]).update(&[b'0'; CHECKSUM_DIGITS]).update(&self.map[digits.end..]);
+        hasher
+            .update(&self.map[..digits.start])
+            .update(&[b'0'; CHECKSUM_DIGITS])
+            .update(&self.map[digits.end..]);
         if hasher.finalize().to_hex().as_bytes() == &self.map[digits] {
             Ok(())
         } else {
@@ -236,8 +276,16 @@ impl Store {
     /// # Errors
     /// [`Error::Store`] when there is none.
     pub fn entry(&self, key: &str) -> Result<&str> {
-        let missing = || Error::store(&self.path, format!("is damaged: its metadata has no {key:?}"));
-        self.metadata.get(key).map(String::as_str).ok_or_else(missing)
+        let missing = || {
+            Error::store(
+                &self.path,
+                format!("is damaged: its metadata has no {key:?}"),
+            )
+        };
+        self.metadata
+            .get(key)
+            .map(String::as_str)
+            .ok_or_else(missing)
     }
 
     /// All tensors, by name.
@@ -251,9 +299,9 @@ impl Store {
     /// # Errors
     /// [`Error::Store`] when there is none.
     pub fn tensor(&self, name: &str) -> Result<&StoredTensor> {
-        self.tensors
-            .get(name)
-            .ok_or_else(|| Error::store(&self.path, format!("is damaged: it has no tensor {name:?}")))
+        self.tensors.get(name).ok_or_else(|| {
+            Error::store(&self.path, format!("is damaged: it has no tensor {name:?}"))
+        })
     }
 
     pub(crate) fn slice(&self, start: usize, len: usize) -> &[u8] {
@@ -279,7 +327,10 @@ fn check_metadata(header: &Metadata) -> Result<(String, HashMap<String, String>)
     if metadata.get("format").map(String::as_str) != Some(FORMAT) {
         return Err("is a safetensors file, but not one that knnspect wrote".into());
     }
-    match metadata.get("format_version").and_then(|version| version.parse::<u64>().ok()) {
+    match metadata
+        .get("format_version")
+        .and_then(|version| version.parse::<u64>().ok())
+    {
         Some(version) if version > FORMAT_VERSION => {
             return Err(format!(
                 "was written by a newer knnspect: its format is {version}, this one reads up to {FORMAT_VERSION}"
@@ -288,7 +339,10 @@ fn check_metadata(header: &Metadata) -> Result<(String, HashMap<String, String>)
         Some(FORMAT_VERSION) => {}
         _ => return Err("is damaged: its format version cannot be read".into()),
     }
-    let kind = metadata.get("kind").cloned().ok_or("is damaged: it does not say what it holds")?;
+    let kind = metadata
+        .get("kind")
+        .cloned()
+        .ok_or("is damaged: it does not say what it holds")?;
     Ok((kind, metadata))
 }
 
@@ -299,8 +353,22 @@ mod tests {
     fn sample(path: &Path) {
         let bytes: Vec<u8> = (0..40).collect();
         let tensors = BTreeMap::from([
-            ("half".to_owned(), Tensor { dtype: Dtype::F16, shape: vec![3], parts: vec![&bytes[..2], &bytes[2..6]] }),
-            ("single".to_owned(), Tensor { dtype: Dtype::F32, shape: vec![2, 3], parts: vec![&bytes[6..30]] }),
+            (
+                "half".to_owned(),
+                Tensor {
+                    dtype: Dtype::F16,
+                    shape: vec![3],
+                    parts: vec![&bytes[..2], &bytes[2..6]],
+                },
+            ),
+            (
+                "single".to_owned(),
+                Tensor {
+                    dtype: Dtype::F32,
+                    shape: vec![2, 3],
+                    parts: vec![&bytes[6..30]],
+                },
+            ),
         ]);
         let metadata = BTreeMap::from([("note".to_owned(), "ä \"quoted\" {".to_owned())]);
         write(path, "sample", &metadata, &tensors).unwrap();
@@ -315,9 +383,18 @@ mod tests {
         assert_eq!(store.kind(), "sample");
         assert_eq!(store.entry("note").unwrap(), "ä \"quoted\" {");
         let half = store.tensor("half").unwrap();
-        assert_eq!((half.dtype, half.shape.as_slice(), store.bytes(half)), (Dtype::F16, &[3][..], &[0, 1, 2, 3, 4, 5][..]));
+        assert_eq!(
+            (half.dtype, half.shape.as_slice(), store.bytes(half)),
+            (Dtype::F16, &[3][..], &[0, 1, 2, 3, 4, 5][..])
+        );
         assert_eq!(store.bytes(store.tensor("single").unwrap())[0], 6);
-        assert_eq!(store.bytes(store.tensor("single").unwrap()).as_ptr().align_offset(4), 0);
+        assert_eq!(
+            store
+                .bytes(store.tensor("single").unwrap())
+                .as_ptr()
+                .align_offset(4),
+            0
+        );
         assert!(store.tensor("other").is_err());
     }
 
@@ -342,14 +419,23 @@ mod tests {
                 let mut bad = good.clone();
                 bad[at] ^= flip;
                 std::fs::write(&other, &bad).unwrap();
-                let error = Store::open(&other, true).expect_err(&format!("byte {at} flipped by {flip:#x}"));
+                let error = Store::open(&other, true)
+                    .expect_err(&format!("byte {at} flipped by {flip:#x}"));
                 assert!(error.to_string().contains("b.ks"), "{error}");
             }
             std::fs::write(&other, &good[..at]).unwrap();
-            assert!(Store::open(&other, true).is_err(), "truncated to {at} bytes");
+            assert!(
+                Store::open(&other, true).is_err(),
+                "truncated to {at} bytes"
+            );
         }
         std::fs::write(&other, [&good[..], b"more"].concat()).unwrap();
-        assert!(Store::open(&other, true).unwrap_err().to_string().contains("expected"));
+        assert!(
+            Store::open(&other, true)
+                .unwrap_err()
+                .to_string()
+                .contains("expected")
+        );
     }
 
     #[test]
@@ -358,22 +444,52 @@ mod tests {
         let path = folder.path().join("a.ks");
         sample(&path);
         let text = std::fs::read(&path).unwrap();
-        let at = text.windows(20).position(|w| w == b"\"format_version\":\"1\"").unwrap();
+        let at = text
+            .windows(20)
+            .position(|w| w == b"\"format_version\":\"1\"")
+            .unwrap();
         let mut newer = text.clone();
         newer[at + 18] = b'7';
         std::fs::write(&path, newer).unwrap();
-        assert!(Store::open(&path, true).unwrap_err().to_string().contains("newer knnspect: its format is 7"));
+        assert!(
+            Store::open(&path, true)
+                .unwrap_err()
+                .to_string()
+                .contains("newer knnspect: its format is 7")
+        );
         std::fs::write(&path, b"\x02\0\0\0\0\0\0\0{}").unwrap();
-        assert!(Store::open(&path, true).unwrap_err().to_string().contains("not one that knnspect wrote"));
+        assert!(
+            Store::open(&path, true)
+                .unwrap_err()
+                .to_string()
+                .contains("not one that knnspect wrote")
+        );
         std::fs::write(&path, b"\x89PNG\r\n\x1a\n and so on").unwrap();
-        assert!(Store::open(&path, true).unwrap_err().to_string().contains("not a knnspect file"));
+        assert!(
+            Store::open(&path, true)
+                .unwrap_err()
+                .to_string()
+                .contains("not a knnspect file")
+        );
     }
 
     #[test]
     fn a_failed_write_keeps_the_old_file() {
         let folder = tempfile::tempdir().unwrap();
-        assert!(write(&folder.path().join("no/such/folder.ks"), "x", &BTreeMap::new(), &BTreeMap::new()).is_err());
+        assert!(
+            write(
+                &folder.path().join("no/such/folder.ks"),
+                "x",
+                &BTreeMap::new(),
+                &BTreeMap::new()
+            )
+            .is_err()
+        );
         assert!(write(folder.path(), "x", &BTreeMap::new(), &BTreeMap::new()).is_err());
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "nothing is left behind");
+        assert_eq!(
+            std::fs::read_dir(folder.path()).unwrap().count(),
+            0,
+            "nothing is left behind"
+        );
     }
 }

@@ -59,7 +59,12 @@ pub(crate) struct Shortlist {
 
 impl Shortlist {
     pub(crate) fn new(k: usize) -> Self {
-        Self { k, capacity: 2 * k + 32, candidates: Vec::new(), highs: BinaryHeap::new() }
+        Self {
+            k,
+            capacity: 2 * k + 32,
+            candidates: Vec::new(),
+            highs: BinaryHeap::new(),
+        }
     }
 
     /// Empties the list for another query.
@@ -79,7 +84,12 @@ impl Shortlist {
     /// Adds a pair.
     pub(crate) fn push(&mut self, low: f32, high: f32, place: Place) {
         debug_assert!(!low.is_nan() && !high.is_nan());
-        self.candidates.push(Candidate { low, high, place, sq_l2: f64::NAN });
+        self.candidates.push(Candidate {
+            low,
+            high,
+            place,
+            sq_l2: f64::NAN,
+        });
         self.lower_bound(high);
     }
 
@@ -104,7 +114,11 @@ impl Shortlist {
     ///
     /// Returns whether no later place can enter the list any more: pairs are pushed in order of
     /// place, so once k pairs lie at distance 0 a later one loses every tie.
-    pub(crate) fn prune(&mut self, sq_l2: impl FnMut(Place) -> f64, interval: impl Fn(f64) -> (f32, f32)) -> bool {
+    pub(crate) fn prune(
+        &mut self,
+        sq_l2: impl FnMut(Place) -> f64,
+        interval: impl Fn(f64) -> (f32, f32),
+    ) -> bool {
         let bound = self.bound();
         self.candidates.retain(|candidate| candidate.low <= bound);
         if self.candidates.len() <= self.capacity / 2 {
@@ -116,7 +130,8 @@ impl Shortlist {
             (candidate.low, candidate.high) = interval(candidate.sq_l2);
             self.highs.push(High(candidate.high));
         }
-        self.candidates.len() == self.k && self.candidates.last().is_some_and(|last| last.sq_l2 == 0.0)
+        self.candidates.len() == self.k
+            && self.candidates.last().is_some_and(|last| last.sq_l2 == 0.0)
     }
 
     /// Computes what distances are missing and keeps the k nearest, in order.
@@ -126,7 +141,8 @@ impl Shortlist {
                 candidate.sq_l2 = sq_l2(candidate.place);
             }
         }
-        let order = |x: &Candidate, y: &Candidate| x.sq_l2.total_cmp(&y.sq_l2).then(x.place.cmp(&y.place));
+        let order =
+            |x: &Candidate, y: &Candidate| x.sq_l2.total_cmp(&y.sq_l2).then(x.place.cmp(&y.place));
         if self.candidates.len() > self.k {
             self.candidates.select_nth_unstable_by(self.k - 1, order);
             self.candidates.truncate(self.k);
@@ -135,11 +151,17 @@ impl Shortlist {
     }
 
     /// The k nearest, nearest first; fewer when fewer were pushed.
-    pub(crate) fn finish(&mut self, sq_l2: impl FnMut(Place) -> f64) -> impl Iterator<Item = Neighbor> + '_ {
+    pub(crate) fn finish(
+        &mut self,
+        sq_l2: impl FnMut(Place) -> f64,
+    ) -> impl Iterator<Item = Neighbor> + '_ {
         let bound = self.bound();
         self.candidates.retain(|candidate| candidate.low <= bound);
         self.keep_nearest(sq_l2);
-        self.candidates.iter().map(|candidate| Neighbor { sq_l2: candidate.sq_l2, place: candidate.place })
+        self.candidates.iter().map(|candidate| Neighbor {
+            sq_l2: candidate.sq_l2,
+            place: candidate.place,
+        })
     }
 }
 
@@ -169,7 +191,11 @@ mod tests {
             .collect();
         assert_eq!(nearest.len(), 1);
         assert_eq!(nearest[0].place, place(3));
-        assert_eq!(asked, [2, 3], "only overlapping intervals are worth an exact distance");
+        assert_eq!(
+            asked,
+            [2, 3],
+            "only overlapping intervals are worth an exact distance"
+        );
     }
 
     #[test]

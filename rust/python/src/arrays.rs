@@ -3,7 +3,9 @@
 use crate::errors::{named, to_py};
 use half::f16;
 use knnspect_core::pyramid::{LevelData, PyramidBatch, PyramidShape};
-use numpy::{PyArrayDyn, PyArrayMethods, PyReadonlyArrayDyn, PyUntypedArray, PyUntypedArrayMethods};
+use numpy::{
+    PyArrayDyn, PyArrayMethods, PyReadonlyArrayDyn, PyUntypedArray, PyUntypedArrayMethods,
+};
 use pyo3::prelude::*;
 
 /// The arrays of a pyramid batch, held while the core reads them.
@@ -26,16 +28,25 @@ impl<'py> Levels<'py> {
         let mut n_images = None;
         for (index, array) in levels.iter().enumerate() {
             let &[images, height, width, channels] = array.shape() else {
-                let message =
-                    format!("level {index}: expected (n_images, height, width, channels), got shape {:?}", array.shape());
+                let message = format!(
+                    "level {index}: expected (n_images, height, width, channels), got shape {:?}",
+                    array.shape()
+                );
                 return Err(named(py, "ShapeError", message));
             };
             if *n_images.get_or_insert(images) != images {
-                let message = format!("level {index} has {images} images, level 0 has {}", n_images.unwrap_or(0));
+                let message = format!(
+                    "level {index} has {images} images, level 0 has {}",
+                    n_images.unwrap_or(0)
+                );
                 return Err(named(py, "ShapeError", message));
             }
             if !array.is_c_contiguous() {
-                return Err(named(py, "ShapeError", format!("level {index}: expected a C-contiguous array")));
+                return Err(named(
+                    py,
+                    "ShapeError",
+                    format!("level {index}: expected a C-contiguous array"),
+                ));
             }
             shapes.push((height, width, channels));
             arrays.push(if let Ok(array) = array.cast::<PyArrayDyn<f32>>() {
@@ -43,12 +54,19 @@ impl<'py> Levels<'py> {
             } else if let Ok(array) = array.cast::<PyArrayDyn<f16>>() {
                 Level::F16(array.try_readonly()?)
             } else {
-                let message = format!("level {index}: expected float32 or float16, got {}", array.dtype());
+                let message = format!(
+                    "level {index}: expected float32 or float16, got {}",
+                    array.dtype()
+                );
                 return Err(named(py, "DTypeError", message));
             });
         }
         let shape = PyramidShape::new(&shapes).map_err(|error| to_py(py, &error))?;
-        Ok(Self { arrays, shape, n_images: n_images.unwrap_or(0) })
+        Ok(Self {
+            arrays,
+            shape,
+            n_images: n_images.unwrap_or(0),
+        })
     }
 
     /// The values, borrowed.
@@ -60,6 +78,7 @@ impl<'py> Levels<'py> {
                 Level::F16(array) => LevelData::F16(array.as_slice()?),
             });
         }
-        PyramidBatch::new(self.shape.clone(), self.n_images, levels).map_err(|error| to_py(py, &error))
+        PyramidBatch::new(self.shape.clone(), self.n_images, levels)
+            .map_err(|error| to_py(py, &error))
     }
 }

@@ -14,8 +14,12 @@ use std::num::NonZero;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-type Neighbors<'py> =
-    (Bound<'py, PyArray4<f32>>, Bound<'py, PyArray4<u32>>, Bound<'py, PyArray4<u32>>, Vec<String>);
+type Neighbors<'py> = (
+    Bound<'py, PyArray4<f32>>,
+    Bound<'py, PyArray4<u32>>,
+    Bound<'py, PyArray4<u32>>,
+    Vec<String>,
+);
 
 /// The pyramids of normal images. Searches see the gallery as it was when they began, so images may
 /// be added and removed by other threads meanwhile.
@@ -39,21 +43,34 @@ impl Gallery {
         let upsample = match upsample {
             "bilinear" => Upsample::Bilinear,
             "block" => Upsample::Block,
-            _ => return fail(format!("upsample: expected \"bilinear\" or \"block\", got {upsample:?}")),
+            _ => {
+                return fail(format!(
+                    "upsample: expected \"bilinear\" or \"block\", got {upsample:?}"
+                ));
+            }
         };
         let dtype = match dtype {
             "float32" => DType::F32,
             "float16" => DType::F16,
-            _ => return fail(format!("dtype: expected \"float32\" or \"float16\", got {dtype:?}")),
+            _ => {
+                return fail(format!(
+                    "dtype: expected \"float32\" or \"float16\", got {dtype:?}"
+                ));
+            }
         };
-        Ok(Self { inner: Mutex::new(knnspect_core::Gallery::new(upsample, dtype)) })
+        Ok(Self {
+            inner: Mutex::new(knnspect_core::Gallery::new(upsample, dtype)),
+        })
     }
 
     /// The gallery in an open file.
     #[staticmethod]
     fn from_store(py: Python<'_>, store: &Store) -> PyResult<Self> {
-        let inner = knnspect_core::Gallery::from_store(&store.inner).map_err(|error| to_py(py, &error))?;
-        Ok(Self { inner: Mutex::new(inner) })
+        let inner =
+            knnspect_core::Gallery::from_store(&store.inner).map_err(|error| to_py(py, &error))?;
+        Ok(Self {
+            inner: Mutex::new(inner),
+        })
     }
 
     #[getter]
@@ -76,7 +93,10 @@ impl Gallery {
     fn shapes(&self) -> Vec<(usize, usize, usize)> {
         let gallery = self.lock();
         let levels = gallery.shape().map_or(&[][..], |shape| shape.levels());
-        levels.iter().map(|level| (level.height, level.width, level.channels)).collect()
+        levels
+            .iter()
+            .map(|level| (level.height, level.width, level.channels))
+            .collect()
     }
 
     #[getter]
@@ -93,7 +113,12 @@ impl Gallery {
         self.lock().len()
     }
 
-    fn add(&self, py: Python<'_>, levels: Vec<Bound<'_, PyUntypedArray>>, ids: Vec<String>) -> PyResult<()> {
+    fn add(
+        &self,
+        py: Python<'_>,
+        levels: Vec<Bound<'_, PyUntypedArray>>,
+        ids: Vec<String>,
+    ) -> PyResult<()> {
         let levels = Levels::new(py, &levels)?;
         let batch = levels.batch(py)?;
         interrupt::run(py, |_| self.lock().add(&batch, &ids))
@@ -104,6 +129,7 @@ impl Gallery {
     }
 
     /// The stored levels of one image, each `(height, width, channels)`, as copies.
+    #[pyo3(signature = (id, /))]
     fn image<'py>(&self, py: Python<'py>, id: &str) -> PyResult<Vec<Bound<'py, PyUntypedArray>>> {
         let gallery = self.lock();
         let image = gallery.image(id).map_err(|error| to_py(py, &error))?;
@@ -115,12 +141,14 @@ impl Gallery {
             .map(|(level, shape)| {
                 let shape = [shape.height, shape.width, shape.channels];
                 Ok(match level {
-                    LevelData::F32(values) => {
-                        PyArray::<f32, _>::from_slice(py, values).reshape(shape)?.as_untyped().clone()
-                    }
-                    LevelData::F16(values) => {
-                        PyArray::<f16, _>::from_slice(py, values).reshape(shape)?.as_untyped().clone()
-                    }
+                    LevelData::F32(values) => PyArray::<f32, _>::from_slice(py, values)
+                        .reshape(shape)?
+                        .as_untyped()
+                        .clone(),
+                    LevelData::F16(values) => PyArray::<f16, _>::from_slice(py, values)
+                        .reshape(shape)?
+                        .as_untyped()
+                        .clone(),
                 })
             })
             .collect()
@@ -141,11 +169,19 @@ impl Gallery {
         let raise = |error| to_py(py, &error);
         let threads = threads
             .map(|threads| {
-                NonZero::new(threads)
-                    .ok_or_else(|| named(py, "ParameterError", "threads: expected at least 1, got 0".into()))
+                NonZero::new(threads).ok_or_else(|| {
+                    named(
+                        py,
+                        "ParameterError",
+                        "threads: expected at least 1, got 0".into(),
+                    )
+                })
             })
             .transpose()?;
-        let instruction_set = instruction_set.map(InstructionSet::from_name).transpose().map_err(raise)?;
+        let instruction_set = instruction_set
+            .map(InstructionSet::from_name)
+            .transpose()
+            .map_err(raise)?;
         let levels = Levels::new(py, &levels)?;
         let query = levels.batch(py)?;
         let finest = query.shape().finest();
@@ -157,9 +193,18 @@ impl Gallery {
                     None => gallery.select(None).map(|all| vec![all]),
                     Some(images) => images.iter().map(|ids| gallery.select(Some(ids))).collect(),
                 };
-                (gallery.pyramid_context()?, selections?, gallery.ids().map(str::to_owned).collect::<Vec<_>>())
+                (
+                    gallery.pyramid_context()?,
+                    selections?,
+                    gallery.ids().map(str::to_owned).collect::<Vec<_>>(),
+                )
             };
-            let options = matching::Options { k, threads, instruction_set, cancel: Some(cancel) };
+            let options = matching::Options {
+                k,
+                threads,
+                instruction_set,
+                cancel: Some(cancel),
+            };
             let mut found = matching::search(&query, &context, &selections, &options)?;
             // Ranks among all ids become places among the ids that occur, which may be few of many.
             let mut places = vec![u32::MAX; ids.len()];
@@ -197,7 +242,8 @@ impl Gallery {
     ) -> PyResult<()> {
         let tensors = Tensors::new(py, tensors)?;
         let gallery = self.lock().clone();
-        interrupt::run(py, |_| gallery.save(&path, kind, &metadata, tensors.views()))
+        interrupt::run(py, |_| {
+            gallery.save(&path, kind, &metadata, tensors.views())
+        })
     }
 }
-

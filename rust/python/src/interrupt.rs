@@ -11,7 +11,10 @@ use std::time::Duration;
 /// Runs `work` in a thread of its own with the GIL released. Every tenth of a second Python may run
 /// its signal handlers; when one raises, `work` is told by the flag it was given, and the exception
 /// is raised once it has returned.
-pub(crate) fn run<T: Send>(py: Python<'_>, work: impl FnOnce(&AtomicBool) -> Result<T> + Send) -> PyResult<T> {
+pub(crate) fn run<T: Send>(
+    py: Python<'_>,
+    work: impl FnOnce(&AtomicBool) -> Result<T> + Send,
+) -> PyResult<T> {
     let cancel = AtomicBool::new(false);
     let mut raised = None;
     let result = py.detach(|| {
@@ -22,7 +25,9 @@ pub(crate) fn run<T: Send>(py: Python<'_>, work: impl FnOnce(&AtomicBool) -> Res
                 let _alive_until_done = sender;
                 work(cancel)
             });
-            while let Err(RecvTimeoutError::Timeout) = receiver.recv_timeout(Duration::from_millis(100)) {
+            while let Err(RecvTimeoutError::Timeout) =
+                receiver.recv_timeout(Duration::from_millis(100))
+            {
                 if let Err(error) = Python::attach(|py| py.check_signals()) {
                     cancel.store(true, Ordering::Relaxed);
                     raised = Some(error);

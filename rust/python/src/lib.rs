@@ -13,7 +13,10 @@ use pyo3::prelude::*;
 /// Names of the instruction sets that this machine has kernels for, slowest first.
 #[pyfunction]
 fn instruction_sets() -> Vec<&'static str> {
-    InstructionSet::available().into_iter().map(InstructionSet::name).collect()
+    InstructionSet::available()
+        .into_iter()
+        .map(InstructionSet::name)
+        .collect()
 }
 
 #[pymodule]

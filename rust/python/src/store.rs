@@ -21,7 +21,9 @@ impl Store {
     #[new]
     fn new(py: Python<'_>, path: PathBuf, verify: bool) -> PyResult<Self> {
         let inner = interrupt::run(py, |_| store::Store::open(&path, verify))?;
-        Ok(Self { inner: Arc::new(inner) })
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
     }
 
     #[getter]
@@ -48,7 +50,11 @@ impl Store {
             Dtype::F32 => array(py, bytes, &tensor.shape, f32::from_le_bytes),
             Dtype::F16 => array(py, bytes, &tensor.shape, f16::from_le_bytes),
             Dtype::I64 => array(py, bytes, &tensor.shape, i64::from_le_bytes),
-            other => Err(named(py, "StoreError", format!("{}: {name} holds {other:?}", self.inner.path().display()))),
+            other => Err(named(
+                py,
+                "StoreError",
+                format!("{}: {name} holds {other:?}", self.inner.path().display()),
+            )),
         }
     }
 }
@@ -59,8 +65,16 @@ fn array<'py, T: Element, const N: usize>(
     shape: &[usize],
     decode: fn([u8; N]) -> T,
 ) -> PyResult<Bound<'py, PyUntypedArray>> {
-    let values = bytes.as_chunks::<N>().0.iter().map(|bytes| decode(*bytes)).collect();
-    Ok(PyArray::from_vec(py, values).reshape(shape)?.as_untyped().clone())
+    let values = bytes
+        .as_chunks::<N>()
+        .0
+        .iter()
+        .map(|bytes| decode(*bytes))
+        .collect();
+    Ok(PyArray::from_vec(py, values)
+        .reshape(shape)?
+        .as_untyped()
+        .clone())
 }
 
 /// Arrays that are to be written: name, type, shape and bytes.
@@ -69,7 +83,10 @@ pub(crate) struct Tensors {
 }
 
 impl Tensors {
-    pub(crate) fn new(py: Python<'_>, arrays: BTreeMap<String, Bound<'_, PyUntypedArray>>) -> PyResult<Self> {
+    pub(crate) fn new(
+        py: Python<'_>,
+        arrays: BTreeMap<String, Bound<'_, PyUntypedArray>>,
+    ) -> PyResult<Self> {
         let mut tensors = BTreeMap::new();
         for (name, array) in arrays {
             let shape = array.shape().to_vec();
@@ -82,7 +99,10 @@ impl Tensors {
             } else if let Some(bytes) = bytes::<i64, 8>(&array, i64::to_le_bytes)? {
                 (Dtype::I64, bytes)
             } else {
-                let message = format!("tensor {name:?}: expected float16, 32, 64 or int64, got {}", array.dtype());
+                let message = format!(
+                    "tensor {name:?}: expected float16, 32, 64 or int64, got {}",
+                    array.dtype()
+                );
                 return Err(named(py, "DTypeError", message));
             };
             tensors.insert(name, (dtype, shape, bytes));
@@ -94,7 +114,14 @@ impl Tensors {
         self.tensors
             .iter()
             .map(|(name, (dtype, shape, bytes))| {
-                (name.clone(), Tensor { dtype: *dtype, shape: shape.clone(), parts: vec![bytes.as_slice()] })
+                (
+                    name.clone(),
+                    Tensor {
+                        dtype: *dtype,
+                        shape: shape.clone(),
+                        parts: vec![bytes.as_slice()],
+                    },
+                )
             })
             .collect()
     }
@@ -104,7 +131,15 @@ fn bytes<T: Element + Copy, const N: usize>(
     array: &Bound<'_, PyUntypedArray>,
     encode: fn(T) -> [u8; N],
 ) -> PyResult<Option<Vec<u8>>> {
-    let Ok(array) = array.cast::<PyArrayDyn<T>>() else { return Ok(None) };
+    let Ok(array) = array.cast::<PyArrayDyn<T>>() else {
+        return Ok(None);
+    };
     let array = array.try_readonly()?;
-    Ok(Some(array.as_array().iter().flat_map(|value| encode(*value)).collect()))
+    Ok(Some(
+        array
+            .as_array()
+            .iter()
+            .flat_map(|value| encode(*value))
+            .collect(),
+    ))
 }

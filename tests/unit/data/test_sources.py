@@ -274,13 +274,25 @@ def test_empty_iterable() -> None:
 
 
 @pytest.mark.parametrize(
-    "images", [None, 7, {"a": 1}, {"a.png"}, b"a.png", Image.new("L", (2, 2)), Pictures("plain")]
+    "images", [None, 7, {"a.png"}, b"a.png", Image.new("L", (2, 2)), Pictures("plain")]
 )
 def test_unknown_types(images: Any) -> None:
     with pytest.raises(DTypeError, match=f"images: expected a folder.*got {type(images).__name__}"):
         open_images(images)
     with pytest.raises(TypeError):
         open_images(images)
+
+
+def test_a_dict_names_its_images(tmp_path: Path) -> None:
+    image = np.full((3, 4, 3), 7, np.uint8)
+    Image.fromarray(image).save(tmp_path / "file.png")
+    source = open_images({"second": image, "first": tmp_path / "file.png"})
+    assert [item.id for item in source] == ["second", "first"]
+    assert all((item.load() == image).all() for item in source)
+    with pytest.raises(DTypeError, match="expected ids of type str, got int"):
+        open_images({1: image})
+    with pytest.raises(DTypeError, match="image 000000: expected a path"):
+        open_images({"a": 1})
 
 
 def test_unknown_type_in_a_list() -> None:

@@ -157,8 +157,7 @@ def test_save_png_gives_the_usual_permissions(tmp_path: Path, image: npt.NDArray
     assert (tmp_path / "picture.png").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
-def half_a_picture(self: Image.Image, file: Any, **_: object) -> None:
-    file.write(b"\x89PNG")
+def no_space(descriptor: int) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
@@ -166,24 +165,23 @@ def no_replace(self: Path, target: object) -> None:
     raise PermissionError(errno.EACCES, "Permission denied")
 
 
-def stopped(self: Image.Image, file: Any, **_: object) -> None:
-    file.write(b"\x89PNG")
+def stopped(descriptor: int) -> None:
     raise KeyboardInterrupt("stopped")
 
 
 @pytest.mark.parametrize(
     ("owner", "name", "failing", "error", "message"),
     [
-        (Image.Image, "save", half_a_picture, StoreError, "picture.png: .* No space left"),
+        (os, "fsync", no_space, StoreError, "picture.png: .* No space left"),
         (Path, "replace", no_replace, StoreError, "picture.png: .* Permission denied"),
-        (Image.Image, "save", stopped, KeyboardInterrupt, "stopped"),
+        (os, "fsync", stopped, KeyboardInterrupt, "stopped"),
     ],
 )
 def test_a_failing_write_leaves_the_old_file_and_nothing_else(
     tmp_path: Path,
     image: npt.NDArray[np.uint8],
     monkeypatch: pytest.MonkeyPatch,
-    owner: type,
+    owner: Any,
     name: str,
     failing: object,
     error: type[BaseException],
@@ -206,7 +204,7 @@ def test_an_unusable_folder_is_named(tmp_path: Path, image: npt.NDArray[np.uint8
             save_png(image, path)
         assert str(path) in str(caught.value)
     (tmp_path / "folder").mkdir()
-    with pytest.raises(StoreError, match="folder: the picture cannot be written"):
+    with pytest.raises(StoreError, match="folder: the file cannot be written"):
         save_png(image, tmp_path / "folder")
     assert names_in(tmp_path) == ["file", "folder"]
 

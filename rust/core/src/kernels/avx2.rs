@@ -1,8 +1,8 @@
 //! AVX2 and FMA: 8 lanes, 16 registers; 3 x 4 of them accumulate.
 
+use super::Lanes;
 use super::prepare::{PreparedImage, prepare_image};
 use super::scan::{Hits, Limits, QueryTile, Scratch, scan_image};
-use super::Lanes;
 use crate::pyramid::{LevelData, LevelGrid};
 use std::arch::x86_64::{
     __m256, _CMP_NGT_UQ, _mm256_cmp_ps, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_movemask_ps,

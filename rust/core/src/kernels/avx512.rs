@@ -1,8 +1,8 @@
 //! AVX-512F: 16 lanes, 32 registers; 3 x 8 of them accumulate.
 
+use super::Lanes;
 use super::prepare::{PreparedImage, prepare_image};
 use super::scan::{Hits, Limits, QueryTile, Scratch, scan_image};
-use super::Lanes;
 use crate::pyramid::{LevelData, LevelGrid};
 use std::arch::x86_64::{
     __m512, _CMP_NGT_UQ, _mm512_cmp_ps_mask, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mul_ps,

@@ -75,13 +75,20 @@ impl InstructionSet {
     /// All that this machine has, slowest first.
     #[must_use]
     pub fn available() -> Vec<Self> {
-        Self::ALL.into_iter().filter(|set| set.is_available()).collect()
+        Self::ALL
+            .into_iter()
+            .filter(|set| set.is_available())
+            .collect()
     }
 
     /// The fastest that this machine has.
     #[must_use]
     pub fn best() -> Self {
-        Self::ALL.into_iter().rev().find(|set| set.is_available()).unwrap_or(Self::Portable)
+        Self::ALL
+            .into_iter()
+            .rev()
+            .find(|set| set.is_available())
+            .unwrap_or(Self::Portable)
     }
 
     /// Finds an available instruction set by its name.
@@ -89,10 +96,16 @@ impl InstructionSet {
     /// # Errors
     /// [`Error::Parameter`] when the name is unknown or this machine lacks it.
     pub fn from_name(name: &str) -> Result<Self> {
-        Self::available().into_iter().find(|set| set.name() == name).ok_or_else(|| {
-            let names: Vec<&str> = Self::available().into_iter().map(Self::name).collect();
-            Error::Parameter(format!("instruction_set: expected one of {}, got {name:?}", names.join(", ")))
-        })
+        Self::available()
+            .into_iter()
+            .find(|set| set.name() == name)
+            .ok_or_else(|| {
+                let names: Vec<&str> = Self::available().into_iter().map(Self::name).collect();
+                Error::Parameter(format!(
+                    "instruction_set: expected one of {}, got {name:?}",
+                    names.join(", ")
+                ))
+            })
     }
 
     /// Queries that one scan serves.
@@ -157,7 +170,11 @@ pub(crate) fn scan_image(
     limits: &Limits,
     hits: &mut dyn Hits,
 ) {
-    assert_eq!(tile.width(), set.tile(), "the tile was packed for another instruction set");
+    assert_eq!(
+        tile.width(),
+        set.tile(),
+        "the tile was packed for another instruction set"
+    );
     image.check(grids);
     tile.check(grids);
     scratch.reserve(grids, tile.width());
@@ -173,7 +190,12 @@ pub(crate) fn scan_image(
             unsafe { avx2::scan_image_avx2(grids, tile, image, scratch, limits, hits) }
         }
         _ => {
-            assert_eq!(set, InstructionSet::Portable, "this machine lacks {}", set.name());
+            assert_eq!(
+                set,
+                InstructionSet::Portable,
+                "this machine lacks {}",
+                set.name()
+            );
             // SAFETY: all buffers were checked above, and plain Rust needs no instruction set.
             unsafe { portable::scan_image_portable(grids, tile, image, scratch, limits, hits) }
         }

@@ -36,7 +36,14 @@ pub(super) fn prepare_image(
     scale: f32,
     prepared: &mut PreparedImage,
 ) {
-    let PreparedImage { levels: centred, sq_norms, max_norms, blended, row_norms, row_products } = prepared;
+    let PreparedImage {
+        levels: centred,
+        sq_norms,
+        max_norms,
+        blended,
+        row_norms,
+        row_products,
+    } = prepared;
     centred.resize_with(grids.len(), Vec::new);
     max_norms.clear();
     sq_norms.clear();
@@ -46,21 +53,30 @@ pub(super) fn prepare_image(
         centred.resize(grid.shape.values(), 0.0);
         match data {
             LevelData::F32(values) => {
-                for (to, from) in centred.chunks_exact_mut(channels).zip(values.chunks_exact(channels)) {
+                for (to, from) in centred
+                    .chunks_exact_mut(channels)
+                    .zip(values.chunks_exact(channels))
+                {
                     for ((to, from), mean) in to.iter_mut().zip(from).zip(mean) {
                         *to = (from - mean) * scale;
                     }
                 }
             }
             LevelData::F16(values) => {
-                for (to, from) in centred.chunks_exact_mut(channels).zip(values.chunks_exact(channels)) {
+                for (to, from) in centred
+                    .chunks_exact_mut(channels)
+                    .zip(values.chunks_exact(channels))
+                {
                     for ((to, from), mean) in to.iter_mut().zip(from).zip(mean) {
                         *to = (from.to_f32() - mean) * scale;
                     }
                 }
             }
         }
-        let largest = centred.chunks_exact(channels).map(|cell| dot(cell, cell)).fold(0.0, f32::max);
+        let largest = centred
+            .chunks_exact(channels)
+            .map(|cell| dot(cell, cell))
+            .fold(0.0, f32::max);
         max_norms.push(largest.sqrt());
         add_sq_norms(grid, centred, sq_norms, blended, row_norms, row_products);
     }
@@ -81,7 +97,11 @@ fn add_sq_norms(
     let (width, channels) = (grid.shape.width, grid.shape.channels);
     let row_values = width * channels;
     let mut held: Option<Tap> = None;
-    for (tap, sq_norms) in grid.rows.iter().zip(sq_norms.chunks_exact_mut(grid.columns.len())) {
+    for (tap, sq_norms) in grid
+        .rows
+        .iter()
+        .zip(sq_norms.chunks_exact_mut(grid.columns.len()))
+    {
         if held != Some(*tap) {
             held = Some(*tap);
             let first = &level[tap.first * row_values..][..row_values];
@@ -98,14 +118,20 @@ fn add_sq_norms(
             row_norms.extend(row.chunks_exact(channels).map(|cell| dot(cell, cell)));
             row_products.clear();
             row_products.extend(
-                row.chunks_exact(channels).zip(row[channels..].chunks_exact(channels)).map(|(x, y)| dot(x, y)),
+                row.chunks_exact(channels)
+                    .zip(row[channels..].chunks_exact(channels))
+                    .map(|(x, y)| dot(x, y)),
             );
         }
         for (column, sq_norm) in grid.columns.iter().zip(sq_norms) {
-            let (a, b) = ((1.0 - column.second_weight) as f32, column.second_weight as f32);
+            let (a, b) = (
+                (1.0 - column.second_weight) as f32,
+                column.second_weight as f32,
+            );
             *sq_norm += a * a * row_norms[column.first];
             if b != 0.0 {
-                *sq_norm += b * b * row_norms[column.second] + 2.0 * a * b * row_products[column.first];
+                *sq_norm +=
+                    b * b * row_norms[column.second] + 2.0 * a * b * row_products[column.first];
             }
         }
     }
@@ -116,7 +142,12 @@ fn add_sq_norms(
 fn dot(x: &[f32], y: &[f32]) -> f32 {
     let mut sums = [0.0_f32; 16];
     let (x_chunks, y_chunks) = (x.chunks_exact(16), y.chunks_exact(16));
-    let tail: f32 = x_chunks.remainder().iter().zip(y_chunks.remainder()).map(|(a, b)| a * b).sum();
+    let tail: f32 = x_chunks
+        .remainder()
+        .iter()
+        .zip(y_chunks.remainder())
+        .map(|(a, b)| a * b)
+        .sum();
     for (x, y) in x_chunks.zip(y_chunks) {
         for i in 0..16 {
             sums[i] += x[i] * y[i];

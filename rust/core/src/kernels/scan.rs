@@ -121,7 +121,15 @@ pub(super) unsafe fn scan_image<L: Lanes, const CELLS: usize>(
         }
         let mut column = 0;
         while column < width {
-            let block = Block { grids, tile, image, scratch, limits, row, column };
+            let block = Block {
+                grids,
+                tile,
+                image,
+                scratch,
+                limits,
+                row,
+                column,
+            };
             // SAFETY: as promised by the caller; `column + n <= width` for the `n` chosen.
             column += unsafe {
                 match width - column {
@@ -155,7 +163,15 @@ unsafe fn blend_row<L: Lanes, const CELLS: usize>(
             scratch.held[coarse % 2] = coarse;
             let features = &features[coarse * width * channels..][..width * channels];
             // SAFETY: as promised by the caller; the slot holds `width` tiles.
-            unsafe { products::<L, CELLS>(queries, channels, features, width, &mut scratch.rows[coarse % 2]) };
+            unsafe {
+                products::<L, CELLS>(
+                    queries,
+                    channels,
+                    features,
+                    width,
+                    &mut scratch.rows[coarse % 2],
+                )
+            };
         }
     }
     let first = scratch.rows[tap.first % 2].as_ptr();
@@ -163,10 +179,17 @@ unsafe fn blend_row<L: Lanes, const CELLS: usize>(
     let blend = scratch.blend.as_mut_ptr();
     // SAFETY: all three buffers hold `width` tiles, a multiple of `L::WIDTH` floats.
     unsafe {
-        let (a, b) = (L::splat((1.0 - tap.second_weight) as f32), L::splat(tap.second_weight as f32));
+        let (a, b) = (
+            L::splat((1.0 - tap.second_weight) as f32),
+            L::splat(tap.second_weight as f32),
+        );
         for at in (0..width * TILE_VECTORS * L::WIDTH).step_by(L::WIDTH) {
             let value = L::load(first.add(at)).mul(a);
-            let value = if tap.second_weight == 0.0 { value } else { L::load(second.add(at)).mul_add(b, value) };
+            let value = if tap.second_weight == 0.0 {
+                value
+            } else {
+                L::load(second.add(at)).mul_add(b, value)
+            };
             value.store(blend.add(at));
         }
     }
@@ -188,7 +211,9 @@ unsafe fn products<L: Lanes, const CELLS: usize>(
             let features = features.as_ptr().add(cell * channels);
             let out = out.as_mut_ptr().add(cell * TILE_VECTORS * L::WIDTH);
             match n_cells - cell {
-                left if left >= CELLS => products_of_block::<L, CELLS>(queries.as_ptr(), channels, features, out),
+                left if left >= CELLS => {
+                    products_of_block::<L, CELLS>(queries.as_ptr(), channels, features, out)
+                }
                 4.. => products_of_block::<L, 4>(queries.as_ptr(), channels, features, out),
                 2.. => products_of_block::<L, 2>(queries.as_ptr(), channels, features, out),
                 _ => products_of_block::<L, 1>(queries.as_ptr(), channels, features, out),
@@ -230,7 +255,11 @@ unsafe fn add_products<L: Lanes, const N: usize>(
         // SAFETY: as promised by the caller: `channels` tiles of queries, `N` cells of `channels`.
         unsafe {
             let at = queries.add(channel * TILE_VECTORS * L::WIDTH);
-            let query: [L; TILE_VECTORS] = [L::load(at), L::load(at.add(L::WIDTH)), L::load(at.add(2 * L::WIDTH))];
+            let query: [L; TILE_VECTORS] = [
+                L::load(at),
+                L::load(at.add(L::WIDTH)),
+                L::load(at.add(2 * L::WIDTH)),
+            ];
             for cell in 0..N {
                 let feature = L::splat(*features.add(cell * channels + channel));
                 for vector in 0..TILE_VECTORS {
@@ -283,10 +312,19 @@ impl Block<'_> {
                 }
             }
             let features = self.image.levels[0].as_ptr().add(cell * finest.channels);
-            add_products(self.tile.levels[0].as_ptr(), finest.channels, features, &mut sums);
+            add_products(
+                self.tile.levels[0].as_ptr(),
+                finest.channels,
+                features,
+                &mut sums,
+            );
 
             let limits = self.limits.as_ptr().cast::<f32>(); // `Cell<f32>` has the layout of `f32`
-            let limits = [L::load(limits), L::load(limits.add(L::WIDTH)), L::load(limits.add(2 * L::WIDTH))];
+            let limits = [
+                L::load(limits),
+                L::load(limits.add(L::WIDTH)),
+                L::load(limits.add(2 * L::WIDTH)),
+            ];
             let mut within = [0; N];
             for (within, sums) in within.iter_mut().zip(&sums) {
                 for (sum, limit) in sums.iter().zip(limits) {
@@ -300,7 +338,12 @@ impl Block<'_> {
                         for (vector, sum) in sums[n].iter().enumerate() {
                             sum.store(values.as_mut_ptr().add(vector * L::WIDTH));
                         }
-                        report(&values[..TILE_VECTORS * L::WIDTH], cell + n, self.limits, hits);
+                        report(
+                            &values[..TILE_VECTORS * L::WIDTH],
+                            cell + n,
+                            self.limits,
+                            hits,
+                        );
                     }
                 }
             }

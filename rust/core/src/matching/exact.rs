@@ -4,7 +4,12 @@
 use crate::pyramid::{LevelData, LevelGrid};
 
 /// Upsampled feature of one cell, all levels one after the other.
-pub(crate) fn upsample_into(grids: &[LevelGrid], levels: &[LevelData<'_>], cell: usize, feature: &mut Vec<f64>) {
+pub(crate) fn upsample_into(
+    grids: &[LevelGrid],
+    levels: &[LevelData<'_>],
+    cell: usize,
+    feature: &mut Vec<f64>,
+) {
     let width = grids[0].shape.width;
     let (row, column) = (cell / width, cell % width);
     feature.clear();
@@ -37,7 +42,8 @@ fn blend_into(
     } else {
         let [(a, wa), (b, wb), (c, wc), (d, wd)] = corners;
         feature.extend((0..grid.shape.channels).map(|channel| {
-            (wa * value(a, channel) + wb * value(b, channel)) + (wc * value(c, channel) + wd * value(d, channel))
+            (wa * value(a, channel) + wb * value(b, channel))
+                + (wc * value(c, channel) + wd * value(d, channel))
         }));
     }
 }
@@ -46,7 +52,12 @@ fn blend_into(
 pub(crate) fn sq_l2(x: &[f64], y: &[f64]) -> f64 {
     let mut sums = [0.0_f64; 8];
     let (x_chunks, y_chunks) = (x.chunks_exact(8), y.chunks_exact(8));
-    let tail: f64 = x_chunks.remainder().iter().zip(y_chunks.remainder()).map(|(a, b)| (a - b) * (a - b)).sum();
+    let tail: f64 = x_chunks
+        .remainder()
+        .iter()
+        .zip(y_chunks.remainder())
+        .map(|(a, b)| (a - b) * (a - b))
+        .sum();
     for (x, y) in x_chunks.zip(y_chunks) {
         for i in 0..8 {
             let difference = x[i] - y[i];
@@ -68,10 +79,20 @@ mod tests {
         let fine = [0.0_f32; 16];
         let coarse = [0.0_f32, 4.0, 8.0, 12.0];
         let mut feature = Vec::new();
-        upsample_into(&context.grids, &[LevelData::F32(&fine), LevelData::F32(&coarse)], 5, &mut feature);
+        upsample_into(
+            &context.grids,
+            &[LevelData::F32(&fine), LevelData::F32(&coarse)],
+            5,
+            &mut feature,
+        );
         // Row 1 and column 1 lie at coarse 0.25: 0.25 * 4 across, 0.25 * 8 down.
         assert_eq!(feature, [0.0, 3.0]);
-        upsample_into(&context.grids, &[LevelData::F32(&fine), LevelData::F32(&coarse)], 15, &mut feature);
+        upsample_into(
+            &context.grids,
+            &[LevelData::F32(&fine), LevelData::F32(&coarse)],
+            15,
+            &mut feature,
+        );
         assert_eq!(feature, [0.0, 12.0]);
     }
 

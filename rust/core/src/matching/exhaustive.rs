@@ -5,11 +5,12 @@
 //! by a power of two (so that nothing overflows). Each `s` is wrong by at most [`error_bound`];
 //! pairs that this uncertainty leaves in question are settled in float64 by [`super::exact`].
 
-use super::exact::{sq_l2, upsample_into};
 use super::Options;
+use super::exact::{sq_l2, upsample_into};
 use crate::gallery::Selection;
 use crate::kernels::{
-    Hits, InstructionSet, Limits, MAX_TILE, PreparedImage, QueryTile, Scratch, prepare_image_into, scan_image,
+    Hits, InstructionSet, Limits, MAX_TILE, PreparedImage, QueryTile, Scratch, prepare_image_into,
+    scan_image,
 };
 use crate::pyramid::{LevelData, LevelGrid};
 use crate::topk::{Place, Shortlist};
@@ -50,7 +51,9 @@ impl QueryFrame {
                         *sum += value;
                     }
                 }
-                sums.iter().map(|sum| (sum / grid.shape.cells() as f64) as f32).collect()
+                sums.iter()
+                    .map(|sum| (sum / grid.shape.cells() as f64) as f32)
+                    .collect()
             })
             .collect();
         let mut largest = 0.0_f64;
@@ -72,10 +75,21 @@ impl QueryFrame {
             );
         }
         // A power of two within what float32 can hold; an image that equals its mean has any scale.
-        let exponent = if largest > 0.0 { (-largest.log2().floor()).clamp(-120.0, 120.0) } else { 0.0 };
+        let exponent = if largest > 0.0 {
+            (-largest.log2().floor()).clamp(-120.0, 120.0)
+        } else {
+            0.0
+        };
         let scale = exponent.exp2();
-        let norms = norms.into_iter().map(|level| level.into_iter().map(|n| (n * scale) as f32).collect()).collect();
-        Self { means, scale: scale as f32, norms }
+        let norms = norms
+            .into_iter()
+            .map(|level| level.into_iter().map(|n| (n * scale) as f32).collect())
+            .collect();
+        Self {
+            means,
+            scale: scale as f32,
+            norms,
+        }
     }
 }
 
@@ -99,9 +113,17 @@ fn decode(level: &LevelData<'_>) -> Vec<f64> {
 /// standard bound `depth u / (1 - depth u)` then applies to the sums of absolute values; a hundredth
 /// on top covers the denominator and the rounding of the norms themselves. The last term covers
 /// underflow, where rounding is not relative.
-fn error_bound(grids: &[LevelGrid], query_norms: impl Iterator<Item = f32>, image_norms: &[f32]) -> f32 {
+fn error_bound(
+    grids: &[LevelGrid],
+    query_norms: impl Iterator<Item = f32>,
+    image_norms: &[f32],
+) -> f32 {
     const UNIT: f32 = 1.0 / 16_777_216.0;
-    let coarse = grids[1..].iter().map(|grid| grid.shape.channels).max().unwrap_or(0);
+    let coarse = grids[1..]
+        .iter()
+        .map(|grid| grid.shape.channels)
+        .max()
+        .unwrap_or(0);
     let depth = (grids[0].shape.channels + coarse + 8 * grids.len() + 32) as f32;
     let (mut sum, mut norms) = (0.0, 1.0);
     for (a, &m) in query_norms.zip(image_norms) {
@@ -109,7 +131,11 @@ fn error_bound(grids: &[LevelGrid], query_norms: impl Iterator<Item = f32>, imag
         sum += 2.0 * m * m + 2.0 * a * m;
         norms += a + m;
     }
-    if depth * UNIT < 0.005 { 1.01 * depth * UNIT * sum + 1e-35 * norms } else { f32::INFINITY }
+    if depth * UNIT < 0.005 {
+        1.01 * depth * UNIT * sum + 1e-35 * norms
+    } else {
+        f32::INFINITY
+    }
 }
 
 /// Queries that are scanned together, and what is known of them so far.
@@ -164,7 +190,8 @@ impl Tile {
                 let fine_width = source.grids[0].shape.width;
                 let norms = &source.frame.norms[level];
                 let corners = grid.corners(cell / fine_width, cell % fine_width);
-                self.norms[level][lane] = 1.001 * corners.iter().map(|&(at, _)| norms[at]).fold(0.0, f32::max);
+                self.norms[level][lane] =
+                    1.001 * corners.iter().map(|&(at, _)| norms[at]).fold(0.0, f32::max);
             }
             self.sq_norms[lane] = sq_norm;
         }
@@ -190,12 +217,21 @@ impl<'a> Exact<'a> {
     fn new(source: &'a Source<'a>, cell: usize) -> Self {
         let mut query = Vec::new();
         upsample_into(source.grids, source.query, cell, &mut query);
-        Self { source, query, other: Vec::new() }
+        Self {
+            source,
+            query,
+            other: Vec::new(),
+        }
     }
 
     fn sq_l2(&mut self, place: Place) -> f64 {
         let image = self.source.selection.image(place.rank);
-        upsample_into(self.source.grids, &image.levels(), place.cell as usize, &mut self.other);
+        upsample_into(
+            self.source.grids,
+            &image.levels(),
+            place.cell as usize,
+            &mut self.other,
+        );
         sq_l2(&self.query, &self.other)
     }
 }
@@ -237,7 +273,14 @@ impl Hits for TileHits<'_> {
             (f32::NEG_INFINITY, f32::INFINITY)
         };
         let list = &mut self.lists[lane];
-        list.push(low, high, Place { rank: self.rank, cell: cell as u32 });
+        list.push(
+            low,
+            high,
+            Place {
+                rank: self.rank,
+                cell: cell as u32,
+            },
+        );
         if list.is_full() {
             let mut exact = None;
             let sq_norm = self.sq_norms[lane];
@@ -245,11 +288,18 @@ impl Hits for TileHits<'_> {
             let source = self.source;
             let query_cell = self.first_cell + lane;
             self.closed[lane] = list.prune(
-                |place| exact.get_or_insert_with(|| Exact::new(source, query_cell)).sq_l2(place),
+                |place| {
+                    exact
+                        .get_or_insert_with(|| Exact::new(source, query_cell))
+                        .sq_l2(place)
+                },
                 |sq_l2| {
                     let scaled = sq_l2 * sq_scale;
                     let (s, error) = (scaled - sq_norm, 1e-12 * (scaled + sq_norm));
-                    (((s - error) as f32).next_down(), ((s + error) as f32).next_up())
+                    (
+                        ((s - error) as f32).next_down(),
+                        ((s + error) as f32).next_up(),
+                    )
                 },
             );
         }
@@ -268,7 +318,11 @@ pub(super) struct Worker<'a> {
 }
 
 impl<'a> Worker<'a> {
-    pub(super) fn new(grids: &'a [LevelGrid], set: InstructionSet, options: &'a Options<'a>) -> Self {
+    pub(super) fn new(
+        grids: &'a [LevelGrid],
+        set: InstructionSet,
+        options: &'a Options<'a>,
+    ) -> Self {
         Self {
             grids,
             set,
@@ -282,8 +336,15 @@ impl<'a> Worker<'a> {
     /// Finds the neighbours of one job's cells; leaves them unset when the search is cancelled.
     pub(super) fn run(&mut self, job: Job<'_>) {
         let k = self.options.k;
-        let frame = job.frame.get_or_init(|| QueryFrame::new(self.grids, &job.levels));
-        let source = Source { grids: self.grids, query: &job.levels, frame, selection: job.selection };
+        let frame = job
+            .frame
+            .get_or_init(|| QueryFrame::new(self.grids, &job.levels));
+        let source = Source {
+            grids: self.grids,
+            query: &job.levels,
+            frame,
+            selection: job.selection,
+        };
         let n_cells = job.sq_distances.len() / k;
         let width = self.set.tile();
         let n_tiles = n_cells.div_ceil(width);
@@ -292,16 +353,35 @@ impl<'a> Worker<'a> {
         }
         for (index, tile) in self.tiles[..n_tiles].iter_mut().enumerate() {
             let start = index * width;
-            tile.load(&source, job.first_cell + start, width.min(n_cells - start), width);
+            tile.load(
+                &source,
+                job.first_cell + start,
+                width.min(n_cells - start),
+                width,
+            );
         }
         for (rank, image) in job.selection.images() {
             let levels = image.levels();
-            prepare_image_into(self.set, self.grids, &levels, &frame.means, frame.scale, &mut self.prepared);
+            prepare_image_into(
+                self.set,
+                self.grids,
+                &levels,
+                &frame.means,
+                frame.scale,
+                &mut self.prepared,
+            );
             for tile in &mut self.tiles[..n_tiles] {
                 if self.options.is_cancelled() {
                     return;
                 }
-                scan_tile(self.set, &source, rank, &self.prepared, tile, &mut self.scratch);
+                scan_tile(
+                    self.set,
+                    &source,
+                    rank,
+                    &self.prepared,
+                    tile,
+                    &mut self.scratch,
+                );
             }
         }
         let mut out = 0;
@@ -347,8 +427,20 @@ fn scan_tile(
         errors: &errors,
     };
     for lane in 0..MAX_TILE {
-        let limit = if lane < tile.n_lanes { hits.limit(lane) } else { f32::NEG_INFINITY };
+        let limit = if lane < tile.n_lanes {
+            hits.limit(lane)
+        } else {
+            f32::NEG_INFINITY
+        };
         tile.limits[lane].set(limit);
     }
-    scan_image(set, source.grids, &tile.packed, image, scratch, &tile.limits, &mut hits);
+    scan_image(
+        set,
+        source.grids,
+        &tile.packed,
+        image,
+        scratch,
+        &tile.limits,
+        &mut hits,
+    );
 }

@@ -34,11 +34,17 @@ impl Options<'_> {
     /// `k` neighbours, everything else as it is best.
     #[must_use]
     pub const fn new(k: usize) -> Self {
-        Self { k, threads: None, instruction_set: None, cancel: None }
+        Self {
+            k,
+            threads: None,
+            instruction_set: None,
+            cancel: None,
+        }
     }
 
     pub(crate) fn is_cancelled(&self) -> bool {
-        self.cancel.is_some_and(|cancel| cancel.load(Ordering::Relaxed))
+        self.cancel
+            .is_some_and(|cancel| cancel.load(Ordering::Relaxed))
     }
 }
 
@@ -75,7 +81,11 @@ pub fn search(
         )));
     }
     query.check_finite(|image| format!("query image {image}"))?;
-    let (n_images, cells, k) = (query.n_images(), context.shape().finest().cells(), options.k);
+    let (n_images, cells, k) = (
+        query.n_images(),
+        context.shape().finest().cells(),
+        options.k,
+    );
     if selections.len() != n_images && selections.len() != 1 {
         return Err(Error::Parameter(format!(
             "expected one selection of gallery images, or one for each of {n_images} query images, got {}",
@@ -93,7 +103,10 @@ pub fn search(
     }
 
     let instruction_set = options.instruction_set.unwrap_or_else(InstructionSet::best);
-    let threads = options.threads.or_else(|| thread::available_parallelism().ok()).map_or(1, NonZero::get);
+    let threads = options
+        .threads
+        .or_else(|| thread::available_parallelism().ok())
+        .map_or(1, NonZero::get);
     let mut neighbors = Neighbors {
         sq_distances: vec![0.0; n_images * cells * k],
         ranks: vec![0; n_images * cells * k],
@@ -106,16 +119,21 @@ pub fn search(
     let tiles = cells.div_ceil(tile);
     let jobs_per_image = (2 * threads).div_ceil(n_images.max(1)).clamp(1, tiles);
     let cells_per_job = tiles.div_ceil(jobs_per_image) * tile;
-    let per_image = neighbors
-        .sq_distances
-        .chunks_mut(cells * k)
-        .zip(neighbors.ranks.chunks_mut(cells * k).zip(neighbors.cells.chunks_mut(cells * k)));
-    let frames: Vec<OnceLock<exhaustive::QueryFrame>> = (0..n_images).map(|_| OnceLock::new()).collect();
+    let per_image = neighbors.sq_distances.chunks_mut(cells * k).zip(
+        neighbors
+            .ranks
+            .chunks_mut(cells * k)
+            .zip(neighbors.cells.chunks_mut(cells * k)),
+    );
+    let frames: Vec<OnceLock<exhaustive::QueryFrame>> =
+        (0..n_images).map(|_| OnceLock::new()).collect();
     let mut jobs = Vec::new();
     for (image, (sq_distances, (ranks, found))) in per_image.enumerate() {
-        let per_job = sq_distances
-            .chunks_mut(cells_per_job * k)
-            .zip(ranks.chunks_mut(cells_per_job * k).zip(found.chunks_mut(cells_per_job * k)));
+        let per_job = sq_distances.chunks_mut(cells_per_job * k).zip(
+            ranks
+                .chunks_mut(cells_per_job * k)
+                .zip(found.chunks_mut(cells_per_job * k)),
+        );
         for (index, (sq_distances, (ranks, cells))) in per_job.enumerate() {
             jobs.push(exhaustive::Job {
                 levels: query.image(image),
@@ -149,5 +167,9 @@ pub fn search(
         }
         work();
     });
-    if options.is_cancelled() { Err(Error::Interrupted) } else { Ok(neighbors) }
+    if options.is_cancelled() {
+        Err(Error::Interrupted)
+    } else {
+        Ok(neighbors)
+    }
 }
