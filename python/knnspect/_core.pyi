@@ -6,6 +6,7 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
+__all__ = ["Gallery", "Store", "__version__", "instruction_sets"]
 __version__: str
 
 def instruction_sets() -> list[str]: ...

@@ -284,11 +284,8 @@ impl Gallery {
     ///
     /// # Errors
     /// [`Error::Parameter`] for an unknown id.
-    pub fn image(&self, id: &str) -> Result<&StoredImage> {
-        self.images
-            .get(id)
-            .map(|image| &**image)
-            .ok_or_else(|| unknown_id(id))
+    pub fn image(&self, id: &str) -> Result<Arc<StoredImage>> {
+        self.images.get(id).cloned().ok_or_else(|| unknown_id(id))
     }
 
     /// Writes the gallery, with more metadata and tensors of the caller's, to a file of `kind`.
@@ -355,7 +352,7 @@ impl Gallery {
             "block" => Upsample::Block,
             other => return Err(fail(format!("has an unknown way of upsampling, {other:?}"))),
         };
-        let names: Vec<String> = (0..)
+        let names: Vec<String> = (0..store.tensors().len())
             .map(level_name)
             .take_while(|name| store.tensors().contains_key(name))
             .collect();
@@ -455,19 +452,21 @@ fn to_f16<'a>(level: &LevelData<'a>) -> Box<dyn Iterator<Item = f16> + 'a> {
 }
 
 fn to_bytes(level: LevelData<'_>) -> &[u8] {
-    // SAFETY: floats have no padding, every byte pattern is a valid `u8`, and the machine is
-    // little-endian, as the files are.
     match level {
+        // SAFETY: floats have no padding, and every byte is a valid `u8`, which needs no alignment.
         LevelData::F32(values) => unsafe { values.align_to::<u8>().1 },
+        // SAFETY: the same.
         LevelData::F16(values) => unsafe { values.align_to::<u8>().1 },
     }
 }
 
 fn from_bytes(dtype: DType, bytes: &[u8]) -> LevelData<'_> {
-    // SAFETY: every byte pattern is a valid float. Tensors were found to be aligned when the file
-    // was opened, and all offsets are multiples of the element size.
+    // Tensors were found to be aligned when the file was opened, and all offsets are multiples of
+    // the element size, so that nothing is left before or after.
     match dtype {
+        // SAFETY: every pattern of four bytes is a valid float.
         DType::F32 => LevelData::F32(unsafe { bytes.align_to::<f32>() }.1),
+        // SAFETY: every pattern of two bytes is a valid half float.
         DType::F16 => LevelData::F16(unsafe { bytes.align_to::<f16>() }.1),
     }
 }

@@ -296,7 +296,7 @@ impl Tap {
                     // Half-pixel centres; positions outside the outermost centres take the edge.
                     let at = ((position as f64 + 0.5) / ratio as f64 - 0.5)
                         .clamp(0.0, (coarse - 1) as f64);
-                    let first = at as usize;
+                    let first = at.floor() as usize;
                     let second_weight = at - first as f64;
                     if second_weight == 0.0 {
                         Self {

@@ -65,7 +65,7 @@ pub fn write(
         offset += len;
     }
     let mut header = Value::Object(header).to_string().into_bytes();
-    while header.len() % 8 != 0 {
+    while !header.len().is_multiple_of(8) {
         header.push(b' ');
     }
 
@@ -115,6 +115,14 @@ fn replace_file<'a>(path: &Path, parts: impl Iterator<Item = &'a [u8]>) -> std::
     #[cfg(unix)]
     File::open(folder)?.sync_all()?; // makes the rename itself durable
     Ok(())
+}
+
+/// The length of the header, as the first eight bytes of a file give it.
+fn header_len(file: &[u8]) -> u64 {
+    file[..8]
+        .iter()
+        .rev()
+        .fold(0, |len, &byte| len << 8 | u64::from(byte))
 }
 
 /// Where the checksum's digits stand in the header.
@@ -179,8 +187,8 @@ impl Store {
         let map = unsafe { Mmap::map(&file) }
             .map_err(|error| fail(format!("cannot be mapped: {error}")))?;
 
-        let header_len = u64::from_le_bytes(map[..8].try_into().expect("eight bytes"));
-        if header_len == 0 || !map.get(8).is_some_and(|&byte| byte == b'{') {
+        let header_len = header_len(&map);
+        if header_len == 0 || map.get(8).is_none_or(|&byte| byte != b'{') {
             return Err(fail(
                 "is not a knnspect file: it has no safetensors header".into(),
             ));
@@ -236,8 +244,7 @@ impl Store {
     /// [`Error::Store`] when a byte was altered.
     pub fn verify(&self) -> Result<()> {
         let fail = |reason: &str| Err(Error::store(&self.path, reason));
-        let header_len =
-            u64::from_le_bytes(self.map[..8].try_into().expect("eight bytes")) as usize;
+        let header_len = header_len(&self.map) as usize;
         let Some(digits) = checksum_digits(&self.map[..8 + header_len]) else {
             return fail("is damaged: its header has no checksum");
         };

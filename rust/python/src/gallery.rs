@@ -131,9 +131,15 @@ impl Gallery {
     /// The stored levels of one image, each `(height, width, channels)`, as copies.
     #[pyo3(signature = (id, /))]
     fn image<'py>(&self, py: Python<'py>, id: &str) -> PyResult<Vec<Bound<'py, PyUntypedArray>>> {
-        let gallery = self.lock();
-        let image = gallery.image(id).map_err(|error| to_py(py, &error))?;
-        let shapes = gallery.shape().map_or(&[][..], |shape| shape.levels());
+        // Not under the lock: making arrays may run Python code, which may come back here.
+        let (image, shape) = {
+            let gallery = self.lock();
+            (
+                gallery.image(id).map_err(|error| to_py(py, &error))?,
+                gallery.shape().cloned(),
+            )
+        };
+        let shapes = shape.as_ref().map_or(&[][..], |shape| shape.levels());
         image
             .levels()
             .into_iter()

@@ -28,7 +28,7 @@ pub(crate) fn run<T: Send>(
             while let Err(RecvTimeoutError::Timeout) =
                 receiver.recv_timeout(Duration::from_millis(100))
             {
-                if let Err(error) = Python::attach(|py| py.check_signals()) {
+                if let Err(error) = Python::attach(Python::check_signals) {
                     cancel.store(true, Ordering::Relaxed);
                     raised = Some(error);
                     break;

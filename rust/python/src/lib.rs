@@ -1,6 +1,9 @@
 //! The Python module `knnspect._core`: the Rust core's galleries, matching and files over NumPy
 //! arrays. The typed surface is `python/knnspect/_core.pyi`.
 
+// PyO3 hands over owned arguments.
+#![allow(clippy::needless_pass_by_value)]
+
 mod arrays;
 mod errors;
 mod gallery;

@@ -46,7 +46,7 @@ impl Lanes for __m256 {
     #[inline(always)]
     unsafe fn not_above(self, limit: Self) -> u32 {
         // SAFETY: the caller has AVX2.
-        unsafe { _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_NGT_UQ>(self, limit)) as u32 }
+        unsafe { _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_NGT_UQ>(self, limit)).cast_unsigned() }
     }
 }
 

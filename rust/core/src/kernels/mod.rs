@@ -14,6 +14,9 @@
 //! bound, which pairs are worth an exact distance ([`crate::matching::exact`]). Results are therefore
 //! the same to the bit on every instruction set.
 
+// The generic kernels exist only as parts of the functions that enable an instruction set.
+#![allow(clippy::inline_always)]
+
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
@@ -133,6 +136,12 @@ pub(crate) trait Lanes: Copy {
     unsafe fn mul(self, factor: Self) -> Self;
     /// Bit `i` is set unless `self[i] > limit[i]`; so it is set where either is NaN.
     unsafe fn not_above(self, limit: Self) -> u32;
+}
+
+/// What [`Lanes::not_above`] computes for each lane.
+#[inline(always)]
+fn is_not_above(value: f32, limit: f32) -> bool {
+    value <= limit || value.is_nan() || limit.is_nan()
 }
 
 /// Centres and scales one gallery image and computes its norms, into `prepared`.

@@ -1,8 +1,8 @@
 //! Plain Rust: 4 lanes as an array, which compilers turn into whatever the machine has.
 
-use super::Lanes;
 use super::prepare::{PreparedImage, prepare_image};
 use super::scan::{Hits, Limits, QueryTile, Scratch, scan_image};
+use super::{Lanes, is_not_above};
 use crate::pyramid::{LevelData, LevelGrid};
 use std::array::from_fn;
 
@@ -43,9 +43,9 @@ impl Lanes for Portable {
 
     #[inline(always)]
     unsafe fn not_above(self, limit: Self) -> u32 {
-        // Not `<=`: NaN must count as not above.
+        // NaN must count as not above.
         (0..4).fold(0, |mask, i| {
-            mask | u32::from(!(self.0[i] > limit.0[i])) << i
+            mask | u32::from(is_not_above(self.0[i], limit.0[i])) << i
         })
     }
 }

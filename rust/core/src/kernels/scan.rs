@@ -13,7 +13,7 @@
 //!     for each block of fine cells: |v|^2 + horizontal blends + product of the finest level
 //! ```
 
-use super::{Lanes, MAX_TILE, TILE_VECTORS};
+use super::{Lanes, MAX_TILE, TILE_VECTORS, is_not_above};
 use crate::pyramid::LevelGrid;
 use std::cell::Cell;
 
@@ -107,17 +107,15 @@ pub(super) unsafe fn scan_image<L: Lanes, const CELLS: usize>(
 ) {
     let width = grids[0].shape.width;
     for row in 0..grids[0].shape.height {
-        for level in 1..grids.len() {
+        let coarse = grids
+            .iter()
+            .zip(&tile.levels)
+            .zip(&image.levels)
+            .zip(&mut scratch.levels)
+            .skip(1);
+        for (((grid, queries), features), scratch) in coarse {
             // SAFETY: as promised by the caller.
-            unsafe {
-                blend_row::<L, CELLS>(
-                    &grids[level],
-                    row,
-                    &tile.levels[level],
-                    &image.levels[level],
-                    &mut scratch.levels[level],
-                );
-            }
+            unsafe { blend_row::<L, CELLS>(grid, row, queries, features, scratch) };
         }
         let mut column = 0;
         while column < width {
@@ -162,16 +160,9 @@ unsafe fn blend_row<L: Lanes, const CELLS: usize>(
         if scratch.held[coarse % 2] != coarse {
             scratch.held[coarse % 2] = coarse;
             let features = &features[coarse * width * channels..][..width * channels];
+            let slot = &mut scratch.rows[coarse % 2];
             // SAFETY: as promised by the caller; the slot holds `width` tiles.
-            unsafe {
-                products::<L, CELLS>(
-                    queries,
-                    channels,
-                    features,
-                    width,
-                    &mut scratch.rows[coarse % 2],
-                )
-            };
+            unsafe { products::<L, CELLS>(queries, channels, features, width, slot) };
         }
     }
     let first = scratch.rows[tap.first % 2].as_ptr();
@@ -260,10 +251,10 @@ unsafe fn add_products<L: Lanes, const N: usize>(
                 L::load(at.add(L::WIDTH)),
                 L::load(at.add(2 * L::WIDTH)),
             ];
-            for cell in 0..N {
+            for (cell, sums) in sums.iter_mut().enumerate() {
                 let feature = L::splat(*features.add(cell * channels + channel));
-                for vector in 0..TILE_VECTORS {
-                    sums[cell][vector] = query[vector].mul_add(feature, sums[cell][vector]);
+                for (sum, query) in sums.iter_mut().zip(query) {
+                    *sum = query.mul_add(feature, *sum);
                 }
             }
         }
@@ -356,8 +347,7 @@ impl Block<'_> {
 #[cold]
 fn report(values: &[f32], cell: usize, limits: &Limits, hits: &mut dyn Hits) {
     for (lane, &s) in values.iter().enumerate() {
-        // NaN counts as within, as in the kernel.
-        if !(s > limits[lane].get()) {
+        if is_not_above(s, limits[lane].get()) {
             hits.hit(lane, cell, s);
         }
     }

@@ -28,7 +28,7 @@ pub(crate) fn upsample_into(
 
 /// Appends the channels of one level, each the weighted sum of the four cells under the position.
 /// Where a weight is 0 its cell is one of the others, so that the value is theirs exactly.
-#[inline(always)]
+#[inline]
 fn blend_into(
     grid: &LevelGrid,
     row: usize,
@@ -37,7 +37,7 @@ fn blend_into(
     value: impl Fn(usize, usize) -> f64,
 ) {
     let corners = grid.corners(row, column);
-    if corners[0].1 == 1.0 {
+    if corners[0].1 >= 1.0 {
         feature.extend((0..grid.shape.channels).map(|channel| value(corners[0].0, channel)));
     } else {
         let [(a, wa), (b, wb), (c, wc), (d, wd)] = corners;

@@ -334,7 +334,7 @@ impl<'a> Worker<'a> {
     }
 
     /// Finds the neighbours of one job's cells; leaves them unset when the search is cancelled.
-    pub(super) fn run(&mut self, job: Job<'_>) {
+    pub(super) fn run(&mut self, job: &mut Job<'_>) {
         let k = self.options.k;
         let frame = job
             .frame

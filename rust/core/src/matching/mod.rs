@@ -154,7 +154,7 @@ pub fn search(
         loop {
             let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).next();
             match job {
-                Some(job) if !options.is_cancelled() => worker.run(job),
+                Some(mut job) if !options.is_cancelled() => worker.run(&mut job),
                 _ => return,
             }
         }
