@@ -28,7 +28,9 @@ pub(crate) fn run<T: Send>(
             while let Err(RecvTimeoutError::Timeout) =
                 receiver.recv_timeout(Duration::from_millis(100))
             {
-                if let Err(error) = Python::attach(Python::check_signals) {
+                // The method itself lacks the lifetimes that `attach` asks for.
+                #[allow(clippy::redundant_closure_for_method_calls)]
+                if let Err(error) = Python::attach(|py| py.check_signals()) {
                     cancel.store(true, Ordering::Relaxed);
                     raised = Some(error);
                     break;
