@@ -81,7 +81,6 @@ def run_demo(output: Path, n_workers: int, console: Console) -> float:
         results.scale / spade.normal_map_max_,
     )
     save_png(sheet, output / "contact_sheet.png")
-    results.finish({"method": "spade", "score": "map", "normal_map_max": spade.normal_map_max_})
 
     table = Table(title="Seconds by stage", title_justify="left")
     table.add_column("stage")
@@ -101,10 +100,20 @@ def run_demo(output: Path, n_workers: int, console: Console) -> float:
         each = "" if seconds[1] is None else f"{1000 * seconds[1] / len(images):.1f}"
         table.add_row(name, *cells, each)
     table.add_row("writing results", "", f"{time.perf_counter() - writing:.2f}", "")
+    total = time.perf_counter() - start
+    results.finish(
+        {
+            "method": spade.method,
+            "score": spade.score,
+            "normal_map_max": spade.normal_map_max_,
+            "image_auroc": auroc,
+            "seconds": {"learn": learnt, "judge": judged, "total": total},
+        }
+    )
     console.print(table)
     console.print(
         f"image AUROC {auroc:.4f} on {len(images)} unseen cells, half of them defective\n"
-        f"total {time.perf_counter() - start:.1f} s\n"
+        f"total {total:.1f} s\n"
         f"strongest finds: {output / 'contact_sheet.png'}\n"
         f"scores and overlays of all cells: {output}",
         soft_wrap=True,

@@ -1,0 +1,85 @@
+"""What the benchmarks share: real features, the machine's description, and where results go."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import knnspect as ks
+from knnspect import _core
+from knnspect.data import MVTecDataset, elpv_split
+
+RESULTS = Path(__file__).parents[1] / "results"
+
+
+def machine() -> dict[str, Any]:
+    """Describe where the figures were measured."""
+    cpu = platform.processor()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        lines = cpuinfo.read_text().splitlines()
+        cpu = next((line.split(": ")[1] for line in lines if line.startswith("model name")), cpu)
+    return {
+        "cpu": cpu,
+        "cores": os.cpu_count(),
+        "instruction_sets": _core.instruction_sets(),
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "knnspect": ks.__version__,
+    }
+
+
+def features_of(dataset: Path | None, n_queries: int) -> tuple[ks.Features, ks.Features]:
+    """Features of 50 normal images and of some test images: a dataset's, or elpv's."""
+    if dataset is None:
+        split = elpv_split(n_train=50, n_functional=n_queries // 2, n_defective=n_queries // 2)
+        train, test = split.train, [*split.functional, *split.defective]
+    else:
+        images = MVTecDataset(dataset)
+        train, test = images.train[:50], [image.path for image in images.test[:n_queries]]
+    backbone = ks.Backbone("efficientnet_lite0", levels=(1, 2, 3), image_size=224)
+    return backbone.extract(train), backbone.extract(test)
+
+
+def concatenated(pyramid: ks.FeaturePyramid, upsample: str) -> NDArray[np.float32]:
+    """Rows of upsampled, concatenated features, as a flat index wants them."""
+    import torch
+    from torch.nn.functional import interpolate
+
+    height, width, _ = pyramid.shapes[0]
+    mode: dict[str, Any] = (
+        {"mode": "bilinear", "align_corners": False}
+        if upsample == "bilinear"
+        else {"mode": "nearest"}
+    )
+    maps = [
+        interpolate(torch.from_numpy(level).permute(0, 3, 1, 2), size=(height, width), **mode)
+        for level in pyramid.levels
+    ]
+    rows = torch.cat(maps, dim=1).permute(0, 2, 3, 1).reshape(-1, sum(m.shape[1] for m in maps))
+    return rows.contiguous().numpy()
+
+
+def write_result(name: str, figures: dict[str, Any]) -> None:
+    """Keep figures under ``benches/results``, with the machine."""
+    RESULTS.mkdir(exist_ok=True)
+    document = {"machine": machine(), **figures}
+    (RESULTS / f"{name}.json").write_text(json.dumps(document, indent=2) + "\n")
+    print(f"written: benches/results/{name}.json")
+
+
+def spread(seconds: Sequence[float]) -> dict[str, float]:
+    """Return minimum, median and maximum in milliseconds."""
+    values = 1000 * np.sort(seconds)
+    return {
+        "min_ms": round(float(values[0]), 2),
+        "median_ms": round(float(np.median(values)), 2),
+        "max_ms": round(float(values[-1]), 2),
+    }
