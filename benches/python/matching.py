@@ -24,12 +24,13 @@ from numpy.typing import NDArray
 import knnspect as ks
 
 
-def places(neighbors: ks.Neighbors) -> NDArray[np.int64]:
+def row_numbers(neighbors: ks.Neighbors) -> NDArray[np.int64]:
     """Return neighbours as row numbers of the concatenated gallery, shape (n_cells, k)."""
     _, height, width, k = neighbors.sq_distances.shape
     cells = neighbors.cells.astype(np.int64)
     rows = neighbors.image_index * (height * width) + cells[..., 0] * width + cells[..., 1]
-    return rows.astype(np.int64).reshape(-1, k)
+    places: NDArray[np.int64] = rows.astype(np.int64).reshape(-1, k)
+    return places
 
 
 def check_equal(
@@ -39,7 +40,7 @@ def check_equal(
     gallery: NDArray[np.float32],
 ) -> float:
     """Fail when the answers differ by more than faiss's rounding; return the share that agrees."""
-    ours, theirs = places(neighbors), flat[1]
+    ours, theirs = row_numbers(neighbors), flat[1]
     sq_distances = neighbors.sq_distances.reshape(ours.shape)
     np.testing.assert_allclose(sq_distances, flat[0], rtol=1e-4)
     cells, ranks = np.nonzero(ours != theirs)

@@ -31,7 +31,7 @@ def test_search(
 ) -> None:
     gallery = ks.Gallery(upsample=upsample)
     gallery.add(spade.gallery_.pyramid())
-    neighbors = benchmark.pedantic(
+    neighbors = benchmark.pedantic(  # type: ignore[no-untyped-call]
         gallery.search, args=(features.pyramid, k), rounds=5, warmup_rounds=1
     )
     alone = gallery.search(features.pyramid, k, threads=1)
@@ -40,5 +40,7 @@ def test_search(
 
 def test_predict(benchmark: BenchmarkFixture, spade: ks.Spade) -> None:
     image = elpv_split().defective[:1]
-    (prediction,) = benchmark.pedantic(spade.predict, args=(image,), rounds=5, warmup_rounds=1)
+    (prediction,) = benchmark.pedantic(  # type: ignore[no-untyped-call]
+        spade.predict, args=(image,), rounds=5, warmup_rounds=1
+    )
     assert prediction.score > 0
