@@ -174,14 +174,16 @@ def predict(
     detector.threads = threads
     results = ResultsFolder(output, detector.normal_map_max_)
     pictures = {item.id: item.load for item in open_images(images)}
+    lines: list[str] = []
     with _LeftOut() as left_out:
         for prediction in detector.iter_predict(
             images, batch_size=batch_size, n_workers=workers, skip_bad=skip_bad, progress=True
         ):
             results.add(prediction, pictures[prediction.id]())
-            typer.echo(f"{prediction.score:.6g}\t{prediction.id}")
+            lines.append(f"{prediction.score:.6g}\t{prediction.id}")
     about = {"model": str(model), "method": detector.method, "score": detector.score}
-    results.finish({**about, "normal_map_max": detector.normal_map_max_}, left_out.reasons)
+    results.finish(about, left_out.reasons)
+    typer.echo("\n".join(lines))
     typer.echo(f"{output}: {len(results)} images{left_out.summary()}", err=True)
 
 

@@ -105,7 +105,6 @@ def run_demo(output: Path, n_workers: int, console: Console) -> float:
         {
             "method": spade.method,
             "score": spade.score,
-            "normal_map_max": spade.normal_map_max_,
             "image_auroc": auroc,
             "seconds": {"learn": learnt, "judge": judged, "total": total},
         }

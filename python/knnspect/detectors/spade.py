@@ -173,7 +173,7 @@ class Spade(Detector):
         pooled: list[NDArray[np.float32]] = []
         constant = _ConstantLevels()
         for features in self.backbone.iterate(
-            images, batch_size, n_workers, skip_bad, progress, watch
+            images, batch_size, n_workers, skip_bad, progress, watch, "learning"
         ):
             with watch.stage("gallery"):
                 gallery.add(features.pyramid, features.ids)
@@ -235,7 +235,7 @@ class Spade(Detector):
         watch = Stopwatch()
         self.seconds_ = watch.seconds
         for features in self.backbone.iterate(
-            images, batch_size, n_workers, skip_bad, progress, watch
+            images, batch_size, n_workers, skip_bad, progress, watch, "judging"
         ):
             with watch.stage("matching"):
                 _check_pooled(features)

@@ -180,6 +180,7 @@ class Backbone:
         skip_bad: bool = False,
         progress: bool = False,
         stopwatch: Stopwatch | None = None,
+        label: str = "features",
     ) -> Iterator[Features]:
         """Extract the features batch by batch; the parameters are those of `extract`.
 
@@ -189,6 +190,8 @@ class Backbone:
             See `extract`.
         stopwatch : Stopwatch, optional
             Receives the time waited for images ("decode") and that in the network ("features").
+        label : str, default "features"
+            What the progress report calls the work.
 
         Yields
         ------
@@ -213,7 +216,7 @@ class Backbone:
             bad,
         )
         n_images = n_reported = 0
-        with Progress("features", source.n_images, progress) as report:
+        with Progress(label, source.n_images, progress) as report:
             while True:
                 with watch.stage("decode"):
                     batch = next(batches, None)

@@ -92,8 +92,14 @@ class ResultsFolder:
         writer.writeheader()
         writer.writerows(self._rows)
         replace_file(self.folder / "scores.csv", table.getvalue().encode())
-        document = {**about, "images": self._rows, "left_out": list(left_out)}
-        text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+        known = None if np.isnan(self._normal_map_max) else self._normal_map_max
+        document = {
+            **about,
+            "normal_map_max": known,
+            "images": self._rows,
+            "left_out": list(left_out),
+        }
+        text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         replace_file(self.folder / "scores.json", text.encode())
 
     def _name(self, id_: str) -> str:

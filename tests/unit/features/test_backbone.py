@@ -196,12 +196,16 @@ class TestFeatures:
             backbone.extract(images[:5], batch_size=1), backbone.extract(images[:5], batch_size=5)
         )
 
-    def test_of_a_crop_are_those_of_the_middle(self, images: list[Path]) -> None:
-        wide = read_image(images[0])[:200]
-        crop = Backbone(image_size=64, resize="crop", device="cpu").extract([wide])
-        stretched = Backbone(image_size=64, device="cpu").extract([wide[:, 50:250]])
-        for a, b in zip(crop.pyramid.levels, stretched.pyramid.levels, strict=True):
-            assert np.array_equal(a, b)
+    def test_of_a_crop_do_not_see_what_lies_outside(self, images: list[Path]) -> None:
+        backbone = Backbone(image_size=64, resize="crop", device="cpu")
+        wide = read_image(images[0])[:200]  # of which the columns 50 to 249 are used
+        outside, inside = wide.copy(), wide.copy()
+        outside[:, :30] = outside[:, 270:] = 255
+        inside[:, 50:80] = 255
+        features = backbone.extract([wide, outside, inside])
+        for level in features.pyramid.levels:
+            assert np.array_equal(level[0], level[1])
+            assert not np.array_equal(level[0], level[2])
 
     def test_of_a_padded_image_are_those_of_the_image_with_its_mean_around(
         self, images: list[Path]

@@ -1,0 +1,46 @@
+"""What a search returns."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from knnspect import Neighbors
+
+
+@pytest.fixture
+def neighbors() -> Neighbors:
+    shape = (3, 2, 4, 2)
+    count = np.arange(np.prod(shape)).reshape(shape)
+    return Neighbors(
+        count.astype("f4"),
+        (count % 3).astype("u4"),
+        np.stack([count % 2, count % 4], axis=-1).astype("u4"),
+        ("a", "bb", "ä"),
+    )
+
+
+def test_images_are_the_ids_themselves(neighbors: Neighbors) -> None:
+    assert neighbors.images.shape == (3, 2, 4, 2)
+    assert neighbors.images[0, 0].tolist() == [["a", "bb"], ["ä", "a"], ["bb", "ä"], ["a", "bb"]]
+    assert type(neighbors.images[0, 0, 0, 0]) is str
+
+
+def test_it_knows_its_sizes(neighbors: Neighbors) -> None:
+    assert neighbors.k == 2
+    assert len(neighbors) == 3
+    assert repr(neighbors) == "Neighbors(n_images=3, cells=2x4, k=2)"
+
+
+def test_a_slice_selects_query_images(neighbors: Neighbors) -> None:
+    part = neighbors[1:]
+    assert len(part) == 2
+    assert part.image_ids == neighbors.image_ids
+    np.testing.assert_array_equal(part.sq_distances, neighbors.sq_distances[1:])
+    np.testing.assert_array_equal(part.image_index, neighbors.image_index[1:])
+    np.testing.assert_array_equal(part.cells, neighbors.cells[1:])
+
+
+def test_it_cannot_be_changed(neighbors: Neighbors) -> None:
+    with pytest.raises(AttributeError):
+        neighbors.image_ids = ()  # type: ignore[misc]

@@ -1,0 +1,126 @@
+"""Feature pyramids: what they accept, what they copy, and what their errors say."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from knnspect import DTypeError, FeaturePyramid, KnnspectError, ShapeError
+
+
+def level(*shape: int, dtype: str = "f4") -> NDArray[Any]:
+    return np.arange(np.prod(shape)).reshape(shape).astype(dtype)
+
+
+def test_a_contiguous_level_is_used_as_it_is() -> None:
+    levels = [level(2, 4, 6, 3), level(2, 2, 2, 5, dtype="f2")]
+    pyramid = FeaturePyramid(levels)
+    assert all(used is given for used, given in zip(pyramid.levels, levels, strict=True))
+    assert pyramid.n_images == len(pyramid) == 2
+    assert pyramid.shapes == [(4, 6, 3), (2, 2, 5)]
+    assert pyramid.nbytes == 2 * (4 * 6 * 3 * 4 + 2 * 2 * 5 * 2)
+    assert repr(pyramid) == "FeaturePyramid(n_images=2, levels=4x6x3 + 2x2x5)"
+
+
+def test_other_levels_are_copied_in_order() -> None:
+    turned = level(2, 3, 4, 6).transpose(0, 2, 3, 1)
+    pyramid = FeaturePyramid([turned])
+    assert pyramid.levels[0].flags.c_contiguous
+    np.testing.assert_array_equal(pyramid.levels[0], turned)
+
+
+def test_levels_that_are_not_aligned_are_copied() -> None:
+    raw = b"x" + level(1, 2, 2, 3).tobytes()
+    odd = np.frombuffer(raw, "f4", offset=1).reshape(1, 2, 2, 3)
+    assert not odd.flags.aligned
+    pyramid = FeaturePyramid([odd])
+    assert pyramid.levels[0].flags.aligned
+    np.testing.assert_array_equal(pyramid.levels[0], odd)
+
+
+def test_there_must_be_a_level() -> None:
+    with pytest.raises(ShapeError, match="at least one level, got none"):
+        FeaturePyramid([])
+
+
+@pytest.mark.parametrize("dtype", ["f8", "i4", "u1", "c8", "O", ">f4"])
+def test_levels_must_be_float32_or_float16(dtype: str) -> None:
+    bad = level(1, 2, 2, 3).astype(dtype)
+    with pytest.raises(DTypeError, match=r"levels\[1\]: expected float32 or float16, got") as error:
+        FeaturePyramid([level(1, 4, 4, 3), bad])
+    assert str(bad.dtype) in str(error.value)
+
+
+@pytest.mark.parametrize("shape", [(), (4,), (4, 4, 3), (1, 1, 4, 4, 3)])
+def test_levels_must_have_four_axes(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ShapeError, match=r"levels\[0\]: expected \(n_images, height") as error:
+        FeaturePyramid([level(*shape)])
+    assert str(shape) in str(error.value)
+
+
+@pytest.mark.parametrize("shape", [(1, 0, 4, 3), (1, 4, 0, 3), (1, 4, 4, 0)])
+def test_levels_must_not_be_empty(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ShapeError, match=r"levels\[0\] is empty") as error:
+        FeaturePyramid([level(*shape)])
+    assert str(shape) in str(error.value)
+
+
+def test_levels_must_have_the_same_images() -> None:
+    with pytest.raises(ShapeError, match=r"levels\[1\] has 3 images, the finer levels have 2"):
+        FeaturePyramid([level(2, 4, 4, 1), level(3, 2, 2, 1)])
+
+
+@pytest.mark.parametrize("size", [(3, 2), (4, 4), (2, 8), (8, 6)])
+def test_levels_must_nest(size: tuple[int, int]) -> None:
+    height, width = size
+    with pytest.raises(ShapeError, match=rf"levels\[2\] is {height} x {width}: .* 4 x 6"):
+        FeaturePyramid([level(1, 8, 12, 1), level(1, 4, 6, 1), level(1, *size, 1)])
+
+
+def test_images_are_selected_by_number_slice_and_list() -> None:
+    pyramid = FeaturePyramid([level(5, 2, 2, 1), level(5, 1, 1, 3)])
+    chosen: Any
+    for images, chosen in (
+        (1, [1]),
+        (-1, [4]),
+        (slice(1, 3), [1, 2]),
+        (slice(None, None, -2), [4, 2, 0]),
+        ([3, 3, 0], [3, 3, 0]),
+        (slice(0, 0), []),
+    ):
+        part = pyramid[images]  # type: ignore[index]
+        assert part.n_images == len(chosen)
+        for got, whole in zip(part.levels, pyramid.levels, strict=True):
+            np.testing.assert_array_equal(got, whole[chosen])
+            assert got.flags.c_contiguous
+
+
+@pytest.mark.parametrize("image", [5, -6])
+def test_an_image_that_is_not_there_is_an_index_error(image: int) -> None:
+    with pytest.raises(IndexError, match=f"image {image} of a pyramid of 5 images"):
+        FeaturePyramid([level(5, 2, 2, 1)])[image]
+
+
+def test_pyramids_are_joined_in_order() -> None:
+    pyramid = FeaturePyramid([level(5, 2, 2, 1), level(5, 1, 1, 3)])
+    joined = FeaturePyramid.concatenate(pyramid[image] for image in (4, 0, 2))
+    for got, whole in zip(joined.levels, pyramid.levels, strict=True):
+        np.testing.assert_array_equal(got, whole[[4, 0, 2]])
+
+
+def test_only_pyramids_of_one_shape_are_joined() -> None:
+    with pytest.raises(ShapeError, match="at least one, got none"):
+        FeaturePyramid.concatenate([])
+    one, other = FeaturePyramid([level(1, 2, 2, 1)]), FeaturePyramid([level(1, 2, 2, 2)])
+    with pytest.raises(ShapeError, match=r"\(2, 2, 2\).* to one of .*\(2, 2, 1\)"):
+        FeaturePyramid.concatenate([one, other])
+
+
+def test_the_errors_are_also_those_that_callers_expect() -> None:
+    assert issubclass(ShapeError, KnnspectError)
+    assert issubclass(ShapeError, ValueError)
+    assert issubclass(DTypeError, KnnspectError)
+    assert issubclass(DTypeError, TypeError)
