@@ -81,7 +81,7 @@ def test_backends_are_found_by_name() -> None:
     assert "rust" in available_backends()
     for name in ("auto", *available_backends()):
         assert get_backend(name).name in available_backends()
-    with pytest.raises(ParameterError, match="backend: expected one of 'auto', 'rust'.*got 'gpu'"):
+    with pytest.raises(ParameterError, match=r"backend: expected one of 'auto', 'rust'.*got 'gpu'"):
         get_backend("gpu")
 
 
@@ -98,9 +98,9 @@ def test_the_core_checks_what_it_is_given() -> None:
         core.add([good[:, ::2]], ["a"])
     with pytest.raises(DTypeError, match="level 0: expected float32 or float16, got float64"):
         core.add([good.astype("f8")], ["a"])
-    with pytest.raises(ShapeError, match="level 1 is 3 x 2: .* 4 x 4"):
+    with pytest.raises(ShapeError, match=r"level 1 is 3 x 2: .* 4 x 4"):
         core.add([good, np.zeros((1, 3, 2, 1), "f4")], ["a"])
-    with pytest.raises(ShapeError, match="level 0: .* at least 1, got 0 x 4 x 2"):
+    with pytest.raises(ShapeError, match=r"level 0: .* at least 1, got 0 x 4 x 2"):
         core.add([good[:, :0]], ["a"])
     assert len(core) == 0
     assert core.shapes == []
@@ -134,7 +134,7 @@ def test_tensors_and_metadata_come_back_from_a_file(tmp_path: Path) -> None:
         assert read.shape == tensor.shape
     with pytest.raises(StoreError, match=r'model\.ks.*no tensor "other"'):
         store.tensor("other")
-    with pytest.raises(DTypeError, match='tensor "bad": expected .*, got int32'):
+    with pytest.raises(DTypeError, match=r'tensor "bad": expected .*, got int32'):
         core.save(path, "model", {}, {"bad": np.zeros(3, "i4")})
     assert _core.Gallery.from_store(store).ids == ["a", "b"]
 

@@ -91,7 +91,7 @@ def test_images_are_selected_by_number_slice_and_list() -> None:
         ([3, 3, 0], [3, 3, 0]),
         (slice(0, 0), []),
     ):
-        part = pyramid[images]  # type: ignore[index]
+        part = pyramid[images]
         assert part.n_images == len(chosen)
         for got, whole in zip(part.levels, pyramid.levels, strict=True):
             np.testing.assert_array_equal(got, whole[chosen])

@@ -203,9 +203,9 @@ class Backbone:
         ImageError
             If an image cannot be used, or there is none.
         """
+        source = open_images(images)  # before anything that takes long
         loaded = self._load()
         watch = stopwatch or Stopwatch()
-        source = open_images(images)
         bad: list[tuple[str, ImageError]] = []
         batches = iterate_batches(
             source,

@@ -114,31 +114,38 @@ def build_network(
     Raises
     ------
     StoreError
-        If the weights cannot be read or do not fit.
+        If the weights cannot be fetched or read, or do not fit.
     ParameterError
-        If timm cannot build the network or fetch its weights.
+        If timm cannot build the network.
     """
     import timm
 
-    def create(features_only: bool) -> nn.Module:
+    def create(pretrained: bool = False, features_only: bool = True) -> nn.Module:
         options: dict[str, Any] = {"features_only": True} if features_only else {}
         config = timm.get_pretrained_cfg(architecture, allow_unregistered=True)
         if config is not None and config.fixed_input_size:
             options["img_size"] = image_size
-        try:
-            network: nn.Module = timm.create_model(
-                architecture, pretrained=features_only and weights is None, **options
-            )
-        except Exception as error:  # timm and its hub raise many kinds
-            raise ParameterError(
-                f"backbone {architecture} cannot be built: {error or type(error).__name__}"
-            ) from error
+        network: nn.Module = timm.create_model(architecture, pretrained=pretrained, **options)
         return network
 
-    network = create(features_only=True)
-    if isinstance(weights, Path):
+    try:
+        network = create()
+    except Exception as error:  # timm raises many kinds
+        raise ParameterError(
+            f"name: timm cannot build {architecture} as a backbone "
+            f"({error or type(error).__name__})"
+        ) from error
+    if weights is None:
+        try:
+            network = create(pretrained=True)
+        except Exception as error:  # and its hub many more
+            raise StoreError(
+                f"weights: timm cannot give those of {architecture}; pass a local file "
+                f"instead ({error or type(error).__name__})"
+            ) from error
+    elif isinstance(weights, Path):
         _load_file(network, weights, lambda: create(features_only=False))
-    elif weights is not None:
+    else:
         _load_tensors(network, weights, "the model file")
     return network.eval().requires_grad_(False)
 

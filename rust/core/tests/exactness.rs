@@ -73,12 +73,10 @@ fn features(kind: Kind, seed: u64, n_images: usize, shapes: &Shapes) -> Vec<Vec<
                 for at in 0..len {
                     let uniform = numbers.uniform();
                     values.push(match kind {
-                        Kind::Uniform => uniform as f32,
                         Kind::Quantised => (1.5 * uniform).round() as f32,
                         Kind::Copies if image > 0 => values[at],
-                        Kind::Copies => uniform as f32,
                         Kind::Sparse if numbers.below(8) > 0 => 0.0,
-                        Kind::Sparse => uniform as f32,
+                        Kind::Uniform | Kind::Copies | Kind::Sparse => uniform as f32,
                         Kind::Offset => (1e6 + uniform) as f32,
                         Kind::Scales => (scale * uniform) as f32,
                     });
@@ -192,7 +190,7 @@ impl Case {
 
     fn query(&self) -> Vec<Vec<f32>> {
         // Every third query is in the gallery.
-        let seed = if self.seed % 3 == 0 {
+        let seed = if self.seed.is_multiple_of(3) {
             self.seed
         } else {
             !self.seed
@@ -232,10 +230,9 @@ impl Case {
                 };
                 1e-12 * distances[place] + 2.0 * distances[place].sqrt() * blur + blur * blur
             };
-            for rank in 0..self.k {
+            for (rank, &want) in order.iter().take(self.k).enumerate() {
                 let at = cell * self.k + rank;
                 let got = found.ranks[at] as usize * n_cells + found.cells[at] as usize;
-                let want = order[rank];
                 let difference = (distances[got] - distances[want]).abs();
                 let exact = self.kind == Kind::Quantised;
                 assert!(
@@ -441,7 +438,7 @@ fn a_place_that_comes_again_is_a_tie() {
 fn a_constant_region_is_a_tie() {
     for ratio in 2..=9 {
         let shapes = vec![(2 * ratio, 2 * ratio, 1), (2, 2, 3)];
-        let levels = [vec![0.1; 4 * ratio * ratio], vec![0.1, 0.7, 1e-3].repeat(4)];
+        let levels = [vec![0.1; 4 * ratio * ratio], [0.1, 0.7, 1e-3].repeat(4)];
         let modes = (Upsample::Bilinear, DType::F32);
         let found = search_every_way(&shapes, modes, (1, &levels), (1, &levels), 2);
         let expected = [0, 1].repeat(4 * ratio * ratio);

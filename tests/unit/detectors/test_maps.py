@@ -1,0 +1,90 @@
+"""Maps of pixels from the scores of cells."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter
+
+from knnspect.data import Geometry
+from knnspect.detectors.maps import pixel_map
+
+RNG = np.random.default_rng(0)
+
+
+def enlarged(cells: np.ndarray[tuple[int, int], np.dtype[np.float64]], size: tuple[int, int]):  # type: ignore[no-untyped-def]
+    tensor = torch.from_numpy(cells)[None, None]
+    return torch.nn.functional.interpolate(tensor, size, mode="bilinear", align_corners=False)[
+        0, 0
+    ].numpy()
+
+
+@pytest.mark.parametrize("resize", ["stretch", "pad"])
+@pytest.mark.parametrize("size", [(64, 96), (300, 300), (5, 200), (1, 1)])
+def test_a_constant_stays_constant(resize: str, size: tuple[int, int]) -> None:
+    geometry = Geometry((64, 96), resize)  # type: ignore[arg-type]
+    found = pixel_map(np.full((8, 12), 2.5), geometry, 4.0, size)
+    assert found.shape == size
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, 2.5, rtol=1e-6)
+
+
+def test_without_blur_it_is_bilinear_with_half_pixel_centres() -> None:
+    cells = RNG.random((8, 12))
+    found = pixel_map(cells, Geometry((64, 96)), 0, (64, 96))
+    np.testing.assert_allclose(found, enlarged(cells, (64, 96)), rtol=1e-5)
+    by_hand = pixel_map(np.array([[0.0, 1.0]]), Geometry((1, 4)), 0, (1, 4))
+    np.testing.assert_allclose(by_hand, [[0, 0.25, 0.75, 1]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("image_size", [(224, 224), (112, 224), (64, 64)])
+def test_the_blur_is_in_pixels_of_a_224_px_input(image_size: tuple[int, int]) -> None:
+    cells = RNG.random((image_size[0] // 8, image_size[1] // 8))
+    found = pixel_map(cells, Geometry(image_size), 4.0, image_size)
+    sigmas = (4 * image_size[0] / 224, 4 * image_size[1] / 224)
+    expected = gaussian_filter(enlarged(cells, image_size), sigmas)
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+def test_more_blur_leaves_less_contrast() -> None:
+    cells = RNG.random((8, 8))
+    spread = [float(np.ptp(pixel_map(cells, Geometry((64, 64)), s, (64, 64)))) for s in (0, 4, 20)]
+    assert all(b < 0.9 * a for a, b in pairwise(spread))
+
+
+@pytest.mark.parametrize("size", [(64, 64), (300, 300), (120, 480), (480, 120), (20, 20)])
+@pytest.mark.parametrize("resize", ["stretch", "crop", "pad"])
+def test_a_peak_stays_in_its_place(resize: str, size: tuple[int, int]) -> None:
+    # The middle of the upper left quarter of what the network sees.
+    cells = np.zeros((64, 64))
+    cells[16, 16] = 1
+    height, width = size
+    side = min(size) if resize == "crop" else max(size)
+    seen = size if resize == "stretch" else (side, side)
+    row = (height - seen[0]) / 2 + seen[0] * 16.5 / 64
+    column = (width - seen[1]) / 2 + seen[1] * 16.5 / 64
+    if not (0 <= row < height and 0 <= column < width):
+        pytest.skip("the peak lies in the padding")
+    found = pixel_map(cells, Geometry((64, 64), resize), 4.0, size)  # type: ignore[arg-type]
+    peak = np.unravel_index(found.argmax(), size)
+    assert abs(peak[0] + 0.5 - row) <= max(1, height / 64)
+    assert abs(peak[1] + 0.5 - column) <= max(1, width / 64)
+
+
+def test_what_a_crop_cut_off_is_0() -> None:
+    found = pixel_map(np.ones((8, 8)), Geometry((64, 64), "crop"), 4.0, (100, 200))
+    assert not found[:, :50].any()
+    assert not found[:, 150:].any()
+    np.testing.assert_allclose(found[:, 50:150], 1, rtol=1e-6)
+
+
+def test_single_precision_cells_give_the_same() -> None:
+    cells = RNG.random((8, 8)).astype(np.float32)
+    one = pixel_map(cells, Geometry((64, 64)), 4.0, (50, 70))
+    other = pixel_map(
+        np.asfortranarray(cells.astype(np.float64)), Geometry((64, 64)), 4.0, (50, 70)
+    )
+    assert np.array_equal(one, other)

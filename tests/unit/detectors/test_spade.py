@@ -1,0 +1,289 @@
+"""SPADE against its definition, worked out anew in float64."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
+
+from knnspect import Backbone, FeaturePyramid, Features, Prediction, Spade
+
+Array = NDArray[Any]
+
+K = 4
+
+
+def upsampled(pyramid: FeaturePyramid, mode: str = "bilinear") -> Array:
+    """All levels at the resolution of the finest, (n_images, height, width, channels), float64."""
+    height, width = pyramid.levels[0].shape[1:3]
+    parts = []
+    for level in pyramid.levels:
+        tensor = torch.from_numpy(level.astype(np.float64)).permute(0, 3, 1, 2)
+        aligned = {"align_corners": False} if mode == "bilinear" else {}
+        tensor = torch.nn.functional.interpolate(tensor, (height, width), mode=mode, **aligned)
+        parts.append(tensor.permute(0, 2, 3, 1).numpy())
+    return np.concatenate(parts, axis=-1)
+
+
+def sq_distances(query: Array, normal: Array) -> Array:
+    """Between all cells of one image and all cells of some, (height, width, n_cells)."""
+    a, b = query.reshape(-1, query.shape[-1]), normal.reshape(-1, normal.shape[-1])
+    return np.stack([np.square(b - row).sum(1) for row in a]).reshape(*query.shape[:2], -1)
+
+
+def map_of(cells: Array, sigma: float, size: tuple[int, int]) -> Array:
+    tensor = torch.from_numpy(cells.astype(np.float64))[None, None]
+    large = torch.nn.functional.interpolate(tensor, size, mode="bilinear", align_corners=False)
+    blur = (sigma * size[0] / 224, sigma * size[1] / 224)
+    blurred: Array = gaussian_filter(large[0, 0].numpy(), blur)
+    return blurred
+
+
+@pytest.fixture(scope="module")
+def features(backbone: Backbone, normal: dict[str, Any]) -> Features:
+    return backbone.extract(normal)
+
+
+@pytest.fixture(scope="module")
+def query_features(backbone: Backbone, queries: dict[str, Any]) -> Features:
+    return backbone.extract(queries)
+
+
+@pytest.fixture(scope="module")
+def fitted(backbone: Backbone, normal: dict[str, Any]) -> Spade:
+    return Spade(backbone, image_neighbors=K).fit(normal)
+
+
+@pytest.fixture(scope="module")
+def predictions(fitted: Spade, queries: dict[str, Any]) -> list[Prediction]:
+    return fitted.predict(queries)
+
+
+def nearest(features: Features, pooled: Array) -> tuple[list[str], Array]:
+    """Ids and squared distances of the K nearest images by pooled features."""
+    found = np.square(features.pooled.astype(np.float64) - pooled.astype(np.float64)).sum(1)
+    order = np.argsort(found)[:K]
+    return [features.ids[i] for i in order], found[order]
+
+
+def neighbor_distances(prediction: Prediction) -> Array:
+    assert prediction.neighbors is not None
+    return prediction.neighbors.sq_distances[0]
+
+
+class TestImageStage:
+    def test_the_score_is_the_mean_of_the_k_smallest_squared_distances(
+        self, features: Features, query_features: Features, predictions: list[Prediction]
+    ) -> None:
+        for pooled, prediction in zip(query_features.pooled, predictions, strict=True):
+            ids, distances = nearest(features, pooled)
+            assert prediction.score == pytest.approx(distances.mean(), rel=1e-12)
+            assert [id_ for id_, _ in prediction.images] == ids
+            found = [sq_distance for _, sq_distance in prediction.images]
+            np.testing.assert_allclose(found, distances, rtol=1e-12)
+
+    def test_the_images_differ_between_queries(self, predictions: list[Prediction]) -> None:
+        assert len({frozenset(dict(p.images)) for p in predictions}) > 1
+
+    def test_a_training_image_is_its_own_nearest(
+        self, fitted: Spade, normal: dict[str, Any]
+    ) -> None:
+        for id_, prediction in zip(normal, fitted.predict(normal), strict=True):
+            assert prediction.images[0] == (id_, 0.0)
+
+    def test_ties_go_to_the_lowest_id(self, backbone: Backbone, normal: dict[str, Any]) -> None:
+        first, second, third = list(normal.values())[:3]
+        same = {"d": first, "b": first, "c": first, "a": second, "e": first, "f": third}
+        spade = Spade(backbone, image_neighbors=3).fit(same)
+        assert spade.predict([first])[0].images == (("b", 0.0), ("c", 0.0), ("d", 0.0))
+
+
+class TestPixelStage:
+    def test_distances_are_those_to_the_cells_of_these_images_and_no_others(
+        self, features: Features, query_features: Features, predictions: list[Prediction]
+    ) -> None:
+        normal, query = upsampled(features.pyramid), upsampled(query_features.pyramid)
+        for index, prediction in enumerate(predictions):
+            chosen = [features.ids.index(id_) for id_, _ in prediction.images]
+            expected = sq_distances(query[index], normal[chosen]).min(-1)
+            np.testing.assert_allclose(
+                neighbor_distances(prediction)[..., 0], expected, rtol=1e-5, atol=1e-6
+            )
+            everywhere = sq_distances(query[index], normal).min(-1)
+            assert (everywhere < 0.999 * expected).any(), "all images give the same"
+
+    def test_neighbours_are_where_the_distances_come_from(
+        self, features: Features, query_features: Features, predictions: list[Prediction]
+    ) -> None:
+        normal, query = upsampled(features.pyramid), upsampled(query_features.pyramid)
+        for index, prediction in enumerate(predictions):
+            neighbors = prediction.neighbors
+            assert neighbors is not None
+            ids = neighbors.images[0, ..., 0]
+            assert set(ids.ravel()) <= {id_ for id_, _ in prediction.images}
+            places = np.vectorize(features.ids.index)(ids)
+            rows, columns = neighbors.cells[0, ..., 0, 0], neighbors.cells[0, ..., 0, 1]
+            found = np.square(query[index] - normal[places, rows, columns]).sum(-1)
+            np.testing.assert_allclose(
+                neighbors.sq_distances[0, ..., 0], found, rtol=1e-5, atol=1e-6
+            )
+
+    def test_a_training_image_has_the_distance_0_everywhere(
+        self, fitted: Spade, normal: dict[str, Any]
+    ) -> None:
+        for id_, prediction in zip(normal, fitted.predict(normal), strict=True):
+            assert not neighbor_distances(prediction).any()
+            assert not prediction.map.any()
+            assert prediction.neighbors is not None
+            assert (prediction.neighbors.images == id_).all()
+
+    @pytest.mark.parametrize("upsample", ["bilinear", "block"])
+    def test_upsampling_is_the_one_asked_for(
+        self,
+        backbone: Backbone,
+        normal: dict[str, Any],
+        queries: dict[str, Any],
+        features: Features,
+        query_features: Features,
+        upsample: Any,
+    ) -> None:
+        spade = Spade(backbone, image_neighbors=7, upsample=upsample).fit(normal)
+        mode = {"bilinear": "bilinear", "block": "nearest"}[upsample]
+        gallery = upsampled(features.pyramid, mode)
+        query = upsampled(query_features.pyramid, mode)
+        for index, prediction in enumerate(spade.predict(queries)):
+            expected = sq_distances(query[index], gallery).min(-1)
+            np.testing.assert_allclose(
+                neighbor_distances(prediction)[..., 0], expected, rtol=1e-5, atol=1e-6
+            )
+
+    def test_with_kappa_the_map_is_of_the_mean_of_the_smallest(
+        self,
+        backbone: Backbone,
+        normal: dict[str, Any],
+        queries: dict[str, Any],
+        features: Features,
+        query_features: Features,
+    ) -> None:
+        spade = Spade(backbone, image_neighbors=K, pixel_neighbors=3, sigma=0).fit(normal)
+        gallery, query = upsampled(features.pyramid), upsampled(query_features.pyramid)
+        for index, prediction in enumerate(spade.predict(queries)):
+            chosen = [features.ids.index(id_) for id_, _ in prediction.images]
+            smallest = np.sort(sq_distances(query[index], gallery[chosen]), axis=-1)[..., :3]
+            np.testing.assert_allclose(
+                neighbor_distances(prediction), smallest, rtol=1e-5, atol=1e-6
+            )
+            expected = map_of(smallest.mean(-1), 0, (64, 64))
+            np.testing.assert_allclose(prediction.map, expected, rtol=1e-4)
+
+    def test_features_are_averaged_before_matching_when_asked(
+        self, normal: dict[str, Any], queries: dict[str, Any]
+    ) -> None:
+        backbone = Backbone(image_size=64, patch_size=3, device="cpu")
+        spade = Spade(backbone, image_neighbors=7).fit(normal)
+        gallery = upsampled(backbone.extract(normal).pyramid)
+        query = upsampled(backbone.extract(queries).pyramid)
+        for index, prediction in enumerate(spade.predict(queries)):
+            expected = sq_distances(query[index], gallery).min(-1)
+            np.testing.assert_allclose(
+                neighbor_distances(prediction)[..., 0], expected, rtol=1e-5, atol=1e-6
+            )
+
+
+class TestMaps:
+    @pytest.mark.parametrize("sigma", [0.0, 4.0, 14.0])
+    def test_are_the_distances_upsampled_and_blurred_in_proportion_to_the_input(
+        self, backbone: Backbone, normal: dict[str, Any], queries: dict[str, Any], sigma: float
+    ) -> None:
+        spade = Spade(backbone, image_neighbors=K, sigma=sigma).fit(normal)
+        for prediction in spade.predict(queries):
+            expected = map_of(neighbor_distances(prediction)[..., 0], sigma, (64, 64))
+            np.testing.assert_allclose(prediction.map, expected, rtol=1e-4, atol=1e-3)
+
+    def test_of_a_rectangular_input_are_blurred_by_each_side(self, normal: dict[str, Any]) -> None:
+        spade = Spade(Backbone(image_size=(64, 96), device="cpu"), image_neighbors=2, sigma=9)
+        images = [np.repeat(image, 3, axis=1)[:, ::2] for image in normal.values()]
+        prediction = spade.fit(images[1:]).predict(images[:1])[0]
+        expected = map_of(neighbor_distances(prediction)[..., 0], 9, (64, 96))
+        np.testing.assert_allclose(prediction.map, expected, rtol=1e-4, atol=1e-3)
+
+    def test_give_the_score_when_asked(
+        self,
+        backbone: Backbone,
+        normal: dict[str, Any],
+        queries: dict[str, Any],
+        predictions: list[Prediction],
+    ) -> None:
+        spade = Spade(backbone, image_neighbors=K, score="map").fit(normal)
+        for prediction, other in zip(spade.predict(queries), predictions, strict=True):
+            assert prediction.score == prediction.map.max()
+            assert prediction.score != other.score
+            assert np.array_equal(prediction.map, other.map)
+
+
+class TestNormalMapMax:
+    def test_compares_each_image_with_the_others_only(
+        self, backbone: Backbone, normal: dict[str, Any], fitted: Spade
+    ) -> None:
+        held_out = []
+        for id_, image in normal.items():
+            others = {other: normal[other] for other in normal if other != id_}
+            spade = Spade(backbone, image_neighbors=K).fit(others)
+            held_out.append(float(spade.predict([image])[0].map.max()))
+        assert fitted.normal_map_max_ == pytest.approx(max(held_out), rel=1e-6)
+
+    def test_takes_at_most_16_images_evenly_spaced(
+        self, backbone: Backbone, normal: dict[str, Any]
+    ) -> None:
+        # 16 of 18 images: all but two are looked at, the first and the last among them.
+        images = {f"{i:02d}": np.roll(normal["cell0913"], 3 * i, axis=1) for i in range(18)}
+        images["00"] = np.full((64, 64, 3), 255, np.uint8)
+        spade = Spade(backbone, image_neighbors=3).fit(images)
+        white = Spade(backbone, image_neighbors=3)
+        white.fit({id_: image for id_, image in images.items() if id_ != "00"})
+        strongest = float(white.predict([images["00"]])[0].map.max())
+        assert spade.normal_map_max_ == pytest.approx(strongest, rel=1e-6)
+
+    def test_is_unknown_for_one_image(self, backbone: Backbone, normal: dict[str, Any]) -> None:
+        spade = Spade(backbone, image_neighbors=1).fit([next(iter(normal.values()))])
+        assert np.isnan(spade.normal_map_max_)
+
+
+class TestAttributes:
+    def test_pooled_features_are_in_the_order_of_the_ids(
+        self, backbone: Backbone, normal: dict[str, Any], features: Features
+    ) -> None:
+        spade = Spade(backbone, image_neighbors=K).fit(dict(reversed(normal.items())))
+        assert spade.gallery_.ids == features.ids == sorted(normal)
+        assert np.array_equal(spade.pooled_, features.pooled)
+        for found, level in zip(
+            spade.gallery_.pyramid().levels, features.pyramid.levels, strict=True
+        ):
+            assert np.array_equal(found, level)
+
+    def test_what_is_learnt_takes_less_than_a_quarter_of_concatenated_features(
+        self, fitted: Spade, features: Features
+    ) -> None:
+        concatenated = upsampled(features.pyramid).astype(np.float32)
+        assert fitted.nbytes_ == fitted.gallery_.nbytes + fitted.pooled_.nbytes
+        assert fitted.gallery_.nbytes == sum(level.nbytes for level in features.pyramid.levels)
+        assert fitted.nbytes_ < concatenated.nbytes / 4
+
+    def test_seconds_are_told_for_every_stage(
+        self, backbone: Backbone, normal: dict[str, Any]
+    ) -> None:
+        spade = Spade(backbone, image_neighbors=K).fit(normal)
+        assert set(spade.seconds_) == {"decode", "features", "gallery"}
+        spade.predict(normal)
+        assert set(spade.seconds_) == {"decode", "features", "matching", "maps"}
+        assert all(seconds > 0 for seconds in spade.seconds_.values())
+
+    def test_parameters_are_stored_as_given(self, backbone: Backbone) -> None:
+        assert Spade(backbone, image_neighbors=-1).image_neighbors == -1
+        assert repr(Spade(backbone, pixel_neighbors=3, sigma=2.0)).endswith(
+            "image_neighbors=50, pixel_neighbors=3, score='image', upsample='bilinear', sigma=2)"
+        )
