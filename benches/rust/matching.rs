@@ -8,7 +8,9 @@
 //! cargo bench -p knnspect-core -- 'avx512/bilinear'             # only some
 //! ```
 
-use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{
+    BenchmarkId, Criterion, SamplingMode, Throughput, criterion_group, criterion_main,
+};
 use knnspect_core::matching::{self, Options};
 use knnspect_core::pyramid::{LevelData, PyramidBatch, PyramidShape, Upsample};
 use knnspect_core::{DType, Gallery, InstructionSet};
@@ -66,6 +68,7 @@ fn exhaustive(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("exhaustive");
     group
         .sample_size(10)
+        .sampling_mode(SamplingMode::Flat)
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(3))
         .throughput(Throughput::Elements(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -315,24 +315,28 @@ class Gallery:
         return gallery
 
 
-def _check_ids(ids: Sequence[str], name: str) -> list[str]:
-    if isinstance(ids, str):
-        raise DTypeError(f"{name}: expected a sequence of str, got the single str {ids!r}")
+def _check_ids(ids: object, name: str) -> list[str]:
+    if isinstance(ids, str) or not isinstance(ids, Iterable):
+        raise DTypeError(f"{name}: expected a sequence of str, got {_what(ids)}")
     checked = list(ids)
     for index, value in enumerate(checked):
         if not isinstance(value, str):
             raise DTypeError(f"{name}[{index}]: expected a str, got {type(value).__name__}")
+        if not value.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in value):
+            raise ParameterError(f"{name}[{index}]: expected valid Unicode, got {value!r}")
     return checked
 
 
-def _check_subset(
-    images: Sequence[str] | Sequence[Sequence[str]] | None,
-) -> list[list[str]] | None:
+def _check_subset(images: object) -> list[list[str]] | None:
     if images is None:
         return None
-    if isinstance(images, str):
-        raise DTypeError(f"images: expected a sequence of ids, got the single str {images!r}")
+    if isinstance(images, str) or not isinstance(images, Iterable):
+        raise DTypeError(f"images: expected a sequence of ids, got {_what(images)}")
     entries = list(images)
     if all(isinstance(entry, str) for entry in entries):
-        return [_check_ids([str(entry) for entry in entries], "images")]
+        return [_check_ids(entries, "images")]
     return [_check_ids(entry, f"images[{index}]") for index, entry in enumerate(entries)]
+
+
+def _what(value: object) -> str:
+    return f"the single str {value!r}" if isinstance(value, str) else type(value).__name__

@@ -22,7 +22,7 @@ class FeaturePyramid:
     levels : sequence of array_like
         ``levels[l]`` has shape ``(n_images, height_l, width_l, channels_l)``, float32 or float16.
         The height and width of each level divide those of the finer one. Arrays that are not
-        C-contiguous are copied; the others are used as they are.
+        C-contiguous and aligned are copied; the others are used as they are.
 
     Attributes
     ----------
@@ -146,4 +146,5 @@ def _check_level(index: int, level: ArrayLike) -> NDArray[Any]:
         )
     if 0 in array.shape[1:]:
         raise ShapeError(f"levels[{index}] is empty: its shape is {array.shape}")
-    return np.ascontiguousarray(array)
+    # Aligned too, which a memory map at an odd offset is not.
+    return np.require(array, requirements=["C", "A"])

@@ -257,6 +257,9 @@ impl Gallery {
         for id in ids {
             self.images.remove(id);
         }
+        if self.images.is_empty() {
+            self.shape = None; // the next image decides anew
+        }
         Ok(())
     }
 

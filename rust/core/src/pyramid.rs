@@ -294,22 +294,21 @@ impl Tap {
                 },
                 Upsample::Bilinear => {
                     // Half-pixel centres; positions outside the outermost centres take the edge.
-                    let at = ((position as f64 + 0.5) / ratio as f64 - 0.5)
-                        .clamp(0.0, (coarse - 1) as f64);
-                    let first = at.floor() as usize;
-                    let second_weight = at - first as f64;
-                    if second_weight == 0.0 {
-                        Self {
-                            first,
-                            second: first,
-                            second_weight,
-                        }
+                    // In whole numbers, so that equal places have equal weights at every ratio.
+                    let halves = (2 * position + 1)
+                        .saturating_sub(ratio)
+                        .min(2 * ratio * (coarse - 1));
+                    let first = halves / (2 * ratio);
+                    let second_weight = (halves % (2 * ratio)) as f64 / (2 * ratio) as f64;
+                    let second = if second_weight > 0.0 {
+                        first + 1
                     } else {
-                        Self {
-                            first,
-                            second: first + 1,
-                            second_weight,
-                        }
+                        first
+                    };
+                    Self {
+                        first,
+                        second,
+                        second_weight,
                     }
                 }
             })

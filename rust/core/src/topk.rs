@@ -53,8 +53,10 @@ pub(crate) struct Shortlist {
     k: usize,
     capacity: usize,
     candidates: Vec<Candidate>,
-    /// The k smallest `high`, the largest on top.
+    /// The k smallest `high`, the largest on top; not kept up once the list is settled.
     highs: BinaryHeap<High>,
+    /// The candidates are the k nearest so far, in order, with their exact distances.
+    settled: bool,
 }
 
 impl Shortlist {
@@ -64,6 +66,7 @@ impl Shortlist {
             capacity: 2 * k + 32,
             candidates: Vec::new(),
             highs: BinaryHeap::new(),
+            settled: false,
         }
     }
 
@@ -71,29 +74,35 @@ impl Shortlist {
     pub(crate) fn clear(&mut self) {
         self.candidates.clear();
         self.highs.clear();
+        self.settled = false;
     }
 
-    /// A pair whose `low` is above this is not among the k nearest; infinite until k are known.
+    /// A pair whose `low` is above this is not among the k nearest; infinite until k are known, and
+    /// minus infinity when no later pair can be.
     pub(crate) fn bound(&self) -> f32 {
+        if self.settled {
+            // Pairs come in the order of their places, so a later one loses every tie; and nothing
+            // is nearer than 0.
+            return match self.candidates.last() {
+                Some(last) if last.sq_l2 > 0.0 => last.high,
+                _ => f32::NEG_INFINITY,
+            };
+        }
         match self.highs.peek() {
             Some(high) if self.highs.len() == self.k => high.0,
             _ => f32::INFINITY,
         }
     }
 
-    /// Adds a pair.
+    /// Adds a pair of which an interval is known. Pairs come in the order of their places.
     pub(crate) fn push(&mut self, low: f32, high: f32, place: Place) {
-        debug_assert!(!low.is_nan() && !high.is_nan());
+        debug_assert!(!self.settled && !low.is_nan() && !high.is_nan());
         self.candidates.push(Candidate {
             low,
             high,
             place,
             sq_l2: f64::NAN,
         });
-        self.lower_bound(high);
-    }
-
-    fn lower_bound(&mut self, high: f32) {
         if self.highs.len() < self.k {
             self.highs.push(High(high));
         } else if let Some(mut top) = self.highs.peek_mut()
@@ -108,30 +117,51 @@ impl Shortlist {
         self.candidates.len() >= self.capacity
     }
 
-    /// Drops what the bound excludes; where that does not help, because very many pairs are nearly
-    /// equal, computes exact distances with `sq_l2` and keeps the k nearest. `interval` gives the
-    /// bounds of a pair of which the exact distance is known.
-    ///
-    /// Returns whether no later place can enter the list any more: pairs are pushed in order of
-    /// place, so once k pairs lie at distance 0 a later one loses every tie.
+    /// Drops what the bound excludes. Where that does not help, because very many pairs are nearly
+    /// equal, the list is settled: `sq_l2` computes exact distances, the k nearest are kept, and
+    /// pairs are [`inserted`](Self::insert) from then on. `interval` gives the bounds of a pair of
+    /// which the exact distance is known.
     pub(crate) fn prune(
         &mut self,
         sq_l2: impl FnMut(Place) -> f64,
         interval: impl Fn(f64) -> (f32, f32),
-    ) -> bool {
+    ) {
         let bound = self.bound();
         self.candidates.retain(|candidate| candidate.low <= bound);
-        if self.candidates.len() <= self.capacity / 2 {
-            return false;
+        if self.candidates.len() > self.capacity / 2 {
+            self.keep_nearest(sq_l2);
+            for candidate in &mut self.candidates {
+                (candidate.low, candidate.high) = interval(candidate.sq_l2);
+            }
+            self.settled = true;
         }
-        self.keep_nearest(sq_l2);
-        self.highs.clear();
-        for candidate in &mut self.candidates {
-            (candidate.low, candidate.high) = interval(candidate.sq_l2);
-            self.highs.push(High(candidate.high));
+    }
+
+    /// Whether the list takes exact distances.
+    pub(crate) const fn is_settled(&self) -> bool {
+        self.settled
+    }
+
+    /// Adds a pair to a settled list, if it is nearer than the k-th.
+    pub(crate) fn insert(&mut self, neighbor: Neighbor, interval: impl Fn(f64) -> (f32, f32)) {
+        debug_assert!(self.settled);
+        let at = self
+            .candidates
+            .partition_point(|candidate| candidate.sq_l2 <= neighbor.sq_l2);
+        if at < self.k {
+            let (low, high) = interval(neighbor.sq_l2);
+            let Neighbor { sq_l2, place } = neighbor;
+            self.candidates.truncate(self.k - 1);
+            self.candidates.insert(
+                at,
+                Candidate {
+                    low,
+                    high,
+                    place,
+                    sq_l2,
+                },
+            );
         }
-        self.candidates.len() == self.k
-            && self.candidates.last().is_some_and(|last| last.sq_l2 == 0.0)
     }
 
     /// Computes what distances are missing and keeps the k nearest, in order.
@@ -155,9 +185,11 @@ impl Shortlist {
         &mut self,
         sq_l2: impl FnMut(Place) -> f64,
     ) -> impl Iterator<Item = Neighbor> + '_ {
-        let bound = self.bound();
-        self.candidates.retain(|candidate| candidate.low <= bound);
-        self.keep_nearest(sq_l2);
+        if !self.settled {
+            let bound = self.bound();
+            self.candidates.retain(|candidate| candidate.low <= bound);
+            self.keep_nearest(sq_l2);
+        }
         self.candidates.iter().map(|candidate| Neighbor {
             sq_l2: candidate.sq_l2,
             place: candidate.place,
@@ -211,16 +243,58 @@ mod tests {
     #[test]
     fn a_list_of_duplicates_stays_small_and_closes() {
         let mut list = Shortlist::new(3);
-        let mut closed = false;
-        for cell in 0..1000 {
+        let mut cell = 0;
+        while !list.is_settled() {
             list.push(-0.1, 0.1, place(cell));
+            cell += 1;
             if list.is_full() {
-                closed = list.prune(|_| 0.0, |_| (-0.01, 0.01));
+                list.prune(|_| 0.0, |_| (-0.01, 0.01));
             }
-            assert!(list.candidates.len() <= list.capacity);
         }
-        assert!(closed);
-        let cells: Vec<u32> = list.finish(|_| 0.0).map(|n| n.place.cell).collect();
+        assert!((cell as usize) <= list.capacity);
+        assert_eq!(list.bound(), f32::NEG_INFINITY);
+        let cells: Vec<u32> = list
+            .finish(|_| unreachable!())
+            .map(|n| n.place.cell)
+            .collect();
         assert_eq!(cells, [0, 1, 2]);
+    }
+
+    #[test]
+    fn a_settled_list_takes_only_nearer_pairs() {
+        let mut list = Shortlist::new(2);
+        let interval = |sq_l2: f64| (sq_l2 as f32 - 0.01, sq_l2 as f32 + 0.01);
+        for cell in 0..list.capacity as u32 {
+            list.push(0.9, 1.1, place(cell));
+        }
+        list.prune(|_| 1.0, interval);
+        assert!(list.is_settled());
+        list.insert(
+            Neighbor {
+                sq_l2: 1.0,
+                place: place(100),
+            },
+            interval,
+        );
+        list.insert(
+            Neighbor {
+                sq_l2: 0.5,
+                place: place(101),
+            },
+            interval,
+        );
+        list.insert(
+            Neighbor {
+                sq_l2: 2.0,
+                place: place(102),
+            },
+            interval,
+        );
+        assert_eq!(list.bound(), 1.01);
+        let cells: Vec<u32> = list
+            .finish(|_| unreachable!())
+            .map(|n| n.place.cell)
+            .collect();
+        assert_eq!(cells, [101, 0]);
     }
 }

@@ -7,6 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 from knnspect.data import Geometry
@@ -15,11 +16,11 @@ from knnspect.detectors.maps import pixel_map
 RNG = np.random.default_rng(0)
 
 
-def enlarged(cells: np.ndarray[tuple[int, int], np.dtype[np.float64]], size: tuple[int, int]):  # type: ignore[no-untyped-def]
+def enlarged(cells: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.float64]:
     tensor = torch.from_numpy(cells)[None, None]
-    return torch.nn.functional.interpolate(tensor, size, mode="bilinear", align_corners=False)[
-        0, 0
-    ].numpy()
+    large = torch.nn.functional.interpolate(tensor, size, mode="bilinear", align_corners=False)
+    result: NDArray[np.float64] = large[0, 0].numpy()
+    return result
 
 
 @pytest.mark.parametrize("resize", ["stretch", "pad"])
@@ -51,11 +52,11 @@ def test_the_blur_is_in_pixels_of_a_224_px_input(image_size: tuple[int, int]) ->
 
 def test_more_blur_leaves_less_contrast() -> None:
     cells = RNG.random((8, 8))
-    spread = [float(np.ptp(pixel_map(cells, Geometry((64, 64)), s, (64, 64)))) for s in (0, 4, 20)]
+    spread = [float(np.ptp(pixel_map(cells, Geometry((64, 64)), s, (64, 64)))) for s in (0, 14, 60)]
     assert all(b < 0.9 * a for a, b in pairwise(spread))
 
 
-@pytest.mark.parametrize("size", [(64, 64), (300, 300), (120, 480), (480, 120), (20, 20)])
+@pytest.mark.parametrize("size", [(64, 64), (300, 300), (120, 200), (200, 120), (20, 20)])
 @pytest.mark.parametrize("resize", ["stretch", "crop", "pad"])
 def test_a_peak_stays_in_its_place(resize: str, size: tuple[int, int]) -> None:
     # The middle of the upper left quarter of what the network sees.
@@ -66,8 +67,6 @@ def test_a_peak_stays_in_its_place(resize: str, size: tuple[int, int]) -> None:
     seen = size if resize == "stretch" else (side, side)
     row = (height - seen[0]) / 2 + seen[0] * 16.5 / 64
     column = (width - seen[1]) / 2 + seen[1] * 16.5 / 64
-    if not (0 <= row < height and 0 <= column < width):
-        pytest.skip("the peak lies in the padding")
     found = pixel_map(cells, Geometry((64, 64), resize), 4.0, size)  # type: ignore[arg-type]
     peak = np.unravel_index(found.argmax(), size)
     assert abs(peak[0] + 0.5 - row) <= max(1, height / 64)

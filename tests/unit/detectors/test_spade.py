@@ -8,13 +8,22 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from knnspect import Backbone, FeaturePyramid, Features, Prediction, Spade
+from knnspect.data import elpv_split
 
 Array = NDArray[Any]
 
 K = 4
+
+
+def resized(paths: Any) -> dict[str, Any]:
+    """At the size of the backbone's input, so that nothing is resized any more."""
+    return {
+        path.stem: np.asarray(Image.open(path).convert("RGB").resize((64, 64))) for path in paths
+    }
 
 
 def upsampled(pyramid: FeaturePyramid, mode: str = "bilinear") -> Array:
@@ -32,7 +41,9 @@ def upsampled(pyramid: FeaturePyramid, mode: str = "bilinear") -> Array:
 def sq_distances(query: Array, normal: Array) -> Array:
     """Between all cells of one image and all cells of some, (height, width, n_cells)."""
     a, b = query.reshape(-1, query.shape[-1]), normal.reshape(-1, normal.shape[-1])
-    return np.stack([np.square(b - row).sum(1) for row in a]).reshape(*query.shape[:2], -1)
+    found = np.stack([np.square(b - row).sum(1) for row in a])
+    shaped: Array = found.reshape(*query.shape[:2], -1)
+    return shaped
 
 
 def map_of(cells: Array, sigma: float, size: tuple[int, int]) -> Array:
@@ -41,6 +52,22 @@ def map_of(cells: Array, sigma: float, size: tuple[int, int]) -> Array:
     blur = (sigma * size[0] / 224, sigma * size[1] / 224)
     blurred: Array = gaussian_filter(large[0, 0].numpy(), blur)
     return blurred
+
+
+@pytest.fixture(scope="module")
+def backbone() -> Backbone:
+    return Backbone(image_size=64, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def normal() -> dict[str, Any]:
+    return resized(elpv_split(n_train=7).train)
+
+
+@pytest.fixture(scope="module")
+def queries() -> dict[str, Any]:
+    split = elpv_split(n_train=7, n_functional=2, n_defective=2)
+    return resized([*split.functional, *split.defective])
 
 
 @pytest.fixture(scope="module")

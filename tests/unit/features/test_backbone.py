@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,10 @@ import pytest
 import torch
 from PIL import Image
 
-from knnspect.data import open_images, read_image
+from knnspect.data import elpv_split, open_images, read_image
 from knnspect.errors import DTypeError, ImageError, ImageWarning, ParameterError
 from knnspect.features import Backbone, Features
+from knnspect.features.weights import resolve_weights
 
 
 def assert_identical(one: Features, other: Features) -> None:
@@ -26,6 +27,17 @@ def assert_identical(one: Features, other: Features) -> None:
         assert np.array_equal(a, b), f"level {level}"
     assert np.array_equal(one.pooled, other.pooled)
     assert one.sizes == other.sizes
+
+
+@pytest.fixture(scope="module")
+def images() -> list[Path]:
+    return elpv_split(n_train=17, n_functional=0, n_defective=0).train
+
+
+@pytest.fixture(scope="module")
+def backbone() -> Backbone:
+    """The default network at a small size, with every level."""
+    return Backbone(levels=(0, 1, 2, 3, 4), image_size=64, device="cpu")
 
 
 @pytest.fixture(params=[1, 2])
@@ -64,17 +76,19 @@ class TestFeatures:
         ]
         assert all(level.dtype == np.float32 for level in features.pyramid.levels)
         assert all(level.flags.c_contiguous for level in features.pyramid.levels)
-        assert (features.pooled.shape, features.pooled.dtype) == ((2, 320), np.float32)
+        assert features.pooled.shape == (2, 320)
+        assert features.pooled.dtype == np.float32
         assert features.ids == ["left", "right"]
         assert features.sizes == [(100, 80), (300, 300)]
 
-    def test_are_those_of_timm(
-        self, images: list[Path], renamed: Mapping[str, torch.Tensor]
-    ) -> None:
+    def test_are_those_of_timm(self, images: list[Path]) -> None:
         import timm
 
-        network = timm.create_model("tf_efficientnet_lite0", pretrained=False).eval()
-        network.load_state_dict(renamed)
+        network: Any = timm.create_model("tf_efficientnet_lite0", pretrained=False).eval()
+        file = resolve_weights("efficientnet_lite0", "package")[1]
+        assert file is not None
+        tensors = torch.load(file, weights_only=True).values()
+        network.load_state_dict(dict(zip(network.state_dict(), tensors, strict=True)))
         resized = [
             np.asarray(Image.open(path).convert("RGB").resize((96, 64), Image.Resampling.BICUBIC))
             for path in images[:3]

@@ -13,11 +13,15 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from knnspect.data import elpv_split
 from knnspect.errors import DTypeError, ParameterError, StoreError
 from knnspect.features import Backbone
 from knnspect.features.weights import resolve_weights
 
 Tensors: TypeAlias = Mapping[str, torch.Tensor]
+
+
+ANY_IMAGE = [np.zeros((8, 8, 3), np.uint8)]
 
 
 class Evil:
@@ -30,11 +34,39 @@ class Evil:
         return os.mkdir, (self.folder,)
 
 
+@pytest.fixture(scope="module")
+def images() -> list[Path]:
+    return elpv_split(n_train=2, n_functional=0, n_defective=0).train
+
+
+@pytest.fixture(scope="module")
+def packaged_file() -> Path:
+    file = resolve_weights("efficientnet_lite0", "package")[1]
+    assert file is not None
+    return file
+
+
+@pytest.fixture(scope="module")
+def packaged(packaged_file: Path) -> Tensors:
+    """The tensors of the weights package, under the package's names."""
+    tensors: Tensors = torch.load(packaged_file, weights_only=True)
+    return tensors
+
+
+@pytest.fixture(scope="module")
+def renamed(packaged: Tensors) -> Tensors:
+    """The same under timm's names."""
+    import timm
+
+    names = timm.create_model("tf_efficientnet_lite0", pretrained=False).state_dict()
+    return dict(zip(names, packaged.values(), strict=True))
+
+
 def save_tensors(tensors: Tensors, file: Path) -> None:
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, file)
 
 
-def features_with(weights: Any, images: list[Path], name: str = "tf_efficientnet_lite0") -> Any:
+def features_with(weights: Any, images: list[Any], name: str = "tf_efficientnet_lite0") -> Any:
     backbone = Backbone(name, image_size=64, weights=weights, device="cpu")
     return backbone.extract(images[:2])
 
@@ -133,7 +165,7 @@ def test_no_object_is_unpickled(tmp_path: Path, wrap: bool) -> None:
     else:
         file.write_bytes(pickle.dumps(Evil(folder), protocol=2))
     with pytest.raises(StoreError, match=r"evil\.pth: .*nothing else is ever unpickled"):
-        features_with(file, [])
+        features_with(file, ANY_IMAGE)
     assert not folder.exists()
     torch.load(file, weights_only=False) if wrap else pickle.loads(file.read_bytes())
     assert folder.exists(), "the file was harmless, so that the test shows nothing"
@@ -149,7 +181,7 @@ def test_a_truncated_pth_file_is_named(tmp_path: Path, packaged_file: Path) -> N
     for contents in truncations(packaged_file):
         file.write_bytes(contents)
         with pytest.raises(StoreError, match=r"cut\.pth"):
-            features_with(file, [])
+            features_with(file, ANY_IMAGE)
 
 
 def test_a_truncated_safetensors_file_is_named(tmp_path: Path, renamed: Tensors) -> None:
@@ -158,7 +190,7 @@ def test_a_truncated_safetensors_file_is_named(tmp_path: Path, renamed: Tensors)
     for contents in truncations(whole):
         file.write_bytes(contents)
         with pytest.raises(StoreError, match=r"cut\.safetensors"):
-            features_with(file, [])
+            features_with(file, ANY_IMAGE)
 
 
 @pytest.mark.parametrize(
@@ -170,7 +202,7 @@ def test_a_file_of_another_kind_is_named(tmp_path: Path, suffix: str, contents: 
     file = tmp_path / f"other.{suffix}"
     file.write_bytes(contents)
     with pytest.raises(StoreError, match=rf"other\.{suffix}"):
-        features_with(file, [])
+        features_with(file, ANY_IMAGE)
 
 
 @pytest.mark.parametrize(
@@ -187,7 +219,7 @@ def test_a_file_of_another_kind_is_named(tmp_path: Path, suffix: str, contents: 
 def test_a_pth_file_without_the_tensors_is_named(tmp_path: Path, contents: Any) -> None:
     torch.save(contents, tmp_path / "odd.pth")
     with pytest.raises(StoreError, match=r"odd\.pth"):
-        features_with(tmp_path / "odd.pth", [])
+        features_with(tmp_path / "odd.pth", ANY_IMAGE)
 
 
 @pytest.mark.parametrize("suffix", ["pth", "safetensors"])
@@ -198,10 +230,10 @@ def test_weights_of_another_network_are_refused(tmp_path: Path, suffix: str) -> 
     tensors = timm.create_model("mobilenetv3_small_050", pretrained=False).state_dict()
     torch.save(tensors, file) if suffix == "pth" else save_tensors(tensors, file)
     with pytest.raises(StoreError, match=rf"other\.{suffix}: its \d+ tensors do not fit"):
-        features_with(file, [])
+        features_with(file, ANY_IMAGE)
 
 
 def test_a_tensor_of_another_shape_is_named(tmp_path: Path, renamed: Tensors) -> None:
     torch.save({**renamed, "conv_stem.weight": torch.zeros(32, 1, 3, 3)}, tmp_path / "w.pth")
     with pytest.raises(StoreError, match=r"w\.pth: conv_stem\.weight .*\(32, 3, 3, 3\).*32, 1"):
-        features_with(tmp_path / "w.pth", [])
+        features_with(tmp_path / "w.pth", ANY_IMAGE)

@@ -26,8 +26,8 @@ pub(crate) fn upsample_into(
     }
 }
 
-/// Appends the channels of one level, each the weighted sum of the four cells under the position.
-/// Where a weight is 0 its cell is one of the others, so that the value is theirs exactly.
+/// Appends the channels of one level, blended across, then down. Each blend is `a + w (b - a)`, so
+/// that cells with equal features give these features exactly, whatever the weights.
 #[inline]
 fn blend_into(
     grid: &LevelGrid,
@@ -36,14 +36,23 @@ fn blend_into(
     feature: &mut Vec<f64>,
     value: impl Fn(usize, usize) -> f64,
 ) {
-    let corners = grid.corners(row, column);
-    if corners[0].1 >= 1.0 {
-        feature.extend((0..grid.shape.channels).map(|channel| value(corners[0].0, channel)));
+    let (rows, columns) = (grid.rows[row], grid.columns[column]);
+    let at = |row: usize, column: usize| row * grid.shape.width + column;
+    let first = at(rows.first, columns.first);
+    if rows.second == rows.first && columns.second == columns.first {
+        feature.extend((0..grid.shape.channels).map(|channel| value(first, channel)));
     } else {
-        let [(a, wa), (b, wb), (c, wc), (d, wd)] = corners;
+        let (right, below) = (
+            at(rows.first, columns.second),
+            at(rows.second, columns.first),
+        );
+        let last = at(rows.second, columns.second);
         feature.extend((0..grid.shape.channels).map(|channel| {
-            (wa * value(a, channel) + wb * value(b, channel))
-                + (wc * value(c, channel) + wd * value(d, channel))
+            let (a, b) = (value(first, channel), value(right, channel));
+            let (c, d) = (value(below, channel), value(last, channel));
+            let top = a + columns.second_weight * (b - a);
+            let bottom = c + columns.second_weight * (d - c);
+            top + rows.second_weight * (bottom - top)
         }));
     }
 }

@@ -7,14 +7,16 @@
 
 use super::Options;
 use super::exact::{sq_l2, upsample_into};
+use super::frame::{QueryFrame, error_bound};
+use super::twins::twins;
 use crate::gallery::Selection;
 use crate::kernels::{
     Hits, InstructionSet, Limits, MAX_TILE, PreparedImage, QueryTile, Scratch, prepare_image_into,
     scan_image,
 };
 use crate::pyramid::{LevelData, LevelGrid};
-use crate::topk::{Place, Shortlist};
-use std::cell::Cell;
+use crate::topk::{Neighbor, Place, Shortlist};
+use std::cell::{Cell, OnceCell};
 use std::sync::OnceLock;
 
 /// A run of cells of one query image, and where their neighbours go.
@@ -28,115 +30,7 @@ pub(super) struct Job<'a> {
     pub cells: &'a mut [u32],
 }
 
-/// The frame of reference in which a query image is compared.
-pub(super) struct QueryFrame {
-    /// Mean feature of each level.
-    means: Vec<Vec<f32>>,
-    /// A power of two that brings the largest centred value near 1.
-    scale: f32,
-    /// Norm of each cell of each level, centred and scaled.
-    norms: Vec<Vec<f32>>,
-}
-
-impl QueryFrame {
-    fn new(grids: &[LevelGrid], levels: &[LevelData<'_>]) -> Self {
-        let values: Vec<Vec<f64>> = levels.iter().map(decode).collect();
-        let means: Vec<Vec<f32>> = grids
-            .iter()
-            .zip(&values)
-            .map(|(grid, values)| {
-                let mut sums = vec![0.0_f64; grid.shape.channels];
-                for cell in values.chunks_exact(grid.shape.channels) {
-                    for (sum, value) in sums.iter_mut().zip(cell) {
-                        *sum += value;
-                    }
-                }
-                sums.iter()
-                    .map(|sum| (sum / grid.shape.cells() as f64) as f32)
-                    .collect()
-            })
-            .collect();
-        let mut largest = 0.0_f64;
-        let mut norms: Vec<Vec<f64>> = Vec::with_capacity(grids.len());
-        for ((grid, values), mean) in grids.iter().zip(&values).zip(&means) {
-            norms.push(
-                values
-                    .chunks_exact(grid.shape.channels)
-                    .map(|cell| {
-                        let mut sum = 0.0;
-                        for (value, mean) in cell.iter().zip(mean) {
-                            let centred = value - f64::from(*mean);
-                            largest = largest.max(centred.abs());
-                            sum += centred * centred;
-                        }
-                        sum.sqrt()
-                    })
-                    .collect(),
-            );
-        }
-        // A power of two within what float32 can hold; an image that equals its mean has any scale.
-        let exponent = if largest > 0.0 {
-            (-largest.log2().floor()).clamp(-120.0, 120.0)
-        } else {
-            0.0
-        };
-        let scale = exponent.exp2();
-        let norms = norms
-            .into_iter()
-            .map(|level| level.into_iter().map(|n| (n * scale) as f32).collect())
-            .collect();
-        Self {
-            means,
-            scale: scale as f32,
-            norms,
-        }
-    }
-}
-
-fn decode(level: &LevelData<'_>) -> Vec<f64> {
-    match level {
-        LevelData::F32(values) => values.iter().map(|&v| f64::from(v)).collect(),
-        LevelData::F16(values) => values.iter().map(|v| v.to_f64()).collect(),
-    }
-}
-
-/// A bound on the error of a partial distance that a kernel computed, for a query whose cells have
-/// norms of at most `query_norms[level]` and a gallery image whose cells have norms of at most
-/// `image_norms[level]`. It is infinite or NaN where the float32 arithmetic could overflow.
-///
-/// Why it holds. Let `u = 2^-24`, `a_l` and `m_l` the norms. Interpolation weights are positive and
-/// sum to 1, so upsampled norms, and all sums of absolute values that occur while `<u_p, v_q>` is
-/// formed, are at most `a_l m_l` (Cauchy-Schwarz); those of `|v_q|^2` are at most `m_l^2`. Every
-/// value passes through at most `depth` roundings, each a factor of `1 + u` at most: one for
-/// centring the gallery, one for rounding the upsampled query, one per channel of a coarse level,
-/// a handful for each of the two blends, one per level and one per channel of the finest level. The
-/// standard bound `depth u / (1 - depth u)` then applies to the sums of absolute values; a hundredth
-/// on top covers the denominator and the rounding of the norms themselves. The last term covers
-/// underflow, where rounding is not relative.
-fn error_bound(
-    grids: &[LevelGrid],
-    query_norms: impl Iterator<Item = f32>,
-    image_norms: &[f32],
-) -> f32 {
-    const UNIT: f32 = 1.0 / 16_777_216.0;
-    let coarse = grids[1..]
-        .iter()
-        .map(|grid| grid.shape.channels)
-        .max()
-        .unwrap_or(0);
-    let depth = (grids[0].shape.channels + coarse + 8 * grids.len() + 32) as f32;
-    let (mut sum, mut norms) = (0.0, 1.0);
-    for (a, &m) in query_norms.zip(image_norms) {
-        let m = 1.001 * m;
-        sum += 2.0 * m * m + 2.0 * a * m;
-        norms += a + m;
-    }
-    if depth * UNIT < 0.005 {
-        1.01 * depth * UNIT * sum + 1e-35 * norms
-    } else {
-        f32::INFINITY
-    }
-}
+const NOTHING_KNOWN: (u32, u32, f64) = (u32::MAX, u32::MAX, f64::NAN);
 
 /// Queries that are scanned together, and what is known of them so far.
 struct Tile {
@@ -145,7 +39,10 @@ struct Tile {
     packed: QueryTile,
     limits: Limits,
     lists: Vec<Shortlist>,
-    closed: [bool; MAX_TILE],
+    /// Upsampled feature of each query whose list is settled; empty for the others.
+    features: Vec<Vec<f64>>,
+    /// The last exact distance of each settled query, and the rank and twin of the cell.
+    known: [(u32, u32, f64); MAX_TILE],
     /// Largest norm of the cells under each query, per level.
     norms: Vec<[f32; MAX_TILE]>,
     /// Squared norm of each query, centred and scaled.
@@ -160,7 +57,8 @@ impl Tile {
             packed: QueryTile::default(),
             limits: [const { Cell::new(f32::NEG_INFINITY) }; MAX_TILE],
             lists: (0..MAX_TILE).map(|_| Shortlist::new(k)).collect(),
-            closed: [false; MAX_TILE],
+            features: vec![Vec::new(); MAX_TILE],
+            known: [NOTHING_KNOWN; MAX_TILE],
             norms: Vec::new(),
             sq_norms: [0.0; MAX_TILE],
         }
@@ -170,13 +68,14 @@ impl Tile {
     fn load(&mut self, source: &Source<'_>, first_cell: usize, n_lanes: usize, width: usize) {
         (self.first_cell, self.n_lanes) = (first_cell, n_lanes);
         self.packed.reset(source.grids, width);
-        self.closed = [false; MAX_TILE];
+        self.known = [NOTHING_KNOWN; MAX_TILE];
         self.norms.clear();
         self.norms.resize(source.grids.len(), [0.0; MAX_TILE]);
         let scale = f64::from(source.frame.scale);
         let mut feature = Vec::new();
         for lane in 0..n_lanes {
             self.lists[lane].clear();
+            self.features[lane].clear();
             let cell = first_cell + lane;
             upsample_into(source.grids, source.query, cell, &mut feature);
             let mut values = feature.iter();
@@ -206,44 +105,39 @@ struct Source<'a> {
     selection: &'a Selection,
 }
 
-/// Computes exact distances from one query cell.
-struct Exact<'a> {
-    source: &'a Source<'a>,
-    query: Vec<f64>,
-    other: Vec<f64>,
+impl Source<'_> {
+    /// The exact squared distance between the query's feature `x` and a gallery cell.
+    fn sq_l2(&self, x: &[f64], place: Place) -> f64 {
+        let image = self.selection.image(place.rank);
+        self.sq_l2_in(x, &image.levels(), place.cell)
+    }
+
+    /// The same, for a cell of an image at hand.
+    fn sq_l2_in(&self, x: &[f64], levels: &[LevelData<'_>], cell: u32) -> f64 {
+        let mut y = Vec::with_capacity(x.len());
+        upsample_into(self.grids, levels, cell as usize, &mut y);
+        sq_l2(x, &y)
+    }
 }
 
-impl<'a> Exact<'a> {
-    fn new(source: &'a Source<'a>, cell: usize) -> Self {
-        let mut query = Vec::new();
-        upsample_into(source.grids, source.query, cell, &mut query);
-        Self {
-            source,
-            query,
-            other: Vec::new(),
-        }
-    }
-
-    fn sq_l2(&mut self, place: Place) -> f64 {
-        let image = self.source.selection.image(place.rank);
-        upsample_into(
-            self.source.grids,
-            &image.levels(),
-            place.cell as usize,
-            &mut self.other,
-        );
-        sq_l2(&self.query, &self.other)
-    }
+/// The gallery image that is being scanned.
+struct Scanned<'a> {
+    rank: u32,
+    levels: &'a [LevelData<'a>],
+    prepared: &'a PreparedImage,
+    /// Computed when a settled query first asks for them.
+    twins: OnceCell<Vec<u32>>,
 }
 
 /// Receives the hits of one tile in one gallery image.
 struct TileHits<'a> {
     source: &'a Source<'a>,
-    rank: u32,
+    image: &'a Scanned<'a>,
     first_cell: usize,
     limits: &'a Limits,
     lists: &'a mut [Shortlist],
-    closed: &'a mut [bool; MAX_TILE],
+    features: &'a mut [Vec<f64>],
+    known: &'a mut [(u32, u32, f64); MAX_TILE],
     sq_norms: &'a [f64; MAX_TILE],
     errors: &'a [f32; MAX_TILE],
 }
@@ -251,21 +145,18 @@ struct TileHits<'a> {
 impl TileHits<'_> {
     /// The largest partial distance in the current image that is still of interest.
     fn limit(&self, lane: usize) -> f32 {
-        if self.closed[lane] {
-            f32::NEG_INFINITY
+        let bound = self.lists[lane].bound();
+        if bound == f32::NEG_INFINITY {
+            bound
         } else if self.errors[lane].is_finite() {
-            (self.lists[lane].bound() + self.errors[lane]).next_up()
+            (bound + self.errors[lane]).next_up()
         } else {
             f32::INFINITY
         }
     }
-}
 
-impl Hits for TileHits<'_> {
-    fn hit(&mut self, lane: usize, cell: usize, s: f32) {
-        if self.closed[lane] || lane >= self.lists.len() {
-            return; // a NaN passes the kernel's comparison with any limit
-        }
+    /// A pair that may be among the nearest of a query with an open list.
+    fn push(&mut self, lane: usize, place: Place, s: f32) {
         let error = self.errors[lane];
         let (low, high) = if error.is_finite() && s.is_finite() {
             ((s - error).next_down(), (s + error).next_up())
@@ -273,35 +164,49 @@ impl Hits for TileHits<'_> {
             (f32::NEG_INFINITY, f32::INFINITY)
         };
         let list = &mut self.lists[lane];
-        list.push(
-            low,
-            high,
-            Place {
-                rank: self.rank,
-                cell: cell as u32,
-            },
-        );
+        list.push(low, high, place);
         if list.is_full() {
-            let mut exact = None;
-            let sq_norm = self.sq_norms[lane];
-            let sq_scale = f64::from(self.source.frame.scale).powi(2);
-            let source = self.source;
-            let query_cell = self.first_cell + lane;
-            self.closed[lane] = list.prune(
-                |place| {
-                    exact
-                        .get_or_insert_with(|| Exact::new(source, query_cell))
-                        .sq_l2(place)
-                },
-                |sq_l2| {
-                    let scaled = sq_l2 * sq_scale;
-                    let (s, error) = (scaled - sq_norm, 1e-12 * (scaled + sq_norm));
-                    (
-                        ((s - error) as f32).next_down(),
-                        ((s + error) as f32).next_up(),
-                    )
-                },
+            let (source, sq_norm) = (self.source, self.sq_norms[lane]);
+            let feature = &mut self.features[lane];
+            upsample_into(source.grids, source.query, self.first_cell + lane, feature);
+            list.prune(
+                |place| source.sq_l2(feature, place),
+                |sq_l2| source.frame.interval(sq_l2, sq_norm),
             );
+        }
+    }
+
+    /// A pair that may be nearer than those in the settled list of its query.
+    fn insert(&mut self, lane: usize, place: Place) {
+        let (source, image) = (self.source, self.image);
+        let twins = image
+            .twins
+            .get_or_init(|| twins(source.grids, image.levels));
+        let twin = twins[place.cell as usize];
+        if (self.known[lane].0, self.known[lane].1) != (place.rank, twin) {
+            let sq_l2 = source.sq_l2_in(&self.features[lane], image.levels, place.cell);
+            self.known[lane] = (place.rank, twin, sq_l2);
+        }
+        let (sq_l2, sq_norm) = (self.known[lane].2, self.sq_norms[lane]);
+        self.lists[lane].insert(Neighbor { sq_l2, place }, |sq_l2| {
+            source.frame.interval(sq_l2, sq_norm)
+        });
+    }
+}
+
+impl Hits for TileHits<'_> {
+    fn hit(&mut self, lane: usize, cell: usize, s: f32) {
+        if lane >= self.lists.len() || self.lists[lane].bound() == f32::NEG_INFINITY {
+            return; // a NaN passes the kernel's comparison with any limit
+        }
+        let place = Place {
+            rank: self.image.rank,
+            cell: cell as u32,
+        };
+        if self.lists[lane].is_settled() {
+            self.insert(lane, place);
+        } else {
+            self.push(lane, place, s);
         }
         self.limits[lane].set(self.limit(lane));
     }
@@ -370,28 +275,32 @@ impl<'a> Worker<'a> {
                 frame.scale,
                 &mut self.prepared,
             );
+            let scanned = Scanned {
+                rank,
+                levels: &levels,
+                prepared: &self.prepared,
+                twins: OnceCell::new(),
+            };
             for tile in &mut self.tiles[..n_tiles] {
                 if self.options.is_cancelled() {
                     return;
                 }
-                scan_tile(
-                    self.set,
-                    &source,
-                    rank,
-                    &self.prepared,
-                    tile,
-                    &mut self.scratch,
-                );
+                scan_tile(self.set, &source, &scanned, tile, &mut self.scratch);
             }
         }
-        let mut out = 0;
+        let (mut out, mut feature) = (0, Vec::new());
         for tile in &mut self.tiles[..n_tiles] {
             for lane in 0..tile.n_lanes {
                 if lane % 16 == 0 && self.options.is_cancelled() {
                     return;
                 }
-                let mut exact = Exact::new(&source, tile.first_cell + lane);
-                for neighbor in tile.lists[lane].finish(|place| exact.sq_l2(place)) {
+                upsample_into(
+                    self.grids,
+                    &job.levels,
+                    tile.first_cell + lane,
+                    &mut feature,
+                );
+                for neighbor in tile.lists[lane].finish(|place| source.sq_l2(&feature, place)) {
                     job.sq_distances[out] = neighbor.sq_l2 as f32;
                     job.ranks[out] = neighbor.place.rank;
                     job.cells[out] = neighbor.place.cell;
@@ -406,23 +315,23 @@ impl<'a> Worker<'a> {
 fn scan_tile(
     set: InstructionSet,
     source: &Source<'_>,
-    rank: u32,
-    image: &PreparedImage,
+    image: &Scanned<'_>,
     tile: &mut Tile,
     scratch: &mut Scratch,
 ) {
     let mut errors = [0.0; MAX_TILE];
     for (lane, error) in errors[..tile.n_lanes].iter_mut().enumerate() {
         let norms = tile.norms.iter().map(|level| level[lane]);
-        *error = error_bound(source.grids, norms, &image.max_norms);
+        *error = error_bound(source.grids, norms, &image.prepared.max_norms);
     }
     let mut hits = TileHits {
         source,
-        rank,
+        image,
         first_cell: tile.first_cell,
         limits: &tile.limits,
         lists: &mut tile.lists[..tile.n_lanes],
-        closed: &mut tile.closed,
+        features: &mut tile.features,
+        known: &mut tile.known,
         sq_norms: &tile.sq_norms,
         errors: &errors,
     };
@@ -438,7 +347,7 @@ fn scan_tile(
         set,
         source.grids,
         &tile.packed,
-        image,
+        image.prepared,
         scratch,
         &tile.limits,
         &mut hits,

@@ -7,6 +7,8 @@
 
 pub(crate) mod exact;
 mod exhaustive;
+mod frame;
+mod twins;
 
 use crate::error::{Error, Result};
 use crate::gallery::Selection;
@@ -125,8 +127,7 @@ pub fn search(
             .chunks_mut(cells * k)
             .zip(neighbors.cells.chunks_mut(cells * k)),
     );
-    let frames: Vec<OnceLock<exhaustive::QueryFrame>> =
-        (0..n_images).map(|_| OnceLock::new()).collect();
+    let frames: Vec<OnceLock<frame::QueryFrame>> = (0..n_images).map(|_| OnceLock::new()).collect();
     let mut jobs = Vec::new();
     for (image, (sq_distances, (ranks, found))) in per_image.enumerate() {
         let per_job = sq_distances.chunks_mut(cells_per_job * k).zip(

@@ -1,0 +1,125 @@
+//! The frame in which float32 kernels compare a query image, and how wrong they can be in it.
+
+use crate::pyramid::{LevelData, LevelGrid};
+
+/// The frame of reference in which a query image is compared.
+pub(super) struct QueryFrame {
+    /// Mean feature of each level.
+    pub means: Vec<Vec<f32>>,
+    /// A power of two that brings the largest centred value near 1.
+    pub scale: f32,
+    /// Norm of each cell of each level, centred and scaled.
+    pub norms: Vec<Vec<f32>>,
+}
+
+impl QueryFrame {
+    pub(super) fn new(grids: &[LevelGrid], levels: &[LevelData<'_>]) -> Self {
+        let values: Vec<Vec<f64>> = levels.iter().map(decode).collect();
+        let means: Vec<Vec<f32>> = grids
+            .iter()
+            .zip(&values)
+            .map(|(grid, values)| {
+                let mut sums = vec![0.0_f64; grid.shape.channels];
+                for cell in values.chunks_exact(grid.shape.channels) {
+                    for (sum, value) in sums.iter_mut().zip(cell) {
+                        *sum += value;
+                    }
+                }
+                sums.iter()
+                    .map(|sum| (sum / grid.shape.cells() as f64) as f32)
+                    .collect()
+            })
+            .collect();
+        let mut largest = 0.0_f64;
+        let mut norms: Vec<Vec<f64>> = Vec::with_capacity(grids.len());
+        for ((grid, values), mean) in grids.iter().zip(&values).zip(&means) {
+            norms.push(
+                values
+                    .chunks_exact(grid.shape.channels)
+                    .map(|cell| {
+                        let mut sum = 0.0;
+                        for (value, mean) in cell.iter().zip(mean) {
+                            let centred = value - f64::from(*mean);
+                            largest = largest.max(centred.abs());
+                            sum += centred * centred;
+                        }
+                        sum.sqrt()
+                    })
+                    .collect(),
+            );
+        }
+        // A power of two within what float32 can hold; an image that equals its mean has any scale.
+        let exponent = if largest > 0.0 {
+            (-largest.log2().floor()).clamp(-120.0, 120.0)
+        } else {
+            0.0
+        };
+        let scale = exponent.exp2();
+        let norms = norms
+            .into_iter()
+            .map(|level| level.into_iter().map(|n| (n * scale) as f32).collect())
+            .collect();
+        Self {
+            means,
+            scale: scale as f32,
+            norms,
+        }
+    }
+
+    /// Surely contains the partial distance of a pair whose exact squared distance is `sq_l2`, for a
+    /// query whose centred and scaled squared norm is `sq_norm`.
+    pub(super) fn interval(&self, sq_l2: f64, sq_norm: f64) -> (f32, f32) {
+        let scaled = sq_l2 * f64::from(self.scale).powi(2);
+        let (s, error) = (scaled - sq_norm, 1e-12 * (scaled + sq_norm));
+        (
+            ((s - error) as f32).next_down(),
+            ((s + error) as f32).next_up(),
+        )
+    }
+}
+
+fn decode(level: &LevelData<'_>) -> Vec<f64> {
+    match level {
+        LevelData::F32(values) => values.iter().map(|&v| f64::from(v)).collect(),
+        LevelData::F16(values) => values.iter().map(|v| v.to_f64()).collect(),
+    }
+}
+
+/// A bound on the error of a partial distance that a kernel computed, for a query whose cells have
+/// norms of at most `query_norms[level]` and a gallery image whose cells have norms of at most
+/// `image_norms[level]`. It is infinite or NaN where the float32 arithmetic could overflow.
+///
+/// Why it holds. Let `u = 2^-24`, `a_l` and `m_l` the norms. Interpolation weights are positive and
+/// sum to 1, so upsampled norms, and all sums of absolute values that occur while `<u_p, v_q>` is
+/// formed, are at most `a_l m_l` (Cauchy-Schwarz); those of `|v_q|^2` are at most `m_l^2`. Every
+/// value passes through at most `depth` roundings, each a factor of `1 + u` at most: one for
+/// centring the gallery, one for rounding the upsampled query, one per channel of a coarse level,
+/// a handful for each of the two blends, one per level and one per channel of the finest level. The
+/// standard bound `depth u / (1 - depth u)` then applies to the sums of absolute values; a hundredth
+/// on top covers the denominator and the rounding of the norms themselves. A hundredth of `a_l^2`
+/// covers the rounding of the float64 distances that settle the order: pairs that they cannot tell
+/// apart must not be told apart here. The last term covers underflow, where rounding is not relative.
+pub(super) fn error_bound(
+    grids: &[LevelGrid],
+    query_norms: impl Iterator<Item = f32>,
+    image_norms: &[f32],
+) -> f32 {
+    const UNIT: f32 = 1.0 / 16_777_216.0;
+    let coarse = grids[1..]
+        .iter()
+        .map(|grid| grid.shape.channels)
+        .max()
+        .unwrap_or(0);
+    let depth = (grids[0].shape.channels + coarse + 8 * grids.len() + 32) as f32;
+    let (mut sum, mut norms) = (0.0, 1.0);
+    for (a, &m) in query_norms.zip(image_norms) {
+        let m = 1.001 * m;
+        sum += 2.0 * m * m + 2.0 * a * m + 0.01 * a * a;
+        norms += a + m;
+    }
+    if depth * UNIT < 0.005 {
+        1.01 * depth * UNIT * sum + 1e-35 * norms
+    } else {
+        f32::INFINITY
+    }
+}

