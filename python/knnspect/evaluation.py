@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from knnspect import _core, metrics
 from knnspect.data import MVTecDataset, read_mask
 from knnspect.detectors import Detector, Prediction
+from knnspect.errors import ParameterError
 
 __all__ = ["Evaluation", "evaluate", "peak_memory_mb"]
 
@@ -99,6 +100,12 @@ def evaluate(
     """
     start = time.perf_counter()
     masks = _Masks(dataset)
+    is_defective = [image.is_defective for image in dataset.test]
+    for kind, there in (("normal", not all(is_defective)), ("defective", any(is_defective))):
+        if not there:
+            raise ParameterError(
+                f"{dataset.root}: expected test images of both kinds, none is {kind}"
+            )
     options: dict[str, Any] = {
         "batch_size": batch_size,
         "n_workers": n_workers,
@@ -111,7 +118,6 @@ def evaluate(
         seconds[stage] = seconds.get(stage, 0.0) + value
     total = time.perf_counter() - start
 
-    is_defective = [image.is_defective for image in dataset.test]
     maps = [prediction.map for prediction in predictions]
     truth = [masks.read(index, map_.shape) for index, map_ in enumerate(maps)]
     evaluation = Evaluation(

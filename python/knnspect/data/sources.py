@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePath
 from typing import Any
@@ -207,19 +207,20 @@ def _items_of_path(path: Path) -> list[ImageItem]:
             endings = ", ".join(sorted(IMAGE_SUFFIXES))
             raise ImageError(f"{path}: expected a folder of images ({endings}), got none in it")
         return [
-            ImageItem(file.relative_to(path).as_posix(), partial(read_image, file))
-            for file in files
+            ImageItem(_path_id(file.relative_to(path)), partial(read_image, file)) for file in files
         ]
     if not path.exists():
         raise ImageError(f"{path}: expected a folder or an image file, but there is no such path")
     return [_item(path, 0)]
 
 
-def _item(value: object, place: int) -> ImageItem:
+def _item(value: object, place: int, given: str | None = None) -> ImageItem:
     """Return the item of one image: a file, an array, a tensor or a Pillow image."""
-    id_ = f"{place:06d}"
+    id_ = f"{place:06d}" if given is None else given
     if isinstance(value, str | os.PathLike):
-        return ImageItem(PurePath(value).as_posix(), partial(read_image, value))
+        return ImageItem(
+            _path_id(PurePath(value)) if given is None else given, partial(read_image, value)
+        )
     if isinstance(value, Image.Image):
         return ImageItem(id_, partial(image_from_pillow, value, id_))
     if isinstance(value, np.ndarray):
@@ -238,7 +239,7 @@ def _item(value: object, place: int) -> ImageItem:
 def _named(id_: object, value: object, place: int) -> ImageItem:
     if not isinstance(id_, str):
         raise DTypeError(f"images: expected ids of type str, got {type(id_).__name__}")
-    return replace(_item(value, place), id=id_)
+    return _item(value, place, id_)
 
 
 def _items_of_batch(
@@ -331,7 +332,12 @@ def _items_of_element(element: object, place: int) -> list[ImageItem]:
 def _id_of(path: object, where: str) -> str:
     if not isinstance(path, str | os.PathLike):
         raise DTypeError(f'{where}: expected paths in "image_path", got {type(path).__name__}')
-    return PurePath(path).as_posix()
+    return _path_id(PurePath(path))
+
+
+def _path_id(path: PurePath) -> str:
+    """Return a path with ``/``; bytes of a name that are not UTF-8 become escapes."""
+    return path.as_posix().encode("utf-8", "backslashreplace").decode()
 
 
 def _check_new(id_: str, seen: set[str]) -> None:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from knnspect import _core
 from knnspect.errors import StoreError
 from knnspect.features import Backbone
+from knnspect.features.backbone import check_device
 from knnspect.neighbors import Neighbors
 
 __all__ = ["Detector", "Prediction", "load"]
@@ -175,6 +176,8 @@ def load(path: str | os.PathLike[str], device: str | None = None) -> Detector:
     ------
     StoreError
         If the file is missing, truncated, altered, of a newer version, or not a detector.
+    ParameterError, DTypeError
+        If the device cannot be used.
 
     Examples
     --------
@@ -187,6 +190,8 @@ def load(path: str | os.PathLike[str], device: str | None = None) -> Detector:
     where = os.fspath(path)
     if store.kind not in _DETECTORS:
         raise StoreError(f"{where}: expected a detector, the file holds a {store.kind}")
+    if device is not None:
+        check_device(device)  # lest it is taken for a setting of the file
     module, name = _DETECTORS[store.kind]
     detector: type[Detector] = getattr(import_module(module), name)
     try:

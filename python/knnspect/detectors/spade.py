@@ -7,6 +7,7 @@ import json
 import os
 import warnings
 from collections.abc import Iterator, Sequence
+from copy import copy
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -16,7 +17,7 @@ from knnspect import _core
 from knnspect.backends import Backend, get_backend
 from knnspect.detectors.base import Detector, Prediction
 from knnspect.detectors.maps import pixel_map
-from knnspect.errors import DTypeError, ImageError, NotFittedError
+from knnspect.errors import DTypeError, ImageError, NotFittedError, ParameterError
 from knnspect.features import Backbone, Features
 from knnspect.gallery import Gallery
 from knnspect.neighbors import Neighbors
@@ -94,6 +95,9 @@ class Spade(Detector):
     """
 
     method: ClassVar[str] = "spade"
+    gallery_: Gallery
+    pooled_: NDArray[np.float32]
+    image_neighbors_: int
 
     def __init__(
         self,
@@ -183,12 +187,15 @@ class Spade(Detector):
             pooled.append(features.pooled)
         constant.check()
         by_id = sorted(range(len(ids)), key=ids.__getitem__)
-        self.gallery_ = gallery
-        self.pooled_ = np.concatenate(pooled)[by_id]
-        self.image_neighbors_ = min(self.image_neighbors, len(ids))
+        learnt = copy(self)  # so that a failure leaves what was learnt before
+        learnt.gallery_ = gallery
+        learnt.pooled_ = np.concatenate(pooled)[by_id]
+        learnt.image_neighbors_ = min(self.image_neighbors, len(ids))
+        learnt._check_pixel_neighbors()
         with watch.stage("gallery"):
-            self.normal_map_max_ = self._normal_map_max()
-        self.seconds_ = watch.seconds
+            learnt.normal_map_max_ = learnt._normal_map_max()
+        learnt.seconds_ = watch.seconds
+        self.__dict__.update(learnt.__dict__)
         if self.image_neighbors > len(ids):
             warnings.warn(
                 f"image_neighbors={self.image_neighbors} exceeds the number of normal images: "
@@ -376,8 +383,21 @@ class Spade(Detector):
         check_positive("sigma", self.sigma, or_zero=True)
         if isinstance(self.backend, str):
             get_backend(self.backend)
+        elif not callable(getattr(self.backend, "search", None)):
+            raise DTypeError(
+                f"backend: expected a name or a Backend, got {type(self.backend).__name__}"
+            )
         if self.threads is not None:
             check_count("threads", self.threads)
+
+    def _check_pixel_neighbors(self) -> None:
+        height, width, _ = self.gallery_.shapes[0]
+        n_images = min(self.image_neighbors_, max(1, len(self.gallery_) - 1))
+        if self.pixel_neighbors > n_images * height * width:
+            raise ParameterError(
+                f"pixel_neighbors: expected at most the {n_images * height * width} cells of "
+                f"{n_images} images, got {self.pixel_neighbors}"
+            )
 
     def _check_fitted(self) -> None:
         if not hasattr(self, "gallery_"):

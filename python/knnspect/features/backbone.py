@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-__all__ = ["Backbone", "Features"]
+__all__ = ["Backbone", "Features", "check_device"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,8 +116,8 @@ class Backbone:
 
     def __repr__(self) -> str:
         return (
-            f"Backbone({self.name!r}, levels={tuple(self.levels)}, image_size={self.image_size}, "
-            f"weights={os.fspath(self.weights)!r}, resize={self.resize!r}, "
+            f"Backbone({self.name!r}, levels={self.levels!r}, image_size={self.image_size!r}, "
+            f"weights={str(self.weights)!r}, resize={self.resize!r}, "
             f"patch_size={self.patch_size})"
         )
 
@@ -315,7 +315,7 @@ class _Loaded:
         if self.patch_size % 2 == 0:
             raise ParameterError(f"patch_size: expected an odd number, got {self.patch_size}")
         check_choice("resize", backbone.resize, ["stretch", "crop", "pad"])
-        self.device = _check_device(backbone.device)
+        self.device = check_device(backbone.device)
         self.architecture, self.source = architecture, source
 
         self.network: nn.Module = build_network(architecture, image_size, weights)
@@ -347,6 +347,14 @@ class _Loaded:
         import torch
         from torch.nn.functional import avg_pool2d
 
+        if self.device.type == "cpu" and len(images) > 1:
+            # PyTorch chooses its kernels, with other rounding, by the size of the batch. One image
+            # keeps a CPU as busy as many do.
+            parts = [self.forward(images[i : i + 1], 1) for i in range(len(images))]
+            return (
+                FeaturePyramid.concatenate(pyramid for pyramid, _ in parts),
+                np.concatenate([pooled for _, pooled in parts]),
+            )
         batch = torch.from_numpy(images).to(self.device)
         n_images = len(batch)
         if self.device.type == "cuda" and n_images < batch_size:
@@ -378,7 +386,7 @@ class _Loaded:
 
 
 def _check_levels(levels: Sequence[int]) -> list[int]:
-    if isinstance(levels, (str, int)):
+    if isinstance(levels, str) or not isinstance(levels, (Sequence, np.ndarray)):
         raise DTypeError(f"levels: expected a sequence of integers, got {levels!r}")
     checked = [check_count(f"levels[{i}]", level, minimum=0) for i, level in enumerate(levels)]
     if not checked or any(b <= a for a, b in pairwise(checked)):
@@ -391,17 +399,25 @@ def _check_levels(levels: Sequence[int]) -> list[int]:
 def _check_image_size(image_size: int | Sequence[int]) -> tuple[int, int]:
     if isinstance(image_size, (int, np.integer)):
         image_size = (int(image_size), int(image_size))
+    if isinstance(image_size, str) or not isinstance(image_size, Sequence):
+        raise DTypeError(
+            "image_size: expected one number or (height, width), "
+            f"got {image_size!r} of type {type(image_size).__name__}"
+        )
     sizes = tuple(image_size)
     if len(sizes) != 2:
         raise ParameterError(f"image_size: expected one number or (height, width), got {sizes}")
     return check_count("image_size", sizes[0]), check_count("image_size", sizes[1])
 
 
-def _check_device(device: str | None) -> torch.device:
+def check_device(device: str | None) -> torch.device:
+    """Return the device to use, CUDA where there is one by default, or raise a ParameterError."""
     import torch
 
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    if not isinstance(device, (str, torch.device)):
+        raise DTypeError(f"device: expected a word such as 'cpu', got {type(device).__name__}")
     try:
         checked = torch.device(device)
         torch.empty(0, device=checked)

@@ -65,6 +65,8 @@ def resolve_weights(name: str, weights: str | os.PathLike[str]) -> tuple[str, Pa
 
     if not isinstance(name, str):
         raise DTypeError(f"name: expected the name of a timm model, got {type(name).__name__}")
+    if not isinstance(weights, (str, os.PathLike)):
+        raise DTypeError(f"weights: expected a word or a path, got {type(weights).__name__}")
     if name not in _PACKAGES and not timm.is_model(name.partition(".")[0]):
         close = difflib.get_close_matches(name, [*timm.list_models(), *_PACKAGES], n=3)
         hint = f"; did you mean {' or '.join(close)}?" if close else ""
@@ -144,7 +146,11 @@ def build_network(
                 f"instead ({error or type(error).__name__})"
             ) from error
     elif isinstance(weights, Path):
-        _load_file(network, weights, lambda: create(features_only=False))
+        tensors = _read_tensors(weights)
+        if not set(_needed(network)) <= set(tensors) and architecture in _PACKAGES:
+            names = create(features_only=False).state_dict()
+            tensors = _renamed_by_order(tensors, names, architecture, weights)
+        _load_tensors(network, tensors, str(weights))
     else:
         _load_tensors(network, weights, "the model file")
     return network.eval().requires_grad_(False)
@@ -156,13 +162,6 @@ def _packaged_file(package: str | None) -> Path | None:
         return None
     files = sorted(Path(spec.origin).parent.glob("models/*.pth"))
     return files[0] if files else None
-
-
-def _load_file(network: nn.Module, file: Path, full_network: Any) -> None:
-    tensors = _read_tensors(file)
-    if not set(_needed(network)) <= set(tensors):
-        tensors = _renamed_by_order(tensors, full_network().state_dict(), file)
-    _load_tensors(network, tensors, str(file))
 
 
 def _read_tensors(file: Path) -> dict[str, torch.Tensor]:
@@ -181,25 +180,32 @@ def _read_tensors(file: Path) -> dict[str, torch.Tensor]:
             f"{file}: not a weights file, or one that holds more than tensors; nothing else is "
             "ever unpickled"
         ) from error
-    except (OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
+    except Exception as error:  # on damaged files torch's unpickler raises many kinds
         raise StoreError(f"{file}: cannot be read as weights ({error})") from error
     for key in ("state_dict", "model"):
         if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
             loaded = loaded[key]
-    if not isinstance(loaded, dict) or not all(torch.is_tensor(t) for t in loaded.values()):
+    if not isinstance(loaded, dict) or not all(
+        isinstance(name, str) and torch.is_tensor(tensor) for name, tensor in loaded.items()
+    ):
         raise StoreError(f"{file}: expected tensors by name, got {type(loaded).__name__}")
     return {name.removeprefix("module."): tensor for name, tensor in loaded.items()}
 
 
 def _renamed_by_order(
-    tensors: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor], file: Path
+    tensors: Mapping[str, torch.Tensor],
+    expected: Mapping[str, torch.Tensor],
+    architecture: str,
+    file: Path,
 ) -> dict[str, torch.Tensor]:
-    """Give the tensors timm's names, where other names stand for the same tensors in order."""
+    """Give the TensorFlow weights of the packages timm's names: they agree in order and shapes."""
     shapes = [tuple(tensor.shape) for tensor in tensors.values()]
     if shapes != [tuple(tensor.shape) for tensor in expected.values()]:
+        return dict(tensors)
+    if not architecture.startswith("tf_"):
         raise StoreError(
-            f"{file}: its {len(tensors)} tensors do not fit the backbone, which has "
-            f"{len(expected)}: neither their names nor their shapes in order agree"
+            f"{file}: its weights are those of tf_{architecture}, which pads and normalises "
+            f"otherwise than timm's {architecture}: ask for tf_{architecture}"
         )
     return dict(zip(expected, tensors.values(), strict=True))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import os
@@ -47,6 +48,7 @@ class ResultsFolder:
         self._normal_map_max = normal_map_max
         self._rows: list[dict[str, Any]] = []
         self._names: set[str] = set()
+        self._folders: set[str] = set()
         self._make(self.folder / "overlays")
 
     @property
@@ -104,13 +106,16 @@ class ResultsFolder:
 
     def _name(self, id_: str) -> str:
         """Return a file name for an id, inside the folder and not used before."""
-        parts = [part for part in PurePosixPath(id_).parts if part not in ("/", "..")] or ["image"]
-        name = "/".join(parts)
+        parts = [part for part in id_.split("/") if part not in ("", ".", "..")] or ["image"]
+        name = "/".join(map(_shortened, parts))
+        if self._names.intersection(_with_folders(name)[1:]):
+            name = name.replace("/", "-")
         if not name.lower().endswith(".png") or name in self._names:
             name += ".png"
-        while name in self._names:
+        while name in self._names or name in self._folders:
             name = name.removesuffix(".png") + "-.png"
         self._names.add(name)
+        self._folders.update(_with_folders(name)[1:])
         return name
 
     def _make(self, folder: Path) -> None:
@@ -118,6 +123,20 @@ class ResultsFolder:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StoreError(f"{folder}: the folder cannot be made ({error.strerror})") from error
+
+
+def _with_folders(name: str) -> list[str]:
+    """Return a relative path and the folders it is in."""
+    path = PurePosixPath(name)
+    return [name, *(folder.as_posix() for folder in path.parents[:-1])]
+
+
+def _shortened(part: str) -> str:
+    """Return a part of a path that leaves room for an ending in the 255 bytes of a name."""
+    encoded = part.encode()
+    if len(encoded) <= 240:
+        return part
+    return f"{encoded[:200].decode(errors='ignore')}-{hashlib.sha256(encoded).hexdigest()[:16]}"
 
 
 def _nearest_image(prediction: Prediction, peak: tuple[Any, ...]) -> str | None:

@@ -99,7 +99,8 @@ def nearest(features: Features, pooled: Array) -> tuple[list[str], Array]:
 
 def neighbor_distances(prediction: Prediction) -> Array:
     assert prediction.neighbors is not None
-    return prediction.neighbors.sq_distances[0]
+    found: Array = prediction.neighbors.sq_distances[0]
+    return found
 
 
 class TestImageStage:

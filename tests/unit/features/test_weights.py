@@ -229,7 +229,7 @@ def test_weights_of_another_network_are_refused(tmp_path: Path, suffix: str) -> 
     file = tmp_path / f"other.{suffix}"
     tensors = timm.create_model("mobilenetv3_small_050", pretrained=False).state_dict()
     torch.save(tensors, file) if suffix == "pth" else save_tensors(tensors, file)
-    with pytest.raises(StoreError, match=rf"other\.{suffix}: its \d+ tensors do not fit"):
+    with pytest.raises(StoreError, match=rf"other\.{suffix}: conv_stem.weight should have"):
         features_with(file, ANY_IMAGE)
 
 
@@ -237,3 +237,12 @@ def test_a_tensor_of_another_shape_is_named(tmp_path: Path, renamed: Tensors) ->
     torch.save({**renamed, "conv_stem.weight": torch.zeros(32, 1, 3, 3)}, tmp_path / "w.pth")
     with pytest.raises(StoreError, match=r"w\.pth: conv_stem\.weight .*\(32, 3, 3, 3\).*32, 1"):
         features_with(tmp_path / "w.pth", ANY_IMAGE)
+
+
+def test_the_weights_of_the_package_are_not_taken_for_those_of_another_padding(
+    packaged_file: Path,
+) -> None:
+    with pytest.raises(StoreError, match="ask for tf_efficientnet_lite0"):
+        _ = Backbone("efficientnet_lite0", weights=packaged_file).source
+    source = Backbone("tf_efficientnet_lite0", weights=packaged_file).source
+    assert source == f"file {packaged_file.name}"
