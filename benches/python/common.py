@@ -48,7 +48,9 @@ def features_of(dataset: Path | None, n_queries: int) -> tuple[ks.Features, ks.F
     return backbone.extract(train), backbone.extract(test)
 
 
-def concatenated(pyramid: ks.FeaturePyramid, upsample: str) -> NDArray[np.float32]:
+def concatenated(
+    pyramid: ks.FeaturePyramid, upsample: str, dtype: type[np.floating[Any]] = np.float32
+) -> NDArray[Any]:
     """Rows of upsampled, concatenated features, as a flat index wants them."""
     import torch
     from torch.nn.functional import interpolate
@@ -60,11 +62,14 @@ def concatenated(pyramid: ks.FeaturePyramid, upsample: str) -> NDArray[np.float3
         else {"mode": "nearest"}
     )
     maps = [
-        interpolate(torch.from_numpy(level).permute(0, 3, 1, 2), size=(height, width), **mode)
+        interpolate(
+            torch.from_numpy(level.astype(dtype)).permute(0, 3, 1, 2), (height, width), **mode
+        )
         for level in pyramid.levels
     ]
     rows = torch.cat(maps, dim=1).permute(0, 2, 3, 1).reshape(-1, sum(m.shape[1] for m in maps))
-    return rows.contiguous().numpy()
+    array: NDArray[Any] = rows.contiguous().numpy()
+    return array
 
 
 def write_result(name: str, figures: dict[str, Any]) -> None:
