@@ -25,6 +25,9 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// Memory or threads ran out.
+    #[error("{0}")]
+    Resources(String),
     /// The work was cancelled by the caller.
     #[error("interrupted")]
     Interrupted,

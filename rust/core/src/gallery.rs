@@ -1,10 +1,13 @@
 //! The gallery: the pyramids of normal images, each under its id.
 
+use crate::cancel::Cancel;
 use crate::error::{Error, Result};
-use crate::pyramid::{DType, LevelData, PyramidBatch, PyramidContext, PyramidShape, Upsample};
+use crate::pyramid::{
+    DType, LevelData, LevelShape, PyramidBatch, PyramidContext, PyramidShape, Upsample,
+};
 use crate::store::{Dtype, Store, Tensor, write};
 use half::f16;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -106,6 +109,72 @@ impl Selection {
     }
 }
 
+/// Images on their way into a gallery, checked and stored as it stores them.
+#[derive(Debug)]
+pub struct Additions {
+    shape: PyramidShape,
+    images: BTreeMap<String, Arc<StoredImage>>,
+}
+
+impl Additions {
+    /// Copies the images of a batch.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when there is not one id per image; [`Error::Parameter`] for an id that is
+    /// given twice; [`Error::Image`] for features that are not finite, or too large for float16
+    /// storage; [`Error::Interrupted`].
+    pub fn new(
+        batch: &PyramidBatch<'_>,
+        ids: &[String],
+        dtype: DType,
+        cancel: Cancel<'_>,
+    ) -> Result<Self> {
+        if ids.len() != batch.n_images() {
+            return Err(Error::Shape(format!(
+                "expected one id for each of {} images, got {}",
+                batch.n_images(),
+                ids.len()
+            )));
+        }
+        batch.check_finite(|image| format!("image {:?}", ids[image]))?;
+        let lens: Vec<usize> = batch
+            .shape()
+            .levels()
+            .iter()
+            .map(LevelShape::values)
+            .collect();
+        let mut images = BTreeMap::new();
+        for (image, id) in ids.iter().enumerate() {
+            cancel.check()?;
+            let levels = batch.image(image);
+            let values = match dtype {
+                DType::F32 => Values::F32(levels.iter().flat_map(to_f32).collect()),
+                DType::F16 => {
+                    let values: Box<[f16]> = levels.iter().flat_map(to_f16).collect();
+                    if !values.iter().all(|v| v.is_finite()) {
+                        return Err(Error::Image(format!(
+                            "image {id:?}: a feature exceeds the largest float16, {}; use a float32 gallery",
+                            f16::MAX
+                        )));
+                    }
+                    Values::F16(values)
+                }
+            };
+            let stored = StoredImage {
+                lens: lens.clone(),
+                values,
+            };
+            if images.insert(id.clone(), Arc::new(stored)).is_some() {
+                return Err(Error::Parameter(format!("ids: {id:?} is given twice")));
+            }
+        }
+        Ok(Self {
+            shape: batch.shape().clone(),
+            images,
+        })
+    }
+}
+
 impl Gallery {
     /// An empty gallery; the first image added decides the shape.
     #[must_use]
@@ -176,73 +245,39 @@ impl Gallery {
     /// Adds the images of a batch under `ids`: all of them, or none when there is an error.
     ///
     /// # Errors
-    /// [`Error::Shape`] when the pyramids differ from those of the gallery or there is not one id
-    /// per image; [`Error::Parameter`] for an id that is there already or given twice;
-    /// [`Error::Image`] for features that are not finite, or too large for float16 storage.
+    /// Those of [`Additions::new`] and [`insert`](Self::insert).
     pub fn add(&mut self, batch: &PyramidBatch<'_>, ids: &[String]) -> Result<()> {
+        self.insert(Additions::new(batch, ids, self.dtype, Cancel::NEVER)?)
+    }
+
+    /// Adds images that were made ready: all of them, or none when there is an error.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when the pyramids differ from those of the gallery; [`Error::Parameter`]
+    /// for an id that is there already.
+    pub fn insert(&mut self, additions: Additions) -> Result<()> {
         if let Some(shape) = &self.shape
-            && shape != batch.shape()
+            && *shape != additions.shape
         {
             return Err(Error::Shape(format!(
                 "the pyramid to add is {}, the gallery's is {}",
-                batch.shape().describe(),
+                additions.shape.describe(),
                 shape.describe()
             )));
         }
-        if ids.len() != batch.n_images() {
-            return Err(Error::Shape(format!(
-                "expected one id for each of {} images, got {}",
-                batch.n_images(),
-                ids.len()
+        if let Some(id) = additions
+            .images
+            .keys()
+            .find(|id| self.images.contains_key(*id))
+        {
+            return Err(Error::Parameter(format!(
+                "ids: image {id:?} is in the gallery already"
             )));
         }
-        let mut seen = BTreeSet::new();
-        for id in ids {
-            if self.images.contains_key(id) {
-                return Err(Error::Parameter(format!(
-                    "ids: image {id:?} is in the gallery already"
-                )));
-            }
-            if !seen.insert(id) {
-                return Err(Error::Parameter(format!("ids: {id:?} is given twice")));
-            }
+        if !additions.images.is_empty() {
+            self.shape = Some(additions.shape);
         }
-        batch.check_finite(|image| format!("image {:?}", ids[image]))?;
-
-        let lens: Vec<usize> = batch
-            .shape()
-            .levels()
-            .iter()
-            .map(crate::pyramid::LevelShape::values)
-            .collect();
-        let mut added = Vec::with_capacity(ids.len());
-        for (image, id) in ids.iter().enumerate() {
-            let levels = batch.image(image);
-            let values = match self.dtype {
-                DType::F32 => Values::F32(levels.iter().flat_map(to_f32).collect()),
-                DType::F16 => {
-                    let values: Box<[f16]> = levels.iter().flat_map(to_f16).collect();
-                    if !values.iter().all(|v| v.is_finite()) {
-                        return Err(Error::Image(format!(
-                            "image {id:?}: a feature exceeds the largest float16, {}; use a float32 gallery",
-                            f16::MAX
-                        )));
-                    }
-                    Values::F16(values)
-                }
-            };
-            added.push((
-                id.clone(),
-                Arc::new(StoredImage {
-                    lens: lens.clone(),
-                    values,
-                }),
-            ));
-        }
-        if !added.is_empty() {
-            self.shape = Some(batch.shape().clone());
-        }
-        self.images.extend(added);
+        self.images.extend(additions.images);
         Ok(())
     }
 
@@ -295,13 +330,14 @@ impl Gallery {
     ///
     /// # Errors
     /// [`Error::Store`] when the file cannot be written; [`Error::Parameter`] when the gallery is
-    /// empty.
+    /// empty; [`Error::Interrupted`].
     pub fn save(
         &self,
         path: &Path,
         kind: &str,
         metadata: &BTreeMap<String, String>,
         tensors: BTreeMap<String, Tensor<'_>>,
+        cancel: Cancel<'_>,
     ) -> Result<()> {
         let shape = self.shape.as_ref().filter(|_| !self.is_empty());
         let shape =
@@ -335,7 +371,7 @@ impl Gallery {
             };
             tensors.insert(level_name(index), tensor);
         }
-        write(path, kind, &metadata, &tensors)
+        write(path, kind, &metadata, &tensors, cancel)
     }
 
     /// The gallery in an open file; its features stay there.
@@ -398,11 +434,7 @@ impl Gallery {
         if dtypes.iter().any(|other| *other != dtype) {
             return Err(fail("is damaged: its levels differ in type".into()));
         }
-        let lens: Vec<usize> = shape
-            .levels()
-            .iter()
-            .map(crate::pyramid::LevelShape::values)
-            .collect();
+        let lens: Vec<usize> = shape.levels().iter().map(LevelShape::values).collect();
         let mut images = BTreeMap::new();
         for (index, id) in ids.into_iter().enumerate() {
             let starts = starts

@@ -22,6 +22,7 @@
 //! # Ok::<(), knnspect_core::Error>(())
 //! ```
 
+mod cancel;
 pub mod error;
 pub mod gallery;
 mod kernels;
@@ -30,6 +31,7 @@ pub mod pyramid;
 pub mod store;
 mod topk;
 
+pub use cancel::Cancel;
 pub use error::{Error, Result};
 pub use gallery::Gallery;
 pub use kernels::InstructionSet;

@@ -325,17 +325,15 @@ pub(crate) struct LevelGrid {
 }
 
 impl LevelGrid {
-    /// The four cells under a fine position and their weights.
-    pub(crate) fn corners(&self, row: usize, column: usize) -> [(usize, f64); 4] {
+    /// The four cells under a fine position; fewer different ones where a weight is 0.
+    pub(crate) fn corners(&self, row: usize, column: usize) -> [usize; 4] {
         let (r, c) = (self.rows[row], self.columns[column]);
-        let (above, below) = (1.0 - r.second_weight, r.second_weight);
-        let (left, right) = (1.0 - c.second_weight, c.second_weight);
-        let width = self.shape.width;
+        let (first, second) = (r.first * self.shape.width, r.second * self.shape.width);
         [
-            (r.first * width + c.first, above * left),
-            (r.first * width + c.second, above * right),
-            (r.second * width + c.first, below * left),
-            (r.second * width + c.second, below * right),
+            first + c.first,
+            first + c.second,
+            second + c.first,
+            second + c.second,
         ]
     }
 }

@@ -5,6 +5,7 @@
 //! checksum is BLAKE3 over the whole file with the 64 digits of the checksum itself read as zeros.
 //! Files are replaced atomically, and nothing in them is ever executed.
 
+use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use memmap2::Mmap;
 use safetensors::tensor::Metadata;
@@ -37,12 +38,14 @@ pub struct Tensor<'a> {
 /// Writes a file of `kind`, replacing `path` only when everything is on the disk.
 ///
 /// # Errors
-/// [`Error::Store`] when the file cannot be written; what was at `path` is then still there.
+/// [`Error::Store`] when the file cannot be written, [`Error::Interrupted`]; what was at `path` is
+/// then still there.
 pub fn write(
     path: &Path,
     kind: &str,
     metadata: &BTreeMap<String, String>,
     tensors: &BTreeMap<String, Tensor<'_>>,
+    cancel: Cancel<'_>,
 ) -> Result<()> {
     // Widest elements first, so that every tensor is aligned for its type.
     let mut order: Vec<(&String, &Tensor<'_>)> = tensors.iter().collect();
@@ -84,48 +87,73 @@ pub fn write(
     let mut hasher = blake3::Hasher::new();
     let length = (header.len() as u64).to_le_bytes();
     hasher.update(&length).update(&header);
-    for part in order.iter().flat_map(|(_, tensor)| &tensor.parts) {
-        hasher.update(part);
-    }
+    let parts = || {
+        order
+            .iter()
+            .flat_map(|(_, tensor)| tensor.parts.iter().copied())
+    };
+    hash_parts(&mut hasher, parts(), cancel)?;
     let digits = checksum_digits(&header)
         .ok_or_else(|| Error::store(path, "the metadata must not have a checksum of its own"))?;
     header[digits].copy_from_slice(hasher.finalize().to_hex().as_bytes());
 
-    let parts = order
-        .iter()
-        .flat_map(|(_, tensor)| tensor.parts.iter().copied());
-    replace_file(path, [&length[..], &header].into_iter().chain(parts))
-        .map_err(|error| Error::store(path, format!("cannot be written: {error}")))
+    replace_file(
+        path,
+        [&length[..], &header].into_iter().chain(parts()),
+        cancel,
+    )
+}
+
+/// Bytes between two looks at the cancel flag.
+const STEP: usize = 1 << 24;
+
+fn hash_parts<'a>(
+    hasher: &mut blake3::Hasher,
+    parts: impl Iterator<Item = &'a [u8]>,
+    cancel: Cancel<'_>,
+) -> Result<()> {
+    for piece in parts.flat_map(|part| part.chunks(STEP)) {
+        cancel.check()?;
+        hasher.update(piece);
+    }
+    Ok(())
 }
 
 /// Writes beside `path`, syncs, and renames: a reader sees the old file or the new one.
-fn replace_file<'a>(path: &Path, parts: impl Iterator<Item = &'a [u8]>) -> std::io::Result<()> {
-    let folder = match path.parent() {
+fn replace_file<'a>(
+    path: &Path,
+    parts: impl Iterator<Item = &'a [u8]>,
+    cancel: Cancel<'_>,
+) -> Result<()> {
+    let fail = |error: std::io::Error| Error::store(path, format!("cannot be written: {error}"));
+    // What a symbolic link points to is replaced, not the link.
+    let target = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let folder = match target.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
-    if path.is_dir() {
-        return Err(std::io::Error::new(
-            std::io::ErrorKind::IsADirectory,
-            "it is a folder",
-        ));
+    if target.is_dir() {
+        return Err(Error::store(path, "cannot be written: it is a folder"));
     }
     let mut builder = tempfile::Builder::new();
     builder.prefix(".knnspect-");
     #[cfg(unix)]
     builder.permissions(<Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o666)); // less the umask
-    let file = builder.tempfile_in(folder)?;
+    let file = builder.tempfile_in(folder).map_err(fail)?;
     let mut writer = BufWriter::with_capacity(1 << 20, file);
-    for part in parts {
-        writer.write_all(part)?;
+    for piece in parts.flat_map(|part| part.chunks(STEP)) {
+        cancel.check()?;
+        writer.write_all(piece).map_err(fail)?;
     }
     let file = writer
         .into_inner()
-        .map_err(std::io::IntoInnerError::into_error)?;
-    file.as_file().sync_all()?;
-    file.persist(path).map_err(|error| error.error)?;
+        .map_err(|error| fail(error.into_error()))?;
+    file.as_file().sync_all().map_err(fail)?;
+    cancel.check()?;
+    file.persist(&target).map_err(|error| fail(error.error))?;
+    // Makes the rename itself durable, on the file systems that can.
     #[cfg(unix)]
-    File::open(folder)?.sync_all()?; // makes the rename itself durable
+    let _ = File::open(folder).and_then(|folder| folder.sync_all());
     Ok(())
 }
 
@@ -179,7 +207,7 @@ impl Store {
     /// # Errors
     /// [`Error::Store`] when the file is missing, truncated, altered, of a newer version, or not one
     /// of ours.
-    pub fn open(path: &Path, verify: bool) -> Result<Self> {
+    pub fn open(path: &Path, verify: bool, cancel: Cancel<'_>) -> Result<Self> {
         let fail = |reason: String| Error::store(path, reason);
         // Looked at before it is opened: opening a pipe would wait for a writer.
         let about =
@@ -199,6 +227,9 @@ impl Store {
         let map = unsafe { Mmap::map(&file) }
             .map_err(|error| fail(format!("cannot be mapped: {error}")))?;
 
+        if map.len() < 8 {
+            return Err(fail("was cut short while it was opened".into()));
+        }
         let header_len = header_len(&map);
         if header_len == 0 || map.get(8).is_none_or(|&byte| byte != b'{') {
             return Err(fail(
@@ -245,7 +276,7 @@ impl Store {
             tensors,
         };
         if verify {
-            store.verify()?;
+            store.verify(cancel)?;
         }
         Ok(store)
     }
@@ -253,18 +284,17 @@ impl Store {
     /// Recomputes the checksum of the whole file.
     ///
     /// # Errors
-    /// [`Error::Store`] when a byte was altered.
-    pub fn verify(&self) -> Result<()> {
+    /// [`Error::Store`] when a byte was altered; [`Error::Interrupted`].
+    pub fn verify(&self, cancel: Cancel<'_>) -> Result<()> {
         let fail = |reason: &str| Err(Error::store(&self.path, reason));
         let header_len = header_len(&self.map) as usize;
         let Some(digits) = checksum_digits(&self.map[..8 + header_len]) else {
             return fail("is damaged: its header has no checksum");
         };
         let mut hasher = blake3::Hasher::new();
-        hasher
-            .update(&self.map[..digits.start])
-            .update(&[b'0'; CHECKSUM_DIGITS])
-            .update(&self.map[digits.end..]);
+        let zeros = [b'0'; CHECKSUM_DIGITS];
+        let parts = [&self.map[..digits.start], &zeros, &self.map[digits.end..]];
+        hash_parts(&mut hasher, parts.into_iter(), cancel)?;
         if hasher.finalize().to_hex().as_bytes() == &self.map[digits] {
             Ok(())
         } else {
@@ -390,7 +420,7 @@ mod tests {
             ),
         ]);
         let metadata = BTreeMap::from([("note".to_owned(), "ä \"quoted\" {".to_owned())]);
-        write(path, "sample", &metadata, &tensors).unwrap();
+        write(path, "sample", &metadata, &tensors, Cancel::NEVER).unwrap();
     }
 
     #[test]
@@ -398,7 +428,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.ks");
         sample(&path);
-        let store = Store::open(&path, true).unwrap();
+        let store = Store::open(&path, true, Cancel::NEVER).unwrap();
         assert_eq!(store.kind(), "sample");
         assert_eq!(store.entry("note").unwrap(), "ä \"quoted\" {");
         let half = store.tensor("half").unwrap();
@@ -438,19 +468,19 @@ mod tests {
                 let mut bad = good.clone();
                 bad[at] ^= flip;
                 std::fs::write(&other, &bad).unwrap();
-                let error = Store::open(&other, true)
+                let error = Store::open(&other, true, Cancel::NEVER)
                     .expect_err(&format!("byte {at} flipped by {flip:#x}"));
                 assert!(error.to_string().contains("b.ks"), "{error}");
             }
             std::fs::write(&other, &good[..at]).unwrap();
             assert!(
-                Store::open(&other, true).is_err(),
+                Store::open(&other, true, Cancel::NEVER).is_err(),
                 "truncated to {at} bytes"
             );
         }
         std::fs::write(&other, [&good[..], b"more"].concat()).unwrap();
         assert!(
-            Store::open(&other, true)
+            Store::open(&other, true, Cancel::NEVER)
                 .unwrap_err()
                 .to_string()
                 .contains("truncated or damaged")
@@ -471,21 +501,21 @@ mod tests {
         newer[at + 18] = b'7';
         std::fs::write(&path, newer).unwrap();
         assert!(
-            Store::open(&path, true)
+            Store::open(&path, true, Cancel::NEVER)
                 .unwrap_err()
                 .to_string()
                 .contains("newer knnspect: its format is 7")
         );
         std::fs::write(&path, b"\x02\0\0\0\0\0\0\0{}").unwrap();
         assert!(
-            Store::open(&path, true)
+            Store::open(&path, true, Cancel::NEVER)
                 .unwrap_err()
                 .to_string()
                 .contains("not one that knnspect wrote")
         );
         std::fs::write(&path, b"\x89PNG\r\n\x1a\n and so on").unwrap();
         assert!(
-            Store::open(&path, true)
+            Store::open(&path, true, Cancel::NEVER)
                 .unwrap_err()
                 .to_string()
                 .contains("not a knnspect file")
@@ -500,11 +530,21 @@ mod tests {
                 &folder.path().join("no/such/folder.ks"),
                 "x",
                 &BTreeMap::new(),
-                &BTreeMap::new()
+                &BTreeMap::new(),
+                Cancel::NEVER
             )
             .is_err()
         );
-        assert!(write(folder.path(), "x", &BTreeMap::new(), &BTreeMap::new()).is_err());
+        assert!(
+            write(
+                folder.path(),
+                "x",
+                &BTreeMap::new(),
+                &BTreeMap::new(),
+                Cancel::NEVER
+            )
+            .is_err()
+        );
         assert_eq!(
             std::fs::read_dir(folder.path()).unwrap().count(),
             0,

@@ -63,11 +63,17 @@ impl Shortlist {
     pub(crate) fn new(k: usize) -> Self {
         Self {
             k,
-            capacity: 2 * k + 32,
+            capacity: k.saturating_mul(2).saturating_add(32),
             candidates: Vec::new(),
             highs: BinaryHeap::new(),
             settled: false,
         }
+    }
+
+    /// The memory that a list may come to take; huge when that cannot be expressed.
+    pub(crate) const fn max_bytes(k: usize) -> usize {
+        k.saturating_mul(2 * size_of::<Candidate>() + size_of::<High>())
+            .saturating_add(32 * size_of::<Candidate>())
     }
 
     /// Empties the list for another query.

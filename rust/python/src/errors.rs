@@ -1,7 +1,7 @@
 //! Each error of the core as the Python exception of the same meaning.
 
 use knnspect_core::Error;
-use pyo3::exceptions::PyKeyboardInterrupt;
+use pyo3::exceptions::{PyKeyboardInterrupt, PyMemoryError};
 use pyo3::prelude::*;
 use pyo3::types::PyType;
 
@@ -12,6 +12,7 @@ pub(crate) fn to_py(py: Python<'_>, error: &Error) -> PyErr {
         Error::Parameter(_) => "ParameterError",
         Error::Image(_) => "ImageError",
         Error::Store { .. } => "StoreError",
+        Error::Resources(message) => return PyMemoryError::new_err(message.clone()),
         Error::Interrupted => return PyKeyboardInterrupt::new_err(()),
     };
     named(py, name, error.to_string())

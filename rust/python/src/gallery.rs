@@ -5,6 +5,7 @@ use crate::errors::{named, to_py};
 use crate::interrupt;
 use crate::store::{Store, Tensors};
 use half::f16;
+use knnspect_core::gallery::Additions;
 use knnspect_core::pyramid::{LevelData, Upsample};
 use knnspect_core::{DType, InstructionSet, Result, matching};
 use numpy::{PyArray, PyArray4, PyArrayMethods, PyUntypedArray};
@@ -121,7 +122,13 @@ impl Gallery {
     ) -> PyResult<()> {
         let levels = Levels::new(py, &levels)?;
         let batch = levels.batch(py)?;
-        interrupt::run(py, |_| self.lock().add(&batch, &ids))
+        let dtype = self.lock().dtype();
+        interrupt::run(py, |cancel| {
+            // Copied before the lock is taken, so that nobody waits for more than the insertion.
+            let additions = Additions::new(&batch, &ids, dtype, cancel)?;
+            cancel.check()?;
+            self.lock().insert(additions)
+        })
     }
 
     fn remove(&self, py: Python<'_>, ids: Vec<String>) -> PyResult<()> {
@@ -209,7 +216,7 @@ impl Gallery {
                 k,
                 threads,
                 instruction_set,
-                cancel: Some(cancel),
+                cancel,
             };
             let mut found = matching::search(&query, &context, &selections, &options)?;
             // Ranks among all ids become places among the ids that occur, which may be few of many.
@@ -248,8 +255,8 @@ impl Gallery {
     ) -> PyResult<()> {
         let tensors = Tensors::new(py, tensors)?;
         let gallery = self.lock().clone();
-        interrupt::run(py, |_| {
-            gallery.save(&path, kind, &metadata, tensors.views())
+        interrupt::run(py, |cancel| {
+            gallery.save(&path, kind, &metadata, tensors.views(), cancel)
         })
     }
 }

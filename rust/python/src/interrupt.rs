@@ -1,7 +1,7 @@
 //! Long work outside the GIL, ended by Ctrl-C.
 
 use crate::errors::to_py;
-use knnspect_core::Result;
+use knnspect_core::{Cancel, Error, Result};
 use pyo3::prelude::*;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
@@ -13,25 +13,33 @@ use std::time::Duration;
 /// is raised once it has returned.
 pub(crate) fn run<T: Send>(
     py: Python<'_>,
-    work: impl FnOnce(&AtomicBool) -> Result<T> + Send,
+    work: impl FnOnce(Cancel<'_>) -> Result<T> + Send,
 ) -> PyResult<T> {
-    let cancel = AtomicBool::new(false);
+    let flag = AtomicBool::new(false);
     let mut raised = None;
     let result = py.detach(|| {
         thread::scope(|scope| {
             let (sender, receiver) = channel::<()>();
-            let cancel = &cancel;
-            let handle = scope.spawn(move || {
+            let cancel = Cancel::when(&flag);
+            let worker = move || {
                 let _alive_until_done = sender;
                 work(cancel)
-            });
+            };
+            let handle = match thread::Builder::new().spawn_scoped(scope, worker) {
+                Ok(handle) => handle,
+                Err(error) => {
+                    return Ok(Err(Error::Resources(format!(
+                        "no thread can be started: {error}"
+                    ))));
+                }
+            };
             while let Err(RecvTimeoutError::Timeout) =
                 receiver.recv_timeout(Duration::from_millis(100))
             {
                 // The method itself lacks the lifetimes that `attach` asks for.
                 #[allow(clippy::redundant_closure_for_method_calls)]
                 if let Err(error) = Python::attach(|py| py.check_signals()) {
-                    cancel.store(true, Ordering::Relaxed);
+                    flag.store(true, Ordering::Relaxed);
                     raised = Some(error);
                     break;
                 }
@@ -39,11 +47,11 @@ pub(crate) fn run<T: Send>(
             handle.join()
         })
     });
-    if let Some(error) = raised {
-        return Err(error);
-    }
     match result {
-        Ok(result) => result.map_err(|error| to_py(py, &error)),
+        Ok(result) => match raised {
+            Some(raised) => Err(raised),
+            None => result.map_err(|error| to_py(py, &error)),
+        },
         Err(panic) => std::panic::resume_unwind(panic),
     }
 }

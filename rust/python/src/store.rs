@@ -20,7 +20,7 @@ pub(crate) struct Store {
 impl Store {
     #[new]
     fn new(py: Python<'_>, path: PathBuf, verify: bool) -> PyResult<Self> {
-        let inner = interrupt::run(py, |_| store::Store::open(&path, verify))?;
+        let inner = interrupt::run(py, |cancel| store::Store::open(&path, verify, cancel))?;
         Ok(Self {
             inner: Arc::new(inner),
         })

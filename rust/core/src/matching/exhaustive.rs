@@ -9,6 +9,7 @@ use super::Options;
 use super::exact::{sq_l2, upsample_into};
 use super::frame::{QueryFrame, error_bound};
 use super::twins::twins;
+use crate::error::{Error, Result};
 use crate::gallery::Selection;
 use crate::kernels::{
     Hits, InstructionSet, Limits, MAX_TILE, PreparedImage, QueryTile, Scratch, prepare_image_into,
@@ -90,7 +91,7 @@ impl Tile {
                 let norms = &source.frame.norms[level];
                 let corners = grid.corners(cell / fine_width, cell % fine_width);
                 self.norms[level][lane] =
-                    1.001 * corners.iter().map(|&(at, _)| norms[at]).fold(0.0, f32::max);
+                    1.001 * corners.iter().map(|&at| norms[at]).fold(0.0, f32::max);
             }
             self.sq_norms[lane] = sq_norm;
         }
@@ -212,6 +213,23 @@ impl Hits for TileHits<'_> {
     }
 }
 
+/// Fails when the shortlists of jobs of `n_cells` cells on `threads` threads could not be held.
+///
+/// # Errors
+/// [`Error::Resources`], as the lists themselves grow by and by, and would end the process.
+pub(super) fn check_memory(n_cells: usize, k: usize, threads: usize) -> Result<()> {
+    let bytes = [n_cells, threads]
+        .into_iter()
+        .try_fold(Shortlist::max_bytes(k), usize::checked_mul)
+        .filter(|&bytes| Vec::<u8>::new().try_reserve_exact(bytes).is_ok());
+    match bytes {
+        Some(_) => Ok(()),
+        None => Err(Error::Resources(format!(
+            "not enough memory to search with k = {k} on {threads} threads"
+        ))),
+    }
+}
+
 /// The buffers of one thread.
 pub(super) struct Worker<'a> {
     grids: &'a [LevelGrid],
@@ -282,7 +300,7 @@ impl<'a> Worker<'a> {
                 twins: OnceCell::new(),
             };
             for tile in &mut self.tiles[..n_tiles] {
-                if self.options.is_cancelled() {
+                if self.options.cancel.is_set() {
                     return;
                 }
                 scan_tile(self.set, &source, &scanned, tile, &mut self.scratch);
@@ -291,7 +309,7 @@ impl<'a> Worker<'a> {
         let (mut out, mut feature) = (0, Vec::new());
         for tile in &mut self.tiles[..n_tiles] {
             for lane in 0..tile.n_lanes {
-                if lane % 16 == 0 && self.options.is_cancelled() {
+                if lane % 16 == 0 && self.options.cancel.is_set() {
                     return;
                 }
                 upsample_into(

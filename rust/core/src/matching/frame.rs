@@ -67,10 +67,12 @@ impl QueryFrame {
     }
 
     /// Surely contains the partial distance of a pair whose exact squared distance is `sq_l2`, for a
-    /// query whose centred and scaled squared norm is `sq_norm`.
+    /// query whose centred and scaled squared norm is `sq_norm`. The float64 distance is rounded by
+    /// the magnitude of the values as they are stored; these are floats of 24 bits, which cannot
+    /// differ by less than `2^-24` of it, so that the relative error stays far below `1e-7`.
     pub(super) fn interval(&self, sq_l2: f64, sq_norm: f64) -> (f32, f32) {
         let scaled = sq_l2 * f64::from(self.scale).powi(2);
-        let (s, error) = (scaled - sq_norm, 1e-12 * (scaled + sq_norm));
+        let (s, error) = (scaled - sq_norm, 1e-7 * (scaled + sq_norm));
         (
             ((s - error) as f32).next_down(),
             ((s + error) as f32).next_up(),
@@ -94,7 +96,8 @@ fn decode(level: &LevelData<'_>) -> Vec<f64> {
 /// formed, are at most `a_l m_l` (Cauchy-Schwarz); those of `|v_q|^2` are at most `m_l^2`. Every
 /// value passes through at most `depth` roundings, each a factor of `1 + u` at most: one for
 /// centring the gallery, one for rounding the upsampled query, one per channel of a coarse level,
-/// a handful for each of the two blends, one per level and one per channel of the finest level. The
+/// a handful for each of the two blends, one per level and one per channel of the finest level; those
+/// of `|v_q|^2`, with sixteen sums, one per sixteen channels more. The
 /// standard bound `depth u / (1 - depth u)` then applies to the sums of absolute values; a hundredth
 /// on top covers the denominator and the rounding of the norms themselves. A hundredth of `a_l^2`
 /// covers the rounding of the float64 distances that settle the order: pairs that they cannot tell
@@ -110,7 +113,8 @@ pub(super) fn error_bound(
         .map(|grid| grid.shape.channels)
         .max()
         .unwrap_or(0);
-    let depth = (grids[0].shape.channels + coarse + 8 * grids.len() + 32) as f32;
+    let channels = grids[0].shape.channels + coarse;
+    let depth = (channels + channels / 16 + 8 * grids.len() + 48) as f32;
     let (mut sum, mut norms) = (0.0, 1.0);
     for (a, &m) in query_norms.zip(image_norms) {
         let m = 1.001 * m;

@@ -10,14 +10,17 @@ mod exhaustive;
 mod frame;
 mod twins;
 
+use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::gallery::Selection;
 use crate::kernels::InstructionSet;
 use crate::pyramid::{PyramidBatch, PyramidContext};
 use std::num::NonZero;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread;
+
+/// More threads than this are never started.
+const MAX_THREADS: usize = 1024;
 
 /// How to search.
 #[derive(Clone, Debug)]
@@ -28,8 +31,8 @@ pub struct Options<'a> {
     pub threads: Option<NonZero<usize>>,
     /// The instruction set of the kernels; the best of this machine when `None`.
     pub instruction_set: Option<InstructionSet>,
-    /// The search stops soon after this becomes true.
-    pub cancel: Option<&'a AtomicBool>,
+    /// Ends the search early.
+    pub cancel: Cancel<'a>,
 }
 
 impl Options<'_> {
@@ -40,13 +43,8 @@ impl Options<'_> {
             k,
             threads: None,
             instruction_set: None,
-            cancel: None,
+            cancel: Cancel::NEVER,
         }
-    }
-
-    pub(crate) fn is_cancelled(&self) -> bool {
-        self.cancel
-            .is_some_and(|cancel| cancel.load(Ordering::Relaxed))
     }
 }
 
@@ -68,7 +66,8 @@ pub struct Neighbors {
 /// # Errors
 /// [`Error::Shape`] when the query's pyramid differs from the gallery's, [`Error::Image`] when it
 /// holds a NaN or an infinity, [`Error::Parameter`] when `k` is 0 or exceeds the number of cells
-/// that a selection holds or there is not one selection per query image, and [`Error::Interrupted`].
+/// that a selection holds or there is not one selection per query image, [`Error::Resources`] when
+/// there is not enough memory, and [`Error::Interrupted`].
 pub fn search(
     query: &PyramidBatch<'_>,
     context: &PyramidContext,
@@ -108,12 +107,8 @@ pub fn search(
     let threads = options
         .threads
         .or_else(|| thread::available_parallelism().ok())
-        .map_or(1, NonZero::get);
-    let mut neighbors = Neighbors {
-        sq_distances: vec![0.0; n_images * cells * k],
-        ranks: vec![0; n_images * cells * k],
-        cells: vec![0; n_images * cells * k],
-    };
+        .map_or(1, NonZero::get)
+        .min(MAX_THREADS);
 
     // A job is a run of whole tiles of one query image. Each job prepares the gallery images anew,
     // so jobs are as large as keeps all threads busy to the end.
@@ -121,6 +116,13 @@ pub fn search(
     let tiles = cells.div_ceil(tile);
     let jobs_per_image = (2 * threads).div_ceil(n_images.max(1)).clamp(1, tiles);
     let cells_per_job = tiles.div_ceil(jobs_per_image) * tile;
+    let found = n_images.checked_mul(cells).and_then(|n| n.checked_mul(k));
+    exhaustive::check_memory(cells_per_job.min(cells), k, threads)?;
+    let mut neighbors = Neighbors {
+        sq_distances: zeros(found)?,
+        ranks: zeros(found)?,
+        cells: zeros(found)?,
+    };
     let per_image = neighbors.sq_distances.chunks_mut(cells * k).zip(
         neighbors
             .ranks
@@ -155,7 +157,7 @@ pub fn search(
         loop {
             let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).next();
             match job {
-                Some(mut job) if !options.is_cancelled() => worker.run(&mut job),
+                Some(mut job) if !options.cancel.is_set() => worker.run(&mut job),
                 _ => return,
             }
         }
@@ -164,13 +166,28 @@ pub fn search(
     // search, so that a process may fork at any other time.
     thread::scope(|scope| {
         for _ in 1..n_workers {
-            scope.spawn(work);
+            // Where no more threads are to be had, those that are there do the work.
+            if thread::Builder::new().spawn_scoped(scope, work).is_err() {
+                break;
+            }
         }
         work();
     });
-    if options.is_cancelled() {
-        Err(Error::Interrupted)
-    } else {
-        Ok(neighbors)
+    options.cancel.check()?;
+    Ok(neighbors)
+}
+
+/// A vector of zeros, or an error where the memory for it is not to be had.
+fn zeros<T: Clone + Default>(len: Option<usize>) -> Result<Vec<T>> {
+    let mut zeros = Vec::new();
+    match len {
+        Some(len) if zeros.try_reserve_exact(len).is_ok() => {
+            zeros.resize(len, T::default());
+            Ok(zeros)
+        }
+        _ => Err(Error::Resources(
+            "not enough memory for the neighbours: search fewer images at a time, or a smaller k"
+                .into(),
+        )),
     }
 }
