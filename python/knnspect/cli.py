@@ -15,7 +15,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from knnspect.errors import DTypeError, ImageWarning, KnnspectError, ParameterError
+from knnspect.errors import (
+    DTypeError,
+    ImageWarning,
+    KnnspectError,
+    ParameterError,
+    StoreError,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -172,7 +178,7 @@ def predict(
 
     detector = load(model, device=device)
     detector.threads = threads
-    results = ResultsFolder(output, detector.normal_map_max_)
+    results = ResultsFolder(output, detector.normal_map_max_, detector.backbone.geometry)
     pictures = {item.id: item.load for item in open_images(images)}
     lines: list[str] = []
     with _LeftOut() as left_out:
@@ -365,8 +371,6 @@ def _image_size(text: str) -> tuple[int, int]:
 
 def _check_writable(path: Path) -> None:
     """Fail before the work rather than after it."""
-    from knnspect.errors import StoreError
-
     if path.is_dir():
         raise StoreError(f"{path}: expected a file to write, it is a folder")
     if not path.absolute().parent.is_dir():
@@ -384,13 +388,15 @@ def _figure(value: object) -> str:
 def _console() -> Console:
     from rich.console import Console
 
-    return Console(highlight=False)
+    return Console(highlight=False, markup=False)
 
 
 def _print_table(title: str, rows: dict[str, str]) -> None:
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(title=title, title_justify="left", show_header=False)
+    # As Text, since a path may hold what looks like markup.
+    table = Table(title=Text(title), title_justify="left", show_header=False)
     for name, value in rows.items():
-        table.add_row(name, value)
+        table.add_row(Text(name), Text(value))
     _console().print(table)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from knnspect import _core, metrics
-from knnspect.data import MVTecDataset, read_mask
+from knnspect.data import MVTecDataset, read_image, read_mask
 from knnspect.detectors import Detector, Prediction
-from knnspect.errors import ParameterError
+from knnspect.errors import ImageError
 
 __all__ = ["Evaluation", "evaluate", "peak_memory_mb"]
 
@@ -89,23 +89,19 @@ def evaluate(
     evaluation : Evaluation
         The figures.
     predictions : list of Prediction
-        One per test image, in the order of ``dataset.test``.
+        One per test image, in the order of ``dataset.test``, without their neighbours.
 
     Raises
     ------
     ImageError
-        If an image or a mask cannot be used.
-    ParameterError
-        If the test images are all normal or all defective.
+        If an image or a mask cannot be used, or the test images are all normal or all defective.
     """
     start = time.perf_counter()
     masks = _Masks(dataset)
     is_defective = [image.is_defective for image in dataset.test]
     for kind, there in (("normal", not all(is_defective)), ("defective", any(is_defective))):
         if not there:
-            raise ParameterError(
-                f"{dataset.root}: expected test images of both kinds, none is {kind}"
-            )
+            raise ImageError(f"{dataset.root}: expected test images of both kinds, none is {kind}")
     options: dict[str, Any] = {
         "batch_size": batch_size,
         "n_workers": n_workers,
@@ -113,7 +109,11 @@ def evaluate(
     }
     detector.fit(dataset.train, **options)
     seconds = dict(detector.seconds_)
-    predictions = detector.predict([image.path for image in dataset.test], **options)
+    # Without their neighbours, which take more memory than all the rest.
+    predictions = [
+        replace(prediction, neighbors=None)
+        for prediction in detector.iter_predict([image.path for image in dataset.test], **options)
+    ]
     for stage, value in detector.seconds_.items():
         seconds[stage] = seconds.get(stage, 0.0) + value
     total = time.perf_counter() - start
@@ -162,11 +162,11 @@ class _Masks:
 
     def __init__(self, dataset: MVTecDataset) -> None:
         self._masks = [image.mask for image in dataset.test]
-        for mask in self._masks:
-            if mask is not None:
-                read_mask(mask)
+        for image in dataset.test:
+            if image.mask is not None:
+                height, width, _ = read_image(image.path).shape
+                read_mask(image.mask, (height, width))
 
     def read(self, index: int, size: tuple[int, ...]) -> NDArray[np.bool_]:
         mask = self._masks[index]
-        height, width = size
-        return np.zeros(size, bool) if mask is None else read_mask(mask, (height, width))
+        return np.zeros(size, bool) if mask is None else read_mask(mask)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable, Sequence
+from typing import NoReturn
 
 import numpy as np
 
@@ -81,6 +83,15 @@ class Gallery:
 
     def __len__(self) -> int:
         return len(self.core)
+
+    def __copy__(self) -> Gallery:
+        return Gallery.from_core(self.core.copy())
+
+    def __deepcopy__(self, memo: object) -> Gallery:
+        return self.__copy__()  # images never change once they are in a gallery
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Gallery is not pickled: use save and open, or copy.copy")
 
     def __repr__(self) -> str:
         return (
@@ -238,10 +249,14 @@ class Gallery:
         >>> gallery.search(query, images=["b"]).sq_distances[0, 0, 0]
         array([3.], dtype=float32)
         """
-        k = check_count("k", k)
-        threads = None if threads is None else check_count("threads", threads)
+        if not isinstance(query, FeaturePyramid):
+            raise DTypeError(f"query: expected a FeaturePyramid, got {type(query).__name__}")
+        k = min(check_count("k", k), sys.maxsize)
+        threads = None if threads is None else min(check_count("threads", threads), sys.maxsize)
         if isinstance(backend, str):
             backend = get_backend(backend)
+        elif not callable(getattr(backend, "search", None)):
+            raise DTypeError(f"backend: expected a name or a Backend, got {type(backend).__name__}")
         return backend.search(self, query, k, _check_subset(images), threads)
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -278,7 +293,8 @@ class Gallery:
         Parameters
         ----------
         path : path-like
-            A file that `save` wrote.
+            A file that `save` wrote. It stays memory-mapped: replace it by `save` or a rename, do
+            not write into it.
         verify : bool, default True
             Read the whole file once and compare its checksum. Without it only the structure of the
             file is checked, and opening takes the same time whatever its size.

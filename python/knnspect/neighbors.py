@@ -57,8 +57,12 @@ class Neighbors:
     def __len__(self) -> int:
         return int(self.sq_distances.shape[0])
 
-    def __getitem__(self, images: slice) -> Neighbors:
-        """Select the neighbours of some of the query images."""
+    def __getitem__(self, images: int | slice) -> Neighbors:
+        """Select the neighbours of some query images; an integer keeps the axis."""
+        if not isinstance(images, slice):
+            if not -len(self) <= images < len(self):
+                raise IndexError(f"image {images} of the neighbours of {len(self)} images")
+            images = slice(images % len(self), images % len(self) + 1)
         return Neighbors(
             self.sq_distances[images], self.image_index[images], self.cells[images], self.image_ids
         )

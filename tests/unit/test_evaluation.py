@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from knnspect import Backbone, ImageError, ParameterError, Prediction, Spade, __version__
+from knnspect import Backbone, ImageError, Prediction, Spade, __version__
 from knnspect.data import MVTecDataset, elpv_split
 from knnspect.evaluation import Evaluation, evaluate, peak_memory_mb
 
@@ -170,7 +170,7 @@ def test_test_images_of_one_kind_are_refused_before_the_work(
 ) -> None:
     shutil.rmtree(copied / "test" / gone)
     detector = spade()
-    with pytest.raises(ParameterError, match=kind):
+    with pytest.raises(ImageError, match=kind):
         evaluate(detector, MVTecDataset(copied))
     assert not hasattr(detector, "gallery_")
 

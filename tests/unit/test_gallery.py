@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
+import pickle
 import stat
 import subprocess
 import sys
@@ -587,3 +589,43 @@ def test_a_wrapped_core_is_shared() -> None:
     core.add(levels, ["a"])
     assert gallery.ids == ["a"]
     assert gallery.upsample == "block"
+
+
+def test_a_copy_shares_the_images_and_changes_alone() -> None:
+    gallery = Gallery()
+    gallery.add(FeaturePyramid([np.ones((2, 2, 2, 1), "f4")]), ids=["a", "b"])
+    for other in (copy.copy(gallery), copy.deepcopy(gallery)):
+        other.remove(["a"])
+        assert (other.ids, gallery.ids) == (["b"], ["a", "b"])
+
+
+def test_a_gallery_is_not_pickled() -> None:
+    with pytest.raises(TypeError, match="not pickled: use save and open"):
+        pickle.dumps(Gallery())
+
+
+def test_a_search_too_large_for_the_memory_is_an_error() -> None:
+    gallery = Gallery()
+    level = np.zeros((1, 2048, 2048, 1), "f4")
+    gallery.add(FeaturePyramid([level]))
+    with pytest.raises(MemoryError, match="not enough memory"):
+        gallery.search(FeaturePyramid([level]), k=2048 * 2048)
+
+
+@pytest.mark.parametrize(
+    ("query", "options", "error", "message"),
+    [
+        (np.ones((1, 2, 2, 1), "f4"), {}, DTypeError, "query: expected a FeaturePyramid, got nd"),
+        (None, {"k": 2**70}, ParameterError, "k must be between 1 and"),
+        (None, {"backend": None}, DTypeError, "backend: expected a name or a Backend, got None"),
+    ],
+)
+def test_unusual_arguments_are_named(
+    query: Any, options: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    pyramid = FeaturePyramid([np.ones((1, 2, 2, 1), "f4")])
+    gallery = Gallery()
+    gallery.add(pyramid)
+    with pytest.raises(error, match=message):
+        gallery.search(pyramid if query is None else query, **options)
+    assert gallery.search(pyramid, threads=2**70).sq_distances.max() == 0

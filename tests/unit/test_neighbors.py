@@ -41,6 +41,15 @@ def test_a_slice_selects_query_images(neighbors: Neighbors) -> None:
     np.testing.assert_array_equal(part.cells, neighbors.cells[1:])
 
 
+def test_an_integer_keeps_the_axis(neighbors: Neighbors) -> None:
+    for index, same in ((0, 0), (2, 2), (-1, 2)):
+        part = neighbors[index]
+        assert repr(part) == "Neighbors(n_images=1, cells=2x4, k=2)"
+        np.testing.assert_array_equal(part.sq_distances[0], neighbors.sq_distances[same])
+    with pytest.raises(IndexError, match="image 3 of the neighbours of 3 images"):
+        _ = neighbors[3]
+
+
 def test_it_cannot_be_changed(neighbors: Neighbors) -> None:
     with pytest.raises(AttributeError):
         neighbors.image_ids = ()  # type: ignore[misc]

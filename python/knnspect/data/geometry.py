@@ -165,6 +165,32 @@ class Geometry:
         restored[:, ~columns.seen] = 0
         return np.ascontiguousarray(restored)
 
+    def locate(self, row: int, column: int, size: tuple[int, int]) -> tuple[float, float]:
+        """Return where a pixel of the original image lies in the network's input.
+
+        Parameters
+        ----------
+        row, column : int
+            The pixel.
+        size : tuple of int
+            (height, width) of the original image.
+
+        Returns
+        -------
+        tuple of float
+            Row and column; whole numbers are centres of pixels.
+
+        Examples
+        --------
+        >>> Geometry((4, 4), resize="crop").locate(2, 5, (4, 8))
+        (2.0, 3.0)
+        """
+        rows, columns = (axis.samples() for axis in self._fit(size))
+        return (
+            float(rows.low[row] + rows.weight[row]),
+            float(columns.low[column] + columns.weight[column]),
+        )
+
     def _fit(self, size: tuple[int, int]) -> tuple[_Axis, _Axis]:
         """Return which part of an image lies where in the network's input, by rows and columns."""
         height, width = size

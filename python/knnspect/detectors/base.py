@@ -122,7 +122,8 @@ class Detector(ABC):
         images : folder, file, list of paths, arrays or PIL images, array, or loader
             As `knnspect.data.open_images` takes them.
         batch_size : int, default 16
-            Images that go through the network together. Predictions do not depend on it.
+            Images that are handled together. On the CPU predictions do not depend on it; on a GPU
+            another size may round otherwise, but never the images that share a batch.
         n_workers : int, default 2
             Threads that read and resize images.
         skip_bad : bool, default False
@@ -163,14 +164,16 @@ def load(path: str | os.PathLike[str], device: str | None = None) -> Detector:
     Parameters
     ----------
     path : path-like
-        The file. Its checksum is verified; nothing in it is executed.
+        The file. Its checksum is verified; nothing in it is executed. It stays memory-mapped:
+        replace it by `Detector.save` or a rename, do not write into it.
     device : str, optional
         Where the network is to run; CUDA where there is one, else the CPU.
 
     Returns
     -------
     Detector
-        Ready to predict, with the same results to the bit as before on the same machine.
+        Ready to predict, with the same results as before: to the bit on the same machine with as
+        many PyTorch threads. `backend` and `threads` have their defaults.
 
     Raises
     ------

@@ -64,7 +64,8 @@ class Spade(Detector):
     pooled_ : ndarray of float32, shape (n_images, n_features)
         Their pooled features, in the order of ``gallery_.ids``.
     image_neighbors_ : int
-        K as it is used: at most the number of normal images.
+        K as it is used: at most the number of normal images. Parameters of prediction
+        (`image_neighbors`, `pixel_neighbors`, `score`, `sigma`) may be changed after `fit`.
     normal_map_max_ : float
         The largest map value of normal images, each compared with the others only (at most 16 of
         them, evenly spaced): what a value of a map is to be held against. NaN for a single image.
@@ -97,7 +98,6 @@ class Spade(Detector):
     method: ClassVar[str] = "spade"
     gallery_: Gallery
     pooled_: NDArray[np.float32]
-    image_neighbors_: int
 
     def __init__(
         self,
@@ -126,6 +126,12 @@ class Spade(Detector):
             f"pixel_neighbors={self.pixel_neighbors}, score={self.score!r}, "
             f"upsample={self.upsample!r}, sigma={self.sigma:g})"
         )
+
+    @property
+    def image_neighbors_(self) -> int:
+        """K as it is used: at most the number of normal images."""
+        self._check_fitted()
+        return min(self.image_neighbors, len(self.gallery_))
 
     @property
     def nbytes_(self) -> int:
@@ -174,6 +180,7 @@ class Spade(Detector):
         self._check_parameters()
         gallery, watch = Gallery(self.upsample), Stopwatch()
         ids: list[str] = []
+        sizes: list[tuple[int, int]] = []
         pooled: list[NDArray[np.float32]] = []
         constant = _ConstantLevels()
         for features in self.backbone.iterate(
@@ -184,16 +191,16 @@ class Spade(Detector):
                 _check_pooled(features)
                 constant.see(features.pyramid)
             ids += features.ids
+            sizes += features.sizes
             pooled.append(features.pooled)
         constant.check()
         by_id = sorted(range(len(ids)), key=ids.__getitem__)
         learnt = copy(self)  # so that a failure leaves what was learnt before
         learnt.gallery_ = gallery
         learnt.pooled_ = np.concatenate(pooled)[by_id]
-        learnt.image_neighbors_ = min(self.image_neighbors, len(ids))
         learnt._check_pixel_neighbors()
         with watch.stage("gallery"):
-            learnt.normal_map_max_ = learnt._normal_map_max()
+            learnt.normal_map_max_ = learnt._normal_map_max(dict(zip(ids, sizes, strict=True)))
         learnt.seconds_ = watch.seconds
         self.__dict__.update(learnt.__dict__)
         if self.image_neighbors > len(ids):
@@ -234,6 +241,7 @@ class Spade(Detector):
         """
         self._check_fitted()
         self._check_parameters()
+        self._check_pixel_neighbors()
         return self._iter_predict(images, batch_size, n_workers, skip_bad, progress)
 
     def _iter_predict(
@@ -282,7 +290,7 @@ class Spade(Detector):
             "image_neighbors": int(self.image_neighbors),
             "pixel_neighbors": int(self.pixel_neighbors),
             "score": self.score,
-            "upsample": self.upsample,
+            "upsample": self.gallery_.upsample,
             "sigma": float(self.sigma),
             "normal_map_max": self.normal_map_max_ if len(self.gallery_) > 1 else None,
         }
@@ -312,7 +320,6 @@ class Spade(Detector):
         spade._check_parameters()
         spade.gallery_ = Gallery.from_core(_core.Gallery.from_store(store))
         spade.pooled_ = store.tensor("pooled")
-        spade.image_neighbors_ = min(spade.image_neighbors, len(spade.gallery_))
         known = config["normal_map_max"]
         spade.normal_map_max_ = float("nan") if known is None else float(known)
         spade.seconds_ = {}
@@ -332,8 +339,8 @@ class Spade(Detector):
         nearest = heapq.nsmallest(self.image_neighbors_, (p for p in pairs if p[1] != without))
         return [(id_, sq_distance) for sq_distance, id_ in nearest]
 
-    def _normal_map_max(self) -> float:
-        ids, size = self.gallery_.ids, self.backbone.geometry.image_size
+    def _normal_map_max(self, sizes: dict[str, tuple[int, int]]) -> float:
+        ids = self.gallery_.ids
         if len(ids) < 2:
             return float("nan")
         largest = 0.0
@@ -347,7 +354,7 @@ class Spade(Detector):
                 self.backend,
             )
             cells = neighbors.sq_distances[0].mean(axis=-1)
-            map_ = pixel_map(cells, self.backbone.geometry, self.sigma, size)
+            map_ = pixel_map(cells, self.backbone.geometry, self.sigma, sizes[ids[index]])
             largest = max(largest, float(map_.max()))
         return largest
 

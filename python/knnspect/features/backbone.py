@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -12,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from knnspect.data import Geometry, iterate_batches, open_images
-from knnspect.errors import DTypeError, ImageError, ParameterError
+from knnspect.errors import DTypeError, ImageError, ImageWarning, ParameterError
 from knnspect.features.weights import build_network, resolve_weights
 from knnspect.progress import Progress, Stopwatch
 from knnspect.pyramid import FeaturePyramid
-from knnspect.validation import check_choice, check_count
+from knnspect.validation import check_count
 
 if TYPE_CHECKING:
     import torch
@@ -146,7 +147,8 @@ class Backbone:
         images : folder, file, list of paths, arrays or PIL images, array, or loader
             As `knnspect.data.open_images` takes them.
         batch_size : int, default 16
-            Images that go through the network together. The features do not depend on it.
+            Images that are handled together. On the CPU the features do not depend on it; on a GPU
+            another size may round otherwise, but never the images that share a batch.
         n_workers : int, default 2
             Threads that read and resize images.
         skip_bad : bool, default False
@@ -245,7 +247,7 @@ class Backbone:
         settings = {
             "name": self.name,
             "architecture": loaded.architecture,
-            "levels": [int(level) for level in self.levels],
+            "levels": loaded.levels,
             "image_size": list(loaded.geometry.image_size),
             "resize": loaded.geometry.resize,
             "patch_size": loaded.patch_size,
@@ -314,7 +316,6 @@ class _Loaded:
         self.patch_size = check_count("patch_size", backbone.patch_size)
         if self.patch_size % 2 == 0:
             raise ParameterError(f"patch_size: expected an odd number, got {self.patch_size}")
-        check_choice("resize", backbone.resize, ["stretch", "crop", "pad"])
         self.device = check_device(backbone.device)
         self.architecture, self.source = architecture, source
 
@@ -428,10 +429,6 @@ def check_device(device: str | None) -> torch.device:
 
 def _warn_of(bad: list[tuple[str, ImageError]], n_reported: int) -> int:
     """Warn of the images that were left out since the last call."""
-    import warnings
-
-    from knnspect.errors import ImageWarning
-
     for id_, error in bad[n_reported:]:
         warnings.warn(f"left out image {id_}: {error}", ImageWarning, stacklevel=3)
     return len(bad)

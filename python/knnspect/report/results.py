@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from knnspect.data import Geometry
 from knnspect.detectors import Prediction
 from knnspect.errors import StoreError
 from knnspect.report.overlay import overlay, save_png
@@ -37,14 +38,20 @@ class ResultsFolder:
         The largest map value of normal images: one and a half times this value gets the strongest
         colour, and ``relative`` is a multiple of it. NaN: each image is scaled by itself.
 
+    geometry : Geometry
+        How the images met the network.
+
     Raises
     ------
     StoreError
         If the folder cannot be made or written to.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], normal_map_max: float) -> None:
+    def __init__(
+        self, folder: str | os.PathLike[str], normal_map_max: float, geometry: Geometry
+    ) -> None:
         self.folder = Path(folder)
+        self._geometry = geometry
         self._normal_map_max = normal_map_max
         self._rows: list[dict[str, Any]] = []
         self._names: set[str] = set()
@@ -71,7 +78,7 @@ class ResultsFolder:
             "relative": map_max / self._normal_map_max if known else None,
             "row": int(peak[0]),
             "column": int(peak[1]),
-            "nearest_image": _nearest_image(prediction, peak),
+            "nearest_image": self._nearest_image(prediction, int(peak[0]), int(peak[1])),
         }
         file = self.folder / "overlays" / self._name(prediction.id)
         self._make(file.parent)
@@ -93,7 +100,7 @@ class ResultsFolder:
         writer = csv.DictWriter(table, _COLUMNS, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
         writer.writerows(self._rows)
-        replace_file(self.folder / "scores.csv", table.getvalue().encode())
+        replace_file(self.folder / "scores.csv", _encoded(table.getvalue()))
         known = None if np.isnan(self._normal_map_max) else self._normal_map_max
         document = {
             **about,
@@ -102,7 +109,7 @@ class ResultsFolder:
             "left_out": list(left_out),
         }
         text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-        replace_file(self.folder / "scores.json", text.encode())
+        replace_file(self.folder / "scores.json", _encoded(text))
 
     def _name(self, id_: str) -> str:
         """Return a file name for an id, inside the folder and not used before."""
@@ -117,6 +124,22 @@ class ResultsFolder:
         self._names.add(name)
         self._folders.update(_with_folders(name)[1:])
         return name
+
+    def _nearest_image(self, prediction: Prediction, row: int, column: int) -> str | None:
+        """Id of the normal image that is nearest at a pixel: the evidence for a find there."""
+        neighbors = prediction.neighbors
+        if neighbors is None:
+            return None
+        size = (prediction.map.shape[0], prediction.map.shape[1])
+        position = self._geometry.locate(row, column, size)
+        row_of_cells, column_of_cells = (
+            int((at + 0.5) * n_cells / n_pixels)
+            for at, n_cells, n_pixels in zip(
+                position, neighbors.sq_distances.shape[1:3], self._geometry.image_size, strict=True
+            )
+        )
+        index = neighbors.image_index[0, row_of_cells, column_of_cells, 0]
+        return neighbors.image_ids[int(index)]
 
     def _make(self, folder: Path) -> None:
         try:
@@ -133,18 +156,12 @@ def _with_folders(name: str) -> list[str]:
 
 def _shortened(part: str) -> str:
     """Return a part of a path that leaves room for an ending in the 255 bytes of a name."""
-    encoded = part.encode()
+    encoded = _encoded(part)
     if len(encoded) <= 240:
-        return part
+        return encoded.decode()
     return f"{encoded[:200].decode(errors='ignore')}-{hashlib.sha256(encoded).hexdigest()[:16]}"
 
 
-def _nearest_image(prediction: Prediction, peak: tuple[Any, ...]) -> str | None:
-    """Id of the normal image that is nearest at the strongest pixel: the evidence for the find."""
-    if prediction.neighbors is None:
-        return None
-    height, width = prediction.neighbors.sq_distances.shape[1:3]
-    row = int(peak[0]) * height // prediction.map.shape[0]
-    column = int(peak[1]) * width // prediction.map.shape[1]
-    index = prediction.neighbors.image_index[0, row, column, 0]
-    return prediction.neighbors.image_ids[int(index)]
+def _encoded(text: str) -> bytes:
+    """Return UTF-8; what stands for bytes that were not Unicode becomes escapes."""
+    return text.encode("utf-8", "backslashreplace")

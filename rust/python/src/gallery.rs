@@ -135,6 +135,13 @@ impl Gallery {
         self.lock().remove(&ids).map_err(|error| to_py(py, &error))
     }
 
+    /// Another gallery of the same images, which are shared.
+    fn copy(&self) -> Self {
+        Self {
+            inner: Mutex::new(self.lock().clone()),
+        }
+    }
+
     /// The stored levels of one image, each `(height, width, channels)`, as copies.
     #[pyo3(signature = (id, /))]
     fn image<'py>(&self, py: Python<'py>, id: &str) -> PyResult<Vec<Bound<'py, PyUntypedArray>>> {

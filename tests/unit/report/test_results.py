@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from knnspect.data import Geometry
 from knnspect.detectors import Prediction
 from knnspect.errors import StoreError
 from knnspect.neighbors import Neighbors
 from knnspect.report import ResultsFolder
 
 IMAGE = np.full((20, 30, 3), 90, np.uint8)
+GEOMETRY = Geometry((20, 30))
 
 
 def prediction(id_: str, score: float = 2.5, peak: tuple[int, int] = (4, 21)) -> Prediction:
@@ -64,19 +66,19 @@ class TestNames:
         self, tmp_path: Path, id_: str, name: str
     ) -> None:
         folder = tmp_path / "some" / "results"
-        results = ResultsFolder(folder, 4.0)
+        results = ResultsFolder(folder, 4.0, GEOMETRY)
         results.add(prediction(id_), IMAGE)
         assert files(tmp_path) == {f"some/results/overlays/{name}"}
 
     @pytest.mark.parametrize("slashes", ["/", "//", "///"])
     def test_an_absolute_path_leads_nowhere_else(self, tmp_path: Path, slashes: str) -> None:
         folder, outside = tmp_path / "results", (tmp_path / "a.png").as_posix().lstrip("/")
-        ResultsFolder(folder, 4.0).add(prediction(slashes + outside), IMAGE)
+        ResultsFolder(folder, 4.0, GEOMETRY).add(prediction(slashes + outside), IMAGE)
         assert files(tmp_path) == {f"results/overlays/{outside}"}
 
     def test_no_overlay_takes_the_place_of_another(self, tmp_path: Path) -> None:
         ids = ["a.png", "a.jpg", "a", "/a.png", "../a.png", "a.png.png", "a.jpg.png", "b/a.png"]
-        results = ResultsFolder(tmp_path, 4.0)
+        results = ResultsFolder(tmp_path, 4.0, GEOMETRY)
         for id_ in ids:
             results.add(prediction(id_), IMAGE)
         assert len(files(tmp_path)) == len(results) == len(ids)
@@ -85,13 +87,13 @@ class TestNames:
         assert set(written) == files(tmp_path) - {"scores.csv", "scores.json"}
 
     def test_an_image_and_a_folder_may_have_the_same_name(self, tmp_path: Path) -> None:
-        results = ResultsFolder(tmp_path, 4.0)
+        results = ResultsFolder(tmp_path, 4.0, GEOMETRY)
         for id_ in ("a.jpg", "a.jpg.png/b.png", "c.jpg.png/b.png", "c.jpg"):
             results.add(prediction(id_), IMAGE)
         assert len(files(tmp_path)) == 4
 
     def test_a_name_may_be_as_long_as_names_can_be(self, tmp_path: Path) -> None:
-        results = ResultsFolder(tmp_path, 4.0)
+        results = ResultsFolder(tmp_path, 4.0, GEOMETRY)
         for first in "ab":
             results.add(prediction("c" * 250 + first + ".jpg"), IMAGE)
         assert len(files(tmp_path)) == 2
@@ -99,7 +101,7 @@ class TestNames:
 
 class TestContents:
     def test_the_tables_hold_the_scores_and_where_the_peak_is(self, tmp_path: Path) -> None:
-        results = ResultsFolder(tmp_path, 4.0)
+        results = ResultsFolder(tmp_path, 4.0, GEOMETRY)
         results.add(prediction("b/ä, 1.png", 2.5), IMAGE)
         results.add(prediction("a.jpg", 1 / 3, (19, 0)), IMAGE)
         results.finish({"method": "spade"}, ["left out image c: it is torn"])
@@ -135,7 +137,7 @@ class TestContents:
         assert document["images"][1]["score"] == 1 / 3
 
     def test_overlays_are_pictures_with_the_find_in_colour(self, tmp_path: Path) -> None:
-        results = ResultsFolder(tmp_path, 4.0)
+        results = ResultsFolder(tmp_path, 4.0, GEOMETRY)
         results.add(prediction("a.png"), IMAGE)
         with Image.open(tmp_path / "overlays/a.png") as picture:
             assert picture.size == (30, 20)
@@ -147,7 +149,7 @@ class TestContents:
     def test_without_a_scale_each_image_is_scaled_by_itself(
         self, tmp_path: Path, normal_map_max: float
     ) -> None:
-        results = ResultsFolder(tmp_path, normal_map_max)
+        results = ResultsFolder(tmp_path, normal_map_max, GEOMETRY)
         results.add(prediction("a.png"), IMAGE)
         flat = Prediction("flat", 0.0, np.zeros((20, 30), np.float32))
         results.add(flat, IMAGE)
@@ -161,11 +163,11 @@ class TestContents:
         assert np.ptp(pixels[4, 21]) > 60
 
     def test_the_scale_is_one_and_a_half_times_the_normal_maximum(self, tmp_path: Path) -> None:
-        assert ResultsFolder(tmp_path, 4.0).scale == 6
+        assert ResultsFolder(tmp_path, 4.0, GEOMETRY).scale == 6
 
     def test_results_of_an_earlier_run_are_replaced(self, tmp_path: Path) -> None:
         for score in (1.0, 2.0):
-            results = ResultsFolder(tmp_path, 4.0)
+            results = ResultsFolder(tmp_path, 4.0, GEOMETRY)
             results.add(prediction("a.png", score), IMAGE)
             results.finish({})
         assert files(tmp_path) == {"overlays/a.png", "scores.csv", "scores.json"}
@@ -176,15 +178,15 @@ class TestFoldersThatCannotBeUsed:
     def test_a_file_in_the_place_of_the_folder_is_named(self, tmp_path: Path) -> None:
         (tmp_path / "results").touch()
         with pytest.raises(StoreError, match=r"results.* cannot be made"):
-            ResultsFolder(tmp_path / "results", 4.0)
+            ResultsFolder(tmp_path / "results", 4.0, GEOMETRY)
 
     def test_a_file_on_the_way_is_named(self, tmp_path: Path) -> None:
         (tmp_path / "a").touch()
         with pytest.raises(StoreError, match="a/results"):
-            ResultsFolder(tmp_path / "a" / "results", 4.0)
+            ResultsFolder(tmp_path / "a" / "results", 4.0, GEOMETRY)
 
     def test_a_folder_in_the_place_of_a_table_is_named(self, tmp_path: Path) -> None:
-        results = ResultsFolder(tmp_path, 4.0)
+        results = ResultsFolder(tmp_path, 4.0, GEOMETRY)
         (tmp_path / "scores.csv").mkdir()
         with pytest.raises(StoreError, match=r"scores\.csv"):
             results.finish({})
@@ -194,6 +196,35 @@ class TestFoldersThatCannotBeUsed:
         tmp_path.chmod(0o500)
         try:
             with pytest.raises(StoreError, match="cannot be made"):
-                ResultsFolder(tmp_path / "results", 4.0)
+                ResultsFolder(tmp_path / "results", 4.0, GEOMETRY)
         finally:
             tmp_path.chmod(0o700)
+
+
+@pytest.mark.parametrize(
+    ("resize", "column", "cell"),
+    [
+        # An image of 8 x 24 meets a network of 8 x 8, with 4 x 4 cells.
+        ("stretch", 3, 0),
+        ("stretch", 20, 3),
+        ("crop", 8, 0),  # the middle third is looked at
+        ("crop", 15, 3),
+        ("pad", 0, 0),
+        ("pad", 23, 3),
+    ],
+)
+def test_the_evidence_is_that_of_the_cell_under_the_peak(
+    tmp_path: Path, resize: Any, column: int, cell: int
+) -> None:
+    map_ = np.zeros((8, 24), np.float32)
+    map_[4, column] = 1
+    index = np.broadcast_to(np.arange(4), (4, 4)).reshape(1, 4, 4, 1)
+    neighbors = Neighbors(
+        np.zeros((1, 4, 4, 1), "f4"), index, np.zeros((1, 4, 4, 1, 2), int), tuple("abcd")
+    )
+    results = ResultsFolder(tmp_path, 1.0, Geometry((8, 8), resize=resize))
+    results.add(Prediction("x.png", 1.0, map_, neighbors), np.zeros((8, 24, 3), np.uint8))
+    results.finish({}, left_out=["a reason with \udcf6"])
+    (row,) = csv.DictReader((tmp_path / "scores.csv").read_text().splitlines())
+    assert row["nearest_image"] == "abcd"[cell]
+    assert strict_json(tmp_path / "scores.json")["left_out"] == ["a reason with \udcf6"]
