@@ -239,6 +239,10 @@ class Gallery:
         ParameterError
             If the gallery is empty, an id is unknown, `k` is not between 1 and the number of cells
             searched, or `threads` is less than 1.
+        MemoryError
+            If the neighbours, or the lists from which they are chosen, do not fit into memory.
+        DTypeError
+            If an argument is of another type.
 
         Examples
         --------

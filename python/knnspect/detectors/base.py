@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from knnspect import _core
 from knnspect.errors import StoreError
 from knnspect.features import Backbone
-from knnspect.features.backbone import check_device
+from knnspect.features.network import check_device
 from knnspect.neighbors import Neighbors
 
 __all__ = ["Detector", "Prediction", "load"]

@@ -155,7 +155,7 @@ class Spade(Detector):
         images : folder, file, list of paths, arrays or PIL images, array, or loader
             Normal images, as `knnspect.data.open_images` takes them.
         batch_size : int, default 16
-            Images that go through the network together. Nothing depends on it.
+            Images that are handled together; see `predict`.
         n_workers : int, default 2
             Threads that read and resize images.
         skip_bad : bool, default False

@@ -1,6 +1,7 @@
 """From images to feature pyramids, with a frozen PyTorch backbone.
 
 ``backbone``  the backbone and what it extracts
+``network``   its network, once it is loaded
 ``weights``   where pretrained weights come from
 """
 

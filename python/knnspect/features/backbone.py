@@ -6,24 +6,20 @@ import os
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from knnspect.data import Geometry, iterate_batches, open_images
-from knnspect.errors import DTypeError, ImageError, ImageWarning, ParameterError
-from knnspect.features.weights import build_network, resolve_weights
+from knnspect.errors import ImageError, ImageWarning
+from knnspect.features.network import Network
+from knnspect.features.weights import resolve_weights
 from knnspect.progress import Progress, Stopwatch
 from knnspect.pyramid import FeaturePyramid
 from knnspect.validation import check_count
 
-if TYPE_CHECKING:
-    import torch
-    from torch import nn
-
-__all__ = ["Backbone", "Features", "check_device"]
+__all__ = ["Backbone", "Features"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +109,7 @@ class Backbone:
         self.resize = resize
         self.patch_size = patch_size
         self.device = device
-        self._loaded: _Loaded | None = None
+        self._loaded: Network | None = None
 
     def __repr__(self) -> str:
         return (
@@ -255,7 +251,7 @@ class Backbone:
         }
         tensors = {
             name: tensor.cpu().numpy()
-            for name, tensor in loaded.network.state_dict().items()
+            for name, tensor in loaded.module.state_dict().items()
             if not name.endswith("num_batches_tracked")
         }
         return settings, tensors
@@ -294,137 +290,14 @@ class Backbone:
             device=device,
         )
         weights = {name: torch.from_numpy(tensor) for name, tensor in tensors.items()}
-        backbone._loaded = _Loaded(backbone, settings["architecture"], settings["source"], weights)
+        backbone._loaded = Network(backbone, settings["architecture"], settings["source"], weights)
         return backbone
 
-    def _load(self) -> _Loaded:
+    def _load(self) -> Network:
         if self._loaded is None:
             architecture, file, source = resolve_weights(self.name, self.weights)
-            self._loaded = _Loaded(self, architecture, source, file)
+            self._loaded = Network(self, architecture, source, file)
         return self._loaded
-
-
-class _Loaded:
-    """The network of a backbone and what it needs around it, with all parameters checked."""
-
-    def __init__(self, backbone: Backbone, architecture: str, source: str, weights: Any) -> None:
-        import torch
-        from timm.data.config import resolve_data_config
-
-        levels = _check_levels(backbone.levels)
-        image_size = _check_image_size(backbone.image_size)
-        self.patch_size = check_count("patch_size", backbone.patch_size)
-        if self.patch_size % 2 == 0:
-            raise ParameterError(f"patch_size: expected an odd number, got {self.patch_size}")
-        self.device = check_device(backbone.device)
-        self.architecture, self.source = architecture, source
-
-        self.network: nn.Module = build_network(architecture, image_size, weights)
-        info: Any = self.network.feature_info
-        self.channels: list[int] = info.channels()
-        if levels[-1] >= len(self.channels):
-            raise ParameterError(
-                f"levels: {backbone.name} has the levels 0 to {len(self.channels) - 1}, "
-                f"got {levels[-1]}"
-            )
-        self.levels = levels
-        stride = max(info.reduction()[level] for level in levels)
-        if image_size[0] % stride or image_size[1] % stride:
-            raise ParameterError(
-                f"image_size: expected multiples of {stride}, the stride of the coarsest level, "
-                f"got {image_size[0]} x {image_size[1]}"
-            )
-        config: dict[str, Any] = resolve_data_config(model=self.network)  # type: ignore[no-untyped-call]
-        self.geometry = Geometry(image_size, backbone.resize, config["interpolation"])
-        self.mean = torch.tensor(config["mean"], device=self.device).view(1, 3, 1, 1)
-        self.std = torch.tensor(config["std"], device=self.device).view(1, 3, 1, 1)
-        # Convolutions on the CPU are about twice as fast with the channels last.
-        self.network.to(self.device).to(memory_format=torch.channels_last)
-
-    def forward(
-        self, images: NDArray[np.float32], batch_size: int
-    ) -> tuple[FeaturePyramid, NDArray[np.float32]]:
-        """Run images, shape (n_images, 3, height, width) in [0, 1], through the network."""
-        import torch
-        from torch.nn.functional import avg_pool2d
-
-        if self.device.type == "cpu" and len(images) > 1:
-            # PyTorch chooses its kernels, with other rounding, by the size of the batch. One image
-            # keeps a CPU as busy as many do.
-            parts = [self.forward(images[i : i + 1], 1) for i in range(len(images))]
-            return (
-                FeaturePyramid.concatenate(pyramid for pyramid, _ in parts),
-                np.concatenate([pooled for _, pooled in parts]),
-            )
-        batch = torch.from_numpy(images).to(self.device)
-        n_images = len(batch)
-        if self.device.type == "cuda" and n_images < batch_size:
-            # cuDNN may choose another algorithm, with other rounding, for another batch size.
-            batch = torch.cat([batch, batch.new_zeros(batch_size - n_images, *batch.shape[1:])])
-        batch = ((batch - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
-        with (
-            torch.inference_mode(),
-            torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False),
-        ):
-            maps = [
-                self._channels_first(level, feature)[:n_images].float()
-                for level, feature in enumerate(self.network(batch))
-            ]
-            pooled = maps[-1].mean((2, 3))
-            chosen = [maps[level] for level in self.levels]
-            if self.patch_size > 1:
-                chosen = [
-                    avg_pool2d(level, self.patch_size, 1, self.patch_size // 2) for level in chosen
-                ]
-        pyramid = FeaturePyramid([level.permute(0, 2, 3, 1).cpu().numpy() for level in chosen])
-        return pyramid, pooled.cpu().numpy()
-
-    def _channels_first(self, level: int, feature: torch.Tensor) -> torch.Tensor:
-        """Put the channels first in the maps of networks that return them last, such as Swin."""
-        if feature.shape[1] != self.channels[level] and feature.shape[-1] == self.channels[level]:
-            return feature.permute(0, 3, 1, 2)
-        return feature
-
-
-def _check_levels(levels: Sequence[int]) -> list[int]:
-    if isinstance(levels, str) or not isinstance(levels, (Sequence, np.ndarray)):
-        raise DTypeError(f"levels: expected a sequence of integers, got {levels!r}")
-    checked = [check_count(f"levels[{i}]", level, minimum=0) for i, level in enumerate(levels)]
-    if not checked or any(b <= a for a, b in pairwise(checked)):
-        raise ParameterError(
-            f"levels: expected at least one, finest first, each once, got {tuple(levels)}"
-        )
-    return checked
-
-
-def _check_image_size(image_size: int | Sequence[int]) -> tuple[int, int]:
-    if isinstance(image_size, (int, np.integer)):
-        image_size = (int(image_size), int(image_size))
-    if isinstance(image_size, str) or not isinstance(image_size, Sequence):
-        raise DTypeError(
-            "image_size: expected one number or (height, width), "
-            f"got {image_size!r} of type {type(image_size).__name__}"
-        )
-    sizes = tuple(image_size)
-    if len(sizes) != 2:
-        raise ParameterError(f"image_size: expected one number or (height, width), got {sizes}")
-    return check_count("image_size", sizes[0]), check_count("image_size", sizes[1])
-
-
-def check_device(device: str | None) -> torch.device:
-    """Return the device to use, CUDA where there is one by default, or raise a ParameterError."""
-    import torch
-
-    if device is None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if not isinstance(device, (str, torch.device)):
-        raise DTypeError(f"device: expected a word such as 'cpu', got {type(device).__name__}")
-    try:
-        checked = torch.device(device)
-        torch.empty(0, device=checked)
-    except (RuntimeError, AssertionError) as error:
-        raise ParameterError(f"device: {device!r} cannot be used here ({error})") from error
-    return checked
 
 
 def _warn_of(bad: list[tuple[str, ImageError]], n_reported: int) -> int:

@@ -6,13 +6,10 @@ use crate::pyramid::{
     DType, LevelData, LevelShape, PyramidBatch, PyramidContext, PyramidShape, Upsample,
 };
 use crate::store::{Dtype, Store, Tensor, write};
-use half::f16;
+use crate::stored::{StoredImage, to_bytes};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-
-#[cfg(target_endian = "big")]
-compile_error!("gallery files are little-endian and used in place");
 
 /// Pyramids of one shape, by id. Images are kept one by one, so that adding and removing cost only
 /// the images concerned; a copy shares them.
@@ -22,54 +19,6 @@ pub struct Gallery {
     dtype: DType,
     shape: Option<PyramidShape>,
     images: BTreeMap<String, Arc<StoredImage>>,
-}
-
-/// The pyramid of one image, all levels one after the other.
-#[derive(Debug)]
-pub struct StoredImage {
-    /// Number of values of each level.
-    lens: Vec<usize>,
-    values: Values,
-}
-
-#[derive(Debug)]
-enum Values {
-    F32(Box<[f32]>),
-    F16(Box<[f16]>),
-    /// In a file: the byte at which each level of this image starts.
-    Mapped {
-        store: Arc<Store>,
-        dtype: DType,
-        starts: Vec<usize>,
-    },
-}
-
-impl StoredImage {
-    /// The values of each level.
-    ///
-    /// # Panics
-    /// Never: the sizes were checked when the image was made.
-    #[must_use]
-    pub fn levels(&self) -> Vec<LevelData<'_>> {
-        let mut start = 0;
-        self.lens
-            .iter()
-            .enumerate()
-            .map(|(level, &len)| {
-                let data = match &self.values {
-                    Values::F32(values) => LevelData::F32(&values[start..start + len]),
-                    Values::F16(values) => LevelData::F16(&values[start..start + len]),
-                    Values::Mapped {
-                        store,
-                        dtype,
-                        starts,
-                    } => from_bytes(*dtype, store.slice(starts[level], len * dtype.size())),
-                };
-                start += len;
-                data
-            })
-            .collect()
-    }
 }
 
 /// Some images of a gallery, in the order of their ids: what a search looks through.
@@ -137,33 +86,10 @@ impl Additions {
             )));
         }
         batch.check_finite(|image| format!("image {:?}", ids[image]))?;
-        let lens: Vec<usize> = batch
-            .shape()
-            .levels()
-            .iter()
-            .map(LevelShape::values)
-            .collect();
         let mut images = BTreeMap::new();
         for (image, id) in ids.iter().enumerate() {
             cancel.check()?;
-            let levels = batch.image(image);
-            let values = match dtype {
-                DType::F32 => Values::F32(levels.iter().flat_map(to_f32).collect()),
-                DType::F16 => {
-                    let values: Box<[f16]> = levels.iter().flat_map(to_f16).collect();
-                    if !values.iter().all(|v| v.is_finite()) {
-                        return Err(Error::Image(format!(
-                            "image {id:?}: a feature exceeds the largest float16, {}; use a float32 gallery",
-                            f16::MAX
-                        )));
-                    }
-                    Values::F16(values)
-                }
-            };
-            let stored = StoredImage {
-                lens: lens.clone(),
-                values,
-            };
+            let stored = StoredImage::new(&batch.image(image), dtype, id)?;
             if images.insert(id.clone(), Arc::new(stored)).is_some() {
                 return Err(Error::Parameter(format!("ids: {id:?} is given twice")));
             }
@@ -442,16 +368,8 @@ impl Gallery {
                 .zip(&lens)
                 .map(|(start, len)| start + index * len * dtype.size())
                 .collect();
-            let values = Values::Mapped {
-                store: Arc::clone(store),
-                dtype,
-                starts,
-            };
-            let image = Arc::new(StoredImage {
-                lens: lens.clone(),
-                values,
-            });
-            if images.insert(id.clone(), image).is_some() {
+            let image = StoredImage::mapped(Arc::clone(store), dtype, lens.clone(), starts);
+            if images.insert(id.clone(), Arc::new(image)).is_some() {
                 return Err(fail(format!("is damaged: it has two images {id:?}")));
             }
         }
@@ -470,38 +388,4 @@ fn level_name(level: usize) -> String {
 
 fn unknown_id(id: &str) -> Error {
     Error::Parameter(format!("images: there is no image {id:?} in the gallery"))
-}
-
-fn to_f32<'a>(level: &LevelData<'a>) -> Box<dyn Iterator<Item = f32> + 'a> {
-    match *level {
-        LevelData::F32(values) => Box::new(values.iter().copied()),
-        LevelData::F16(values) => Box::new(values.iter().map(|v| v.to_f32())),
-    }
-}
-
-fn to_f16<'a>(level: &LevelData<'a>) -> Box<dyn Iterator<Item = f16> + 'a> {
-    match *level {
-        LevelData::F32(values) => Box::new(values.iter().map(|&v| f16::from_f32(v))),
-        LevelData::F16(values) => Box::new(values.iter().copied()),
-    }
-}
-
-fn to_bytes(level: LevelData<'_>) -> &[u8] {
-    match level {
-        // SAFETY: floats have no padding, and every byte is a valid `u8`, which needs no alignment.
-        LevelData::F32(values) => unsafe { values.align_to::<u8>().1 },
-        // SAFETY: the same.
-        LevelData::F16(values) => unsafe { values.align_to::<u8>().1 },
-    }
-}
-
-fn from_bytes(dtype: DType, bytes: &[u8]) -> LevelData<'_> {
-    // Tensors were found to be aligned when the file was opened, and all offsets are multiples of
-    // the element size, so that nothing is left before or after.
-    match dtype {
-        // SAFETY: every pattern of four bytes is a valid float.
-        DType::F32 => LevelData::F32(unsafe { bytes.align_to::<f32>() }.1),
-        // SAFETY: every pattern of two bytes is a valid half float.
-        DType::F16 => LevelData::F16(unsafe { bytes.align_to::<f16>() }.1),
-    }
 }

@@ -29,6 +29,7 @@ mod kernels;
 pub mod matching;
 pub mod pyramid;
 pub mod store;
+mod stored;
 mod topk;
 
 pub use cancel::Cancel;
@@ -36,3 +37,4 @@ pub use error::{Error, Result};
 pub use gallery::Gallery;
 pub use kernels::InstructionSet;
 pub use pyramid::DType;
+pub use stored::StoredImage;
