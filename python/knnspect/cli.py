@@ -179,11 +179,12 @@ def predict(
     detector = load(model, device=device)
     detector.threads = threads
     results = ResultsFolder(output, detector.normal_map_max_, detector.backbone.geometry)
-    pictures = {item.id: item.load for item in open_images(images)}
+    source = open_images(images)
+    pictures = {item.id: item.load for item in source}
     lines: list[str] = []
     with _LeftOut() as left_out:
         for prediction in detector.iter_predict(
-            images, batch_size=batch_size, n_workers=workers, skip_bad=skip_bad, progress=True
+            source, batch_size=batch_size, n_workers=workers, skip_bad=skip_bad, progress=True
         ):
             results.add(prediction, pictures[prediction.id]())
             lines.append(f"{prediction.score:.6g}\t{prediction.id}")

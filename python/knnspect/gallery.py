@@ -257,11 +257,7 @@ class Gallery:
             raise DTypeError(f"query: expected a FeaturePyramid, got {type(query).__name__}")
         k = min(check_count("k", k), sys.maxsize)
         threads = None if threads is None else min(check_count("threads", threads), sys.maxsize)
-        if isinstance(backend, str):
-            backend = get_backend(backend)
-        elif not callable(getattr(backend, "search", None)):
-            raise DTypeError(f"backend: expected a name or a Backend, got {type(backend).__name__}")
-        return backend.search(self, query, k, _check_subset(images), threads)
+        return get_backend(backend).search(self, query, k, _check_subset(images), threads)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the gallery to a file, replacing what is there only when all is written.

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from knnspect.backends.base import Backend, ImageSubset
 from knnspect.backends.rust import RustBackend
-from knnspect.errors import ParameterError
+from knnspect.errors import DTypeError, ParameterError
 
 __all__ = ["Backend", "ImageSubset", "RustBackend", "available_backends", "get_backend"]
 
@@ -34,13 +34,13 @@ def available_backends() -> list[str]:
     return list(_BACKENDS)
 
 
-def get_backend(name: str) -> Backend:
-    """Return the backend of that name.
+def get_backend(backend: str | Backend) -> Backend:
+    """Return the backend of that name, or the backend itself.
 
     Parameters
     ----------
-    name : str
-        ``"auto"`` or one of `available_backends`.
+    backend : str or Backend
+        ``"auto"``, one of `available_backends`, or anything that searches as one.
 
     Returns
     -------
@@ -50,15 +50,20 @@ def get_backend(name: str) -> Backend:
     Raises
     ------
     ParameterError
-        If there is no such backend.
+        If there is no backend of that name.
+    DTypeError
+        If it is neither a name nor a backend.
 
     Examples
     --------
     >>> get_backend("auto").name
     'rust'
     """
-    if name == "auto":
-        name = "rust"
+    if not isinstance(backend, str):
+        if not callable(getattr(backend, "search", None)):
+            raise DTypeError(f"backend: expected a name or a Backend, got {type(backend).__name__}")
+        return backend
+    name = "rust" if backend == "auto" else backend
     if name not in _BACKENDS:
         names = ", ".join(repr(known) for known in ("auto", *_BACKENDS))
         raise ParameterError(f"backend: expected one of {names}, got {name!r}")

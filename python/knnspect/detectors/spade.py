@@ -262,7 +262,7 @@ class Spade(Detector):
                         features.ids[index],
                         features.sizes[index],
                         near,
-                        neighbors[index : index + 1],
+                        neighbors[index],
                     )
                 yield prediction
 
@@ -353,9 +353,7 @@ class Spade(Detector):
                 self.threads,
                 self.backend,
             )
-            cells = neighbors.sq_distances[0].mean(axis=-1)
-            map_ = pixel_map(cells, self.backbone.geometry, self.sigma, sizes[ids[index]])
-            largest = max(largest, float(map_.max()))
+            largest = max(largest, float(self._map(neighbors, sizes[ids[index]]).max()))
         return largest
 
     def _match(self, features: Features, images: Sequence[Sequence[str]]) -> Neighbors:
@@ -372,13 +370,17 @@ class Spade(Detector):
     def _prediction(
         self, id_: str, size: tuple[int, int], near: list[tuple[str, float]], neighbors: Neighbors
     ) -> Prediction:
-        cells = neighbors.sq_distances[0].mean(axis=-1)
-        map_ = pixel_map(cells, self.backbone.geometry, self.sigma, size)
+        map_ = self._map(neighbors, size)
         if self.score == "map":
             score = float(map_.max())
         else:
             score = float(np.mean([sq_distance for _, sq_distance in near]))
         return Prediction(id_, score, map_, neighbors, tuple(near))
+
+    def _map(self, neighbors: Neighbors, size: tuple[int, int]) -> NDArray[np.float32]:
+        """Map of the only image of `neighbors`, at its original size."""
+        cells = neighbors.sq_distances[0].mean(axis=-1)
+        return pixel_map(cells, self.backbone.geometry, self.sigma, size)
 
     def _check_parameters(self) -> None:
         if not isinstance(self.backbone, Backbone):
@@ -388,12 +390,7 @@ class Spade(Detector):
         check_choice("score", self.score, ["image", "map"])
         check_choice("upsample", self.upsample, ["bilinear", "block"])
         check_positive("sigma", self.sigma, or_zero=True)
-        if isinstance(self.backend, str):
-            get_backend(self.backend)
-        elif not callable(getattr(self.backend, "search", None)):
-            raise DTypeError(
-                f"backend: expected a name or a Backend, got {type(self.backend).__name__}"
-            )
+        get_backend(self.backend)
         if self.threads is not None:
             check_count("threads", self.threads)
 

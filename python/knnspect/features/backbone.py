@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from knnspect.data import Geometry, iterate_batches, open_images
 from knnspect.errors import ImageError, ImageWarning
 from knnspect.features.network import Network
-from knnspect.features.weights import resolve_weights
+from knnspect.features.weights import needed_tensors, resolve_weights
 from knnspect.progress import Progress, Stopwatch
 from knnspect.pyramid import FeaturePyramid
 from knnspect.validation import check_count
@@ -249,11 +249,8 @@ class Backbone:
             "patch_size": loaded.patch_size,
             "source": loaded.source,
         }
-        tensors = {
-            name: tensor.cpu().numpy()
-            for name, tensor in loaded.module.state_dict().items()
-            if not name.endswith("num_batches_tracked")
-        }
+        weights = loaded.module.state_dict()
+        tensors = {name: weights[name].cpu().numpy() for name in needed_tensors(loaded.module)}
         return settings, tensors
 
     @classmethod

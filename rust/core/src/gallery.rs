@@ -274,11 +274,7 @@ impl Gallery {
             "gallery.ids".into(),
             serde_json::Value::from(ids).to_string(),
         );
-        let upsample = match self.upsample {
-            Upsample::Bilinear => "bilinear",
-            Upsample::Block => "block",
-        };
-        metadata.insert("gallery.upsample".into(), upsample.into());
+        metadata.insert("gallery.upsample".into(), self.upsample.name().into());
 
         let images: Vec<Vec<LevelData<'_>>> =
             self.images.values().map(|image| image.levels()).collect();
@@ -312,11 +308,9 @@ impl Gallery {
                     "is damaged: the ids of its gallery cannot be read ({error})"
                 ))
             })?;
-        let upsample = match store.entry("gallery.upsample")? {
-            "bilinear" => Upsample::Bilinear,
-            "block" => Upsample::Block,
-            other => return Err(fail(format!("has an unknown way of upsampling, {other:?}"))),
-        };
+        let name = store.entry("gallery.upsample")?;
+        let upsample = Upsample::from_name(name)
+            .ok_or_else(|| fail(format!("has an unknown way of upsampling, {name:?}")))?;
         let names: Vec<String> = (0..store.tensors().len())
             .map(level_name)
             .take_while(|name| store.tensors().contains_key(name))

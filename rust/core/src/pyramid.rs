@@ -13,6 +13,23 @@ pub enum DType {
 }
 
 impl DType {
+    /// The name by which it is asked for.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "float32",
+            Self::F16 => "float16",
+        }
+    }
+
+    /// Finds a type by its name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::F32, Self::F16]
+            .into_iter()
+            .find(|dtype| dtype.name() == name)
+    }
+
     /// Bytes of one value.
     #[must_use]
     pub const fn size(self) -> usize {
@@ -30,6 +47,25 @@ pub enum Upsample {
     Bilinear,
     /// Each coarse cell is repeated (nearest-neighbour upsampling).
     Block,
+}
+
+impl Upsample {
+    /// The name by which it is asked for, and in files.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Bilinear => "bilinear",
+            Self::Block => "block",
+        }
+    }
+
+    /// Finds a way of upsampling by its name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Bilinear, Self::Block]
+            .into_iter()
+            .find(|upsample| upsample.name() == name)
+    }
 }
 
 /// Height, width and channels of one level.

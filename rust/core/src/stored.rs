@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 #[cfg(target_endian = "big")]
 compile_error!("gallery files are little-endian and used in place");
+
 /// The pyramid of one image, all levels one after the other.
 #[derive(Debug)]
 pub struct StoredImage {

@@ -40,25 +40,17 @@ impl Gallery {
 impl Gallery {
     #[new]
     fn new(py: Python<'_>, upsample: &str, dtype: &str) -> PyResult<Self> {
-        let fail = |message| Err(named(py, "ParameterError", message));
-        let upsample = match upsample {
-            "bilinear" => Upsample::Bilinear,
-            "block" => Upsample::Block,
-            _ => {
-                return fail(format!(
-                    "upsample: expected \"bilinear\" or \"block\", got {upsample:?}"
-                ));
-            }
-        };
-        let dtype = match dtype {
-            "float32" => DType::F32,
-            "float16" => DType::F16,
-            _ => {
-                return fail(format!(
-                    "dtype: expected \"float32\" or \"float16\", got {dtype:?}"
-                ));
-            }
-        };
+        let fail = |message| named(py, "ParameterError", message);
+        let upsample = Upsample::from_name(upsample).ok_or_else(|| {
+            fail(format!(
+                "upsample: expected \"bilinear\" or \"block\", got {upsample:?}"
+            ))
+        })?;
+        let dtype = DType::from_name(dtype).ok_or_else(|| {
+            fail(format!(
+                "dtype: expected \"float32\" or \"float16\", got {dtype:?}"
+            ))
+        })?;
         Ok(Self {
             inner: Mutex::new(knnspect_core::Gallery::new(upsample, dtype)),
         })
@@ -76,18 +68,12 @@ impl Gallery {
 
     #[getter]
     fn upsample(&self) -> &'static str {
-        match self.lock().upsample() {
-            Upsample::Bilinear => "bilinear",
-            Upsample::Block => "block",
-        }
+        self.lock().upsample().name()
     }
 
     #[getter]
     fn dtype(&self) -> &'static str {
-        match self.lock().dtype() {
-            DType::F32 => "float32",
-            DType::F16 => "float16",
-        }
+        self.lock().dtype().name()
     }
 
     #[getter]
