@@ -38,7 +38,14 @@ class Gallery:
         images: list[list[str]] | None,
         threads: int | None,
         instruction_set: str | None,
-    ) -> tuple[NDArray[np.float32], NDArray[np.uint32], NDArray[np.uint32], list[str]]: ...
+        matcher: str,
+    ) -> tuple[
+        NDArray[np.float32],
+        NDArray[np.uint32],
+        NDArray[np.uint32],
+        list[str],
+        dict[str, list[int]],
+    ]: ...
     def save(
         self,
         path: str | PathLike[str],

@@ -42,6 +42,7 @@ class Neighbors:
     image_index: NDArray[Any]
     cells: NDArray[Any]
     image_ids: tuple[str, ...]
+    work: Any = None
 
     @property
     def images(self) -> NDArray[np.object_]:

@@ -33,8 +33,9 @@ class RustBackend:
 
     name = "rust"
 
-    def __init__(self, instruction_set: str | None = None) -> None:
+    def __init__(self, instruction_set: str | None = None, matcher: str = "auto") -> None:
         self.instruction_set = instruction_set
+        self.matcher = matcher
 
     def search(
         self,
@@ -45,13 +46,14 @@ class RustBackend:
         threads: int | None,
     ) -> Neighbors:
         """Find the `k` nearest gallery cells of every cell of `query`; see `Gallery.search`."""
-        sq_distances, image_index, cells, ids = gallery.core.search(
+        sq_distances, image_index, cells, ids, work = gallery.core.search(
             list(query.levels),
             k,
             None if images is None else [list(ids) for ids in images],
             threads,
             self.instruction_set,
+            self.matcher,
         )
         width = query.shapes[0][1]
         rows_columns = np.stack(np.divmod(cells, np.uint32(width)), axis=-1)
-        return Neighbors(sq_distances, image_index, rows_columns, tuple(ids))
+        return Neighbors(sq_distances, image_index, rows_columns, tuple(ids), work)

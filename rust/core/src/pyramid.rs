@@ -372,6 +372,29 @@ impl LevelGrid {
             second + c.second,
         ]
     }
+
+    /// The feature at a fine position, in float32, from the values of this level.
+    pub(crate) fn interpolate_into(
+        &self,
+        values: &[f32],
+        row: usize,
+        column: usize,
+        feature: &mut Vec<f32>,
+    ) {
+        let channels = self.shape.channels;
+        let [a, b, c, d] = self
+            .corners(row, column)
+            .map(|at| &values[at * channels..][..channels]);
+        let (down, across) = (
+            self.rows[row].second_weight as f32,
+            self.columns[column].second_weight as f32,
+        );
+        feature.clear();
+        feature.extend(a.iter().zip(b).zip(c.iter().zip(d)).map(|((a, b), (c, d))| {
+            let (top, bottom) = (a + across * (b - a), c + across * (d - c));
+            top + down * (bottom - top)
+        }));
+    }
 }
 
 /// A pyramid shape together with the way its levels are upsampled: what a search needs to know

@@ -7,7 +7,8 @@ use crate::store::{Store, Tensors};
 use half::f16;
 use knnspect_core::gallery::Additions;
 use knnspect_core::pyramid::{LevelData, Upsample};
-use knnspect_core::{DType, InstructionSet, Result, matching};
+use knnspect_core::matching::{self, Matcher};
+use knnspect_core::{DType, InstructionSet, Result};
 use numpy::{PyArray, PyArray4, PyArrayMethods, PyUntypedArray};
 use pyo3::prelude::*;
 use std::collections::BTreeMap;
@@ -20,6 +21,7 @@ type Neighbors<'py> = (
     Bound<'py, PyArray4<u32>>,
     Bound<'py, PyArray4<u32>>,
     Vec<String>,
+    BTreeMap<&'static str, Vec<u64>>,
 );
 
 /// The pyramids of normal images. Searches see the gallery as it was when they began, so images may
@@ -160,9 +162,11 @@ impl Gallery {
             .collect()
     }
 
-    /// `(sq_distances, image_index, cells, ids)`: arrays of shape `(n_images, height, width, k)`;
+    /// `(sq_distances, image_index, cells, ids, work)`: arrays of shape `(n_images, height, width, k)`;
     /// `image_index` points into `ids`, the sorted ids of all images searched.
-    #[pyo3(signature = (levels, k, images, threads, instruction_set))]
+    #[pyo3(signature = (levels, k, images, threads, instruction_set, matcher))]
+    // The arguments of the Python method.
+    #[allow(clippy::too_many_arguments)]
     fn search<'py>(
         &self,
         py: Python<'py>,
@@ -171,6 +175,7 @@ impl Gallery {
         images: Option<Vec<Vec<String>>>,
         threads: Option<usize>,
         instruction_set: Option<&str>,
+        matcher: &str,
     ) -> PyResult<Neighbors<'py>> {
         let raise = |error| to_py(py, &error);
         let threads = threads
@@ -188,6 +193,12 @@ impl Gallery {
             .map(InstructionSet::from_name)
             .transpose()
             .map_err(raise)?;
+        let matcher = Matcher::from_name(matcher).ok_or_else(|| {
+            let message = format!(
+                "matcher: expected \"auto\", \"exhaustive\" or \"pruned\", got {matcher:?}"
+            );
+            named(py, "ParameterError", message)
+        })?;
         let levels = Levels::new(py, &levels)?;
         let query = levels.batch(py)?;
         let finest = query.shape().finest();
@@ -209,6 +220,7 @@ impl Gallery {
                 k,
                 threads,
                 instruction_set,
+                matcher,
                 cancel,
             };
             let mut found = matching::search(&query, &context, &selections, &options)?;
@@ -234,6 +246,11 @@ impl Gallery {
             PyArray::from_vec(py, found.ranks).reshape(shape)?,
             PyArray::from_vec(py, found.cells).reshape(shape)?,
             ids,
+            BTreeMap::from([
+                ("pairs", vec![found.work.pairs]),
+                ("scanned", vec![found.work.scanned]),
+                ("levels", found.work.levels),
+            ]),
         ))
     }
 

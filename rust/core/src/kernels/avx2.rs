@@ -1,11 +1,8 @@
 //! AVX2 and FMA: 8 lanes, 16 registers; 3 x 4 of them accumulate.
 
 use super::Lanes;
-use super::prepare::{PreparedImage, prepare_image};
-use super::scan::{Hits, Limits, QueryTile, Scratch, scan_image};
-use crate::pyramid::{LevelData, LevelGrid};
 use std::arch::x86_64::{
-    __m256, _CMP_NGT_UQ, _mm256_cmp_ps, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_movemask_ps,
+    __m256, _CMP_NGT_UQ, _mm256_add_ps, _mm256_cmp_ps, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_min_ps, _mm256_movemask_ps,
     _mm256_mul_ps, _mm256_set1_ps, _mm256_storeu_ps,
 };
 
@@ -44,37 +41,20 @@ impl Lanes for __m256 {
     }
 
     #[inline(always)]
+    unsafe fn add(self, addend: Self) -> Self {
+        // SAFETY: the caller has AVX2.
+        unsafe { _mm256_add_ps(self, addend) }
+    }
+
+    #[inline(always)]
+    unsafe fn min(self, other: Self) -> Self {
+        // SAFETY: the caller has AVX2.
+        unsafe { _mm256_min_ps(self, other) }
+    }
+
+    #[inline(always)]
     unsafe fn not_above(self, limit: Self) -> u32 {
         // SAFETY: the caller has AVX2.
         unsafe { _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_NGT_UQ>(self, limit)).cast_unsigned() }
     }
-}
-
-/// # Safety
-/// The machine must have AVX2 and FMA, and the arguments must have passed the checks of
-/// [`super::scan_image`].
-#[target_feature(enable = "avx2,fma")]
-pub(super) unsafe fn scan_image_avx2(
-    grids: &[LevelGrid],
-    tile: &QueryTile,
-    image: &PreparedImage,
-    scratch: &mut Scratch,
-    limits: &Limits,
-    hits: &mut dyn Hits,
-) {
-    // SAFETY: as promised by the caller.
-    unsafe { scan_image::<__m256, 4>(grids, tile, image, scratch, limits, hits) }
-}
-
-/// # Safety
-/// The machine must have AVX2 and FMA.
-#[target_feature(enable = "avx2,fma")]
-pub(super) unsafe fn prepare_image_avx2(
-    grids: &[LevelGrid],
-    levels: &[LevelData<'_>],
-    means: &[Vec<f32>],
-    scale: f32,
-    prepared: &mut PreparedImage,
-) {
-    prepare_image(grids, levels, means, scale, prepared);
 }

@@ -1,12 +1,9 @@
 //! AVX-512F: 16 lanes, 32 registers; 3 x 8 of them accumulate.
 
 use super::Lanes;
-use super::prepare::{PreparedImage, prepare_image};
-use super::scan::{Hits, Limits, QueryTile, Scratch, scan_image};
-use crate::pyramid::{LevelData, LevelGrid};
 use std::arch::x86_64::{
-    __m512, _CMP_NGT_UQ, _mm512_cmp_ps_mask, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mul_ps,
-    _mm512_set1_ps, _mm512_storeu_ps,
+    __m512, _CMP_NGT_UQ, _mm512_add_ps, _mm512_cmp_ps_mask, _mm512_fmadd_ps, _mm512_loadu_ps,
+    _mm512_min_ps, _mm512_mul_ps, _mm512_set1_ps, _mm512_storeu_ps,
 };
 
 // The methods are inlined into functions that enable the instruction set; see `Lanes`.
@@ -44,37 +41,20 @@ impl Lanes for __m512 {
     }
 
     #[inline(always)]
+    unsafe fn add(self, addend: Self) -> Self {
+        // SAFETY: the caller has AVX-512F.
+        unsafe { _mm512_add_ps(self, addend) }
+    }
+
+    #[inline(always)]
+    unsafe fn min(self, other: Self) -> Self {
+        // SAFETY: the caller has AVX-512F.
+        unsafe { _mm512_min_ps(self, other) }
+    }
+
+    #[inline(always)]
     unsafe fn not_above(self, limit: Self) -> u32 {
         // SAFETY: the caller has AVX-512F.
         u32::from(unsafe { _mm512_cmp_ps_mask::<_CMP_NGT_UQ>(self, limit) })
     }
-}
-
-/// # Safety
-/// The machine must have AVX-512F, and the arguments must have passed the checks of
-/// [`super::scan_image`].
-#[target_feature(enable = "avx512f")]
-pub(super) unsafe fn scan_image_avx512(
-    grids: &[LevelGrid],
-    tile: &QueryTile,
-    image: &PreparedImage,
-    scratch: &mut Scratch,
-    limits: &Limits,
-    hits: &mut dyn Hits,
-) {
-    // SAFETY: as promised by the caller.
-    unsafe { scan_image::<__m512, 8>(grids, tile, image, scratch, limits, hits) }
-}
-
-/// # Safety
-/// The machine must have AVX-512F.
-#[target_feature(enable = "avx512f")]
-pub(super) unsafe fn prepare_image_avx512(
-    grids: &[LevelGrid],
-    levels: &[LevelData<'_>],
-    means: &[Vec<f32>],
-    scale: f32,
-    prepared: &mut PreparedImage,
-) {
-    prepare_image(grids, levels, means, scale, prepared);
 }

@@ -17,13 +17,50 @@
 // The generic kernels exist only as parts of the functions that enable an instruction set.
 #![allow(clippy::inline_always)]
 
+/// Defines `$name`, which runs `$kernel` compiled for an instruction set that the machine has.
+macro_rules! kernel {
+    ($(#[$doc:meta])* fn $name:ident($($arg:ident: $type:ty),* $(,)?) = $($kernel:ident)::+) => {
+        $(#[$doc])*
+        ///
+        /// # Safety
+        /// What the kernel asks of its arguments. The instruction set is checked here.
+        pub(crate) unsafe fn $name(set: InstructionSet, $($arg: $type),*) {
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx512f")]
+            unsafe fn avx512($($arg: $type),*) {
+                // SAFETY: as promised by the caller.
+                unsafe { $($kernel)::+::<std::arch::x86_64::__m512, 8>($($arg),*) }
+            }
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2,fma")]
+            unsafe fn avx2($($arg: $type),*) {
+                // SAFETY: as promised by the caller.
+                unsafe { $($kernel)::+::<std::arch::x86_64::__m256, 4>($($arg),*) }
+            }
+            assert!(set.is_available(), "this machine lacks {}", set.name());
+            match set {
+                #[cfg(target_arch = "x86_64")]
+                // SAFETY: the instruction set was just found; the rest is the caller's promise.
+                InstructionSet::Avx512 => unsafe { avx512($($arg),*) },
+                #[cfg(target_arch = "x86_64")]
+                // SAFETY: the same.
+                InstructionSet::Avx2 => unsafe { avx2($($arg),*) },
+                // SAFETY: plain Rust needs no instruction set; the rest is the caller's promise.
+                _ => unsafe { $($kernel)::+::<crate::kernels::portable::Portable, 4>($($arg),*) },
+            }
+        }
+    };
+}
+
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+pub(crate) mod cascade;
 mod portable;
 mod prepare;
 mod scan;
+pub(crate) mod survey;
 
 pub(crate) use prepare::PreparedImage;
 pub(crate) use scan::{Hits, Limits, QueryTile, Scratch};
@@ -34,8 +71,11 @@ use crate::pyramid::{LevelData, LevelGrid};
 /// Vectors of queries in a tile.
 pub(crate) const TILE_VECTORS: usize = 3;
 
+/// The widest vector of any instruction set.
+pub(crate) const MAX_WIDTH: usize = 16;
+
 /// The widest tile of any instruction set.
-pub(crate) const MAX_TILE: usize = 48;
+pub(crate) const MAX_TILE: usize = TILE_VECTORS * MAX_WIDTH;
 
 /// The instruction sets that kernels exist for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -111,13 +151,18 @@ impl InstructionSet {
             })
     }
 
+    /// Floats in a vector.
+    pub(crate) const fn width(self) -> usize {
+        match self {
+            Self::Portable => 4,
+            Self::Avx2 => 8,
+            Self::Avx512 => 16,
+        }
+    }
+
     /// Queries that one scan serves.
     pub(crate) const fn tile(self) -> usize {
-        match self {
-            Self::Portable => TILE_VECTORS * 4,
-            Self::Avx2 => TILE_VECTORS * 8,
-            Self::Avx512 => TILE_VECTORS * 16,
-        }
+        TILE_VECTORS * self.width()
     }
 }
 
@@ -134,6 +179,9 @@ pub(crate) trait Lanes: Copy {
     /// `self * factor + addend`, fused where the instruction set can.
     unsafe fn mul_add(self, factor: Self, addend: Self) -> Self;
     unsafe fn mul(self, factor: Self) -> Self;
+    unsafe fn add(self, addend: Self) -> Self;
+    /// The smaller of each pair; either where one is NaN.
+    unsafe fn min(self, other: Self) -> Self;
     /// Bit `i` is set unless `self[i] > limit[i]`; so it is set where either is NaN.
     unsafe fn not_above(self, limit: Self) -> u32;
 }
@@ -142,6 +190,17 @@ pub(crate) trait Lanes: Copy {
 #[inline(always)]
 fn is_not_above(value: f32, limit: f32) -> bool {
     value <= limit || value.is_nan() || limit.is_nan()
+}
+
+kernel! {
+    /// Centres and scales one gallery image and computes its norms.
+    fn prepare_image_on(
+        grids: &[LevelGrid],
+        levels: &[LevelData<'_>],
+        means: &[Vec<f32>],
+        scale: f32,
+        prepared: &mut PreparedImage,
+    ) = prepare::prepare_image
 }
 
 /// Centres and scales one gallery image and computes its norms, into `prepared`.
@@ -153,19 +212,20 @@ pub(crate) fn prepare_image_into(
     scale: f32,
     prepared: &mut PreparedImage,
 ) {
-    match set {
-        #[cfg(target_arch = "x86_64")]
-        InstructionSet::Avx512 if set.is_available() => {
-            // SAFETY: AVX-512F was just found to be available.
-            unsafe { avx512::prepare_image_avx512(grids, levels, means, scale, prepared) }
-        }
-        #[cfg(target_arch = "x86_64")]
-        InstructionSet::Avx2 if set.is_available() => {
-            // SAFETY: AVX2 and FMA were just found to be available.
-            unsafe { avx2::prepare_image_avx2(grids, levels, means, scale, prepared) }
-        }
-        _ => portable::prepare_image_portable(grids, levels, means, scale, prepared),
-    }
+    // SAFETY: the kernel asks nothing but the instruction set.
+    unsafe { prepare_image_on(set, grids, levels, means, scale, prepared) }
+}
+
+kernel! {
+    /// See [`scan_image`].
+    fn scan_image_on(
+        grids: &[LevelGrid],
+        tile: &QueryTile,
+        image: &PreparedImage,
+        scratch: &mut Scratch,
+        limits: &Limits,
+        hits: &mut dyn Hits,
+    ) = scan::scan_image
 }
 
 /// Compares every query of a tile with every cell of a prepared image; calls `hits` for each pair
@@ -179,34 +239,9 @@ pub(crate) fn scan_image(
     limits: &Limits,
     hits: &mut dyn Hits,
 ) {
-    assert_eq!(
-        tile.width(),
-        set.tile(),
-        "the tile was packed for another instruction set"
-    );
     image.check(grids);
-    tile.check(grids);
+    tile.check(grids, set);
     scratch.reserve(grids, tile.width());
-    match set {
-        #[cfg(target_arch = "x86_64")]
-        InstructionSet::Avx512 if set.is_available() => {
-            // SAFETY: AVX-512F was just found to be available; all buffers were checked above.
-            unsafe { avx512::scan_image_avx512(grids, tile, image, scratch, limits, hits) }
-        }
-        #[cfg(target_arch = "x86_64")]
-        InstructionSet::Avx2 if set.is_available() => {
-            // SAFETY: AVX2 and FMA were just found to be available; all buffers were checked above.
-            unsafe { avx2::scan_image_avx2(grids, tile, image, scratch, limits, hits) }
-        }
-        _ => {
-            assert_eq!(
-                set,
-                InstructionSet::Portable,
-                "this machine lacks {}",
-                set.name()
-            );
-            // SAFETY: all buffers were checked above, and plain Rust needs no instruction set.
-            unsafe { portable::scan_image_portable(grids, tile, image, scratch, limits, hits) }
-        }
-    }
+    // SAFETY: all sizes were checked.
+    unsafe { scan_image_on(set, grids, tile, image, scratch, limits, hits) }
 }

@@ -1,9 +1,6 @@
 //! Plain Rust: 4 lanes as an array, which compilers turn into whatever the machine has.
 
-use super::prepare::{PreparedImage, prepare_image};
-use super::scan::{Hits, Limits, QueryTile, Scratch, scan_image};
 use super::{Lanes, is_not_above};
-use crate::pyramid::{LevelData, LevelGrid};
 use std::array::from_fn;
 
 /// The reference that every intrinsic implementation is compared with.
@@ -42,34 +39,20 @@ impl Lanes for Portable {
     }
 
     #[inline(always)]
+    unsafe fn add(self, addend: Self) -> Self {
+        Self(from_fn(|i| self.0[i] + addend.0[i]))
+    }
+
+    #[inline(always)]
+    unsafe fn min(self, other: Self) -> Self {
+        Self(from_fn(|i| self.0[i].min(other.0[i])))
+    }
+
+    #[inline(always)]
     unsafe fn not_above(self, limit: Self) -> u32 {
         // NaN must count as not above.
         (0..4).fold(0, |mask, i| {
             mask | u32::from(is_not_above(self.0[i], limit.0[i])) << i
         })
     }
-}
-
-/// # Safety
-/// The arguments must have passed the checks of [`super::scan_image`].
-pub(super) unsafe fn scan_image_portable(
-    grids: &[LevelGrid],
-    tile: &QueryTile,
-    image: &PreparedImage,
-    scratch: &mut Scratch,
-    limits: &Limits,
-    hits: &mut dyn Hits,
-) {
-    // SAFETY: as promised by the caller.
-    unsafe { scan_image::<Portable, 4>(grids, tile, image, scratch, limits, hits) }
-}
-
-pub(super) fn prepare_image_portable(
-    grids: &[LevelGrid],
-    levels: &[LevelData<'_>],
-    means: &[Vec<f32>],
-    scale: f32,
-    prepared: &mut PreparedImage,
-) {
-    prepare_image(grids, levels, means, scale, prepared);
 }

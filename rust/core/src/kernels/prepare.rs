@@ -1,5 +1,6 @@
 //! A gallery image made ready for scanning: decoded, centred, scaled, and its norms.
 
+use super::{Lanes, MAX_WIDTH};
 use crate::pyramid::{LevelData, LevelGrid, Tap};
 
 /// Centred features of one gallery image, and the norms that the scan and its error bound need.
@@ -11,6 +12,12 @@ pub(crate) struct PreparedImage {
     pub sq_norms: Vec<f32>,
     /// The largest norm of a cell of each level (not upsampled).
     pub max_norms: Vec<f32>,
+    scratch: NormScratch,
+}
+
+/// Working memory of [`add_sq_norms`].
+#[derive(Default)]
+pub(super) struct NormScratch {
     blended: Vec<f32>,
     row_norms: Vec<f32>,
     row_products: Vec<f32>,
@@ -27,9 +34,12 @@ impl PreparedImage {
     }
 }
 
-/// The portable body, vectorised by the compiler for the instruction set of its caller.
+/// Centres and scales an image and computes its norms.
+///
+/// # Safety
+/// The instruction set of `L` must be available.
 #[inline(always)]
-pub(super) fn prepare_image(
+pub(super) unsafe fn prepare_image<L: Lanes, const CELLS: usize>(
     grids: &[LevelGrid],
     levels: &[LevelData<'_>],
     means: &[Vec<f32>],
@@ -40,60 +50,70 @@ pub(super) fn prepare_image(
         levels: centred,
         sq_norms,
         max_norms,
-        blended,
-        row_norms,
-        row_products,
+        scratch,
     } = prepared;
     centred.resize_with(grids.len(), Vec::new);
     max_norms.clear();
     sq_norms.clear();
     sq_norms.resize(grids[0].shape.cells(), 0.0);
     for (((grid, data), mean), centred) in grids.iter().zip(levels).zip(means).zip(centred) {
-        let channels = grid.shape.channels;
         centred.resize(grid.shape.values(), 0.0);
-        match data {
-            LevelData::F32(values) => {
-                for (to, from) in centred
-                    .chunks_exact_mut(channels)
-                    .zip(values.chunks_exact(channels))
-                {
-                    for ((to, from), mean) in to.iter_mut().zip(from).zip(mean) {
-                        *to = (from - mean) * scale;
-                    }
-                }
-            }
-            LevelData::F16(values) => {
-                for (to, from) in centred
-                    .chunks_exact_mut(channels)
-                    .zip(values.chunks_exact(channels))
-                {
-                    for ((to, from), mean) in to.iter_mut().zip(from).zip(mean) {
-                        *to = (from.to_f32() - mean) * scale;
-                    }
+        centre_into(*data, mean, scale, centred);
+        // SAFETY: the instruction set is there.
+        unsafe {
+            max_norms.push(max_norm::<L>(grid, centred));
+            add_sq_norms::<L>(grid, centred, sq_norms, scratch);
+        }
+    }
+}
+
+/// Decodes whole cells, centres and scales them.
+#[inline(always)]
+pub(super) fn centre_into(cells: LevelData<'_>, mean: &[f32], scale: f32, out: &mut [f32]) {
+    let channels = mean.len();
+    let out = out.chunks_exact_mut(channels);
+    match cells {
+        LevelData::F32(values) => {
+            for (out, values) in out.zip(values.chunks_exact(channels)) {
+                for ((out, value), mean) in out.iter_mut().zip(values).zip(mean) {
+                    *out = (value - mean) * scale;
                 }
             }
         }
-        let largest = centred
-            .chunks_exact(channels)
-            .map(|cell| dot(cell, cell))
-            .fold(0.0, f32::max);
-        max_norms.push(largest.sqrt());
-        add_sq_norms(grid, centred, sq_norms, blended, row_norms, row_products);
+        LevelData::F16(values) => {
+            for (out, values) in out.zip(values.chunks_exact(channels)) {
+                for ((out, value), mean) in out.iter_mut().zip(values).zip(mean) {
+                    *out = (value.to_f32() - mean) * scale;
+                }
+            }
+        }
     }
+}
+
+/// The largest norm of a cell of a level.
+#[inline(always)]
+pub(super) unsafe fn max_norm<L: Lanes>(grid: &LevelGrid, level: &[f32]) -> f32 {
+    let cells = level.chunks_exact(grid.shape.channels);
+    // SAFETY: as promised by the caller.
+    let sq_norms = cells.map(|cell| unsafe { dot::<L>(cell, cell) });
+    sq_norms.fold(0.0, f32::max).sqrt()
 }
 
 /// Adds one level's share to the squared norms of the upsampled features. A fine cell is
 /// `a x + b y` of two neighbours of a vertically blended row, so its squared norm follows from
 /// `x.x`, `y.y` and `x.y` without upsampling the columns.
 #[inline(always)]
-fn add_sq_norms(
+pub(super) unsafe fn add_sq_norms<L: Lanes>(
     grid: &LevelGrid,
     level: &[f32],
     sq_norms: &mut [f32],
-    blended: &mut Vec<f32>,
-    row_norms: &mut Vec<f32>,
-    row_products: &mut Vec<f32>,
+    scratch: &mut NormScratch,
 ) {
+    let NormScratch {
+        blended,
+        row_norms,
+        row_products,
+    } = scratch;
     let (width, channels) = (grid.shape.width, grid.shape.channels);
     let row_values = width * channels;
     let mut held: Option<Tap> = None;
@@ -115,12 +135,17 @@ fn add_sq_norms(
                 blended.as_slice()
             };
             row_norms.clear();
-            row_norms.extend(row.chunks_exact(channels).map(|cell| dot(cell, cell)));
+            // SAFETY: as promised by the caller.
+            row_norms.extend(
+                row.chunks_exact(channels)
+                    .map(|cell| unsafe { dot::<L>(cell, cell) }),
+            );
             row_products.clear();
+            // SAFETY: the same.
             row_products.extend(
                 row.chunks_exact(channels)
                     .zip(row[channels..].chunks_exact(channels))
-                    .map(|(x, y)| dot(x, y)),
+                    .map(|(x, y)| unsafe { dot::<L>(x, y) }),
             );
         }
         for (column, sq_norm) in grid.columns.iter().zip(sq_norms) {
@@ -137,26 +162,30 @@ fn add_sq_norms(
     }
 }
 
-/// Inner product with sixteen partial sums, which is a shape that compilers vectorise.
+/// Inner product with one partial sum for each lane.
 #[inline(always)]
-fn dot(x: &[f32], y: &[f32]) -> f32 {
-    let mut sums = [0.0_f32; 16];
-    let (x_chunks, y_chunks) = (x.chunks_exact(16), y.chunks_exact(16));
-    let tail: f32 = x_chunks
-        .remainder()
-        .iter()
-        .zip(y_chunks.remainder())
-        .map(|(a, b)| a * b)
-        .sum();
-    for (x, y) in x_chunks.zip(y_chunks) {
-        for i in 0..16 {
-            sums[i] += x[i] * y[i];
+pub(super) unsafe fn dot<L: Lanes>(x: &[f32], y: &[f32]) -> f32 {
+    let len = x.len().min(y.len());
+    let whole = len - len % L::WIDTH;
+    let tail: f32 = x[whole..len].iter().zip(&y[whole..len]).map(|(a, b)| a * b).sum();
+    if whole == 0 {
+        return tail;
+    }
+    let mut lanes = [0.0; MAX_WIDTH];
+    // SAFETY: the caller has the instruction set; `at + WIDTH <= whole <= len`.
+    unsafe {
+        let mut sums = L::splat(0.0);
+        for at in (0..whole).step_by(L::WIDTH) {
+            sums = L::load(x.as_ptr().add(at)).mul_add(L::load(y.as_ptr().add(at)), sums);
+        }
+        sums.store(lanes.as_mut_ptr());
+    }
+    let mut width = L::WIDTH;
+    while width > 1 {
+        width /= 2;
+        for i in 0..width {
+            lanes[i] += lanes[i + width];
         }
     }
-    for half in [8, 4, 2, 1] {
-        for i in 0..half {
-            sums[i] += sums[i + half];
-        }
-    }
-    sums[0] + tail
+    lanes[0] + tail
 }

@@ -13,7 +13,7 @@
 //!     for each block of fine cells: |v|^2 + horizontal blends + product of the finest level
 //! ```
 
-use super::{Lanes, MAX_TILE, TILE_VECTORS, is_not_above};
+use super::{InstructionSet, Lanes, MAX_TILE, TILE_VECTORS, is_not_above};
 use crate::pyramid::LevelGrid;
 use std::cell::Cell;
 
@@ -53,7 +53,15 @@ impl QueryTile {
         self.width
     }
 
-    pub(super) fn check(&self, grids: &[LevelGrid]) {
+    /// The packed channels of one level.
+    pub(super) fn level(&self, level: usize) -> &[f32] {
+        &self.levels[level]
+    }
+
+    /// Panics unless every buffer has the size that the kernels rely on.
+    pub(super) fn check(&self, grids: &[LevelGrid], set: InstructionSet) {
+        let asked = set.tile();
+        assert_eq!(self.width, asked, "packed for another instruction set");
         assert_eq!(self.levels.len(), grids.len());
         for (level, grid) in self.levels.iter().zip(grids) {
             assert_eq!(level.len(), grid.shape.channels * self.width);

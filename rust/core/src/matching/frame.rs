@@ -10,6 +10,8 @@ pub(super) struct QueryFrame {
     pub scale: f32,
     /// Norm of each cell of each level, centred and scaled.
     pub norms: Vec<Vec<f32>>,
+    /// The levels, centred and scaled.
+    pub centred: Vec<Vec<f32>>,
 }
 
 impl QueryFrame {
@@ -59,11 +61,30 @@ impl QueryFrame {
             .into_iter()
             .map(|level| level.into_iter().map(|n| (n * scale) as f32).collect())
             .collect();
+        let centred = values
+            .iter()
+            .zip(&means)
+            .map(|(values, mean)| {
+                let cells = values.chunks_exact(mean.len());
+                let centre = |(value, mean): (&f64, &f32)| ((value - f64::from(*mean)) * scale) as f32;
+                cells.flat_map(|cell| cell.iter().zip(mean).map(centre)).collect()
+            })
+            .collect();
         Self {
             means,
             scale: scale as f32,
             norms,
+            centred,
         }
+    }
+
+    /// Squared norm of an upsampled, concatenated feature of the query, once centred and scaled.
+    pub(super) fn sq_norm(&self, feature: &[f64]) -> f64 {
+        let centred = feature.iter().zip(self.means.iter().flatten());
+        let sum: f64 = centred
+            .map(|(value, mean)| (value - f64::from(*mean)).powi(2))
+            .sum();
+        sum * f64::from(self.scale).powi(2)
     }
 
     /// Surely contains the partial distance of a pair whose exact squared distance is `sq_l2`, for a
@@ -97,7 +118,7 @@ fn decode(level: &LevelData<'_>) -> Vec<f64> {
 /// value passes through at most `depth` roundings, each a factor of `1 + u` at most: one for
 /// centring the gallery, one for rounding the upsampled query, one per channel of a coarse level,
 /// a handful for each of the two blends, one per level and one per channel of the finest level; those
-/// of `|v_q|^2`, with sixteen sums, one per sixteen channels more. The
+/// of `|v_q|^2`, with a sum for each of four lanes at least, one per four channels more. The
 /// standard bound `depth u / (1 - depth u)` then applies to the sums of absolute values; a hundredth
 /// on top covers the denominator and the rounding of the norms themselves. A hundredth of `a_l^2`
 /// covers the rounding of the float64 distances that settle the order: pairs that they cannot tell
@@ -114,7 +135,7 @@ pub(super) fn error_bound(
         .max()
         .unwrap_or(0);
     let channels = grids[0].shape.channels + coarse;
-    let depth = (channels + channels / 16 + 8 * grids.len() + 48) as f32;
+    let depth = (channels + channels / 4 + 8 * grids.len() + 48) as f32;
     let (mut sum, mut norms) = (0.0, 1.0);
     for (a, &m) in query_norms.zip(image_norms) {
         let m = 1.001 * m;

@@ -5,16 +5,22 @@
 //! float64 computes them, rounded once to float32; the neighbours are the true ones; ties go to the
 //! lowest (image id, row, column).
 
+mod cascade;
 pub(crate) mod exact;
 mod exhaustive;
 mod frame;
+mod tile;
 mod twins;
+mod work;
+
+pub use work::Work;
 
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::gallery::Selection;
 use crate::kernels::InstructionSet;
 use crate::pyramid::{PyramidBatch, PyramidContext};
+use crate::topk::Neighbor;
 use std::num::NonZero;
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread;
@@ -31,8 +37,42 @@ pub struct Options<'a> {
     pub threads: Option<NonZero<usize>>,
     /// The instruction set of the kernels; the best of this machine when `None`.
     pub instruction_set: Option<InstructionSet>,
+    /// Which pairs are compared; the neighbours are the same.
+    pub matcher: Matcher,
     /// Ends the search early.
     pub cancel: Cancel<'a>,
+}
+
+/// Which pairs a search compares. All find the same neighbours.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Matcher {
+    /// Those that bounds leave, as long as bounds leave out enough; then all.
+    #[default]
+    Auto,
+    /// All.
+    Exhaustive,
+    /// Those that bounds leave, even where that takes longer.
+    Pruned,
+}
+
+impl Matcher {
+    const ALL: [Self; 3] = [Self::Auto, Self::Exhaustive, Self::Pruned];
+
+    /// The name by which it is asked for.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Exhaustive => "exhaustive",
+            Self::Pruned => "pruned",
+        }
+    }
+
+    /// Finds a matcher by its name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|matcher| matcher.name() == name)
+    }
 }
 
 impl Options<'_> {
@@ -43,6 +83,7 @@ impl Options<'_> {
             k,
             threads: None,
             instruction_set: None,
+            matcher: Matcher::Auto,
             cancel: Cancel::NEVER,
         }
     }
@@ -58,6 +99,8 @@ pub struct Neighbors {
     pub ranks: Vec<u32>,
     /// Cell of that image at the finest level, `row * width + column`.
     pub cells: Vec<u32>,
+    /// What the search took.
+    pub work: Work,
 }
 
 /// Finds the `k` nearest cells, in `selections[i]`, of every cell of query image `i`; a single
@@ -110,19 +153,59 @@ pub fn search(
         .map_or(1, NonZero::get)
         .min(MAX_THREADS);
 
+    let found = n_images.checked_mul(cells).and_then(|n| n.checked_mul(k));
+    if options.matcher != Matcher::Exhaustive && cascade::suits(&context.grids, k) {
+        exhaustive::check_memory(cells, k, 1)?;
+        let mut neighbors = Neighbors {
+            sq_distances: zeros(found)?,
+            ranks: zeros(found)?,
+            cells: zeros(found)?,
+            work: Work::new(context.grids.len()),
+        };
+        for image in 0..n_images {
+            let selection = &selections[if selections.len() == 1 { 0 } else { image }];
+            let levels = query.image(image);
+            let grids = &context.grids;
+            let put = |cell: u32, found: &mut dyn Iterator<Item = Neighbor>| {
+                for (at, neighbor) in ((image * cells + cell as usize) * k..).zip(found) {
+                    neighbors.sq_distances[at] = neighbor.sq_l2 as f32;
+                    neighbors.ranks[at] = neighbor.place.rank;
+                    neighbors.cells[at] = neighbor.place.cell;
+                }
+            };
+            let work = cascade::search_image(
+                grids,
+                &levels,
+                selection,
+                instruction_set,
+                threads,
+                options,
+                put,
+            )?;
+            neighbors.work.add(&work);
+        }
+        return Ok(neighbors);
+    }
+
     // A job is a run of whole tiles of one query image. Each job prepares the gallery images anew,
     // so jobs are as large as keeps all threads busy to the end.
     let tile = instruction_set.tile();
     let tiles = cells.div_ceil(tile);
     let jobs_per_image = (2 * threads).div_ceil(n_images.max(1)).clamp(1, tiles);
     let cells_per_job = tiles.div_ceil(jobs_per_image) * tile;
-    let found = n_images.checked_mul(cells).and_then(|n| n.checked_mul(k));
     exhaustive::check_memory(cells_per_job.min(cells), k, threads)?;
     let mut neighbors = Neighbors {
         sq_distances: zeros(found)?,
         ranks: zeros(found)?,
         cells: zeros(found)?,
+        work: Work::new(context.grids.len()),
     };
+    for image in 0..n_images {
+        let selection = &selections[if selections.len() == 1 { 0 } else { image }];
+        let pairs = (selection.len() * cells * cells) as u64;
+        neighbors.work.pairs += pairs;
+        neighbors.work.scanned += pairs;
+    }
     let per_image = neighbors.sq_distances.chunks_mut(cells * k).zip(
         neighbors
             .ranks

@@ -1,0 +1,317 @@
+//! The survey of a gallery image: everything that the cascade needs to know of it before it looks at
+//! any pair, above all the inner products of the coarsest level, each taken once for all the fine
+//! cells above it.
+
+use super::cascade::Plan;
+use super::prepare::{NormScratch, add_sq_norms, centre_into, dot, max_norm};
+use super::{InstructionSet, Lanes};
+use crate::pyramid::{LevelData, LevelGrid};
+
+/// What is known of one gallery image, in the frame of one query image.
+#[derive(Default)]
+pub(crate) struct Survey {
+    /// `-2 <f, g>` of the coarsest level: `[gallery cell][query cell]`, rows padded to whole vectors.
+    pub products: Vec<f32>,
+    /// Squared norms of the cells of the coarsest level.
+    pub coarse_sq_norms: Vec<f32>,
+    /// Squared norms of the features of each level, on the grid on which it is summed up.
+    pub sq_norms: Vec<Vec<f32>>,
+    /// Of the fine cells between the same coarse cells, `[band][segment]`, how far at most the squared
+    /// norm of the coarsest level lies below the interpolated squared norms around it.
+    pub spreads: Vec<f32>,
+    /// The smallest squared norm of the coarsest level among these cells.
+    pub least_sq_norms: Vec<f32>,
+    /// The largest norm of a cell of each level.
+    pub max_norms: Vec<f32>,
+    /// For each query cell of the coarsest level, the nearest gallery cell and its partial distance.
+    pub nearest: Vec<(f32, u32)>,
+}
+
+/// The coarsest level of a query image, packed as `[channel][cell]` and multiplied by -2.
+#[derive(Default)]
+pub(crate) struct CoarseQueries {
+    /// Cells, rounded up to whole vectors.
+    pub stride: usize,
+    packed: Vec<f32>,
+}
+
+impl CoarseQueries {
+    /// Packs the centred values of the coarsest level.
+    pub(crate) fn new(set: InstructionSet, grid: &LevelGrid, values: &[f32]) -> Self {
+        let channels = grid.shape.channels;
+        let stride = grid.shape.cells().next_multiple_of(set.width());
+        let mut packed = vec![0.0; channels * stride];
+        for (cell, feature) in values.chunks_exact(channels).enumerate() {
+            for (channel, value) in feature.iter().enumerate() {
+                packed[channel * stride + cell] = -2.0 * value;
+            }
+        }
+        Self { stride, packed }
+    }
+}
+
+/// Working memory of a survey.
+#[derive(Default)]
+pub(crate) struct SurveyScratch {
+    centred: Vec<f32>,
+    norms: NormScratch,
+    row: Vec<f32>,
+    best: Vec<f32>,
+    best_at: Vec<u32>,
+}
+
+kernel! {
+    /// See [`survey`].
+    fn survey_on(
+        plan: &Plan,
+        grids: &[LevelGrid],
+        levels: &[LevelData<'_>],
+        means: &[Vec<f32>],
+        scale: f32,
+        queries: &CoarseQueries,
+        scratch: &mut SurveyScratch,
+        survey: &mut Survey,
+    ) = survey_image
+}
+
+/// Surveys one gallery image.
+#[allow(clippy::too_many_arguments)] // those of the kernel
+pub(crate) fn survey(
+    set: InstructionSet,
+    plan: &Plan,
+    grids: &[LevelGrid],
+    levels: &[LevelData<'_>],
+    means: &[Vec<f32>],
+    scale: f32,
+    queries: &CoarseQueries,
+    scratch: &mut SurveyScratch,
+    survey: &mut Survey,
+) {
+    let coarsest = grids[grids.len() - 1].shape;
+    assert_eq!(queries.packed.len(), coarsest.channels * queries.stride);
+    assert!(queries.stride.is_multiple_of(set.width()) && queries.stride >= coarsest.cells());
+    for ((grid, level), mean) in grids.iter().zip(levels).zip(means) {
+        assert_eq!(level.len(), grid.shape.values());
+        assert_eq!(mean.len(), grid.shape.channels);
+    }
+    // SAFETY: all sizes were checked.
+    unsafe {
+        survey_on(
+            set, plan, grids, levels, means, scale, queries, scratch, survey,
+        );
+    }
+}
+
+/// See the module.
+///
+/// # Safety
+/// The instruction set of `L` must be available, and the sizes those that [`survey`] checks.
+#[inline(always)]
+#[allow(clippy::too_many_arguments)]
+unsafe fn survey_image<L: Lanes, const CELLS: usize>(
+    plan: &Plan,
+    grids: &[LevelGrid],
+    levels: &[LevelData<'_>],
+    means: &[Vec<f32>],
+    scale: f32,
+    queries: &CoarseQueries,
+    scratch: &mut SurveyScratch,
+    survey: &mut Survey,
+) {
+    let coarsest = grids.len() - 1;
+    survey.max_norms.clear();
+    survey.sq_norms.resize_with(grids.len(), Vec::new);
+    for (index, (grid, data)) in grids.iter().zip(levels).enumerate() {
+        let channels = grid.shape.channels;
+        scratch.centred.resize(grid.shape.values(), 0.0);
+        centre_into(*data, &means[index], scale, &mut scratch.centred);
+        let centred = &scratch.centred;
+        let sq_norms = &mut survey.sq_norms[index];
+        sq_norms.clear();
+        if plan.nested {
+            for cell in centred.chunks_exact(channels) {
+                // SAFETY: the instruction set is there.
+                sq_norms.push(unsafe { dot::<L>(cell, cell) });
+            }
+            let largest = sq_norms.iter().copied().fold(0.0, f32::max);
+            survey.max_norms.push(largest.sqrt());
+        } else {
+            sq_norms.resize(grids[0].shape.cells(), 0.0);
+            // SAFETY: the instruction set is there.
+            unsafe {
+                survey.max_norms.push(max_norm::<L>(grid, centred));
+                add_sq_norms::<L>(grid, centred, sq_norms, &mut scratch.norms);
+            }
+        }
+        if index == coarsest {
+            survey.coarse_sq_norms.clear();
+            for cell in centred.chunks_exact(channels) {
+                // SAFETY: the instruction set is there.
+                survey.coarse_sq_norms.push(unsafe { dot::<L>(cell, cell) });
+            }
+            let len = grid.shape.cells() * queries.stride;
+            survey.products.resize(len, 0.0);
+            // SAFETY: `queries` holds `channels` rows of `stride`, whole vectors; `products` one
+            // such row for each cell.
+            unsafe {
+                products::<L, CELLS>(queries, channels, centred, &mut survey.products);
+            }
+        }
+    }
+    if !plan.nested {
+        bound_blocks(plan, &grids[coarsest], survey, &mut scratch.row);
+    }
+    find_nearest(queries.stride, survey, scratch);
+}
+
+/// Inner products of all coarse query cells with all cells of `features`, `[cell][query cell]`.
+#[inline(always)]
+unsafe fn products<L: Lanes, const CELLS: usize>(
+    queries: &CoarseQueries,
+    channels: usize,
+    features: &[f32],
+    out: &mut [f32],
+) {
+    let n_cells = features.len() / channels;
+    let mut first = 0;
+    // Three vectors of queries at a time, as registers allow, then what is left. A strip of queries
+    // stays in the first-level cache while all cells pass by.
+    while first < queries.stride {
+        let left = (queries.stride - first) / L::WIDTH;
+        // SAFETY: `first + V * WIDTH <= stride`, and as promised by the caller.
+        unsafe {
+            let (from, to) = (queries.packed.as_ptr().add(first), out.as_mut_ptr().add(first));
+            let stride = queries.stride;
+            first += L::WIDTH
+                * match left {
+                    3.. => strip::<L, 3, CELLS>(from, stride, channels, features, n_cells, to),
+                    2 => strip::<L, 2, CELLS>(from, stride, channels, features, n_cells, to),
+                    _ => strip::<L, 1, CELLS>(from, stride, channels, features, n_cells, to),
+                };
+        }
+    }
+}
+
+/// `V` vectors of queries with all cells; returns `V`.
+#[inline(always)]
+unsafe fn strip<L: Lanes, const V: usize, const CELLS: usize>(
+    queries: *const f32,
+    stride: usize,
+    channels: usize,
+    features: &[f32],
+    n_cells: usize,
+    out: *mut f32,
+) -> usize {
+    let mut cell = 0;
+    while cell < n_cells {
+        // SAFETY: as promised by the caller; `cell + N <= n_cells`.
+        unsafe {
+            let features = features.as_ptr().add(cell * channels);
+            let out = out.add(cell * stride);
+            cell += match n_cells - cell {
+                left if left >= CELLS => {
+                    block::<L, V, CELLS>(queries, stride, channels, features, out)
+                }
+                4.. => block::<L, V, 4>(queries, stride, channels, features, out),
+                2.. => block::<L, V, 2>(queries, stride, channels, features, out),
+                _ => block::<L, V, 1>(queries, stride, channels, features, out),
+            };
+        }
+    }
+    V
+}
+
+/// `V` vectors of queries with `N` cells; returns `N`.
+#[inline(always)]
+unsafe fn block<L: Lanes, const V: usize, const N: usize>(
+    queries: *const f32,
+    stride: usize,
+    channels: usize,
+    features: *const f32,
+    out: *mut f32,
+) -> usize {
+    // SAFETY: as promised by the caller.
+    unsafe {
+        let mut sums = [[L::splat(0.0); V]; N];
+        for channel in 0..channels {
+            let mut query = [L::splat(0.0); V];
+            for (vector, query) in query.iter_mut().enumerate() {
+                *query = L::load(queries.add(channel * stride + vector * L::WIDTH));
+            }
+            for (cell, sums) in sums.iter_mut().enumerate() {
+                let feature = L::splat(*features.add(cell * channels + channel));
+                for (sum, query) in sums.iter_mut().zip(query) {
+                    *sum = query.mul_add(feature, *sum);
+                }
+            }
+        }
+        for (cell, sums) in sums.iter().enumerate() {
+            for (vector, sum) in sums.iter().enumerate() {
+                sum.store(out.add(cell * stride + vector * L::WIDTH));
+            }
+        }
+    }
+    N
+}
+
+/// Fills in what bounds all fine cells between the same coarse ones.
+#[inline(always)]
+fn bound_blocks(plan: &Plan, grid: &LevelGrid, survey: &mut Survey, row_norms: &mut Vec<f32>) {
+    let n_blocks = plan.bands.len() * plan.segments.len();
+    for (values, value) in [
+        (&mut survey.spreads, f32::NEG_INFINITY),
+        (&mut survey.least_sq_norms, f32::INFINITY),
+    ] {
+        values.clear();
+        values.resize(n_blocks, value);
+    }
+    let (width, fine_width) = (grid.shape.width, grid.columns.len());
+    let sq_norms = &survey.sq_norms[survey.sq_norms.len() - 1];
+    for (index, band) in plan.bands.iter().enumerate() {
+        let blocks = index * plan.segments.len()..(index + 1) * plan.segments.len();
+        let (spreads, least) = (
+            &mut survey.spreads[blocks.clone()],
+            &mut survey.least_sq_norms[blocks],
+        );
+        let first = &survey.coarse_sq_norms[band.first * width..][..width];
+        let second = &survey.coarse_sq_norms[band.second * width..][..width];
+        for row in band.fine.clone() {
+            let down = grid.rows[row].second_weight as f32;
+            row_norms.clear();
+            row_norms.extend(first.iter().zip(second).map(|(a, b)| a + down * (b - a)));
+            let sq_norms = &sq_norms[row * fine_width..][..fine_width];
+            for ((segment, spread), least) in
+                plan.segments.iter().zip(&mut *spreads).zip(&mut *least)
+            {
+                let (a, b) = (row_norms[segment.first], row_norms[segment.second]);
+                for column in segment.fine.clone() {
+                    let across = grid.columns[column].second_weight as f32;
+                    *spread = spread.max(a + across * (b - a) - sq_norms[column]);
+                    *least = least.min(sq_norms[column]);
+                }
+            }
+        }
+    }
+}
+
+/// Finds the nearest gallery cell of each coarse query cell.
+#[inline(always)]
+fn find_nearest(stride: usize, survey: &mut Survey, scratch: &mut SurveyScratch) {
+    let SurveyScratch { best, best_at, .. } = scratch;
+    best.clear();
+    best.resize(stride, f32::INFINITY);
+    best_at.clear();
+    best_at.resize(stride, 0);
+    let cells = survey.products.chunks_exact(stride).zip(&survey.coarse_sq_norms);
+    for ((products, sq_norm), at) in cells.zip(0..) {
+        for ((product, best), best_at) in products.iter().zip(&mut *best).zip(&mut *best_at) {
+            let s = product + sq_norm;
+            let nearer = s < *best;
+            *best = if nearer { s } else { *best };
+            *best_at = if nearer { at } else { *best_at };
+        }
+    }
+    survey.nearest.clear();
+    let nearest = best.iter().copied().zip(best_at.iter().copied());
+    survey.nearest.extend(nearest);
+}

@@ -1,0 +1,468 @@
+//! The cascade: levels from the coarsest to the finest, and only what the levels before leave.
+//!
+//! The images of a selection are taken some at a time. First each is *surveyed*
+//! ([`crate::kernels::survey`]): the inner products of the coarsest level are taken, once for all
+//! queries. Then patches of queries are led through the images in the order of their ids
+//! ([`crate::kernels::cascade`]). What is found goes where the exhaustive matcher puts it, so
+//! both give the same neighbours.
+//!
+//! A limit that is low from the start saves most work. Before its first image, each patch is compared
+//! with the fine cells of the coarse cells that are nearest to its own; the k-th smallest distance
+//! is no smaller than that of the k-th neighbour.
+//!
+//! Where nothing can be left out, the cascade is slower than comparing everything. Each job compares
+//! what it does with what the exhaustive matcher would do, and goes on as that one when it is more.
+
+use super::exhaustive::Scanner;
+use super::frame::QueryFrame;
+use super::tile::{Candidates, NO_QUERY, Searched, Source, Tile, TileHits};
+use super::{Matcher, Options, Work};
+use crate::error::Result;
+use crate::gallery::Selection;
+use crate::kernels::cascade::{
+    CascadeImage, CascadeScratch, Counts, DistanceScratch, Patch, PatchHits, Plan, TileQueries,
+    distances, search_band,
+};
+use crate::kernels::survey::{CoarseQueries, Survey, SurveyScratch, survey};
+use crate::kernels::{Hits, InstructionSet, TILE_VECTORS};
+use crate::pyramid::{LevelData, LevelGrid};
+use crate::stored::StoredImage;
+use crate::topk::Neighbor;
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+
+/// Surveys are held for as many images as need about this many bytes.
+const SURVEY_BYTES: usize = 16 << 20;
+
+/// Jobs for each thread: enough that none waits long for the last.
+const JOBS_PER_THREAD: usize = 6;
+
+/// For more neighbours than this the limits are too high to leave out much.
+const MAX_K: usize = 64;
+
+/// Whether pyramids of this shape have a coarse level that stands for many fine cells.
+pub(super) fn suits(grids: &[LevelGrid], k: usize) -> bool {
+    let coarsest = &grids[grids.len() - 1].shape;
+    k <= MAX_K && coarsest.cells() * 2 <= grids[0].shape.cells()
+}
+
+/// The neighbours of one query cell.
+type Found = (u32, Vec<Neighbor>);
+
+/// Finds the neighbours of all cells of one query image, and the work it took.
+pub(super) fn search_image(
+    grids: &[LevelGrid],
+    query: &[LevelData<'_>],
+    selection: &Selection,
+    set: InstructionSet,
+    threads: usize,
+    options: &Options<'_>,
+    mut put: impl FnMut(u32, &mut dyn Iterator<Item = Neighbor>),
+) -> Result<Work> {
+    let frame = QueryFrame::new(grids, query);
+    let source = Source {
+        grids,
+        query,
+        frame: &frame,
+        selection,
+    };
+    let plan = Plan::new(grids);
+    let coarsest = grids.len() - 1;
+    let coarse = CoarseQueries::new(set, &grids[coarsest], &frame.centred[coarsest]);
+    let images: Vec<(u32, &StoredImage)> = selection.images().collect();
+    let mut workers: Vec<Worker> = (0..threads).map(|_| Worker::default()).collect();
+
+    let tiles = tiles_of(grids, set);
+    let per_job = tiles.len().div_ceil(JOBS_PER_THREAD * threads).max(1);
+    let mut jobs: Vec<Job> = Vec::new();
+    let work = |_: &mut Worker, cells: &[Vec<u32>]| Job::new(&source, set, cells, options);
+    for job in run(&mut workers, tiles.chunks(per_job).collect(), options, work) {
+        jobs.push(job);
+    }
+
+    let image_bytes = size_of::<f32>()
+        * (grids[coarsest].shape.cells() * coarse.stride
+            + grids.len() * grids[0].shape.cells()
+            + coarse.stride * 2);
+    let per_round = (SURVEY_BYTES / image_bytes).clamp(1, images.len().max(1));
+    let mut surveys: Vec<Survey> = Vec::new();
+    surveys.resize_with(per_round.min(images.len()), Survey::default);
+    for round in images.chunks(per_round) {
+        let surveys = &mut surveys[..round.len()];
+        if jobs.iter().any(|job| job.pruning) {
+            let tasks = surveys.iter_mut().zip(round).collect();
+            run(&mut workers, tasks, options, |worker, (to, (_, image))| {
+                let (means, scale) = (&frame.means, frame.scale);
+                let scratch = &mut worker.survey;
+                survey(set, &plan, grids, &image.levels(), means, scale, &coarse, scratch, to);
+            });
+        }
+        let surveys = &*surveys;
+        let round = Round {
+            source: &source,
+            plan: &plan,
+            set,
+            stride: coarse.stride,
+            images: round,
+            surveys,
+            options,
+        };
+        run(&mut workers, jobs.iter_mut().collect(), options, |worker, job| {
+            job.search(&round, worker);
+        });
+        options.cancel.check()?;
+    }
+    let finished = run(&mut workers, jobs.iter_mut().collect(), options, |_, job| {
+        job.finish(&source, options)
+    });
+    options.cancel.check()?;
+    for (cell, neighbors) in finished.into_iter().flatten() {
+        put(cell, &mut neighbors.into_iter());
+    }
+    let mut total = Work::default();
+    for job in jobs {
+        total.add(&job.work);
+    }
+    Ok(total)
+}
+
+/// Does all tasks on as many threads as there are workers, and returns what they give, in order; tasks
+/// that have not begun when the search is cancelled are left out.
+fn run<W: Send, T: Send, R: Send>(
+    workers: &mut [W],
+    tasks: Vec<T>,
+    options: &Options<'_>,
+    work: impl Fn(&mut W, T) -> R + Sync,
+) -> Vec<R> {
+    let n_tasks = tasks.len();
+    let tasks = Mutex::new(tasks.into_iter().enumerate());
+    let done = Mutex::new(Vec::with_capacity(n_tasks));
+    let go = |worker: &mut W| {
+        loop {
+            let task = tasks.lock().unwrap_or_else(PoisonError::into_inner).next();
+            match task {
+                Some((at, task)) if !options.cancel.is_set() => {
+                    let result = work(worker, task);
+                    let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
+                    done.push((at, result));
+                }
+                _ => return,
+            }
+        }
+    };
+    if let Some((first, others)) = workers.split_first_mut() {
+        thread::scope(|scope| {
+            for worker in others.iter_mut().take(n_tasks.saturating_sub(1)) {
+                let go = &go;
+                // Where no more threads are to be had, those that are there do the work.
+                if thread::Builder::new()
+                    .spawn_scoped(scope, move || go(worker))
+                    .is_err()
+                {
+                    break;
+                }
+            }
+            go(first);
+        });
+    }
+    let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+    done.sort_unstable_by_key(|(at, _)| *at);
+    done.into_iter().map(|(_, result)| result).collect()
+}
+
+/// The fine cells in the lanes of each tile: three patches of as many cells as a vector has lanes,
+/// as square as may be.
+fn tiles_of(grids: &[LevelGrid], set: InstructionSet) -> Vec<Vec<u32>> {
+    let (height, width) = (grids[0].shape.height, grids[0].shape.width);
+    let square = if set.width() >= 16 { 4 } else { 2 };
+    let mut tall = square;
+    while tall > height {
+        tall /= 2;
+    }
+    let wide = set.width() / tall;
+    let mut patches = Vec::new();
+    for top in (0..height).step_by(tall) {
+        for left in (0..width).step_by(wide) {
+            let cells = (0..tall * wide).map(move |lane| {
+                let (row, column) = (top + lane / wide, left + lane % wide);
+                if row < height && column < width {
+                    (row * width + column) as u32
+                } else {
+                    NO_QUERY
+                }
+            });
+            patches.push(cells);
+        }
+    }
+    let mut patches = patches.into_iter().peekable();
+    let mut tiles = Vec::new();
+    while patches.peek().is_some() {
+        tiles.push(patches.by_ref().take(TILE_VECTORS).flatten().collect());
+    }
+    tiles
+}
+
+/// The buffers of one thread.
+#[derive(Default)]
+struct Worker {
+    survey: SurveyScratch,
+    cascade: CascadeScratch,
+    distances: DistanceScratch,
+    scanner: Scanner,
+}
+
+/// Images that are gone through together.
+struct Round<'a> {
+    source: &'a Source<'a>,
+    plan: &'a Plan,
+    set: InstructionSet,
+    stride: usize,
+    images: &'a [(u32, &'a StoredImage)],
+    surveys: &'a [Survey],
+    options: &'a Options<'a>,
+}
+
+/// Some tiles of the query image, and what was found for them so far.
+struct Job {
+    tiles: Vec<Tile>,
+    candidates: Vec<Candidates>,
+    patches: Vec<Patch>,
+    /// Whether levels are still looked at one by one.
+    pruning: bool,
+    seeded: bool,
+    work: Work,
+}
+
+impl Job {
+    fn new(
+        source: &Source<'_>,
+        set: InstructionSet,
+        cells: &[Vec<u32>],
+        options: &Options<'_>,
+    ) -> Self {
+        let mut tiles = Vec::with_capacity(cells.len());
+        let mut patches = Vec::with_capacity(cells.len() * TILE_VECTORS);
+        for (index, cells) in cells.iter().enumerate() {
+            let mut tile = Tile::default();
+            tile.load(source, cells.iter().copied(), set.tile());
+            for vector in 0..cells.len() / set.width() {
+                let place = (index, vector);
+                patches.push(Patch::new(source.grids, set, place, &tile.cells, &tile.sq_norms));
+            }
+            tiles.push(tile);
+        }
+        Self {
+            candidates: tiles.iter().map(|_| Candidates::new(options.k)).collect(),
+            tiles,
+            patches,
+            pruning: true,
+            seeded: false,
+            work: Work::new(source.grids.len()),
+        }
+    }
+
+    /// Looks through the images of a round.
+    fn search(&mut self, round: &Round<'_>, worker: &mut Worker) {
+        let n_queries: usize = self.tiles.iter().map(|tile| tile.queries().count()).sum();
+        if self.pruning && !self.seeded {
+            self.seed(round, worker);
+            self.seeded = true;
+        }
+        for (index, (rank, image)) in round.images.iter().enumerate() {
+            if round.options.cancel.is_set() {
+                return;
+            }
+            let levels = image.levels();
+            let image = Searched::new(*rank, &levels);
+            let n_pairs = (n_queries * round.source.grids[0].shape.cells()) as u64;
+            self.work.pairs += n_pairs;
+            if self.pruning {
+                let counts = self.descend(round, &round.surveys[index], &image, worker);
+                self.work.count(&counts);
+                self.pruning = round.options.matcher == Matcher::Pruned
+                    || self.is_worth_it(round, &counts);
+            } else {
+                self.work.scanned += n_pairs;
+                worker.scanner.prepare(round.set, round.source, &image);
+                for (tile, candidates) in self.tiles.iter().zip(&mut self.candidates) {
+                    if round.options.cancel.is_set() {
+                        return;
+                    }
+                    worker
+                        .scanner
+                        .scan(round.set, round.source, &image, tile, candidates);
+                }
+            }
+        }
+    }
+
+    /// Leads all patches through one image.
+    fn descend(
+        &mut self,
+        round: &Round<'_>,
+        survey: &Survey,
+        image: &Searched<'_>,
+        worker: &mut Worker,
+    ) -> Counts {
+        let (source, set) = (round.source, round.set);
+        let mut counts = Counts::new(source.grids.len());
+        let mut hits = JobHits(
+            self.tiles
+                .iter()
+                .zip(&mut self.candidates)
+                .map(|(tile, candidates)| TileHits {
+                    source,
+                    image,
+                    tile,
+                    errors: tile.errors(source.grids, &survey.max_norms),
+                    candidates,
+                })
+                .collect(),
+        );
+        hits.0.iter().for_each(TileHits::set_limits);
+        for patch in &mut self.patches {
+            patch.start(set, &hits.0[patch.tile].errors);
+        }
+        worker.cascade.start_image(source.grids);
+        let tiles: Vec<TileQueries<'_>> = self
+            .tiles
+            .iter()
+            .map(|tile| (&tile.packed, &tile.limits))
+            .collect();
+        let image = CascadeImage {
+            levels: image.levels,
+            means: &source.frame.means,
+            scale: source.frame.scale,
+            survey,
+            stride: round.stride,
+        };
+        for band in 0..round.plan.bands.len() {
+            if round.options.cancel.is_set() {
+                break;
+            }
+            search_band(
+                set,
+                round.plan,
+                source.grids,
+                &image,
+                band,
+                &tiles,
+                &mut self.patches,
+                &mut worker.cascade,
+                &mut counts,
+                &mut hits,
+            );
+        }
+        counts
+    }
+
+    /// Whether an image took fewer vector operations, roughly, than the exhaustive matcher needs.
+    fn is_worth_it(&self, round: &Round<'_>, counts: &Counts) -> bool {
+        let grids = round.source.grids;
+        let (finest, coarsest) = (grids[0].shape, grids[grids.len() - 1].shape);
+        let patches = self.patches.len();
+        let exhaustive: usize = grids[1..]
+            .iter()
+            .map(|grid| grid.shape.values() + 2 * finest.cells())
+            .sum::<usize>()
+            + finest.values();
+        let mut cascade = (20 * coarsest.cells() * patches) as u64;
+        for (level, grid) in grids.iter().enumerate() {
+            let channels = grid.shape.channels as u64;
+            cascade += counts.products[level] * (channels + channels / 4 + 4);
+            cascade += counts.vectors[level] * if level + 1 == grids.len() { 5 } else { 20 };
+        }
+        cascade <= (exhaustive * patches) as u64
+    }
+
+    /// Lowers the limits of all queries before anything is searched.
+    fn seed(&mut self, round: &Round<'_>, worker: &mut Worker) {
+        let (grids, k) = (round.source.grids, round.options.k);
+        let (finest, coarse) = (grids[0].shape, grids[grids.len() - 1].shape);
+        let (tall, wide) = (finest.height / coarse.height, finest.width / coarse.width);
+        let n_seeds = 4 + (2 * k).div_ceil(tall * wide);
+        let width = round.set.width();
+        let (mut sums, mut column) = (Vec::new(), Vec::new());
+        for patch in &self.patches {
+            if round.options.cancel.is_set() {
+                return;
+            }
+            let Some(corner) = patch.main_corner() else {
+                continue;
+            };
+            let mut nearest: Vec<(f32, usize, u32)> = (round.surveys.iter().enumerate())
+                .map(|(image, survey)| (survey.nearest[corner].0, image, survey.nearest[corner].1))
+                .collect();
+            if nearest.len() > n_seeds {
+                nearest.select_nth_unstable_by(n_seeds, |x, y| x.0.total_cmp(&y.0));
+                nearest.truncate(n_seeds);
+            }
+            let tile = &mut self.tiles[patch.tile];
+            let lanes = patch.vector * width..(patch.vector + 1) * width;
+            sums.clear();
+            for (_, image, cell) in nearest {
+                let (top, left) = (
+                    cell as usize / coarse.width * tall,
+                    cell as usize % coarse.width * wide,
+                );
+                let cells: Vec<u32> = (top..top + tall)
+                    .flat_map(|row| (left..left + wide).map(move |column| (row, column)))
+                    .map(|(row, column)| (row * finest.width + column) as u32)
+                    .collect();
+                let errors = tile.errors(grids, &round.surveys[image].max_norms);
+                let first = sums.len();
+                distances(
+                    round.set,
+                    grids,
+                    &round.images[image].1.levels(),
+                    &round.source.frame.means,
+                    round.source.frame.scale,
+                    &cells,
+                    &tile.packed,
+                    patch.vector,
+                    &mut worker.distances,
+                    &mut sums,
+                );
+                for sums in sums[first..].chunks_exact_mut(width) {
+                    for (sum, error) in sums.iter_mut().zip(&errors[lanes.clone()]) {
+                        *sum = (*sum + error).next_up();
+                    }
+                }
+            }
+            let n_cells = sums.len() / width;
+            if n_cells < k {
+                continue;
+            }
+            for (lane, seed) in tile.seeds[lanes].iter_mut().enumerate() {
+                column.clear();
+                column.extend(sums.iter().skip(lane).step_by(width).map(|sum: &f32| {
+                    if sum.is_nan() { f32::INFINITY } else { *sum }
+                }));
+                let (_, kth, _) = column.select_nth_unstable_by(k - 1, f32::total_cmp);
+                *seed = *kth;
+            }
+        }
+    }
+
+    /// The exact neighbours of all queries.
+    fn finish(&mut self, source: &Source<'_>, options: &Options<'_>) -> Vec<Found> {
+        let mut found = Vec::new();
+        for (tile, candidates) in self.tiles.iter().zip(&mut self.candidates) {
+            for (lane, cell) in tile.queries() {
+                if lane % 16 == 0 && options.cancel.is_set() {
+                    return found;
+                }
+                found.push((cell, candidates.finish(source, lane, cell).collect()));
+            }
+        }
+        found
+    }
+}
+
+struct JobHits<'a>(Vec<TileHits<'a>>);
+
+impl PatchHits for JobHits<'_> {
+    fn hit(&mut self, tile: usize, lane: usize, cell: usize, s: f32) {
+        self.0[tile].hit(lane, cell, s);
+    }
+}

@@ -1,0 +1,289 @@
+//! A tile: queries that are looked up together, and the candidates for the neighbours of each.
+
+use super::exact::{sq_l2, upsample_into};
+use super::frame::{QueryFrame, error_bound};
+use super::twins::twins;
+use crate::gallery::Selection;
+use crate::kernels::{Hits, Limits, MAX_TILE, QueryTile};
+use crate::pyramid::{LevelData, LevelGrid};
+use crate::topk::{Neighbor, Place, Shortlist};
+use std::cell::{Cell, OnceCell};
+
+/// What a search compares: a query image and the selected gallery images.
+pub(super) struct Source<'a> {
+    pub grids: &'a [LevelGrid],
+    pub query: &'a [LevelData<'a>],
+    pub frame: &'a QueryFrame,
+    pub selection: &'a Selection,
+}
+
+impl Source<'_> {
+    /// The exact squared distance between the query's feature `x` and a gallery cell.
+    fn sq_l2(&self, x: &[f64], place: Place) -> f64 {
+        let image = self.selection.image(place.rank);
+        self.sq_l2_in(x, &image.levels(), place.cell)
+    }
+
+    /// The same, for a cell of an image at hand.
+    fn sq_l2_in(&self, x: &[f64], levels: &[LevelData<'_>], cell: u32) -> f64 {
+        let mut y = Vec::with_capacity(x.len());
+        upsample_into(self.grids, levels, cell as usize, &mut y);
+        sq_l2(x, &y)
+    }
+}
+
+/// A lane without a query.
+pub(super) const NO_QUERY: u32 = u32::MAX;
+
+/// Queries packed for the kernels, and how near a pair must be to be of interest.
+pub(super) struct Tile {
+    /// The fine cell of each query, or [`NO_QUERY`].
+    pub cells: [u32; MAX_TILE],
+    pub packed: QueryTile,
+    /// Partial distances above these are of no interest; of the image that is being searched.
+    pub limits: Limits,
+    /// No partial distance of a true neighbour is above this, whatever the candidates are.
+    pub seeds: [f32; MAX_TILE],
+    /// Squared norm of each query, level by level, rounded up.
+    pub sq_norms: Vec<[f32; MAX_TILE]>,
+    /// Largest norm of the cells under each query, per level.
+    norms: Vec<[f32; MAX_TILE]>,
+}
+
+impl Default for Tile {
+    fn default() -> Self {
+        Self {
+            cells: [NO_QUERY; MAX_TILE],
+            packed: QueryTile::default(),
+            limits: [const { Cell::new(f32::NEG_INFINITY) }; MAX_TILE],
+            seeds: [f32::INFINITY; MAX_TILE],
+            sq_norms: Vec::new(),
+            norms: Vec::new(),
+        }
+    }
+}
+
+impl Tile {
+    /// Packs the queries at these fine cells (or [`NO_QUERY`]), for kernels of `width` lanes.
+    pub(super) fn load(
+        &mut self,
+        source: &Source<'_>,
+        cells: impl Iterator<Item = u32>,
+        width: usize,
+    ) {
+        self.packed.reset(source.grids, width);
+        self.cells = [NO_QUERY; MAX_TILE];
+        self.seeds = [f32::INFINITY; MAX_TILE];
+        for values in [&mut self.norms, &mut self.sq_norms] {
+            values.clear();
+            values.resize(source.grids.len(), [0.0; MAX_TILE]);
+        }
+        let fine_width = source.grids[0].shape.width;
+        let mut feature = Vec::new();
+        for (lane, cell) in cells.enumerate().filter(|(_, cell)| *cell != NO_QUERY) {
+            self.cells[lane] = cell;
+            let (row, column) = (cell as usize / fine_width, cell as usize % fine_width);
+            for (level, grid) in source.grids.iter().enumerate() {
+                let centred = &source.frame.centred[level];
+                grid.interpolate_into(centred, row, column, &mut feature);
+                for (channel, value) in feature.iter().enumerate() {
+                    self.packed.set(level, channel, lane, *value);
+                }
+                let norms = &source.frame.norms[level];
+                let corners = grid.corners(row, column).map(|at| norms[at]);
+                let norm = 1.001 * corners.into_iter().fold(0.0, f32::max);
+                self.norms[level][lane] = norm;
+                // A sum of n terms is wrong by n roundings at most, and the feature by a dozen
+                // roundings of values as large as those it was interpolated from.
+                let roundings = (grid.shape.channels + 16) as f32 * f32::EPSILON;
+                let sq_norm: f32 = feature.iter().map(|value| value * value).sum();
+                self.sq_norms[level][lane] =
+                    (sq_norm.sqrt() * (1.0 + roundings) + 16.0 * f32::EPSILON * norm).powi(2);
+            }
+        }
+    }
+
+    /// The fine cells of the queries, with their lanes.
+    pub(super) fn queries(&self) -> impl Iterator<Item = (usize, u32)> {
+        let cells = self.cells.iter().copied().enumerate();
+        cells.filter(|(_, cell)| *cell != NO_QUERY)
+    }
+
+    /// How wrong the partial distances of each query can be in an image with these norms.
+    pub(super) fn errors(&self, grids: &[LevelGrid], max_norms: &[f32]) -> [f32; MAX_TILE] {
+        let mut errors = [0.0; MAX_TILE];
+        for (lane, _) in self.queries() {
+            let norms = self.norms.iter().map(|level| level[lane]);
+            errors[lane] = error_bound(grids, norms, max_norms);
+        }
+        errors
+    }
+}
+
+/// The candidates for the neighbours of the queries of one tile.
+pub(super) struct Candidates {
+    lists: Vec<Shortlist>,
+    /// Upsampled feature of each query whose list is settled; empty for the others.
+    features: Vec<Vec<f64>>,
+    /// Squared norm of these, centred and scaled.
+    sq_norms: [f64; MAX_TILE],
+    /// The last exact distance of each settled query, and the rank and twin of the cell.
+    known: [(u32, u32, f64); MAX_TILE],
+}
+
+const NOTHING_KNOWN: (u32, u32, f64) = (u32::MAX, u32::MAX, f64::NAN);
+
+impl Candidates {
+    pub(super) fn new(k: usize) -> Self {
+        Self {
+            lists: (0..MAX_TILE).map(|_| Shortlist::new(k)).collect(),
+            features: vec![Vec::new(); MAX_TILE],
+            sq_norms: [0.0; MAX_TILE],
+            known: [NOTHING_KNOWN; MAX_TILE],
+        }
+    }
+
+    /// Forgets everything.
+    pub(super) fn clear(&mut self) {
+        self.lists.iter_mut().for_each(Shortlist::clear);
+        self.features.iter_mut().for_each(Vec::clear);
+        self.known = [NOTHING_KNOWN; MAX_TILE];
+    }
+
+    /// The k nearest of one query, nearest first.
+    pub(super) fn finish(
+        &mut self,
+        source: &Source<'_>,
+        lane: usize,
+        cell: u32,
+    ) -> impl Iterator<Item = Neighbor> + '_ {
+        let feature = &mut self.features[lane];
+        upsample_into(source.grids, source.query, cell as usize, feature);
+        self.lists[lane].finish(|place| source.sq_l2(feature, place))
+    }
+}
+
+/// The gallery image that is being searched.
+pub(super) struct Searched<'a> {
+    pub rank: u32,
+    pub levels: &'a [LevelData<'a>],
+    /// Computed when a settled query first asks for them.
+    twins: OnceCell<Vec<u32>>,
+}
+
+impl<'a> Searched<'a> {
+    pub(super) const fn new(rank: u32, levels: &'a [LevelData<'a>]) -> Self {
+        Self {
+            rank,
+            levels,
+            twins: OnceCell::new(),
+        }
+    }
+}
+
+/// Receives the hits of one tile in one gallery image.
+pub(super) struct TileHits<'a> {
+    pub source: &'a Source<'a>,
+    pub image: &'a Searched<'a>,
+    pub tile: &'a Tile,
+    pub errors: [f32; MAX_TILE],
+    pub candidates: &'a mut Candidates,
+}
+
+impl TileHits<'_> {
+    /// Sets the limits of all queries to what is of interest in this image.
+    pub(super) fn set_limits(&self) {
+        for (lane, limit) in self.tile.limits.iter().enumerate() {
+            limit.set(self.limit(lane));
+        }
+    }
+
+    /// The largest partial distance in the current image that is still of interest.
+    fn limit(&self, lane: usize) -> f32 {
+        if self.tile.cells[lane] == NO_QUERY {
+            return f32::NEG_INFINITY;
+        }
+        let bound = self.candidates.lists[lane].bound();
+        let bound = bound.min(self.tile.seeds[lane]);
+        if bound == f32::NEG_INFINITY {
+            bound
+        } else if self.errors[lane].is_finite() {
+            (bound + self.errors[lane]).next_up()
+        } else {
+            f32::INFINITY
+        }
+    }
+
+    /// A pair that may be among the nearest of a query with an open list.
+    fn push(&mut self, lane: usize, place: Place, s: f32) {
+        let error = self.errors[lane];
+        let (low, high) = if error.is_finite() && s.is_finite() {
+            ((s - error).next_down(), (s + error).next_up())
+        } else {
+            (f32::NEG_INFINITY, f32::INFINITY)
+        };
+        let source = self.source;
+        let Candidates {
+            lists,
+            features,
+            sq_norms,
+            ..
+        } = &mut *self.candidates;
+        let (list, feature) = (&mut lists[lane], &mut features[lane]);
+        list.push(low, high, place);
+        if list.is_full() {
+            let cell = self.tile.cells[lane] as usize;
+            upsample_into(source.grids, source.query, cell, feature);
+            sq_norms[lane] = source.frame.sq_norm(feature);
+            let sq_norm = sq_norms[lane];
+            list.prune(
+                |place| source.sq_l2(feature, place),
+                |sq_l2| source.frame.interval(sq_l2, sq_norm),
+            );
+        }
+    }
+
+    /// A pair that may be nearer than those in the settled list of its query.
+    fn insert(&mut self, lane: usize, place: Place) {
+        let (source, image) = (self.source, self.image);
+        let Candidates {
+            lists,
+            features,
+            sq_norms,
+            known,
+        } = &mut *self.candidates;
+        let twins = image
+            .twins
+            .get_or_init(|| twins(source.grids, image.levels));
+        let twin = twins[place.cell as usize];
+        if (known[lane].0, known[lane].1) != (place.rank, twin) {
+            let sq_l2 = source.sq_l2_in(&features[lane], image.levels, place.cell);
+            known[lane] = (place.rank, twin, sq_l2);
+        }
+        let (sq_l2, sq_norm) = (known[lane].2, sq_norms[lane]);
+        lists[lane].insert(Neighbor { sq_l2, place }, |sq_l2| {
+            source.frame.interval(sq_l2, sq_norm)
+        });
+    }
+}
+
+impl Hits for TileHits<'_> {
+    fn hit(&mut self, lane: usize, cell: usize, s: f32) {
+        // A NaN passes the kernel's comparison with any limit.
+        if self.tile.cells[lane] == NO_QUERY
+            || self.candidates.lists[lane].bound() == f32::NEG_INFINITY
+        {
+            return;
+        }
+        let place = Place {
+            rank: self.image.rank,
+            cell: cell as u32,
+        };
+        if self.candidates.lists[lane].is_settled() {
+            self.insert(lane, place);
+        } else {
+            self.push(lane, place, s);
+        }
+        self.tile.limits[lane].set(self.limit(lane));
+    }
+}
