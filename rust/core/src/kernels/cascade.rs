@@ -282,18 +282,58 @@ impl Entries {
     }
 }
 
-/// Rows of one level of the gallery image under a band, centred when they are first asked for.
+/// The cells of one level of the gallery image under a band, each centred when it is first asked for.
 #[derive(Default)]
-struct NativeRows {
+struct NativeCells {
     values: Vec<f32>,
+    /// The use in which each cell was centred.
+    ready: Vec<u32>,
+    use_number: u32,
     band: usize,
+}
+
+impl NativeCells {
+    /// Makes ready for a band; what is there of another is forgotten.
+    fn start(&mut self, band: usize, n_cells: usize, channels: usize) {
+        if self.band != band {
+            self.band = band;
+            next_use(&mut self.use_number, &mut self.ready, n_cells, |ready| *ready = 0);
+            if self.values.len() < n_cells * channels {
+                self.values.resize(n_cells * channels, 0.0);
+            }
+        }
+    }
+
+    /// Makes sure that a cell, which comes `first` cells later in the image, is centred.
+    #[inline(always)]
+    fn centre(&mut self, image: &CascadeImage<'_>, level: usize, channels: usize, first: usize, cell: usize) {
+        if self.ready[cell] != self.use_number {
+            self.ready[cell] = self.use_number;
+            let values = image.levels[level].slice((first + cell) * channels, channels);
+            let out = &mut self.values[cell * channels..][..channels];
+            centre_into(values, &image.means[level][..channels], image.scale, out);
+        }
+    }
+}
+
+/// Counts up the use of some cells, and makes room for them; what was noted of a use is out of date in
+/// the next. 0 is no use.
+fn next_use<T: Clone + Default>(number: &mut u32, notes: &mut Vec<T>, len: usize, reset: impl Fn(&mut T)) {
+    if notes.len() < len {
+        notes.resize(len, T::default());
+    }
+    *number = number.wrapping_add(1);
+    if *number == 0 {
+        notes.iter_mut().for_each(reset);
+        *number = 1;
+    }
 }
 
 /// Working memory of the cascade, kept between images.
 #[derive(Default)]
 pub(crate) struct CascadeScratch {
     entries: [Entries; 2],
-    native: Vec<NativeRows>,
+    native: Vec<NativeCells>,
     surviving: Vec<u32>,
     /// For each cell of a level, the use for which it was last asked for, and its product's place.
     asked: Vec<(u32, u32)>,
@@ -309,7 +349,7 @@ pub(crate) struct CascadeScratch {
 impl CascadeScratch {
     /// Forgets the rows of the last image.
     pub(crate) fn start_image(&mut self, grids: &[LevelGrid]) {
-        self.native.resize_with(grids.len(), NativeRows::default);
+        self.native.resize_with(grids.len(), NativeCells::default);
         for native in &mut self.native {
             native.band = NOTHING;
         }
@@ -433,7 +473,8 @@ unsafe fn search_band_of<L: Lanes, const CELLS: usize>(
                 if scratch.entries[0].len == 0 {
                     break;
                 }
-                centre_rows(plan, grids, image, band, level, scratch);
+                let n_cells = plan.native_rows[band][level].len() * grids[level].shape.width;
+                scratch.native[level].start(band, n_cells, grids[level].shape.channels);
                 if plan.nested {
                     refine_nested::<L>(
                         plan, grids, image, band, level, queries, limits, patch, scratch, counts,
@@ -469,22 +510,47 @@ unsafe fn hold_row<L: Lanes>(image: &CascadeImage<'_>, width: usize, row: usize,
     let slot = row % 2;
     if patch.held[slot] != row {
         patch.held[slot] = row;
-        let Patch { rows, corners, .. } = patch;
-        for column in 0..width {
-            // SAFETY: as promised by the caller.
+        let mut column = 0;
+        while column < width {
+            // SAFETY: as promised by the caller; `column + N <= width`.
             unsafe {
                 let products = image.survey.products.as_ptr();
                 let products = products.add((row * width + column) * image.stride);
-                let mut sum = L::splat(0.0);
-                for corner in &*corners {
-                    let product = L::splat(*products.add(corner.cell));
-                    sum = L::load(corner.weights.as_ptr()).mul_add(product, sum);
-                }
-                sum.store(rows[slot].as_mut_ptr().add(column * L::WIDTH));
+                let out = patch.rows[slot].as_mut_ptr().add(column * L::WIDTH);
+                column += match width - column {
+                    4.. => weigh::<L, 4>(products, image.stride, &patch.corners, out),
+                    2.. => weigh::<L, 2>(products, image.stride, &patch.corners, out),
+                    _ => weigh::<L, 1>(products, image.stride, &patch.corners, out),
+                };
             }
         }
     }
     slot
+}
+
+/// The products of the queries of a patch with `N` cells, from those of the cells around them.
+#[inline(always)]
+unsafe fn weigh<L: Lanes, const N: usize>(
+    products: *const f32,
+    stride: usize,
+    corners: &[Corner],
+    out: *mut f32,
+) -> usize {
+    // SAFETY: as promised by the caller.
+    unsafe {
+        let mut sums = [L::splat(0.0); N];
+        for corner in corners {
+            let weights = L::load(corner.weights.as_ptr());
+            for (n, sum) in sums.iter_mut().enumerate() {
+                let product = L::splat(*products.add(n * stride + corner.cell));
+                *sum = weights.mul_add(product, *sum);
+            }
+        }
+        for (n, sum) in sums.iter().enumerate() {
+            sum.store(out.add(n * L::WIDTH));
+        }
+    }
+    N
 }
 
 /// The coarsest level, when fine cells lie between coarse ones: blocks first, then cells.
@@ -565,20 +631,54 @@ unsafe fn sift<L: Lanes>(
                 let segment = plan.segments.get_unchecked(index as usize);
                 let (left, right) = (blend(segment.first), blend(segment.second));
                 n_cells += segment.fine.len();
-                for column in segment.fine.clone() {
-                    let across = grid.columns.get_unchecked(column).second_weight as f32;
-                    let sq_norm = *sq_norms.add(row * fine_width + column);
-                    let sum = left.mul_add(L::splat(1.0 - across), L::splat(sq_norm));
-                    let sum = right.mul_add(L::splat(across), sum);
-                    if sum.not_above(limit) != 0 {
-                        entries.push(row, column, sum);
-                    }
+                let mut column = segment.fine.start;
+                while column < segment.fine.end {
+                    let ends = (left, right);
+                    let taps = grid.columns.as_ptr().add(column);
+                    let sq_norms = sq_norms.add(row * fine_width + column);
+                    let at = (row, column);
+                    column += match segment.fine.end - column {
+                        4.. => sift_cells::<L, 4>(ends, taps, sq_norms, limit, at, entries),
+                        2.. => sift_cells::<L, 2>(ends, taps, sq_norms, limit, at, entries),
+                        _ => sift_cells::<L, 1>(ends, taps, sq_norms, limit, at, entries),
+                    };
                 }
             }
         }
         counts.vectors[coarsest] += n_cells as u64;
         counts.pairs[coarsest] += n_cells as u64 * patch.n_queries;
     }
+}
+
+/// `N` cells of one row, from `at` on, between the ends of a segment.
+#[inline(always)]
+unsafe fn sift_cells<L: Lanes, const N: usize>(
+    (left, right): (L, L),
+    taps: *const Tap,
+    sq_norms: *const f32,
+    limit: L,
+    at: (usize, usize),
+    entries: &mut Entries,
+) -> usize {
+    // SAFETY: as promised by the caller.
+    unsafe {
+        let mut sums = [left; N];
+        let mut within = [0; N];
+        for n in 0..N {
+            let across = (*taps.add(n)).second_weight as f32;
+            let sum = left.mul_add(L::splat(1.0 - across), L::splat(*sq_norms.add(n)));
+            sums[n] = right.mul_add(L::splat(across), sum);
+            within[n] = sums[n].not_above(limit);
+        }
+        if within.iter().fold(0, |any, within| any | within) != 0 {
+            for n in 0..N {
+                if within[n] != 0 {
+                    entries.push(at.0, at.1 + n, sums[n]);
+                }
+            }
+        }
+    }
+    N
 }
 
 /// The coarsest level, when each fine cell lies in one coarse cell. Here a band is a coarse row.
@@ -625,28 +725,6 @@ unsafe fn sift_nested<L: Lanes>(
         }
         counts.vectors[coarsest] += width as u64;
         counts.pairs[coarsest] += width as u64 * patch.n_queries;
-    }
-}
-
-/// Makes sure that the rows of a level under the band are centred.
-#[inline(always)]
-fn centre_rows(
-    plan: &Plan,
-    grids: &[LevelGrid],
-    image: &CascadeImage<'_>,
-    band: usize,
-    level: usize,
-    scratch: &mut CascadeScratch,
-) {
-    let native = &mut scratch.native[level];
-    if native.band != band {
-        native.band = band;
-        let rows = &plan.native_rows[band][level];
-        let shape = grids[level].shape;
-        let row_values = shape.width * shape.channels;
-        let values = image.levels[level].slice(rows.start * row_values, rows.len() * row_values);
-        native.values.resize(rows.len() * row_values, 0.0);
-        centre_into(values, &image.means[level], image.scale, &mut native.values);
     }
 }
 
@@ -733,26 +811,21 @@ unsafe fn refine<L: Lanes, const CELLS: usize>(
     } = scratch;
     let native_rows = &plan.native_rows[band][level];
     let n_native = native_rows.len() * shape.width;
-    if asked.len() < n_native {
-        asked.resize(n_native, (0, 0));
-    }
-    *use_number = use_number.wrapping_add(1);
-    if *use_number == 0 {
-        asked.fill((0, 0)); // numbers start again: forget the old ones
-        *use_number = 1;
-    }
+    let first_cell = native_rows.start * shape.width;
+    let native = &mut native[level];
+    next_use(use_number, asked, n_native, |asked| *asked = (0, 0));
     wanted.clear();
     around.clear();
-    let values = native[level].values.as_ptr();
     for at in 0..entries.len {
         let (row, column) = (
             grid.rows[entries.rows[at] as usize],
             grid.columns[entries.columns[at] as usize],
         );
         let mut place = |row: usize, column: usize| {
-            let cell = (row - native_rows.start) * shape.width + column;
+            let cell = row * shape.width + column - first_cell;
             let asked = &mut asked[cell];
             if asked.0 != *use_number {
+                native.centre(image, level, shape.channels, first_cell, cell);
                 *asked = (*use_number, wanted.len() as u32);
                 wanted.push(cell * shape.channels);
             }
@@ -776,6 +849,7 @@ unsafe fn refine<L: Lanes, const CELLS: usize>(
         };
         around.push([first, right, below, last]);
     }
+    let values = native.values.as_ptr();
     // SAFETY: as promised by the caller; places are below the number of products.
     unsafe {
         let from = queries.level(level).as_ptr().add(patch.vector * L::WIDTH);
@@ -838,8 +912,8 @@ unsafe fn refine_nested<L: Lanes>(
         products,
         ..
     } = scratch;
-    let first_row = plan.native_rows[band][level].start;
-    let values = native[level].values.as_ptr();
+    let first_cell = plan.native_rows[band][level].start * shape.width;
+    let native = &mut native[level];
     found.len = 0;
     // SAFETY: as promised by the caller; the children of cells under the band lie under it too.
     unsafe {
@@ -855,10 +929,12 @@ unsafe fn refine_nested<L: Lanes>(
             wanted.clear();
             for row in top..top + tall {
                 for column in left..left + wide {
-                    let cell = (row - first_row) * shape.width + column;
+                    let cell = row * shape.width + column - first_cell;
+                    native.centre(image, level, shape.channels, first_cell, cell);
                     wanted.push(cell * shape.channels);
                 }
             }
+            let values = native.values.as_ptr();
             take_products::<L, 4>(from, shape.channels, values, wanted, products);
             for child in 0..tall * wide {
                 let (row, column) = (top + child / wide, left + child % wide);
@@ -1008,7 +1084,7 @@ unsafe fn distances_of<L: Lanes, const CELLS: usize>(
             for (at, weight) in grid.corners(row, column).into_iter().zip(weights) {
                 if weight != 0.0 {
                     let values = data.slice(at * channels, channels);
-                    centre_into(values, &means[level], scale, corner);
+                    centre_into(values, &means[level][..channels], scale, corner);
                     for (feature, value) in feature.iter_mut().zip(&*corner) {
                         *feature += weight * value;
                     }

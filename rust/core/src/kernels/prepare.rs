@@ -67,21 +67,22 @@ pub(super) unsafe fn prepare_image<L: Lanes, const CELLS: usize>(
     }
 }
 
-/// Decodes whole cells, centres and scales them.
+/// Decodes whole cells, centres and scales them. `mean` is the mean of as many cells as it has values
+/// for, one or more, and is used again and again: long runs are what compilers vectorise.
 #[inline(always)]
 pub(super) fn centre_into(cells: LevelData<'_>, mean: &[f32], scale: f32, out: &mut [f32]) {
-    let channels = mean.len();
-    let out = out.chunks_exact_mut(channels);
+    let run = mean.len();
+    let out = out.chunks_mut(run);
     match cells {
         LevelData::F32(values) => {
-            for (out, values) in out.zip(values.chunks_exact(channels)) {
+            for (out, values) in out.zip(values.chunks(run)) {
                 for ((out, value), mean) in out.iter_mut().zip(values).zip(mean) {
                     *out = (value - mean) * scale;
                 }
             }
         }
         LevelData::F16(values) => {
-            for (out, values) in out.zip(values.chunks_exact(channels)) {
+            for (out, values) in out.zip(values.chunks(run)) {
                 for ((out, value), mean) in out.iter_mut().zip(values).zip(mean) {
                     *out = (value.to_f32() - mean) * scale;
                 }
@@ -115,6 +116,13 @@ pub(super) unsafe fn add_sq_norms<L: Lanes>(
         row_products,
     } = scratch;
     let (width, channels) = (grid.shape.width, grid.shape.channels);
+    if grid.shape.cells() == sq_norms.len() {
+        for (cell, sq_norm) in level.chunks_exact(channels).zip(sq_norms) {
+            // SAFETY: as promised by the caller.
+            *sq_norm += unsafe { dot::<L>(cell, cell) };
+        }
+        return;
+    }
     let row_values = width * channels;
     let mut held: Option<Tap> = None;
     for (tap, sq_norms) in grid
@@ -167,10 +175,6 @@ pub(super) unsafe fn add_sq_norms<L: Lanes>(
 pub(super) unsafe fn dot<L: Lanes>(x: &[f32], y: &[f32]) -> f32 {
     let len = x.len().min(y.len());
     let whole = len - len % L::WIDTH;
-    let tail: f32 = x[whole..len].iter().zip(&y[whole..len]).map(|(a, b)| a * b).sum();
-    if whole == 0 {
-        return tail;
-    }
     let mut lanes = [0.0; MAX_WIDTH];
     // SAFETY: the caller has the instruction set; `at + WIDTH <= whole <= len`.
     unsafe {
@@ -180,6 +184,10 @@ pub(super) unsafe fn dot<L: Lanes>(x: &[f32], y: &[f32]) -> f32 {
         }
         sums.store(lanes.as_mut_ptr());
     }
+    let tail = x[whole..len].iter().zip(&y[whole..len]);
+    for (lane, (a, b)) in lanes.iter_mut().zip(tail) {
+        *lane += a * b;
+    }
     let mut width = L::WIDTH;
     while width > 1 {
         width /= 2;
@@ -187,5 +195,5 @@ pub(super) unsafe fn dot<L: Lanes>(x: &[f32], y: &[f32]) -> f32 {
             lanes[i] += lanes[i + width];
         }
     }
-    lanes[0] + tail
+    lanes[0]
 }

@@ -4,7 +4,7 @@ use crate::pyramid::{LevelData, LevelGrid};
 
 /// The frame of reference in which a query image is compared.
 pub(super) struct QueryFrame {
-    /// Mean feature of each level.
+    /// Mean feature of each level, once for each cell of a row.
     pub means: Vec<Vec<f32>>,
     /// A power of two that brings the largest centred value near 1.
     pub scale: f32,
@@ -70,8 +70,10 @@ impl QueryFrame {
                 cells.flat_map(|cell| cell.iter().zip(mean).map(centre)).collect()
             })
             .collect();
+        let means = grids.iter().zip(&means);
+        let means = means.map(|(grid, mean)| mean.repeat(grid.shape.width));
         Self {
-            means,
+            means: means.collect(),
             scale: scale as f32,
             norms,
             centred,
@@ -79,8 +81,10 @@ impl QueryFrame {
     }
 
     /// Squared norm of an upsampled, concatenated feature of the query, once centred and scaled.
-    pub(super) fn sq_norm(&self, feature: &[f64]) -> f64 {
-        let centred = feature.iter().zip(self.means.iter().flatten());
+    pub(super) fn sq_norm(&self, grids: &[LevelGrid], feature: &[f64]) -> f64 {
+        let means = self.means.iter().zip(grids);
+        let means = means.flat_map(|(mean, grid)| &mean[..grid.shape.channels]);
+        let centred = feature.iter().zip(means);
         let sum: f64 = centred
             .map(|(value, mean)| (value - f64::from(*mean)).powi(2))
             .sum();

@@ -234,7 +234,7 @@ impl TileHits<'_> {
         if list.is_full() {
             let cell = self.tile.cells[lane] as usize;
             upsample_into(source.grids, source.query, cell, feature);
-            sq_norms[lane] = source.frame.sq_norm(feature);
+            sq_norms[lane] = source.frame.sq_norm(source.grids, feature);
             let sq_norm = sq_norms[lane];
             list.prune(
                 |place| source.sq_l2(feature, place),
