@@ -1,10 +1,10 @@
 //! The stored pyramid of one image, in memory or in a file.
 
 use crate::error::{Error, Result};
-use crate::pyramid::{DType, LevelData};
+use crate::pyramid::{DType, LevelData, LevelGrid};
 use crate::store::Store;
 use half::f16;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 #[cfg(target_endian = "big")]
 compile_error!("gallery files are little-endian and used in place");
@@ -15,6 +15,51 @@ pub struct StoredImage {
     /// Number of values of each level.
     lens: Vec<usize>,
     values: Values,
+    /// Where the cells of each level lie; computed when it is first asked for.
+    spheres: OnceLock<Vec<Sphere>>,
+}
+
+/// A sphere that holds all cells of one level.
+#[derive(Clone, Debug)]
+pub(crate) struct Sphere {
+    pub centre: Vec<f32>,
+    pub radius: f64,
+}
+
+impl Sphere {
+    fn around(level: LevelData<'_>, channels: usize) -> Self {
+        let n_cells = level.len() / channels;
+        let mut sums = vec![0.0_f64; channels];
+        let mut cell_values = Vec::with_capacity(channels);
+        let decode = |cell: usize, values: &mut Vec<f64>| {
+            values.clear();
+            match level.slice(cell * channels, channels) {
+                LevelData::F32(cell) => values.extend(cell.iter().map(|&v| f64::from(v))),
+                LevelData::F16(cell) => values.extend(cell.iter().map(|v| v.to_f64())),
+            }
+        };
+        for cell in 0..n_cells {
+            decode(cell, &mut cell_values);
+            for (sum, value) in sums.iter_mut().zip(&cell_values) {
+                *sum += value;
+            }
+        }
+        let centre: Vec<f32> = sums.iter().map(|sum| (sum / n_cells as f64) as f32).collect();
+        let mut largest = 0.0_f64;
+        for cell in 0..n_cells {
+            decode(cell, &mut cell_values);
+            let mut sq_norm = 0.0;
+            for (value, centre) in cell_values.iter().zip(&centre) {
+                let from_centre = value - f64::from(*centre);
+                sq_norm += from_centre * from_centre;
+            }
+            largest = largest.max(sq_norm);
+        }
+        Self {
+            centre,
+            radius: largest.sqrt() * (1.0 + 1e-6),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -49,7 +94,11 @@ impl StoredImage {
             }
         };
         let lens = levels.iter().map(LevelData::len).collect();
-        Ok(Self { lens, values })
+        Ok(Self {
+            lens,
+            values,
+            spheres: OnceLock::new(),
+        })
     }
 
     /// An image whose levels, of `lens` values, start at these bytes of an open file.
@@ -66,7 +115,18 @@ impl StoredImage {
                 dtype,
                 starts,
             },
+            spheres: OnceLock::new(),
         }
+    }
+
+    /// A sphere around the cells of each level, whose channels are those of `grids`.
+    pub(crate) fn spheres(&self, grids: &[LevelGrid]) -> &[Sphere] {
+        self.spheres.get_or_init(|| {
+            let levels = self.levels().into_iter().zip(grids);
+            levels
+                .map(|(level, grid)| Sphere::around(level, grid.shape.channels))
+                .collect()
+        })
     }
 
     /// The values of each level.

@@ -35,7 +35,7 @@
 //! ([`crate::matching`]); the limits hold it once already, and it is added once more for the
 //! rounding of the norms, three times more for the bounds of blocks, which combine three such sums.
 
-use super::prepare::centre_into;
+use super::prepare::{centre_into, dot};
 use super::scan::{Limits, QueryTile};
 use super::survey::Survey;
 use super::{InstructionSet, Lanes, MAX_TILE, MAX_WIDTH, TILE_VECTORS};
@@ -114,6 +114,8 @@ impl Plan {
 /// A cell of the coarsest level of the query, and its weight in each query of a patch.
 struct Corner {
     cell: usize,
+    /// Where its products with the first cell of a gallery image are.
+    at: usize,
     weights: [f32; MAX_WIDTH],
 }
 
@@ -171,8 +173,10 @@ impl Patch {
                 }
                 let known = corners.iter().position(|corner| corner.cell == at);
                 let known = known.unwrap_or_else(|| {
+                    let (width, n_cells) = (set.width(), grid.shape.cells());
                     corners.push(Corner {
                         cell: at,
+                        at: at / width * width * n_cells + at % width,
                         weights: [0.0; MAX_WIDTH],
                     });
                     corners.len() - 1
@@ -286,6 +290,7 @@ impl Entries {
 #[derive(Default)]
 struct NativeCells {
     values: Vec<f32>,
+    sq_norms: Vec<f32>,
     /// The use in which each cell was centred.
     ready: Vec<u32>,
     use_number: u32,
@@ -295,23 +300,33 @@ struct NativeCells {
 impl NativeCells {
     /// Makes ready for a band; what is there of another is forgotten.
     fn start(&mut self, band: usize, n_cells: usize, channels: usize) {
-        if self.band != band {
-            self.band = band;
-            next_use(&mut self.use_number, &mut self.ready, n_cells, |ready| *ready = 0);
-            if self.values.len() < n_cells * channels {
-                self.values.resize(n_cells * channels, 0.0);
-            }
+        self.band = band;
+        next_use(&mut self.use_number, &mut self.ready, n_cells, |ready| *ready = 0);
+        if self.sq_norms.len() < n_cells {
+            self.sq_norms.resize(n_cells, 0.0);
+        }
+        if self.values.len() < n_cells * channels {
+            self.values.resize(n_cells * channels, 0.0);
         }
     }
 
-    /// Makes sure that a cell, which comes `first` cells later in the image, is centred.
+    /// Centres all cells at once; their norms are not computed.
     #[inline(always)]
-    fn centre(&mut self, image: &CascadeImage<'_>, level: usize, channels: usize, first: usize, cell: usize) {
+    fn centre_all(&mut self, cells: LevelData<'_>, mean: &[f32], scale: f32, channels: usize) {
+        centre_into(cells, mean, scale, &mut self.values[..cells.len()]);
+        self.ready[..cells.len() / channels].fill(self.use_number);
+    }
+
+    /// Makes sure that a cell is centred, and its norm known.
+    #[inline(always)]
+    unsafe fn centre<L: Lanes>(&mut self, cells: LevelData<'_>, mean: &[f32], scale: f32, cell: usize) {
         if self.ready[cell] != self.use_number {
             self.ready[cell] = self.use_number;
-            let values = image.levels[level].slice((first + cell) * channels, channels);
+            let channels = mean.len();
             let out = &mut self.values[cell * channels..][..channels];
-            centre_into(values, &image.means[level][..channels], image.scale, out);
+            centre_into(cells.slice(cell * channels, channels), mean, scale, out);
+            // SAFETY: the caller has the instruction set.
+            self.sq_norms[cell] = unsafe { dot::<L>(out, out) };
         }
     }
 }
@@ -344,6 +359,10 @@ pub(crate) struct CascadeScratch {
     /// For each entry, the places of the products around it.
     around: Vec<[u32; 4]>,
     order: Vec<u32>,
+    /// For each cell of the coarsest level of the query, the largest limit of the patches in it, and
+    /// the columns of the row that is searched that may be within it.
+    corner_limits: Vec<f32>,
+    corner_columns: Vec<Vec<u32>>,
 }
 
 impl CascadeScratch {
@@ -414,11 +433,10 @@ pub(crate) fn search_band(
     }
     assert_eq!(survey.products.len(), coarsest.cells() * image.stride);
     assert_eq!(survey.coarse_sq_norms.len(), coarsest.cells());
-    for (grid, sq_norms) in grids.iter().zip(&survey.sq_norms) {
-        let grid = if plan.nested { grid } else { &grids[0] };
-        assert_eq!(sq_norms.len(), grid.shape.cells());
-    }
     if !plan.nested {
+        for sq_norms in &survey.sq_norms[1..] {
+            assert_eq!(sq_norms.len(), grids[0].shape.cells());
+        }
         let blocks = plan.bands.len() * plan.segments.len();
         assert!(survey.spreads.len() == blocks && survey.least_sq_norms.len() == blocks);
     }
@@ -460,6 +478,10 @@ unsafe fn search_band_of<L: Lanes, const CELLS: usize>(
     hits: &mut dyn PatchHits,
 ) {
     let coarsest = grids.len() - 1;
+    if plan.nested {
+        // SAFETY: as promised by the caller.
+        unsafe { sift_corners::<L>(plan, grids, image, band, tiles, patches, scratch) };
+    }
     for patch in patches.iter_mut() {
         let (queries, limits) = tiles[patch.tile];
         // SAFETY: as promised by the caller.
@@ -473,8 +495,7 @@ unsafe fn search_band_of<L: Lanes, const CELLS: usize>(
                 if scratch.entries[0].len == 0 {
                     break;
                 }
-                let n_cells = plan.native_rows[band][level].len() * grids[level].shape.width;
-                scratch.native[level].start(band, n_cells, grids[level].shape.channels);
+                start_level(plan, grids, image, band, level, &mut scratch.native[level]);
                 if plan.nested {
                     refine_nested::<L>(
                         plan, grids, image, band, level, queries, limits, patch, scratch, counts,
@@ -503,6 +524,68 @@ unsafe fn limit_of<L: Lanes>(limits: &Limits, patch: &Patch, level: usize, error
     }
 }
 
+/// For patches that lie in one coarse cell, the columns of a coarse row that may be of interest: as
+/// many patches at once as a vector has lanes.
+#[inline(always)]
+unsafe fn sift_corners<L: Lanes>(
+    plan: &Plan,
+    grids: &[LevelGrid],
+    image: &CascadeImage<'_>,
+    band: usize,
+    tiles: &[TileQueries<'_>],
+    patches: &[Patch],
+    scratch: &mut CascadeScratch,
+) {
+    let coarsest = grids.len() - 1;
+    let CascadeScratch {
+        corner_limits,
+        corner_columns,
+        ..
+    } = scratch;
+    corner_limits.clear();
+    corner_limits.resize(image.stride, f32::NEG_INFINITY);
+    corner_columns.resize_with(image.stride, Vec::new);
+    let (mut first, mut end) = (image.stride, 0);
+    for patch in patches {
+        if let [corner] = &patch.corners[..] {
+            let mut lanes = [f32::NEG_INFINITY; MAX_WIDTH];
+            // SAFETY: as promised by the caller.
+            unsafe { limit_of::<L>(tiles[patch.tile].1, patch, coarsest, 1.0).store(lanes.as_mut_ptr()) };
+            // A limit is never NaN but where everything is of interest.
+            let larger = |x: f32, y: f32| if y.is_nan() { f32::INFINITY } else { x.max(y) };
+            let limit = &mut corner_limits[corner.cell];
+            *limit = lanes.into_iter().fold(*limit, larger);
+            first = first.min(corner.cell);
+            end = end.max(corner.cell + 1);
+        }
+    }
+    first -= first % L::WIDTH;
+    let end = end.next_multiple_of(L::WIDTH);
+    if first < end {
+        corner_columns[first..end].iter_mut().for_each(Vec::clear);
+    }
+    let width = grids[coarsest].shape.width;
+    let (n_cells, row) = (grids[coarsest].shape.cells(), plan.bands[band].first);
+    for start in (first..end).step_by(L::WIDTH) {
+        for column in 0..width {
+            let cell = row * width + column;
+            // SAFETY: there is a vector of products for each vector of corners and each cell.
+            let mut within = unsafe {
+                let at = start * n_cells + cell * L::WIDTH;
+                let products = image.survey.products.as_ptr().add(at);
+                let sq_norm = L::splat(*image.survey.coarse_sq_norms.as_ptr().add(cell));
+                let limits = L::load(corner_limits.as_ptr().add(start));
+                L::load(products).add(sq_norm).not_above(limits)
+            };
+            while within != 0 {
+                let lane = within.trailing_zeros() as usize;
+                within &= within - 1;
+                corner_columns[start + lane].push(column as u32);
+            }
+        }
+    }
+}
+
 /// Makes sure that the products of all queries of the patch with one row of the coarsest level of the
 /// gallery image are there; returns the slot.
 #[inline(always)]
@@ -515,12 +598,12 @@ unsafe fn hold_row<L: Lanes>(image: &CascadeImage<'_>, width: usize, row: usize,
             // SAFETY: as promised by the caller; `column + N <= width`.
             unsafe {
                 let products = image.survey.products.as_ptr();
-                let products = products.add((row * width + column) * image.stride);
+                let products = products.add((row * width + column) * L::WIDTH);
                 let out = patch.rows[slot].as_mut_ptr().add(column * L::WIDTH);
                 column += match width - column {
-                    4.. => weigh::<L, 4>(products, image.stride, &patch.corners, out),
-                    2.. => weigh::<L, 2>(products, image.stride, &patch.corners, out),
-                    _ => weigh::<L, 1>(products, image.stride, &patch.corners, out),
+                    4.. => weigh::<L, 4>(products, &patch.corners, out),
+                    2.. => weigh::<L, 2>(products, &patch.corners, out),
+                    _ => weigh::<L, 1>(products, &patch.corners, out),
                 };
             }
         }
@@ -532,7 +615,6 @@ unsafe fn hold_row<L: Lanes>(image: &CascadeImage<'_>, width: usize, row: usize,
 #[inline(always)]
 unsafe fn weigh<L: Lanes, const N: usize>(
     products: *const f32,
-    stride: usize,
     corners: &[Corner],
     out: *mut f32,
 ) -> usize {
@@ -542,7 +624,7 @@ unsafe fn weigh<L: Lanes, const N: usize>(
         for corner in corners {
             let weights = L::load(corner.weights.as_ptr());
             for (n, sum) in sums.iter_mut().enumerate() {
-                let product = L::splat(*products.add(n * stride + corner.cell));
+                let product = L::splat(*products.add(n * L::WIDTH + corner.at));
                 *sum = weights.mul_add(product, *sum);
             }
         }
@@ -703,11 +785,12 @@ unsafe fn sift_nested<L: Lanes>(
     unsafe {
         let limit = limit_of::<L>(limits, patch, coarsest, 1.0);
         let sq_norms = image.survey.coarse_sq_norms.as_ptr().add(row * width);
-        let products = image.survey.products.as_ptr().add(row * width * image.stride);
+        let products = image.survey.products.as_ptr().add(row * width * L::WIDTH);
         if let [corner] = &patch.corners[..] {
             // All queries lie in one coarse cell, and differ only in their limits.
-            for column in 0..width {
-                let sum = *sq_norms.add(column) + *products.add(column * image.stride + corner.cell);
+            for &column in &scratch.corner_columns[corner.cell] {
+                let column = column as usize;
+                let sum = *sq_norms.add(column) + *products.add(column * L::WIDTH + corner.at);
                 let sum = L::splat(sum);
                 if sum.not_above(limit) != 0 {
                     entries.push(row, column, sum);
@@ -725,6 +808,40 @@ unsafe fn sift_nested<L: Lanes>(
         }
         counts.vectors[coarsest] += width as u64;
         counts.pairs[coarsest] += width as u64 * patch.n_queries;
+    }
+}
+
+/// The cells of one level under a band, as they are stored.
+fn cells_under<'a>(
+    plan: &Plan,
+    grids: &[LevelGrid],
+    image: &CascadeImage<'a>,
+    band: usize,
+    level: usize,
+) -> LevelData<'a> {
+    let rows = &plan.native_rows[band][level];
+    let row_values = grids[level].shape.width * grids[level].shape.channels;
+    image.levels[level].slice(rows.start * row_values, rows.len() * row_values)
+}
+
+/// Makes ready for the cells of one level under a band to be asked for. Of a level that is interpolated
+/// most are, for one patch or another; of others few.
+#[inline(always)]
+fn start_level(
+    plan: &Plan,
+    grids: &[LevelGrid],
+    image: &CascadeImage<'_>,
+    band: usize,
+    level: usize,
+    native: &mut NativeCells,
+) {
+    if native.band != band {
+        let channels = grids[level].shape.channels;
+        let cells = cells_under(plan, grids, image, band, level);
+        native.start(band, cells.len() / channels, channels);
+        if level > 0 && !plan.nested {
+            native.centre_all(cells, &image.means[level], image.scale, channels);
+        }
     }
 }
 
@@ -813,6 +930,8 @@ unsafe fn refine<L: Lanes, const CELLS: usize>(
     let n_native = native_rows.len() * shape.width;
     let first_cell = native_rows.start * shape.width;
     let native = &mut native[level];
+    let stored = cells_under(plan, grids, image, band, level);
+    let mean = &image.means[level][..shape.channels];
     next_use(use_number, asked, n_native, |asked| *asked = (0, 0));
     wanted.clear();
     around.clear();
@@ -825,7 +944,8 @@ unsafe fn refine<L: Lanes, const CELLS: usize>(
             let cell = row * shape.width + column - first_cell;
             let asked = &mut asked[cell];
             if asked.0 != *use_number {
-                native.centre(image, level, shape.channels, first_cell, cell);
+                // SAFETY: the instruction set is there.
+                unsafe { native.centre::<L>(stored, mean, image.scale, cell) };
                 *asked = (*use_number, wanted.len() as u32);
                 wanted.push(cell * shape.channels);
             }
@@ -855,7 +975,12 @@ unsafe fn refine<L: Lanes, const CELLS: usize>(
         let from = queries.level(level).as_ptr().add(patch.vector * L::WIDTH);
         take_products::<L, CELLS>(from, shape.channels, values, wanted, products);
         let limit = limit_of::<L>(limits, patch, level, 1.0);
-        let sq_norms = image.survey.sq_norms[level].as_ptr();
+        // The finest level is not interpolated: its norms are those of its cells.
+        let (sq_norms, first_norm) = if level == 0 {
+            (native.sq_norms.as_ptr(), first_cell)
+        } else {
+            (image.survey.sq_norms[level].as_ptr(), 0)
+        };
         let n_entries = entries.len;
         entries.len = 0;
         for (at, around) in around.iter().enumerate() {
@@ -867,7 +992,8 @@ unsafe fn refine<L: Lanes, const CELLS: usize>(
             let across = grid.columns.get_unchecked(column).second_weight as f32;
             let product = |i: usize| L::load(products.as_ptr().add(around[i] as usize * L::WIDTH));
             let before = L::load(entries.sums.as_ptr().add(at * L::WIDTH));
-            let sum = before.add(L::splat(*sq_norms.add(row * fine_width + column)));
+            let sq_norm = *sq_norms.add(row * fine_width + column - first_norm);
+            let sum = before.add(L::splat(sq_norm));
             let sum = if down == 0.0 && across == 0.0 {
                 sum.add(product(0))
             } else {
@@ -914,12 +1040,13 @@ unsafe fn refine_nested<L: Lanes>(
     } = scratch;
     let first_cell = plan.native_rows[band][level].start * shape.width;
     let native = &mut native[level];
+    let stored = cells_under(plan, grids, image, band, level);
+    let mean = &image.means[level][..shape.channels];
     found.len = 0;
     // SAFETY: as promised by the caller; the children of cells under the band lie under it too.
     unsafe {
         let limit = limit_of::<L>(limits, patch, level, 1.0);
         let from = queries.level(level).as_ptr().add(patch.vector * L::WIDTH);
-        let sq_norms = image.survey.sq_norms[level].as_ptr();
         for at in 0..entries.len {
             let before = entries.sums::<L>(at);
             let (top, left) = (
@@ -930,7 +1057,7 @@ unsafe fn refine_nested<L: Lanes>(
             for row in top..top + tall {
                 for column in left..left + wide {
                     let cell = row * shape.width + column - first_cell;
-                    native.centre(image, level, shape.channels, first_cell, cell);
+                    native.centre::<L>(stored, mean, image.scale, cell);
                     wanted.push(cell * shape.channels);
                 }
             }
@@ -939,7 +1066,8 @@ unsafe fn refine_nested<L: Lanes>(
             for child in 0..tall * wide {
                 let (row, column) = (top + child / wide, left + child % wide);
                 let product = L::load(products.as_ptr().add(child * L::WIDTH));
-                let sq_norm = L::splat(*sq_norms.add(row * shape.width + column));
+                let cell = row * shape.width + column - first_cell;
+                let sq_norm = L::splat(*native.sq_norms.as_ptr().add(cell));
                 let sum = before.add(sq_norm).add(product);
                 if sum.not_above(limit) != 0 {
                     found.push(row, column, sum);
@@ -1100,7 +1228,7 @@ unsafe fn distances_of<L: Lanes, const CELLS: usize>(
         }
         for (at, feature) in features.chunks_exact(channels).enumerate() {
             // SAFETY: the instruction set is there.
-            let sq_norm = unsafe { super::prepare::dot::<L>(feature, feature) };
+            let sq_norm = unsafe { dot::<L>(feature, feature) };
             let out = &mut out[first + at * L::WIDTH..][..L::WIDTH];
             for (out, product) in out.iter_mut().zip(&products[at * L::WIDTH..]) {
                 *out += sq_norm + product;

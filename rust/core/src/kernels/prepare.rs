@@ -93,7 +93,7 @@ pub(super) fn centre_into(cells: LevelData<'_>, mean: &[f32], scale: f32, out: &
 
 /// The largest norm of a cell of a level.
 #[inline(always)]
-pub(super) unsafe fn max_norm<L: Lanes>(grid: &LevelGrid, level: &[f32]) -> f32 {
+unsafe fn max_norm<L: Lanes>(grid: &LevelGrid, level: &[f32]) -> f32 {
     let cells = level.chunks_exact(grid.shape.channels);
     // SAFETY: as promised by the caller.
     let sq_norms = cells.map(|cell| unsafe { dot::<L>(cell, cell) });

@@ -3,25 +3,26 @@
 //! cells above it.
 
 use super::cascade::Plan;
-use super::prepare::{NormScratch, add_sq_norms, centre_into, dot, max_norm};
-use super::{InstructionSet, Lanes};
+use super::prepare::{NormScratch, add_sq_norms, centre_into, dot};
+use super::{InstructionSet, Lanes, MAX_WIDTH};
 use crate::pyramid::{LevelData, LevelGrid};
 
 /// What is known of one gallery image, in the frame of one query image.
 #[derive(Default)]
 pub(crate) struct Survey {
-    /// `-2 <f, g>` of the coarsest level: `[gallery cell][query cell]`, rows padded to whole vectors.
+    /// `-2 <f, g>` of the coarsest level: `[vector of query cells][gallery cell][query cell]`.
     pub products: Vec<f32>,
     /// Squared norms of the cells of the coarsest level.
     pub coarse_sq_norms: Vec<f32>,
-    /// Squared norms of the features of each level, on the grid on which it is summed up.
+    /// Squared norms of the interpolated features of each level but the finest, on the finest grid;
+    /// empty when the levels are nested.
     pub sq_norms: Vec<Vec<f32>>,
     /// Of the fine cells between the same coarse cells, `[band][segment]`, how far at most the squared
     /// norm of the coarsest level lies below the interpolated squared norms around it.
     pub spreads: Vec<f32>,
     /// The smallest squared norm of the coarsest level among these cells.
     pub least_sq_norms: Vec<f32>,
-    /// The largest norm of a cell of each level.
+    /// A norm that no cell of each level exceeds.
     pub max_norms: Vec<f32>,
     /// For each query cell of the coarsest level, the nearest gallery cell and its partial distance.
     pub nearest: Vec<(f32, u32)>,
@@ -56,8 +57,6 @@ pub(crate) struct SurveyScratch {
     centred: Vec<f32>,
     norms: NormScratch,
     row: Vec<f32>,
-    best: Vec<f32>,
-    best_at: Vec<u32>,
 }
 
 kernel! {
@@ -119,33 +118,17 @@ unsafe fn survey_image<L: Lanes, const CELLS: usize>(
     survey: &mut Survey,
 ) {
     let coarsest = grids.len() - 1;
-    survey.max_norms.clear();
     survey.sq_norms.resize_with(grids.len(), Vec::new);
-    for (index, (grid, data)) in grids.iter().zip(levels).enumerate() {
-        let channels = grid.shape.channels;
+    for (index, (grid, data)) in grids.iter().zip(levels).enumerate().rev() {
+        if index < coarsest && (plan.nested || index == 0) {
+            continue; // norms are taken cell by cell, where they are asked for
+        }
         scratch.centred.resize(grid.shape.values(), 0.0);
         centre_into(*data, &means[index], scale, &mut scratch.centred);
         let centred = &scratch.centred;
-        let sq_norms = &mut survey.sq_norms[index];
-        sq_norms.clear();
-        if plan.nested || grid.shape.cells() == grids[0].shape.cells() {
-            for cell in centred.chunks_exact(channels) {
-                // SAFETY: the instruction set is there.
-                sq_norms.push(unsafe { dot::<L>(cell, cell) });
-            }
-            let largest = sq_norms.iter().copied().fold(0.0, f32::max);
-            survey.max_norms.push(largest.sqrt());
-        } else {
-            sq_norms.resize(grids[0].shape.cells(), 0.0);
-            // SAFETY: the instruction set is there.
-            unsafe {
-                survey.max_norms.push(max_norm::<L>(grid, centred));
-                add_sq_norms::<L>(grid, centred, sq_norms, &mut scratch.norms);
-            }
-        }
         if index == coarsest {
             survey.coarse_sq_norms.clear();
-            for cell in centred.chunks_exact(channels) {
+            for cell in centred.chunks_exact(grid.shape.channels) {
                 // SAFETY: the instruction set is there.
                 survey.coarse_sq_norms.push(unsafe { dot::<L>(cell, cell) });
             }
@@ -154,17 +137,24 @@ unsafe fn survey_image<L: Lanes, const CELLS: usize>(
             // SAFETY: `queries` holds `channels` rows of `stride`, whole vectors; `products` one
             // such row for each cell.
             unsafe {
-                products::<L, CELLS>(queries, channels, centred, &mut survey.products);
+                products::<L, CELLS>(queries, grid.shape.channels, centred, &mut survey.products);
             }
+        }
+        if !plan.nested {
+            let sq_norms = &mut survey.sq_norms[index];
+            sq_norms.clear();
+            sq_norms.resize(grids[0].shape.cells(), 0.0);
+            // SAFETY: the instruction set is there.
+            unsafe { add_sq_norms::<L>(grid, centred, sq_norms, &mut scratch.norms) };
         }
     }
     if !plan.nested {
         bound_blocks(plan, &grids[coarsest], survey, &mut scratch.row);
     }
-    find_nearest(queries.stride, survey, scratch);
+    find_nearest::<L>(survey);
 }
 
-/// Inner products of all coarse query cells with all cells of `features`, `[cell][query cell]`.
+/// Inner products of all coarse query cells with all cells of `features`, laid out as in [`Survey`].
 #[inline(always)]
 unsafe fn products<L: Lanes, const CELLS: usize>(
     queries: &CoarseQueries,
@@ -180,7 +170,8 @@ unsafe fn products<L: Lanes, const CELLS: usize>(
         let left = (queries.stride - first) / L::WIDTH;
         // SAFETY: `first + V * WIDTH <= stride`, and as promised by the caller.
         unsafe {
-            let (from, to) = (queries.packed.as_ptr().add(first), out.as_mut_ptr().add(first));
+            let from = queries.packed.as_ptr().add(first);
+            let to = out.as_mut_ptr().add(first * n_cells);
             let stride = queries.stride;
             first += L::WIDTH
                 * match left {
@@ -207,14 +198,14 @@ unsafe fn strip<L: Lanes, const V: usize, const CELLS: usize>(
         // SAFETY: as promised by the caller; `cell + N <= n_cells`.
         unsafe {
             let features = features.as_ptr().add(cell * channels);
-            let out = out.add(cell * stride);
+            let out = out.add(cell * L::WIDTH);
             cell += match n_cells - cell {
                 left if left >= CELLS => {
-                    block::<L, V, CELLS>(queries, stride, channels, features, out)
+                    block::<L, V, CELLS>(queries, stride, channels, features, n_cells, out)
                 }
-                4.. => block::<L, V, 4>(queries, stride, channels, features, out),
-                2.. => block::<L, V, 2>(queries, stride, channels, features, out),
-                _ => block::<L, V, 1>(queries, stride, channels, features, out),
+                4.. => block::<L, V, 4>(queries, stride, channels, features, n_cells, out),
+                2.. => block::<L, V, 2>(queries, stride, channels, features, n_cells, out),
+                _ => block::<L, V, 1>(queries, stride, channels, features, n_cells, out),
             };
         }
     }
@@ -228,6 +219,7 @@ unsafe fn block<L: Lanes, const V: usize, const N: usize>(
     stride: usize,
     channels: usize,
     features: *const f32,
+    n_cells: usize,
     out: *mut f32,
 ) -> usize {
     // SAFETY: as promised by the caller.
@@ -247,7 +239,7 @@ unsafe fn block<L: Lanes, const V: usize, const N: usize>(
         }
         for (cell, sums) in sums.iter().enumerate() {
             for (vector, sum) in sums.iter().enumerate() {
-                sum.store(out.add(cell * stride + vector * L::WIDTH));
+                sum.store(out.add((vector * n_cells + cell) * L::WIDTH));
             }
         }
     }
@@ -296,22 +288,22 @@ fn bound_blocks(plan: &Plan, grid: &LevelGrid, survey: &mut Survey, row_norms: &
 
 /// Finds the nearest gallery cell of each coarse query cell.
 #[inline(always)]
-fn find_nearest(stride: usize, survey: &mut Survey, scratch: &mut SurveyScratch) {
-    let SurveyScratch { best, best_at, .. } = scratch;
-    best.clear();
-    best.resize(stride, f32::INFINITY);
-    best_at.clear();
-    best_at.resize(stride, 0);
-    let cells = survey.products.chunks_exact(stride).zip(&survey.coarse_sq_norms);
-    for ((products, sq_norm), at) in cells.zip(0..) {
-        for ((product, best), best_at) in products.iter().zip(&mut *best).zip(&mut *best_at) {
-            let s = product + sq_norm;
-            let nearer = s < *best;
-            *best = if nearer { s } else { *best };
-            *best_at = if nearer { at } else { *best_at };
-        }
-    }
+fn find_nearest<L: Lanes>(survey: &mut Survey) {
+    let n_cells = survey.coarse_sq_norms.len();
     survey.nearest.clear();
-    let nearest = best.iter().copied().zip(best_at.iter().copied());
-    survey.nearest.extend(nearest);
+    for products in survey.products.chunks_exact(n_cells * L::WIDTH) {
+        let mut best = [f32::INFINITY; MAX_WIDTH];
+        let mut best_at = [0; MAX_WIDTH];
+        let cells = products.chunks_exact(L::WIDTH).zip(&survey.coarse_sq_norms);
+        for ((products, sq_norm), at) in cells.zip(0..) {
+            for ((product, best), best_at) in products.iter().zip(&mut best).zip(&mut best_at) {
+                let s = product + sq_norm;
+                let nearer = s < *best;
+                *best = if nearer { s } else { *best };
+                *best_at = if nearer { at } else { *best_at };
+            }
+        }
+        let nearest = best.into_iter().zip(best_at).take(L::WIDTH);
+        survey.nearest.extend(nearest);
+    }
 }

@@ -35,7 +35,7 @@ use std::thread;
 const SURVEY_BYTES: usize = 16 << 20;
 
 /// Jobs for each thread: enough that none waits long for the last.
-const JOBS_PER_THREAD: usize = 6;
+const JOBS_PER_THREAD: usize = 2;
 
 /// For more neighbours than this the limits are too high to leave out much.
 const MAX_K: usize = 64;
@@ -95,6 +95,7 @@ pub(super) fn search_image(
                 let (means, scale) = (&frame.means, frame.scale);
                 let scratch = &mut worker.survey;
                 survey(set, &plan, grids, &image.levels(), means, scale, &coarse, scratch, to);
+                to.max_norms = frame.max_norms(image.spheres(grids));
             });
         }
         let surveys = &*surveys;

@@ -1,6 +1,8 @@
 //! The frame in which float32 kernels compare a query image, and how wrong they can be in it.
 
+use crate::kernels::MAX_TILE;
 use crate::pyramid::{LevelData, LevelGrid};
+use crate::stored::Sphere;
 
 /// The frame of reference in which a query image is compared.
 pub(super) struct QueryFrame {
@@ -80,6 +82,21 @@ impl QueryFrame {
         }
     }
 
+    /// A norm that no cell of a gallery image exceeds, centred and scaled, for each level.
+    pub(super) fn max_norms(&self, spheres: &[Sphere]) -> Vec<f32> {
+        let levels = spheres.iter().zip(&self.means);
+        levels
+            .map(|(sphere, mean)| {
+                let centre = sphere.centre.iter().zip(mean);
+                let sq_norm: f64 = centre
+                    .map(|(centre, mean)| (f64::from(*centre) - f64::from(*mean)).powi(2))
+                    .sum();
+                let norm = (sq_norm.sqrt() + sphere.radius) * f64::from(self.scale);
+                (norm * (1.0 + 1e-6)) as f32
+            })
+            .collect()
+    }
+
     /// Squared norm of an upsampled, concatenated feature of the query, once centred and scaled.
     pub(super) fn sq_norm(&self, grids: &[LevelGrid], feature: &[f64]) -> f64 {
         let means = self.means.iter().zip(grids);
@@ -112,8 +129,8 @@ fn decode(level: &LevelData<'_>) -> Vec<f64> {
     }
 }
 
-/// A bound on the error of a partial distance that a kernel computed, for a query whose cells have
-/// norms of at most `query_norms[level]` and a gallery image whose cells have norms of at most
+/// A bound on the error of a partial distance that a kernel computed, for queries whose cells have
+/// norms of at most `query_norms[level][lane]` and a gallery image whose cells have norms of at most
 /// `image_norms[level]`. It is infinite or NaN where the float32 arithmetic could overflow.
 ///
 /// Why it holds. Let `u = 2^-24`, `a_l` and `m_l` the norms. Interpolation weights are positive and
@@ -127,11 +144,11 @@ fn decode(level: &LevelData<'_>) -> Vec<f64> {
 /// on top covers the denominator and the rounding of the norms themselves. A hundredth of `a_l^2`
 /// covers the rounding of the float64 distances that settle the order: pairs that they cannot tell
 /// apart must not be told apart here. The last term covers underflow, where rounding is not relative.
-pub(super) fn error_bound(
+pub(super) fn error_bounds(
     grids: &[LevelGrid],
-    query_norms: impl Iterator<Item = f32>,
+    query_norms: &[[f32; MAX_TILE]],
     image_norms: &[f32],
-) -> f32 {
+) -> [f32; MAX_TILE] {
     const UNIT: f32 = 1.0 / 16_777_216.0;
     let coarse = grids[1..]
         .iter()
@@ -140,15 +157,19 @@ pub(super) fn error_bound(
         .unwrap_or(0);
     let channels = grids[0].shape.channels + coarse;
     let depth = (channels + channels / 4 + 8 * grids.len() + 48) as f32;
-    let (mut sum, mut norms) = (0.0, 1.0);
-    for (a, &m) in query_norms.zip(image_norms) {
+    if depth * UNIT >= 0.005 {
+        return [f32::INFINITY; MAX_TILE];
+    }
+    let (mut sums, mut norms) = ([0.0; MAX_TILE], [1.0; MAX_TILE]);
+    for (query_norms, &m) in query_norms.iter().zip(image_norms) {
         let m = 1.001 * m;
-        sum += 2.0 * m * m + 2.0 * a * m + 0.01 * a * a;
-        norms += a + m;
+        for ((sum, norm), &a) in sums.iter_mut().zip(&mut norms).zip(query_norms) {
+            *sum += 2.0 * m * m + 2.0 * a * m + 0.01 * a * a;
+            *norm += a + m;
+        }
     }
-    if depth * UNIT < 0.005 {
-        1.01 * depth * UNIT * sum + 1e-35 * norms
-    } else {
-        f32::INFINITY
+    for (sum, norm) in sums.iter_mut().zip(norms) {
+        *sum = 1.01 * depth * UNIT * *sum + 1e-35 * norm;
     }
+    sums
 }

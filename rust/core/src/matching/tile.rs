@@ -1,7 +1,7 @@
 //! A tile: queries that are looked up together, and the candidates for the neighbours of each.
 
 use super::exact::{sq_l2, upsample_into};
-use super::frame::{QueryFrame, error_bound};
+use super::frame::{QueryFrame, error_bounds};
 use super::twins::twins;
 use crate::gallery::Selection;
 use crate::kernels::{Hits, Limits, MAX_TILE, QueryTile};
@@ -111,12 +111,7 @@ impl Tile {
 
     /// How wrong the partial distances of each query can be in an image with these norms.
     pub(super) fn errors(&self, grids: &[LevelGrid], max_norms: &[f32]) -> [f32; MAX_TILE] {
-        let mut errors = [0.0; MAX_TILE];
-        for (lane, _) in self.queries() {
-            let norms = self.norms.iter().map(|level| level[lane]);
-            errors[lane] = error_bound(grids, norms, max_norms);
-        }
-        errors
+        error_bounds(grids, &self.norms, max_norms)
     }
 }
 
