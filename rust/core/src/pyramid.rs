@@ -390,10 +390,15 @@ impl LevelGrid {
             self.columns[column].second_weight as f32,
         );
         feature.clear();
-        feature.extend(a.iter().zip(b).zip(c.iter().zip(d)).map(|((a, b), (c, d))| {
-            let (top, bottom) = (a + across * (b - a), c + across * (d - c));
-            top + down * (bottom - top)
-        }));
+        feature.extend(
+            a.iter()
+                .zip(b)
+                .zip(c.iter().zip(d))
+                .map(|((a, b), (c, d))| {
+                    let (top, bottom) = (a + across * (b - a), c + across * (d - c));
+                    top + down * (bottom - top)
+                }),
+        );
     }
 }
 

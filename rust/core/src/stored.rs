@@ -44,7 +44,10 @@ impl Sphere {
                 *sum += value;
             }
         }
-        let centre: Vec<f32> = sums.iter().map(|sum| (sum / n_cells as f64) as f32).collect();
+        let centre: Vec<f32> = sums
+            .iter()
+            .map(|sum| (sum / n_cells as f64) as f32)
+            .collect();
         let mut largest = 0.0_f64;
         for cell in 0..n_cells {
             decode(cell, &mut cell_values);

@@ -2,8 +2,8 @@
 
 use super::Lanes;
 use std::arch::x86_64::{
-    __m256, _CMP_NGT_UQ, _mm256_add_ps, _mm256_cmp_ps, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_min_ps, _mm256_movemask_ps,
-    _mm256_mul_ps, _mm256_set1_ps, _mm256_storeu_ps,
+    __m256, _CMP_NGT_UQ, _mm256_add_ps, _mm256_cmp_ps, _mm256_fmadd_ps, _mm256_loadu_ps,
+    _mm256_min_ps, _mm256_movemask_ps, _mm256_mul_ps, _mm256_set1_ps, _mm256_storeu_ps,
 };
 
 // The methods are inlined into functions that enable the instruction set; see `Lanes`.

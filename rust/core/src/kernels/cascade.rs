@@ -79,8 +79,6 @@ pub(crate) struct Plan {
     pub bands: Vec<Band>,
     /// The same for columns.
     pub segments: Vec<Band>,
-    /// For each band, the rows of each level that lie under it.
-    native_rows: Vec<Vec<Range<usize>>>,
 }
 
 impl Plan {
@@ -91,22 +89,13 @@ impl Plan {
             taps.all(|(fine, tap)| tap.second_weight == 0.0 && tap.first == fine / ratio)
         };
         let coarsest = &grids[grids.len() - 1];
-        let bands = Band::table(&coarsest.rows);
-        let native_rows = bands.iter().map(|band| {
-            let rows = |grid: &LevelGrid| {
-                let (first, last) = (band.fine.start, band.fine.end - 1);
-                grid.rows[first].first..grid.rows[last].second + 1
-            };
-            grids.iter().map(rows).collect()
-        });
         Self {
             nested: grids.iter().all(|grid| {
                 is_nested(&grid.rows, grid.shape.height)
                     && is_nested(&grid.columns, grid.shape.width)
             }),
-            native_rows: native_rows.collect(),
+            bands: Band::table(&coarsest.rows),
             segments: Band::table(&coarsest.columns),
-            bands,
         }
     }
 }
@@ -286,7 +275,7 @@ impl Entries {
     }
 }
 
-/// The cells of one level of the gallery image under a band, each centred when it is first asked for.
+/// The cells of one level of the gallery image, each centred when it is first asked for.
 #[derive(Default)]
 struct NativeCells {
     values: Vec<f32>,
@@ -294,14 +283,16 @@ struct NativeCells {
     /// The use in which each cell was centred.
     ready: Vec<u32>,
     use_number: u32,
-    band: usize,
+    started: bool,
 }
 
 impl NativeCells {
-    /// Makes ready for a band; what is there of another is forgotten.
-    fn start(&mut self, band: usize, n_cells: usize, channels: usize) {
-        self.band = band;
-        next_use(&mut self.use_number, &mut self.ready, n_cells, |ready| *ready = 0);
+    /// Makes ready for another image.
+    fn start(&mut self, n_cells: usize, channels: usize) {
+        self.started = true;
+        next_use(&mut self.use_number, &mut self.ready, n_cells, |ready| {
+            *ready = 0
+        });
         if self.sq_norms.len() < n_cells {
             self.sq_norms.resize(n_cells, 0.0);
         }
@@ -319,7 +310,13 @@ impl NativeCells {
 
     /// Makes sure that a cell is centred, and its norm known.
     #[inline(always)]
-    unsafe fn centre<L: Lanes>(&mut self, cells: LevelData<'_>, mean: &[f32], scale: f32, cell: usize) {
+    unsafe fn centre<L: Lanes>(
+        &mut self,
+        cells: LevelData<'_>,
+        mean: &[f32],
+        scale: f32,
+        cell: usize,
+    ) {
         if self.ready[cell] != self.use_number {
             self.ready[cell] = self.use_number;
             let channels = mean.len();
@@ -333,7 +330,12 @@ impl NativeCells {
 
 /// Counts up the use of some cells, and makes room for them; what was noted of a use is out of date in
 /// the next. 0 is no use.
-fn next_use<T: Clone + Default>(number: &mut u32, notes: &mut Vec<T>, len: usize, reset: impl Fn(&mut T)) {
+fn next_use<T: Clone + Default>(
+    number: &mut u32,
+    notes: &mut Vec<T>,
+    len: usize,
+    reset: impl Fn(&mut T),
+) {
     if notes.len() < len {
         notes.resize(len, T::default());
     }
@@ -360,17 +362,17 @@ pub(crate) struct CascadeScratch {
     around: Vec<[u32; 4]>,
     order: Vec<u32>,
     /// For each cell of the coarsest level of the query, the largest limit of the patches in it, and
-    /// the columns of the row that is searched that may be within it.
+    /// the cells of the gallery image that may be within it.
     corner_limits: Vec<f32>,
-    corner_columns: Vec<Vec<u32>>,
+    corner_cells: Vec<Vec<u32>>,
 }
 
 impl CascadeScratch {
-    /// Forgets the rows of the last image.
+    /// Forgets the cells of the last image.
     pub(crate) fn start_image(&mut self, grids: &[LevelGrid]) {
         self.native.resize_with(grids.len(), NativeCells::default);
         for native in &mut self.native {
-            native.band = NOTHING;
+            native.started = false;
         }
     }
 }
@@ -395,28 +397,26 @@ pub(crate) trait PatchHits {
 }
 
 kernel! {
-    /// See [`search_band`].
-    fn search_band_on(
+    /// See [`search_patches`].
+    fn search_patches_on(
         plan: &Plan,
         grids: &[LevelGrid],
         image: &CascadeImage<'_>,
-        band: usize,
         tiles: &[TileQueries<'_>],
         patches: &mut [Patch],
         scratch: &mut CascadeScratch,
         counts: &mut Counts,
         hits: &mut dyn PatchHits,
-    ) = search_band_of
+    ) = search_patches_of
 }
 
-/// Compares all patches with the cells of one band of a gallery image.
+/// Compares all patches with the cells of a gallery image.
 #[allow(clippy::too_many_arguments)] // those of the kernel
-pub(crate) fn search_band(
+pub(crate) fn search_patches(
     set: InstructionSet,
     plan: &Plan,
     grids: &[LevelGrid],
     image: &CascadeImage<'_>,
-    band: usize,
     tiles: &[TileQueries<'_>],
     patches: &mut [Patch],
     scratch: &mut CascadeScratch,
@@ -445,17 +445,20 @@ pub(crate) fn search_band(
         let row = coarsest.width * set.width();
         assert!(patch.rows.iter().all(|values| values.len() == row));
         let corners = patch.corners.iter();
-        assert!(corners.map(|corner| corner.cell).all(|cell| cell < image.stride));
+        assert!(
+            corners
+                .map(|corner| corner.cell)
+                .all(|cell| cell < image.stride)
+        );
         assert_eq!(patch.finer_sq_norms.len(), grids.len());
     }
-    let fine = plan.bands[band].fine.len() * grids[0].shape.width;
     for entries in &mut scratch.entries {
-        entries.reserve(fine, set.width());
+        entries.reserve(grids[0].shape.cells(), set.width());
     }
-    // SAFETY: all sizes were checked; the room for entries is that for all cells of the band.
+    // SAFETY: all sizes were checked; there is room for an entry for each fine cell.
     unsafe {
-        search_band_on(
-            set, plan, grids, image, band, tiles, patches, scratch, counts, hits,
+        search_patches_on(
+            set, plan, grids, image, tiles, patches, scratch, counts, hits,
         );
     }
 }
@@ -463,14 +466,13 @@ pub(crate) fn search_band(
 /// See the module.
 ///
 /// # Safety
-/// The instruction set of `L` must be available, and the sizes those that [`search_band`] checks.
+/// The instruction set of `L` must be available, and the sizes those that [`search_patches`] checks.
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
-unsafe fn search_band_of<L: Lanes, const CELLS: usize>(
+unsafe fn search_patches_of<L: Lanes, const CELLS: usize>(
     plan: &Plan,
     grids: &[LevelGrid],
     image: &CascadeImage<'_>,
-    band: usize,
     tiles: &[TileQueries<'_>],
     patches: &mut [Patch],
     scratch: &mut CascadeScratch,
@@ -480,29 +482,29 @@ unsafe fn search_band_of<L: Lanes, const CELLS: usize>(
     let coarsest = grids.len() - 1;
     if plan.nested {
         // SAFETY: as promised by the caller.
-        unsafe { sift_corners::<L>(plan, grids, image, band, tiles, patches, scratch) };
+        unsafe { sift_corners::<L>(grids, image, tiles, patches, scratch) };
     }
     for patch in patches.iter_mut() {
         let (queries, limits) = tiles[patch.tile];
         // SAFETY: as promised by the caller.
         unsafe {
             if plan.nested {
-                sift_nested::<L>(plan, grids, image, band, limits, patch, scratch, counts);
+                sift_nested::<L>(grids, image, limits, patch, scratch, counts);
             } else {
-                sift::<L>(plan, grids, image, band, limits, patch, scratch, counts);
+                sift::<L>(plan, grids, image, limits, patch, scratch, counts);
             }
             for level in (0..coarsest).rev() {
                 if scratch.entries[0].len == 0 {
                     break;
                 }
-                start_level(plan, grids, image, band, level, &mut scratch.native[level]);
+                start_level(plan, grids, image, level, &mut scratch.native[level]);
                 if plan.nested {
                     refine_nested::<L>(
-                        plan, grids, image, band, level, queries, limits, patch, scratch, counts,
+                        grids, image, level, queries, limits, patch, scratch, counts,
                     );
                 } else {
                     refine::<L, CELLS>(
-                        plan, grids, image, band, level, queries, limits, patch, scratch, counts,
+                        grids, image, level, queries, limits, patch, scratch, counts,
                     );
                 }
             }
@@ -524,14 +526,12 @@ unsafe fn limit_of<L: Lanes>(limits: &Limits, patch: &Patch, level: usize, error
     }
 }
 
-/// For patches that lie in one coarse cell, the columns of a coarse row that may be of interest: as
-/// many patches at once as a vector has lanes.
+/// For patches that lie in one coarse cell, the coarse cells of the gallery image that may be of
+/// interest: as many patches at once as a vector has lanes.
 #[inline(always)]
 unsafe fn sift_corners<L: Lanes>(
-    plan: &Plan,
     grids: &[LevelGrid],
     image: &CascadeImage<'_>,
-    band: usize,
     tiles: &[TileQueries<'_>],
     patches: &[Patch],
     scratch: &mut CascadeScratch,
@@ -539,19 +539,22 @@ unsafe fn sift_corners<L: Lanes>(
     let coarsest = grids.len() - 1;
     let CascadeScratch {
         corner_limits,
-        corner_columns,
+        corner_cells,
         ..
     } = scratch;
     corner_limits.clear();
     corner_limits.resize(image.stride, f32::NEG_INFINITY);
-    corner_columns.resize_with(image.stride, Vec::new);
+    corner_cells.resize_with(image.stride, Vec::new);
     let (mut first, mut end) = (image.stride, 0);
     for patch in patches {
         if let [corner] = &patch.corners[..] {
             let mut lanes = [f32::NEG_INFINITY; MAX_WIDTH];
             // SAFETY: as promised by the caller.
-            unsafe { limit_of::<L>(tiles[patch.tile].1, patch, coarsest, 1.0).store(lanes.as_mut_ptr()) };
-            // A limit is never NaN but where everything is of interest.
+            unsafe {
+                let limit = limit_of::<L>(tiles[patch.tile].1, patch, coarsest, 1.0);
+                limit.store(lanes.as_mut_ptr());
+            }
+            // A limit is NaN only where everything is of interest.
             let larger = |x: f32, y: f32| if y.is_nan() { f32::INFINITY } else { x.max(y) };
             let limit = &mut corner_limits[corner.cell];
             *limit = lanes.into_iter().fold(*limit, larger);
@@ -559,28 +562,26 @@ unsafe fn sift_corners<L: Lanes>(
             end = end.max(corner.cell + 1);
         }
     }
-    first -= first % L::WIDTH;
-    let end = end.next_multiple_of(L::WIDTH);
-    if first < end {
-        corner_columns[first..end].iter_mut().for_each(Vec::clear);
+    if first >= end {
+        return;
     }
-    let width = grids[coarsest].shape.width;
-    let (n_cells, row) = (grids[coarsest].shape.cells(), plan.bands[band].first);
+    let (first, end) = (first - first % L::WIDTH, end.next_multiple_of(L::WIDTH));
+    corner_cells[first..end].iter_mut().for_each(Vec::clear);
+    let n_cells = grids[coarsest].shape.cells();
     for start in (first..end).step_by(L::WIDTH) {
-        for column in 0..width {
-            let cell = row * width + column;
+        for cell in 0..n_cells {
             // SAFETY: there is a vector of products for each vector of corners and each cell.
             let mut within = unsafe {
                 let at = start * n_cells + cell * L::WIDTH;
-                let products = image.survey.products.as_ptr().add(at);
+                let products = L::load(image.survey.products.as_ptr().add(at));
                 let sq_norm = L::splat(*image.survey.coarse_sq_norms.as_ptr().add(cell));
                 let limits = L::load(corner_limits.as_ptr().add(start));
-                L::load(products).add(sq_norm).not_above(limits)
+                products.add(sq_norm).not_above(limits)
             };
             while within != 0 {
                 let lane = within.trailing_zeros() as usize;
                 within &= within - 1;
-                corner_columns[start + lane].push(column as u32);
+                corner_cells[start + lane].push(cell as u32);
             }
         }
     }
@@ -589,7 +590,12 @@ unsafe fn sift_corners<L: Lanes>(
 /// Makes sure that the products of all queries of the patch with one row of the coarsest level of the
 /// gallery image are there; returns the slot.
 #[inline(always)]
-unsafe fn hold_row<L: Lanes>(image: &CascadeImage<'_>, width: usize, row: usize, patch: &mut Patch) -> usize {
+unsafe fn hold_row<L: Lanes>(
+    image: &CascadeImage<'_>,
+    width: usize,
+    row: usize,
+    patch: &mut Patch,
+) -> usize {
     let slot = row % 2;
     if patch.held[slot] != row {
         patch.held[slot] = row;
@@ -642,7 +648,6 @@ unsafe fn sift<L: Lanes>(
     plan: &Plan,
     grids: &[LevelGrid],
     image: &CascadeImage<'_>,
-    band: usize,
     limits: &Limits,
     patch: &mut Patch,
     scratch: &mut CascadeScratch,
@@ -651,85 +656,98 @@ unsafe fn sift<L: Lanes>(
     let coarsest = grids.len() - 1;
     let grid = &grids[coarsest];
     let (width, fine_width) = (grid.shape.width, grid.columns.len());
-    let rows = &plan.bands[band];
     let entries = &mut scratch.entries[0];
     entries.len = 0;
-    // SAFETY: as promised by the caller; segments and bands lie within the grid.
-    unsafe {
-        let first = hold_row::<L>(image, width, rows.first, patch);
-        let second = hold_row::<L>(image, width, rows.second, patch);
-        let (first, second) = (patch.rows[first].as_ptr(), patch.rows[second].as_ptr());
-        let sq_norms = image.survey.coarse_sq_norms.as_ptr();
-        let (first_norms, second_norms) =
-            (sq_norms.add(rows.first * width), sq_norms.add(rows.second * width));
-        let spreads = image.survey.spreads.as_ptr().add(band * plan.segments.len());
-        let least = image.survey.least_sq_norms.as_ptr().add(band * plan.segments.len());
+    let mut n_cells = 0;
+    for (band, rows) in plan.bands.iter().enumerate() {
+        // SAFETY: as promised by the caller; segments and bands lie within the grid.
+        unsafe {
+            let first = hold_row::<L>(image, width, rows.first, patch);
+            let second = hold_row::<L>(image, width, rows.second, patch);
+            let (first, second) = (patch.rows[first].as_ptr(), patch.rows[second].as_ptr());
+            let sq_norms = image.survey.coarse_sq_norms.as_ptr();
+            let (first_norms, second_norms) = (
+                sq_norms.add(rows.first * width),
+                sq_norms.add(rows.second * width),
+            );
+            let spreads = image
+                .survey
+                .spreads
+                .as_ptr()
+                .add(band * plan.segments.len());
+            let least = image
+                .survey
+                .least_sq_norms
+                .as_ptr()
+                .add(band * plan.segments.len());
 
-        let limit = limit_of::<L>(limits, patch, coarsest, 4.0);
-        scratch.surviving.clear();
-        for (index, segment) in plan.segments.iter().enumerate() {
-            let (left, right) = (segment.first, segment.second);
-            let corners = [
-                L::load(first.add(left * L::WIDTH)),
-                L::load(first.add(right * L::WIDTH)),
-                L::load(second.add(left * L::WIDTH)),
-                L::load(second.add(right * L::WIDTH)),
-            ];
-            let smallest = corners[0].min(corners[1]).min(corners[2].min(corners[3]));
-            let mut within = smallest.add(L::splat(*least.add(index))).not_above(limit);
-            if within == 0 {
+            let limit = limit_of::<L>(limits, patch, coarsest, 4.0);
+            scratch.surviving.clear();
+            for (index, segment) in plan.segments.iter().enumerate() {
+                let (left, right) = (segment.first, segment.second);
+                let corners = [
+                    L::load(first.add(left * L::WIDTH)),
+                    L::load(first.add(right * L::WIDTH)),
+                    L::load(second.add(left * L::WIDTH)),
+                    L::load(second.add(right * L::WIDTH)),
+                ];
+                let smallest = corners[0].min(corners[1]).min(corners[2].min(corners[3]));
+                let mut within = smallest.add(L::splat(*least.add(index))).not_above(limit);
+                if within == 0 {
+                    continue;
+                }
+                let corners = [
+                    corners[0].add(L::splat(*first_norms.add(left))),
+                    corners[1].add(L::splat(*first_norms.add(right))),
+                    corners[2].add(L::splat(*second_norms.add(left))),
+                    corners[3].add(L::splat(*second_norms.add(right))),
+                ];
+                let smallest = corners[0].min(corners[1]).min(corners[2].min(corners[3]));
+                within &= smallest
+                    .add(L::splat(-*spreads.add(index)))
+                    .not_above(limit);
+                if within != 0 {
+                    scratch.surviving.push(index as u32);
+                }
+            }
+            if scratch.surviving.is_empty() {
                 continue;
             }
-            let corners = [
-                corners[0].add(L::splat(*first_norms.add(left))),
-                corners[1].add(L::splat(*first_norms.add(right))),
-                corners[2].add(L::splat(*second_norms.add(left))),
-                corners[3].add(L::splat(*second_norms.add(right))),
-            ];
-            let smallest = corners[0].min(corners[1]).min(corners[2].min(corners[3]));
-            within &= smallest.add(L::splat(-*spreads.add(index))).not_above(limit);
-            if within != 0 {
-                scratch.surviving.push(index as u32);
-            }
-        }
-        if scratch.surviving.is_empty() {
-            return;
-        }
 
-        let limit = limit_of::<L>(limits, patch, coarsest, 1.0);
-        let sq_norms = image.survey.sq_norms[coarsest].as_ptr();
-        let mut n_cells = 0;
-        for row in rows.fine.clone() {
-            let down = grid.rows.get_unchecked(row).second_weight as f32;
-            let (upper, lower) = (L::splat(1.0 - down), L::splat(down));
-            let blend = |column: usize| {
-                let (a, b) = (
-                    L::load(first.add(column * L::WIDTH)),
-                    L::load(second.add(column * L::WIDTH)),
-                );
-                b.mul_add(lower, a.mul(upper))
-            };
-            for &index in &scratch.surviving {
-                let segment = plan.segments.get_unchecked(index as usize);
-                let (left, right) = (blend(segment.first), blend(segment.second));
-                n_cells += segment.fine.len();
-                let mut column = segment.fine.start;
-                while column < segment.fine.end {
-                    let ends = (left, right);
-                    let taps = grid.columns.as_ptr().add(column);
-                    let sq_norms = sq_norms.add(row * fine_width + column);
-                    let at = (row, column);
-                    column += match segment.fine.end - column {
-                        4.. => sift_cells::<L, 4>(ends, taps, sq_norms, limit, at, entries),
-                        2.. => sift_cells::<L, 2>(ends, taps, sq_norms, limit, at, entries),
-                        _ => sift_cells::<L, 1>(ends, taps, sq_norms, limit, at, entries),
-                    };
+            let limit = limit_of::<L>(limits, patch, coarsest, 1.0);
+            let sq_norms = image.survey.sq_norms[coarsest].as_ptr();
+            for row in rows.fine.clone() {
+                let down = grid.rows.get_unchecked(row).second_weight as f32;
+                let (upper, lower) = (L::splat(1.0 - down), L::splat(down));
+                let blend = |column: usize| {
+                    let (a, b) = (
+                        L::load(first.add(column * L::WIDTH)),
+                        L::load(second.add(column * L::WIDTH)),
+                    );
+                    b.mul_add(lower, a.mul(upper))
+                };
+                for &index in &scratch.surviving {
+                    let segment = plan.segments.get_unchecked(index as usize);
+                    let (left, right) = (blend(segment.first), blend(segment.second));
+                    n_cells += segment.fine.len();
+                    let mut column = segment.fine.start;
+                    while column < segment.fine.end {
+                        let ends = (left, right);
+                        let taps = grid.columns.as_ptr().add(column);
+                        let sq_norms = sq_norms.add(row * fine_width + column);
+                        let at = (row, column);
+                        column += match segment.fine.end - column {
+                            4.. => sift_cells::<L, 4>(ends, taps, sq_norms, limit, at, entries),
+                            2.. => sift_cells::<L, 2>(ends, taps, sq_norms, limit, at, entries),
+                            _ => sift_cells::<L, 1>(ends, taps, sq_norms, limit, at, entries),
+                        };
+                    }
                 }
             }
         }
-        counts.vectors[coarsest] += n_cells as u64;
-        counts.pairs[coarsest] += n_cells as u64 * patch.n_queries;
     }
+    counts.vectors[coarsest] += n_cells as u64;
+    counts.pairs[coarsest] += n_cells as u64 * patch.n_queries;
 }
 
 /// `N` cells of one row, from `at` on, between the ends of a segment.
@@ -763,84 +781,77 @@ unsafe fn sift_cells<L: Lanes, const N: usize>(
     N
 }
 
-/// The coarsest level, when each fine cell lies in one coarse cell. Here a band is a coarse row.
+/// The coarsest level, when each fine cell lies in one coarse cell.
 #[inline(always)]
-#[allow(clippy::too_many_arguments)]
 unsafe fn sift_nested<L: Lanes>(
-    plan: &Plan,
     grids: &[LevelGrid],
     image: &CascadeImage<'_>,
-    band: usize,
     limits: &Limits,
     patch: &mut Patch,
     scratch: &mut CascadeScratch,
     counts: &mut Counts,
 ) {
     let coarsest = grids.len() - 1;
-    let width = grids[coarsest].shape.width;
-    let row = plan.bands[band].first;
-    let entries = &mut scratch.entries[0];
+    let shape = grids[coarsest].shape;
+    let CascadeScratch {
+        entries: [entries, _],
+        corner_cells,
+        ..
+    } = scratch;
     entries.len = 0;
     // SAFETY: as promised by the caller.
     unsafe {
-        let limit = limit_of::<L>(limits, patch, coarsest, 1.0);
-        let sq_norms = image.survey.coarse_sq_norms.as_ptr().add(row * width);
-        let products = image.survey.products.as_ptr().add(row * width * L::WIDTH);
+        let sq_norms = image.survey.coarse_sq_norms.as_ptr();
         if let [corner] = &patch.corners[..] {
             // All queries lie in one coarse cell, and differ only in their limits.
-            for &column in &scratch.corner_columns[corner.cell] {
-                let column = column as usize;
-                let sum = *sq_norms.add(column) + *products.add(column * L::WIDTH + corner.at);
-                let sum = L::splat(sum);
+            let cells = &corner_cells[corner.cell];
+            if cells.is_empty() {
+                return;
+            }
+            let limit = limit_of::<L>(limits, patch, coarsest, 1.0);
+            let products = image.survey.products.as_ptr().add(corner.at);
+            for &cell in cells {
+                let cell = cell as usize;
+                let sum = L::splat(*sq_norms.add(cell) + *products.add(cell * L::WIDTH));
                 if sum.not_above(limit) != 0 {
-                    entries.push(row, column, sum);
+                    entries.push(cell / shape.width, cell % shape.width, sum);
                 }
             }
         } else {
-            let slot = hold_row::<L>(image, width, row, patch);
-            for column in 0..width {
-                let product = L::load(patch.rows[slot].as_ptr().add(column * L::WIDTH));
-                let sum = product.add(L::splat(*sq_norms.add(column)));
-                if sum.not_above(limit) != 0 {
-                    entries.push(row, column, sum);
+            let limit = limit_of::<L>(limits, patch, coarsest, 1.0);
+            for row in 0..shape.height {
+                let slot = hold_row::<L>(image, shape.width, row, patch);
+                let products = patch.rows[slot].as_ptr();
+                for column in 0..shape.width {
+                    let sq_norm = L::splat(*sq_norms.add(row * shape.width + column));
+                    let sum = L::load(products.add(column * L::WIDTH)).add(sq_norm);
+                    if sum.not_above(limit) != 0 {
+                        entries.push(row, column, sum);
+                    }
                 }
             }
         }
-        counts.vectors[coarsest] += width as u64;
-        counts.pairs[coarsest] += width as u64 * patch.n_queries;
     }
+    counts.vectors[coarsest] += shape.cells() as u64;
+    counts.pairs[coarsest] += shape.cells() as u64 * patch.n_queries;
 }
 
-/// The cells of one level under a band, as they are stored.
-fn cells_under<'a>(
-    plan: &Plan,
-    grids: &[LevelGrid],
-    image: &CascadeImage<'a>,
-    band: usize,
-    level: usize,
-) -> LevelData<'a> {
-    let rows = &plan.native_rows[band][level];
-    let row_values = grids[level].shape.width * grids[level].shape.channels;
-    image.levels[level].slice(rows.start * row_values, rows.len() * row_values)
-}
-
-/// Makes ready for the cells of one level under a band to be asked for. Of a level that is interpolated
-/// most are, for one patch or another; of others few.
+/// Makes ready for the cells of one level to be asked for. Of a level that is interpolated most are,
+/// for one patch or another; of others few.
 #[inline(always)]
 fn start_level(
     plan: &Plan,
     grids: &[LevelGrid],
     image: &CascadeImage<'_>,
-    band: usize,
     level: usize,
     native: &mut NativeCells,
 ) {
-    if native.band != band {
-        let channels = grids[level].shape.channels;
-        let cells = cells_under(plan, grids, image, band, level);
-        native.start(band, cells.len() / channels, channels);
+    if !native.started {
+        let shape = grids[level].shape;
+        native.start(shape.cells(), shape.channels);
         if level > 0 && !plan.nested {
-            native.centre_all(cells, &image.means[level], image.scale, channels);
+            let (mean, scale) = (&image.means[level], image.scale);
+            native.centre_all(image.levels[level], mean, scale, shape.channels);
         }
     }
 }
@@ -903,10 +914,8 @@ unsafe fn take<L: Lanes, const N: usize>(
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
 unsafe fn refine<L: Lanes, const CELLS: usize>(
-    plan: &Plan,
     grids: &[LevelGrid],
     image: &CascadeImage<'_>,
-    band: usize,
     level: usize,
     queries: &QueryTile,
     limits: &Limits,
@@ -926,13 +935,10 @@ unsafe fn refine<L: Lanes, const CELLS: usize>(
         around,
         ..
     } = scratch;
-    let native_rows = &plan.native_rows[band][level];
-    let n_native = native_rows.len() * shape.width;
-    let first_cell = native_rows.start * shape.width;
     let native = &mut native[level];
-    let stored = cells_under(plan, grids, image, band, level);
+    let stored = image.levels[level];
     let mean = &image.means[level][..shape.channels];
-    next_use(use_number, asked, n_native, |asked| *asked = (0, 0));
+    next_use(use_number, asked, shape.cells(), |asked| *asked = (0, 0));
     wanted.clear();
     around.clear();
     for at in 0..entries.len {
@@ -941,7 +947,7 @@ unsafe fn refine<L: Lanes, const CELLS: usize>(
             grid.columns[entries.columns[at] as usize],
         );
         let mut place = |row: usize, column: usize| {
-            let cell = row * shape.width + column - first_cell;
+            let cell = row * shape.width + column;
             let asked = &mut asked[cell];
             if asked.0 != *use_number {
                 // SAFETY: the instruction set is there.
@@ -976,10 +982,10 @@ unsafe fn refine<L: Lanes, const CELLS: usize>(
         take_products::<L, CELLS>(from, shape.channels, values, wanted, products);
         let limit = limit_of::<L>(limits, patch, level, 1.0);
         // The finest level is not interpolated: its norms are those of its cells.
-        let (sq_norms, first_norm) = if level == 0 {
-            (native.sq_norms.as_ptr(), first_cell)
+        let sq_norms = if level == 0 {
+            native.sq_norms.as_ptr()
         } else {
-            (image.survey.sq_norms[level].as_ptr(), 0)
+            image.survey.sq_norms[level].as_ptr()
         };
         let n_entries = entries.len;
         entries.len = 0;
@@ -992,7 +998,7 @@ unsafe fn refine<L: Lanes, const CELLS: usize>(
             let across = grid.columns.get_unchecked(column).second_weight as f32;
             let product = |i: usize| L::load(products.as_ptr().add(around[i] as usize * L::WIDTH));
             let before = L::load(entries.sums.as_ptr().add(at * L::WIDTH));
-            let sq_norm = *sq_norms.add(row * fine_width + column - first_norm);
+            let sq_norm = *sq_norms.add(row * fine_width + column);
             let sum = before.add(L::splat(sq_norm));
             let sum = if down == 0.0 && across == 0.0 {
                 sum.add(product(0))
@@ -1018,10 +1024,8 @@ unsafe fn refine<L: Lanes, const CELLS: usize>(
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
 unsafe fn refine_nested<L: Lanes>(
-    plan: &Plan,
     grids: &[LevelGrid],
     image: &CascadeImage<'_>,
-    band: usize,
     level: usize,
     queries: &QueryTile,
     limits: &Limits,
@@ -1038,9 +1042,8 @@ unsafe fn refine_nested<L: Lanes>(
         products,
         ..
     } = scratch;
-    let first_cell = plan.native_rows[band][level].start * shape.width;
     let native = &mut native[level];
-    let stored = cells_under(plan, grids, image, band, level);
+    let stored = image.levels[level];
     let mean = &image.means[level][..shape.channels];
     found.len = 0;
     // SAFETY: as promised by the caller; the children of cells under the band lie under it too.
@@ -1056,7 +1059,7 @@ unsafe fn refine_nested<L: Lanes>(
             wanted.clear();
             for row in top..top + tall {
                 for column in left..left + wide {
-                    let cell = row * shape.width + column - first_cell;
+                    let cell = row * shape.width + column;
                     native.centre::<L>(stored, mean, image.scale, cell);
                     wanted.push(cell * shape.channels);
                 }
@@ -1066,7 +1069,7 @@ unsafe fn refine_nested<L: Lanes>(
             for child in 0..tall * wide {
                 let (row, column) = (top + child / wide, left + child % wide);
                 let product = L::load(products.as_ptr().add(child * L::WIDTH));
-                let cell = row * shape.width + column - first_cell;
+                let cell = row * shape.width + column;
                 let sq_norm = L::splat(*native.sq_norms.as_ptr().add(cell));
                 let sum = before.add(sq_norm).add(product);
                 if sum.not_above(limit) != 0 {

@@ -21,7 +21,7 @@ use crate::error::Result;
 use crate::gallery::Selection;
 use crate::kernels::cascade::{
     CascadeImage, CascadeScratch, Counts, DistanceScratch, Patch, PatchHits, Plan, TileQueries,
-    distances, search_band,
+    distances, search_patches,
 };
 use crate::kernels::survey::{CoarseQueries, Survey, SurveyScratch, survey};
 use crate::kernels::{Hits, InstructionSet, TILE_VECTORS};
@@ -94,7 +94,17 @@ pub(super) fn search_image(
             run(&mut workers, tasks, options, |worker, (to, (_, image))| {
                 let (means, scale) = (&frame.means, frame.scale);
                 let scratch = &mut worker.survey;
-                survey(set, &plan, grids, &image.levels(), means, scale, &coarse, scratch, to);
+                survey(
+                    set,
+                    &plan,
+                    grids,
+                    &image.levels(),
+                    means,
+                    scale,
+                    &coarse,
+                    scratch,
+                    to,
+                );
                 to.max_norms = frame.max_norms(image.spheres(grids));
             });
         }
@@ -108,14 +118,22 @@ pub(super) fn search_image(
             surveys,
             options,
         };
-        run(&mut workers, jobs.iter_mut().collect(), options, |worker, job| {
-            job.search(&round, worker);
-        });
+        run(
+            &mut workers,
+            jobs.iter_mut().collect(),
+            options,
+            |worker, job| {
+                job.search(&round, worker);
+            },
+        );
         options.cancel.check()?;
     }
-    let finished = run(&mut workers, jobs.iter_mut().collect(), options, |_, job| {
-        job.finish(&source, options)
-    });
+    let finished = run(
+        &mut workers,
+        jobs.iter_mut().collect(),
+        options,
+        |_, job| job.finish(&source, options),
+    );
     options.cancel.check()?;
     for (cell, neighbors) in finished.into_iter().flatten() {
         put(cell, &mut neighbors.into_iter());
@@ -248,7 +266,13 @@ impl Job {
             tile.load(source, cells.iter().copied(), set.tile());
             for vector in 0..cells.len() / set.width() {
                 let place = (index, vector);
-                patches.push(Patch::new(source.grids, set, place, &tile.cells, &tile.sq_norms));
+                patches.push(Patch::new(
+                    source.grids,
+                    set,
+                    place,
+                    &tile.cells,
+                    &tile.sq_norms,
+                ));
             }
             tiles.push(tile);
         }
@@ -280,8 +304,8 @@ impl Job {
             if self.pruning {
                 let counts = self.descend(round, &round.surveys[index], &image, worker);
                 self.work.count(&counts);
-                self.pruning = round.options.matcher == Matcher::Pruned
-                    || self.is_worth_it(round, &counts);
+                self.pruning =
+                    round.options.matcher == Matcher::Pruned || self.is_worth_it(round, &counts);
             } else {
                 self.work.scanned += n_pairs;
                 worker.scanner.prepare(round.set, round.source, &image);
@@ -337,23 +361,17 @@ impl Job {
             survey,
             stride: round.stride,
         };
-        for band in 0..round.plan.bands.len() {
-            if round.options.cancel.is_set() {
-                break;
-            }
-            search_band(
-                set,
-                round.plan,
-                source.grids,
-                &image,
-                band,
-                &tiles,
-                &mut self.patches,
-                &mut worker.cascade,
-                &mut counts,
-                &mut hits,
-            );
-        }
+        search_patches(
+            set,
+            round.plan,
+            source.grids,
+            &image,
+            &tiles,
+            &mut self.patches,
+            &mut worker.cascade,
+            &mut counts,
+            &mut hits,
+        );
         counts
     }
 
@@ -436,9 +454,12 @@ impl Job {
             }
             for (lane, seed) in tile.seeds[lanes].iter_mut().enumerate() {
                 column.clear();
-                column.extend(sums.iter().skip(lane).step_by(width).map(|sum: &f32| {
-                    if sum.is_nan() { f32::INFINITY } else { *sum }
-                }));
+                column.extend(
+                    sums.iter()
+                        .skip(lane)
+                        .step_by(width)
+                        .map(|sum: &f32| if sum.is_nan() { f32::INFINITY } else { *sum }),
+                );
                 let (_, kth, _) = column.select_nth_unstable_by(k - 1, f32::total_cmp);
                 *seed = *kth;
             }

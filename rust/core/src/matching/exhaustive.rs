@@ -100,7 +100,8 @@ impl<'a> Worker<'a> {
                 if self.options.cancel.is_set() {
                     return;
                 }
-                self.scanner.scan(self.set, &source, &image, tile, candidates);
+                self.scanner
+                    .scan(self.set, &source, &image, tile, candidates);
             }
         }
         let mut out = 0;
@@ -130,7 +131,12 @@ pub(super) struct Scanner {
 
 impl Scanner {
     /// Makes ready for the tiles to be compared with an image.
-    pub(super) fn prepare(&mut self, set: InstructionSet, source: &Source<'_>, image: &Searched<'_>) {
+    pub(super) fn prepare(
+        &mut self,
+        set: InstructionSet,
+        source: &Source<'_>,
+        image: &Searched<'_>,
+    ) {
         prepare_image_into(
             set,
             source.grids,

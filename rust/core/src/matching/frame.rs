@@ -68,8 +68,11 @@ impl QueryFrame {
             .zip(&means)
             .map(|(values, mean)| {
                 let cells = values.chunks_exact(mean.len());
-                let centre = |(value, mean): (&f64, &f32)| ((value - f64::from(*mean)) * scale) as f32;
-                cells.flat_map(|cell| cell.iter().zip(mean).map(centre)).collect()
+                let centre =
+                    |(value, mean): (&f64, &f32)| ((value - f64::from(*mean)) * scale) as f32;
+                cells
+                    .flat_map(|cell| cell.iter().zip(mean).map(centre))
+                    .collect()
             })
             .collect();
         let means = grids.iter().zip(&means);

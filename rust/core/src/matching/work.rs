@@ -32,7 +32,8 @@ impl Work {
     pub(super) fn add(&mut self, other: &Self) {
         self.pairs += other.pairs;
         self.scanned += other.scanned;
-        self.levels.resize(self.levels.len().max(other.levels.len()), 0);
+        self.levels
+            .resize(self.levels.len().max(other.levels.len()), 0);
         for (total, pairs) in self.levels.iter_mut().zip(&other.levels) {
             *total += pairs;
         }
