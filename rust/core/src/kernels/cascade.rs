@@ -79,6 +79,31 @@ pub(crate) struct Plan {
     pub bands: Vec<Band>,
     /// The same for columns.
     pub segments: Vec<Band>,
+    /// Where the fine rows and columns of each level come from.
+    taps: Vec<(Vec<FastTap>, Vec<FastTap>)>,
+}
+
+/// A [`Tap`] as the kernels want it.
+#[derive(Clone, Copy)]
+struct FastTap {
+    first: usize,
+    /// From the first cell to the second: 0 where they are the same.
+    step: usize,
+    first_weight: f32,
+    second_weight: f32,
+}
+
+impl FastTap {
+    /// `stride` is the number of cells from one row, or column, to the next.
+    fn table(taps: &[Tap], stride: usize) -> Vec<Self> {
+        let fast = |tap: &Tap| Self {
+            first: tap.first * stride,
+            step: (tap.second - tap.first) * stride,
+            first_weight: (1.0 - tap.second_weight) as f32,
+            second_weight: tap.second_weight as f32,
+        };
+        taps.iter().map(fast).collect()
+    }
 }
 
 impl Plan {
@@ -96,6 +121,13 @@ impl Plan {
             }),
             bands: Band::table(&coarsest.rows),
             segments: Band::table(&coarsest.columns),
+            taps: grids
+                .iter()
+                .map(|grid| {
+                    let rows = FastTap::table(&grid.rows, grid.shape.width);
+                    (rows, FastTap::table(&grid.columns, 1))
+                })
+                .collect(),
         }
     }
 }
@@ -308,22 +340,26 @@ impl NativeCells {
         self.ready[..cells.len() / channels].fill(self.use_number);
     }
 
-    /// Makes sure that a cell is centred, and its norm known.
+    /// Makes sure that a run of cells is centred, and their norms known. Runs are always the same.
     #[inline(always)]
     unsafe fn centre<L: Lanes>(
         &mut self,
         cells: LevelData<'_>,
         mean: &[f32],
         scale: f32,
-        cell: usize,
+        channels: usize,
+        run: Range<usize>,
     ) {
-        if self.ready[cell] != self.use_number {
-            self.ready[cell] = self.use_number;
-            let channels = mean.len();
-            let out = &mut self.values[cell * channels..][..channels];
-            centre_into(cells.slice(cell * channels, channels), mean, scale, out);
-            // SAFETY: the caller has the instruction set.
-            self.sq_norms[cell] = unsafe { dot::<L>(out, out) };
+        if self.ready[run.start] != self.use_number {
+            self.ready[run.start] = self.use_number;
+            let values = run.start * channels..run.end * channels;
+            let out = &mut self.values[values.clone()];
+            centre_into(cells.slice(values.start, values.len()), mean, scale, out);
+            let out = out.chunks_exact(channels);
+            for (sq_norm, cell) in self.sq_norms[run].iter_mut().zip(out) {
+                // SAFETY: the caller has the instruction set.
+                *sq_norm = unsafe { dot::<L>(cell, cell) };
+            }
         }
     }
 }
@@ -352,14 +388,11 @@ pub(crate) struct CascadeScratch {
     entries: [Entries; 2],
     native: Vec<NativeCells>,
     surviving: Vec<u32>,
-    /// For each cell of a level, the use for which it was last asked for, and its product's place.
-    asked: Vec<(u32, u32)>,
-    use_number: u32,
-    /// Where the features start that products are taken of, and the products.
+    /// Whether the products of a cell of a level are wanted; all false between uses.
+    flags: Vec<bool>,
+    /// Cells that products are taken of, and the products.
     wanted: Vec<usize>,
     products: Vec<f32>,
-    /// For each entry, the places of the products around it.
-    around: Vec<[u32; 4]>,
     order: Vec<u32>,
     /// For each cell of the coarsest level of the query, the largest limit of the patches in it, and
     /// the cells of the gallery image that may be within it.
@@ -504,7 +537,7 @@ unsafe fn search_patches_of<L: Lanes, const CELLS: usize>(
                     );
                 } else {
                     refine::<L, CELLS>(
-                        grids, image, level, queries, limits, patch, scratch, counts,
+                        plan, grids, image, level, queries, limits, patch, scratch, counts,
                     );
                 }
             }
@@ -856,29 +889,30 @@ fn start_level(
     }
 }
 
-/// Inner products of the patch with cells of one level, for each `N` at a time.
+/// Inner products of the patch with some cells of one level; of the cell `wanted[i]` they are left at
+/// `place(i, wanted[i])`.
 #[inline(always)]
 unsafe fn take_products<L: Lanes, const CELLS: usize>(
     queries: *const f32,
     channels: usize,
     features: *const f32,
     wanted: &[usize],
-    products: &mut Vec<f32>,
+    products: *mut f32,
+    place: impl Fn(usize, usize) -> usize + Copy,
 ) {
-    if products.len() < wanted.len() * L::WIDTH {
-        products.resize(wanted.len() * L::WIDTH, 0.0);
-    }
     let mut at = 0;
     while at < wanted.len() {
         // SAFETY: as promised by the caller; `at + N <= wanted.len()`.
         unsafe {
-            let (wanted, left) = (wanted.as_ptr().add(at), wanted.len() - at);
-            let out = products.as_mut_ptr().add(at * L::WIDTH);
-            at += match left {
-                left if left >= CELLS => take::<L, CELLS>(queries, channels, features, wanted, out),
-                4.. => take::<L, 4>(queries, channels, features, wanted, out),
-                2.. => take::<L, 2>(queries, channels, features, wanted, out),
-                _ => take::<L, 1>(queries, channels, features, wanted, out),
+            let cells = wanted.as_ptr().add(at);
+            let place = |i, cell| products.add(place(at + i, cell) * L::WIDTH);
+            at += match wanted.len() - at {
+                left if left >= CELLS => {
+                    take::<L, CELLS>(queries, channels, features, cells, place)
+                }
+                4.. => take::<L, 4>(queries, channels, features, cells, place),
+                2.. => take::<L, 2>(queries, channels, features, cells, place),
+                _ => take::<L, 1>(queries, channels, features, cells, place),
             };
         }
     }
@@ -889,21 +923,22 @@ unsafe fn take<L: Lanes, const N: usize>(
     queries: *const f32,
     channels: usize,
     features: *const f32,
-    wanted: *const usize,
-    out: *mut f32,
+    cells: *const usize,
+    place: impl Fn(usize, usize) -> *mut f32,
 ) -> usize {
     // SAFETY: as promised by the caller.
     unsafe {
-        let wanted = (*wanted.cast::<[usize; N]>()).map(|start| features.add(start));
+        let cells = *cells.cast::<[usize; N]>();
+        let starts = cells.map(|cell| features.add(cell * channels));
         let mut sums = [L::splat(0.0); N];
         for channel in 0..channels {
             let query = L::load(queries.add(channel * TILE_VECTORS * L::WIDTH));
-            for (sum, feature) in sums.iter_mut().zip(wanted) {
+            for (sum, feature) in sums.iter_mut().zip(starts) {
                 *sum = query.mul_add(L::splat(*feature.add(channel)), *sum);
             }
         }
-        for (n, sum) in sums.iter().enumerate() {
-            sum.store(out.add(n * L::WIDTH));
+        for (i, (sum, cell)) in sums.iter().zip(cells).enumerate() {
+            sum.store(place(i, cell));
         }
     }
     N
@@ -914,6 +949,7 @@ unsafe fn take<L: Lanes, const N: usize>(
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
 unsafe fn refine<L: Lanes, const CELLS: usize>(
+    plan: &Plan,
     grids: &[LevelGrid],
     image: &CascadeImage<'_>,
     level: usize,
@@ -928,58 +964,52 @@ unsafe fn refine<L: Lanes, const CELLS: usize>(
     let CascadeScratch {
         entries: [entries, _],
         native,
-        asked,
-        use_number,
+        flags,
         wanted,
         products,
-        around,
         ..
     } = scratch;
     let native = &mut native[level];
-    let stored = image.levels[level];
-    let mean = &image.means[level][..shape.channels];
-    next_use(use_number, asked, shape.cells(), |asked| *asked = (0, 0));
-    wanted.clear();
-    around.clear();
-    for at in 0..entries.len {
-        let (row, column) = (
-            grid.rows[entries.rows[at] as usize],
-            grid.columns[entries.columns[at] as usize],
-        );
-        let mut place = |row: usize, column: usize| {
-            let cell = row * shape.width + column;
-            let asked = &mut asked[cell];
-            if asked.0 != *use_number {
-                // SAFETY: the instruction set is there.
-                unsafe { native.centre::<L>(stored, mean, image.scale, cell) };
-                *asked = (*use_number, wanted.len() as u32);
-                wanted.push(cell * shape.channels);
-            }
-            asked.1
-        };
-        let first = place(row.first, column.first);
-        let right = if column.second == column.first {
-            first
-        } else {
-            place(row.first, column.second)
-        };
-        let (below, last) = if row.second == row.first {
-            (first, right)
-        } else {
-            let below = place(row.second, column.first);
-            if column.second == column.first {
-                (below, below)
-            } else {
-                (below, place(row.second, column.second))
-            }
-        };
-        around.push([first, right, below, last]);
+    if flags.len() < shape.cells() {
+        flags.resize(shape.cells(), false);
     }
-    let values = native.values.as_ptr();
-    // SAFETY: as promised by the caller; places are below the number of products.
+    if products.len() < shape.cells() * L::WIDTH {
+        products.resize(shape.cells() * L::WIDTH, 0.0);
+    }
+    let (rows, columns) = &plan.taps[level];
+    let (mut lowest, mut highest) = (usize::MAX, 0);
+    // SAFETY: rows and columns of entries lie within the grid, cells of taps within the level, for
+    // which there are flags and products; the rest as promised by the caller.
     unsafe {
+        for at in 0..entries.len {
+            let row = rows.get_unchecked(*entries.rows.get_unchecked(at) as usize);
+            let column = columns.get_unchecked(*entries.columns.get_unchecked(at) as usize);
+            let first = row.first + column.first;
+            *flags.get_unchecked_mut(first) = true;
+            *flags.get_unchecked_mut(first + column.step) = true;
+            *flags.get_unchecked_mut(first + row.step) = true;
+            *flags.get_unchecked_mut(first + row.step + column.step) = true;
+            lowest = lowest.min(first);
+            highest = highest.max(first + row.step + column.step);
+        }
+        wanted.clear();
+        for (cell, flag) in (lowest..).zip(&mut flags[lowest..=highest]) {
+            if *flag {
+                *flag = false;
+                wanted.push(cell);
+            }
+        }
+        if level == 0 {
+            let mean = &image.means[level][..shape.channels];
+            for &cell in &*wanted {
+                let (cells, channels) = (image.levels[level], shape.channels);
+                native.centre::<L>(cells, mean, image.scale, channels, cell..cell + 1);
+            }
+        }
         let from = queries.level(level).as_ptr().add(patch.vector * L::WIDTH);
-        take_products::<L, CELLS>(from, shape.channels, values, wanted, products);
+        let (values, to) = (native.values.as_ptr(), products.as_mut_ptr());
+        take_products::<L, CELLS>(from, shape.channels, values, wanted, to, |_, cell| cell);
+
         let limit = limit_of::<L>(limits, patch, level, 1.0);
         // The finest level is not interpolated: its norms are those of its cells.
         let sq_norms = if level == 0 {
@@ -989,26 +1019,23 @@ unsafe fn refine<L: Lanes, const CELLS: usize>(
         };
         let n_entries = entries.len;
         entries.len = 0;
-        for (at, around) in around.iter().enumerate() {
+        for at in 0..n_entries {
             let (row, column) = (
                 *entries.rows.get_unchecked(at) as usize,
                 *entries.columns.get_unchecked(at) as usize,
             );
-            let down = grid.rows.get_unchecked(row).second_weight as f32;
-            let across = grid.columns.get_unchecked(column).second_weight as f32;
-            let product = |i: usize| L::load(products.as_ptr().add(around[i] as usize * L::WIDTH));
-            let before = L::load(entries.sums.as_ptr().add(at * L::WIDTH));
+            let (down, across) = (rows.get_unchecked(row), columns.get_unchecked(column));
+            let first = products.as_ptr().add((down.first + across.first) * L::WIDTH);
+            let second = first.add(down.step * L::WIDTH);
+            let step = across.step * L::WIDTH;
+            let (left, right) = (L::splat(across.first_weight), L::splat(across.second_weight));
+            let top = L::load(first.add(step)).mul_add(right, L::load(first).mul(left));
+            let bottom = L::load(second.add(step)).mul_add(right, L::load(second).mul(left));
             let sq_norm = *sq_norms.add(row * fine_width + column);
+            let before = L::load(entries.sums.as_ptr().add(at * L::WIDTH));
             let sum = before.add(L::splat(sq_norm));
-            let sum = if down == 0.0 && across == 0.0 {
-                sum.add(product(0))
-            } else {
-                let (left, right) = (L::splat(1.0 - across), L::splat(across));
-                let top = product(1).mul_add(right, product(0).mul(left));
-                let bottom = product(3).mul_add(right, product(2).mul(left));
-                let sum = top.mul_add(L::splat(1.0 - down), sum);
-                bottom.mul_add(L::splat(down), sum)
-            };
+            let sum = top.mul_add(L::splat(down.first_weight), sum);
+            let sum = bottom.mul_add(L::splat(down.second_weight), sum);
             if sum.not_above(limit) != 0 {
                 entries.push(row, column, sum);
             }
@@ -1043,9 +1070,11 @@ unsafe fn refine_nested<L: Lanes>(
         ..
     } = scratch;
     let native = &mut native[level];
-    let stored = image.levels[level];
-    let mean = &image.means[level][..shape.channels];
+    let mean = &image.means[level][..wide * shape.channels];
     found.len = 0;
+    if products.len() < tall * wide * L::WIDTH {
+        products.resize(tall * wide * L::WIDTH, 0.0);
+    }
     // SAFETY: as promised by the caller; the children of cells under the band lie under it too.
     unsafe {
         let limit = limit_of::<L>(limits, patch, level, 1.0);
@@ -1058,22 +1087,19 @@ unsafe fn refine_nested<L: Lanes>(
             );
             wanted.clear();
             for row in top..top + tall {
-                for column in left..left + wide {
-                    let cell = row * shape.width + column;
-                    native.centre::<L>(stored, mean, image.scale, cell);
-                    wanted.push(cell * shape.channels);
-                }
+                let first = row * shape.width + left;
+                let (cells, channels) = (image.levels[level], shape.channels);
+                native.centre::<L>(cells, mean, image.scale, channels, first..first + wide);
+                wanted.extend(first..first + wide);
             }
-            let values = native.values.as_ptr();
-            take_products::<L, 4>(from, shape.channels, values, wanted, products);
-            for child in 0..tall * wide {
-                let (row, column) = (top + child / wide, left + child % wide);
+            let (values, to) = (native.values.as_ptr(), products.as_mut_ptr());
+            take_products::<L, 4>(from, shape.channels, values, wanted, to, |at, _| at);
+            for (child, &cell) in wanted.iter().enumerate() {
                 let product = L::load(products.as_ptr().add(child * L::WIDTH));
-                let cell = row * shape.width + column;
                 let sq_norm = L::splat(*native.sq_norms.as_ptr().add(cell));
                 let sum = before.add(sq_norm).add(product);
                 if sum.not_above(limit) != 0 {
-                    found.push(row, column, sum);
+                    found.push(top + child / wide, left + child % wide, sum);
                 }
             }
         }
@@ -1223,11 +1249,13 @@ unsafe fn distances_of<L: Lanes, const CELLS: usize>(
             }
         }
         wanted.clear();
-        wanted.extend((0..cells.len()).map(|cell| cell * channels));
+        wanted.extend(0..cells.len());
+        products.resize(cells.len() * L::WIDTH, 0.0);
         // SAFETY: as promised by the caller; from each place on there are `channels` values.
         unsafe {
             let from = queries.level(level).as_ptr().add(vector * L::WIDTH);
-            take_products::<L, CELLS>(from, channels, features.as_ptr(), wanted, products);
+            let (values, to) = (features.as_ptr(), products.as_mut_ptr());
+            take_products::<L, CELLS>(from, channels, values, wanted, to, |at, _| at);
         }
         for (at, feature) in features.chunks_exact(channels).enumerate() {
             // SAFETY: the instruction set is there.

@@ -35,7 +35,7 @@ use std::thread;
 const SURVEY_BYTES: usize = 16 << 20;
 
 /// Jobs for each thread: enough that none waits long for the last.
-const JOBS_PER_THREAD: usize = 2;
+const JOBS_PER_THREAD: usize = 1;
 
 /// For more neighbours than this the limits are too high to leave out much.
 const MAX_K: usize = 64;
@@ -73,12 +73,12 @@ pub(super) fn search_image(
     let mut workers: Vec<Worker> = (0..threads).map(|_| Worker::default()).collect();
 
     let tiles = tiles_of(grids, set);
-    let per_job = tiles.len().div_ceil(JOBS_PER_THREAD * threads).max(1);
-    let mut jobs: Vec<Job> = Vec::new();
-    let work = |_: &mut Worker, cells: &[Vec<u32>]| Job::new(&source, set, cells, options);
-    for job in run(&mut workers, tiles.chunks(per_job).collect(), options, work) {
-        jobs.push(job);
-    }
+    // Dealt out like cards: what is hard to match, such as a defect, is spread over all jobs.
+    let n_jobs = tiles.len().min(JOBS_PER_THREAD * threads);
+    let hands = (0..n_jobs).map(|job| tiles.iter().skip(job).step_by(n_jobs));
+    let work = |_: &mut Worker, cells: Vec<&Vec<u32>>| Job::new(&source, set, &cells, options);
+    let hands = hands.map(Iterator::collect).collect();
+    let mut jobs = run(&mut workers, hands, options, work);
 
     let image_bytes = size_of::<f32>()
         * (grids[coarsest].shape.cells() * coarse.stride
@@ -256,7 +256,7 @@ impl Job {
     fn new(
         source: &Source<'_>,
         set: InstructionSet,
-        cells: &[Vec<u32>],
+        cells: &[&Vec<u32>],
         options: &Options<'_>,
     ) -> Self {
         let mut tiles = Vec::with_capacity(cells.len());
