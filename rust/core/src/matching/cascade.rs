@@ -399,7 +399,7 @@ impl Job {
         let (grids, k) = (round.source.grids, round.options.k);
         let (finest, coarse) = (grids[0].shape, grids[grids.len() - 1].shape);
         let (tall, wide) = (finest.height / coarse.height, finest.width / coarse.width);
-        let n_seeds = 4 + (2 * k).div_ceil(tall * wide);
+        let n_seeds = 2 + (2 * k).div_ceil(tall * wide);
         let width = round.set.width();
         let (mut sums, mut column) = (Vec::new(), Vec::new());
         for patch in &self.patches {
@@ -452,7 +452,7 @@ impl Job {
             if n_cells < k {
                 continue;
             }
-            for (lane, seed) in tile.seeds[lanes].iter_mut().enumerate() {
+            for (lane, lane_of_tile) in lanes.enumerate() {
                 column.clear();
                 column.extend(
                     sums.iter()
@@ -461,7 +461,7 @@ impl Job {
                         .map(|sum: &f32| if sum.is_nan() { f32::INFINITY } else { *sum }),
                 );
                 let (_, kth, _) = column.select_nth_unstable_by(k - 1, f32::total_cmp);
-                *seed = *kth;
+                tile.seed(lane_of_tile, *kth);
             }
         }
     }

@@ -40,10 +40,12 @@ pub(super) struct Tile {
     /// The fine cell of each query, or [`NO_QUERY`].
     pub cells: [u32; MAX_TILE],
     pub packed: QueryTile,
-    /// Partial distances above these are of no interest; of the image that is being searched.
+    /// Partial distances above these are of no interest, in the image that is being searched.
     pub limits: Limits,
-    /// No partial distance of a true neighbour is above this, whatever the candidates are.
-    pub seeds: [f32; MAX_TILE],
+    /// True partial distances of neighbours are not above these.
+    bounds: Limits,
+    /// The same, before there are candidates.
+    seeds: [f32; MAX_TILE],
     /// Squared norm of each query, level by level, rounded up.
     pub sq_norms: Vec<[f32; MAX_TILE]>,
     /// Largest norm of the cells under each query, per level.
@@ -56,6 +58,7 @@ impl Default for Tile {
             cells: [NO_QUERY; MAX_TILE],
             packed: QueryTile::default(),
             limits: [const { Cell::new(f32::NEG_INFINITY) }; MAX_TILE],
+            bounds: [const { Cell::new(f32::NEG_INFINITY) }; MAX_TILE],
             seeds: [f32::INFINITY; MAX_TILE],
             sq_norms: Vec::new(),
             norms: Vec::new(),
@@ -74,6 +77,7 @@ impl Tile {
         self.packed.reset(source.grids, width);
         self.cells = [NO_QUERY; MAX_TILE];
         self.seeds = [f32::INFINITY; MAX_TILE];
+        self.bounds = [const { Cell::new(f32::NEG_INFINITY) }; MAX_TILE];
         for values in [&mut self.norms, &mut self.sq_norms] {
             values.clear();
             values.resize(source.grids.len(), [0.0; MAX_TILE]);
@@ -82,6 +86,7 @@ impl Tile {
         let mut feature = Vec::new();
         for (lane, cell) in cells.enumerate().filter(|(_, cell)| *cell != NO_QUERY) {
             self.cells[lane] = cell;
+            self.bounds[lane].set(f32::INFINITY);
             let (row, column) = (cell as usize / fine_width, cell as usize % fine_width);
             for (level, grid) in source.grids.iter().enumerate() {
                 let centred = &source.frame.centred[level];
@@ -101,6 +106,12 @@ impl Tile {
                     (sq_norm.sqrt() * (1.0 + roundings) + 16.0 * f32::EPSILON * norm).powi(2);
             }
         }
+    }
+
+    /// Makes it known that no neighbour of a query has a true partial distance above `seed`.
+    pub(super) fn seed(&mut self, lane: usize, seed: f32) {
+        self.seeds[lane] = seed;
+        self.bounds[lane].set(self.bounds[lane].get().min(seed));
     }
 
     /// The fine cells of the queries, with their lanes.
@@ -188,25 +199,21 @@ pub(super) struct TileHits<'a> {
 impl TileHits<'_> {
     /// Sets the limits of all queries to what is of interest in this image.
     pub(super) fn set_limits(&self) {
-        for (lane, limit) in self.tile.limits.iter().enumerate() {
-            limit.set(self.limit(lane));
+        for lane in 0..MAX_TILE {
+            self.set_limit(lane);
         }
     }
 
-    /// The largest partial distance in the current image that is still of interest.
-    fn limit(&self, lane: usize) -> f32 {
-        if self.tile.cells[lane] == NO_QUERY {
-            return f32::NEG_INFINITY;
-        }
-        let bound = self.candidates.lists[lane].bound();
-        let bound = bound.min(self.tile.seeds[lane]);
-        if bound == f32::NEG_INFINITY {
-            bound
-        } else if self.errors[lane].is_finite() {
-            (bound + self.errors[lane]).next_up()
-        } else {
-            f32::INFINITY
-        }
+    /// The largest partial distance in the current image that is still of interest. Where errors have
+    /// no bound, everything is but what nothing can change any more.
+    #[inline]
+    fn set_limit(&self, lane: usize) {
+        let (bound, error) = (self.tile.bounds[lane].get(), self.errors[lane]);
+        let limit = bound + error;
+        let limit = limit + f32::EPSILON * limit.abs(); // what the sum was rounded by
+        let limit = if error.is_finite() { limit } else { f32::INFINITY };
+        let open = bound > f32::NEG_INFINITY;
+        self.tile.limits[lane].set(if open { limit } else { f32::NEG_INFINITY });
     }
 
     /// A pair that may be among the nearest of a query with an open list.
@@ -279,6 +286,8 @@ impl Hits for TileHits<'_> {
         } else {
             self.push(lane, place, s);
         }
-        self.tile.limits[lane].set(self.limit(lane));
+        let bound = self.candidates.lists[lane].bound();
+        self.tile.bounds[lane].set(bound.min(self.tile.seeds[lane]));
+        self.set_limit(lane);
     }
 }
