@@ -51,25 +51,13 @@ pub(super) fn prepare_image(
     for (((grid, data), mean), centred) in grids.iter().zip(levels).zip(means).zip(centred) {
         let channels = grid.shape.channels;
         centred.resize(grid.shape.values(), 0.0);
-        match data {
-            LevelData::F32(values) => {
-                for (to, from) in centred
-                    .chunks_exact_mut(channels)
-                    .zip(values.chunks_exact(channels))
-                {
-                    for ((to, from), mean) in to.iter_mut().zip(from).zip(mean) {
-                        *to = (from - mean) * scale;
-                    }
-                }
-            }
-            LevelData::F16(values) => {
-                for (to, from) in centred
-                    .chunks_exact_mut(channels)
-                    .zip(values.chunks_exact(channels))
-                {
-                    for ((to, from), mean) in to.iter_mut().zip(from).zip(mean) {
-                        *to = (from.to_f32() - mean) * scale;
-                    }
+        let width = grid.shape.width;
+        // By the row, which stays in the cache between the two steps.
+        for (row, centred) in centred.chunks_exact_mut(width * channels).enumerate() {
+            data.decode_cells_into(channels, row * width, width, centred);
+            for cell in centred.chunks_exact_mut(channels) {
+                for (value, mean) in cell.iter_mut().zip(mean) {
+                    *value = (*value - mean) * scale;
                 }
             }
         }

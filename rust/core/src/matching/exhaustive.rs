@@ -115,7 +115,7 @@ impl Source<'_> {
 
     /// The same, for a cell of an image at hand.
     fn sq_l2_in(&self, x: &[f64], levels: &[LevelData<'_>], cell: u32) -> f64 {
-        let mut y = Vec::with_capacity(x.len());
+        let mut y = Vec::with_capacity(4 * x.len()); // room for the cells that are blended
         upsample_into(self.grids, levels, cell as usize, &mut y);
         sq_l2(x, &y)
     }
