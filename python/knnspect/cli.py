@@ -83,6 +83,13 @@ Score = Annotated[
     ),
 ]
 Upsample = Annotated[str, typer.Option(help="bilinear or block.", rich_help_panel=_LEARNING)]
+GalleryDtype = Annotated[
+    str,
+    typer.Option(
+        help="How the gallery keeps features: float32, float16 or int8.",
+        rich_help_panel=_LEARNING,
+    ),
+]
 Sigma = Annotated[
     float,
     typer.Option(help="Blur of the map, in pixels of a 224 px input.", rich_help_panel=_LEARNING),
@@ -136,6 +143,7 @@ def fit(
     pixel_neighbors: PixelNeighbors = 1,
     score: Score = "image",
     upsample: Upsample = "bilinear",
+    gallery_dtype: GalleryDtype = "float32",
     sigma: Sigma = 4.0,
     backend: BackendName = "auto",
     threads: Threads = None,
@@ -211,6 +219,7 @@ def evaluate(
     pixel_neighbors: PixelNeighbors = 1,
     score: Score = "image",
     upsample: Upsample = "bilinear",
+    gallery_dtype: GalleryDtype = "float32",
     sigma: Sigma = 4.0,
     backend: BackendName = "auto",
     threads: Threads = None,
@@ -350,8 +359,9 @@ def _detector(options: dict[str, Any]) -> Any:
         patch_size=options["patch_size"],
         device=options["device"],
     )
-    names = ["image_neighbors", "pixel_neighbors", "score", "upsample", "sigma", "backend"]
-    return Spade(backbone, threads=options["threads"], **{name: options[name] for name in names})
+    names = ["image_neighbors", "pixel_neighbors", "score", "upsample", "gallery_dtype", "sigma"]
+    names += ["backend", "threads"]
+    return Spade(backbone, **{name: options[name] for name in names})
 
 
 def _numbers(name: str, text: str, separator: str) -> tuple[int, ...]:

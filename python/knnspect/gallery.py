@@ -30,8 +30,11 @@ class Gallery:
     upsample : {"bilinear", "block"}, default "bilinear"
         How coarse levels are brought to the resolution of the finest one: bilinear interpolation
         with half-pixel centres (``align_corners=False``), or repetition.
-    dtype : {"float32", "float16"}, default "float32"
-        How features are kept. Distances are exact for the features as they are kept.
+    dtype : {"float32", "float16", "int8"}, default "float32"
+        How features are kept. "float16" takes half the memory and "int8" about a quarter: one byte
+        per value, and a scale and an offset for each channel of each level of an image, within
+        half of a 255th of what the channel spans there. Distances are exact for the features as
+        they are kept, queries are never rounded.
 
     Raises
     ------
@@ -51,6 +54,11 @@ class Gallery:
     Neighbors(n_images=1, cells=8x8, k=2)
     >>> float(neighbors.sq_distances[..., 0].max()), str(neighbors.images[0, 3, 5, 0])
     (0.0, 'left')
+    >>> small = Gallery(dtype="int8")
+    >>> small.add(gallery.pyramid())
+    ['000000', '000001']
+    >>> gallery.nbytes, small.nbytes
+    (3584, 1200)
     """
 
     def __init__(self, upsample: str = "bilinear", dtype: str = "float32") -> None:
@@ -78,7 +86,10 @@ class Gallery:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the features, in memory or in a memory-mapped file."""
+        """Bytes of the features, in memory or in a memory-mapped file.
+
+        The scales and offsets of an int8 gallery are counted.
+        """
         return self.core.nbytes
 
     def __len__(self) -> int:
@@ -175,7 +186,10 @@ class Gallery:
         Returns
         -------
         FeaturePyramid
-            Their features, of the gallery's dtype.
+            Their features, of the gallery's dtype; those of an int8 gallery decoded, as float32:
+            the values that distances are taken to. An int8 gallery keeps these as they are when
+            they are added to it; only where a channel's values are some hundred times closer to
+            each other than to zero, they may be rounded anew.
 
         Raises
         ------
@@ -297,7 +311,8 @@ class Gallery:
             not write into it.
         verify : bool, default True
             Read the whole file once and compare its checksum. Without it only the structure of the
-            file is checked, and opening takes the same time whatever its size.
+            file is checked (and the scales and offsets of an int8 gallery, a hundredth of it), and
+            opening takes the same time whatever its size.
 
         Returns
         -------

@@ -277,6 +277,15 @@ class TestInfo:
         ):
             assert part in words
 
+    def test_tells_how_features_are_kept(self, run: Run, data: Path) -> None:
+        done = run("fit", data / "normal", "--output", "model.ks", "--gallery-dtype", "int8", *FIT)
+        assert done.returncode == 0, done.stderr
+        done = run("info", "model.ks")
+        assert done.returncode == 0, done.stderr
+        words = " ".join(done.stdout.replace("│", " ").split())
+        assert "features 0.1 MB, int8" in words
+        assert run("predict", "model.ks", data / "queries", "--output", "out").returncode == 0
+
     def test_tells_what_a_gallery_holds(self, run: Run, tmp_path: Path) -> None:
         gallery = ks.Gallery(upsample="block", dtype="float16")
         gallery.add(ks.FeaturePyramid([np.zeros((2, 4, 5, 3), "f2")]))
@@ -414,6 +423,7 @@ BAD_OPTIONS: list[tuple[tuple[str, ...], int, str]] = [
     (("--pixel-neighbors", "many"), 2, "--pixel-neighbors"),
     (("--score", "nope"), 2, "score"),
     (("--upsample", "cubic"), 2, "upsample"),
+    (("--gallery-dtype", "int4"), 2, "gallery_dtype"),
     (("--sigma", "-1"), 2, "sigma"),
     (("--sigma", "nan"), 2, "sigma"),
     (("--backend", "abacus"), 2, "backend"),

@@ -88,7 +88,10 @@ def test_it_says_what_it_holds() -> None:
     ("kwargs", "message"),
     [
         ({"upsample": "nearest"}, 'upsample: expected "bilinear" or "block", got "nearest"'),
-        ({"dtype": "float64"}, 'dtype: expected "float32" or "float16", got "float64"'),
+        (
+            {"dtype": "float64"},
+            'dtype: expected "float32", "float16" or "int8", got "float64"',
+        ),
     ],
 )
 def test_other_words_are_refused(kwargs: dict[str, str], message: str) -> None:
@@ -109,6 +112,99 @@ def test_features_are_kept_as_numpy_would_convert_them(given: str, dtype: str) -
     expected = values.astype(dtype)
     assert kept.dtype == expected.dtype
     assert kept.tobytes() == expected.tobytes()
+
+
+def smooth(n: int, shape: tuple[int, int, int], seed: int = 0) -> NDArray[Any]:
+    """Channels of very different offsets and ranges, of both signs."""
+    rng = np.random.default_rng(seed)
+    channels = shape[2]
+    scales = 10.0 ** rng.uniform(-3, 3, channels)
+    offsets = scales * rng.uniform(-2, 2, channels)
+    return (rng.normal(size=(n, *shape)) * scales + offsets).astype("f4")
+
+
+@pytest.mark.parametrize("given", ["float32", "float16"])
+def test_int8_keeps_every_channel_of_every_image_within_half_a_step(given: str) -> None:
+    levels = [smooth(3, (8, 6, 5)).astype(given), smooth(3, (4, 3, 7)).astype(given)]
+    levels[0][1] *= 10  # an image of another range has another scale
+    gallery = Gallery(dtype="int8")
+    gallery.add(FeaturePyramid(levels), ["a", "b", "c"])
+    for kept, level in zip(gallery.pyramid().levels, levels, strict=True):
+        assert kept.dtype == np.float32
+        values = level.astype("f8")
+        span = values.max(axis=(1, 2), keepdims=True) - values.min(axis=(1, 2), keepdims=True)
+        error = np.abs(kept - values)
+        assert (error <= 0.5001 * span / 255).all()
+        assert error.max() > 0
+        for image in kept:
+            assert all(len(np.unique(image[..., c])) <= 256 for c in range(image.shape[-1]))
+
+
+def test_int8_takes_a_quarter_and_a_hundredth() -> None:
+    levels = [smooth(2, (56, 56, 24)), smooth(2, (14, 14, 112))]
+    sizes = {}
+    for dtype in ("float32", "float16", "int8"):
+        gallery = Gallery(dtype=dtype)
+        gallery.add(FeaturePyramid(levels))
+        sizes[dtype] = gallery.nbytes
+    values = 2 * (56 * 56 * 24 + 14 * 14 * 112)
+    assert sizes == {
+        "float32": 4 * values,
+        "float16": 2 * values,
+        "int8": values + 2 * (24 + 112) * 8,
+    }
+    assert sizes["int8"] < 0.254 * sizes["float32"]
+
+
+def test_int8_is_exact_where_256_values_are_enough() -> None:
+    levels = np.zeros((1, 16, 16, 4), "f4")
+    levels[..., 0] = 0.1  # constant
+    levels[..., 1] = np.arange(256).reshape(16, 16)
+    levels[..., 2] = np.linspace(0, 1, 256).reshape(16, 16) > 0.5
+    levels[..., 3] = -1e-45
+    gallery = Gallery(dtype="int8")
+    gallery.add(FeaturePyramid([levels]))
+    (kept,) = gallery.pyramid().levels
+    np.testing.assert_array_equal(kept[..., [0, 1, 3]], levels[..., [0, 1, 3]])
+    np.testing.assert_allclose(kept[..., 2], levels[..., 2], atol=5e-5)
+
+
+def test_int8_keeps_features_of_any_size() -> None:
+    extremes = np.array([-3e38, 3e38, -1e-45, 1e-45, 0, 1, 3.4e38, -3.4e38], "f4")
+    level = np.stack([extremes, np.roll(extremes, 3), extremes * np.float32(1e-38)], axis=-1)
+    gallery = Gallery(dtype="int8")
+    gallery.add(FeaturePyramid([level.reshape(1, 2, 4, 3)]))
+    (kept,) = gallery.pyramid().levels
+    assert np.isfinite(kept).all()
+    error = np.abs(kept.reshape(8, 3).astype("f8") - level)
+    assert (error <= 0.501 * np.ptp(level.astype("f8"), axis=0) / 255).all()
+
+
+def test_an_image_in_an_int8_gallery_does_not_depend_on_the_others() -> None:
+    levels = pyramid(3)
+    together, alone = Gallery(dtype="int8"), Gallery(dtype="int8")
+    together.add(levels, ["a", "b", "c"])
+    alone.add(levels[1], ["b"])
+    alone.add(levels[[2, 0]], ["c", "a"])
+    assert_same_state(alone, together)
+
+
+def test_int8_keeps_what_it_decoded() -> None:
+    level = smooth(4, (14, 14, 40))
+    gallery, other = Gallery(dtype="int8"), Gallery(dtype="int8")
+    gallery.add(FeaturePyramid([level]))
+    other.add(gallery.pyramid())
+    assert_same_state(other, gallery)
+
+
+def test_a_query_of_an_int8_gallery_is_not_rounded() -> None:
+    gallery = filled(["a"], dtype="int8")
+    (kept, coarse), query = gallery.pyramid().levels, pyramid(1).levels
+    assert (kept != query[0]).any()
+    found = gallery.search(FeaturePyramid([kept, coarse]))
+    assert (found.sq_distances == 0).all()
+    nearer = gallery.search(FeaturePyramid([query[0], coarse])).sq_distances[..., 0]
+    assert (nearer > 0).any()
 
 
 def test_pyramids_come_back_in_the_order_asked_for() -> None:
@@ -228,9 +324,10 @@ def test_another_shape_adds_nothing() -> None:
     assert_same_state(gallery, expected)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int8"])
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_features_that_are_not_finite_add_nothing(value: float) -> None:
-    gallery, expected = filled(["a", "b"]), filled(["a", "b"])
+def test_features_that_are_not_finite_add_nothing(value: float, dtype: str) -> None:
+    gallery, expected = filled(["a", "b"], dtype=dtype), filled(["a", "b"], dtype=dtype)
     bad = pyramid(3, seed=1)
     bad.levels[1][2, 0, 0, 0] = value
     with pytest.raises(ImageError, match=r'image "e", level 1: .* got NaN or infinity'):
@@ -324,7 +421,7 @@ STRANGE_IDS = [
 
 
 @pytest.mark.parametrize("upsample", ["bilinear", "block"])
-@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int8"])
 def test_a_saved_gallery_is_the_same_gallery(tmp_path: Path, upsample: str, dtype: str) -> None:
     gallery = filled(STRANGE_IDS, upsample=upsample, dtype=dtype)
     for path in (tmp_path / "normal.gallery", str(tmp_path / "ä b")):
@@ -334,10 +431,11 @@ def test_a_saved_gallery_is_the_same_gallery(tmp_path: Path, upsample: str, dtyp
         assert_same_state(opened, gallery)
 
 
-def test_the_same_gallery_gives_the_same_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_the_same_gallery_gives_the_same_file(tmp_path: Path, dtype: str) -> None:
     normal = pyramid(3)
     for name, order in (("one", [0, 1, 2]), ("other", [2, 0, 1])):
-        gallery = Gallery()
+        gallery = Gallery(dtype=dtype)
         gallery.add(normal[order], ["abc"[i] for i in order])
         gallery.save(tmp_path / name)
     assert (tmp_path / "one").read_bytes() == (tmp_path / "other").read_bytes()
@@ -360,9 +458,37 @@ def test_the_file_is_one_of_safetensors(tmp_path: Path) -> None:
     assert (metadata["kind"], metadata["gallery.upsample"]) == ("gallery", "bilinear")
 
 
-def test_an_opened_gallery_is_changed_in_memory_only(tmp_path: Path) -> None:
+def test_codes_scales_and_offsets_are_in_the_file(tmp_path: Path) -> None:
+    from safetensors import safe_open
+    from safetensors.numpy import load_file
+
+    gallery = filled(["b", "a"], dtype="int8")
+    gallery.save(tmp_path / "saved")
+    tensors = load_file(tmp_path / "saved")
+    names = [f"gallery.level{i}{end}" for i in range(2) for end in ("", ".offsets", ".scales")]
+    assert sorted(tensors) == names
+    for index, level in enumerate(gallery.pyramid().levels):
+        codes = tensors[f"gallery.level{index}"]
+        offsets = tensors[f"gallery.level{index}.offsets"][:, None, None]
+        scales = tensors[f"gallery.level{index}.scales"][:, None, None]
+        assert [str(part.dtype) for part in (codes, offsets, scales)] == [
+            "int8",
+            "float32",
+            "float32",
+        ]
+        np.testing.assert_array_equal(offsets + scales * codes.astype("f4"), level)
+        assert (codes.min(axis=(1, 2)) == -128).all(), "all codes are used"
+        assert (codes.max(axis=(1, 2)) == 127).all()
+    assert sum(tensor.nbytes for tensor in tensors.values()) == gallery.nbytes
+    with safe_open(tmp_path / "saved", "np") as file:
+        # So that who cannot read int8 says that the file is newer, not that it is damaged.
+        assert file.metadata()["format_version"] == "2"
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_an_opened_gallery_is_changed_in_memory_only(tmp_path: Path, dtype: str) -> None:
     path = tmp_path / "saved"
-    gallery = filled(["a", "b", "c"])
+    gallery = filled(["a", "b", "c"], dtype=dtype)
     gallery.save(path)
     before = path.read_bytes()
     opened = Gallery.open(path)
@@ -405,10 +531,10 @@ def test_a_file_has_the_usual_permissions(tmp_path: Path) -> None:
     assert len(modes) == 1
 
 
-@pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+@pytest.fixture(scope="module", params=["float32", "int8"])
+def small(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """The bytes of a small file."""
-    gallery = Gallery()
+    gallery = Gallery(dtype=request.param)
     gallery.add(FeaturePyramid([np.ones((2, 1, 2, 1), "f4"), np.zeros((2, 1, 1, 1), "f4")]))
     path = tmp_path_factory.mktemp("small") / "small"
     gallery.save(path)
@@ -438,14 +564,14 @@ def test_every_truncation_is_noticed_without_a_checksum_too(small: bytes, tmp_pa
 
 def test_damaged_values_are_only_seen_by_the_checksum(small: bytes, tmp_path: Path) -> None:
     path = tmp_path / "damaged"
-    path.write_bytes(small[:-1] + b"\x3f")
+    path.write_bytes(small[:-1] + bytes([small[-1] ^ 0x3F]))
     with pytest.raises(StoreError, match="damaged: its checksum does not match"):
         Gallery.open(path)
     assert Gallery.open(path, verify=False).ids == ["000000", "000001"]
 
 
 def rewritten(good: bytes, old: bytes, new: bytes) -> bytes:
-    assert good.count(old) == 1
+    assert good.count(old) == 1, old
     assert len(old) == len(new)
     return good.replace(old, new)
 
@@ -453,15 +579,17 @@ def rewritten(good: bytes, old: bytes, new: bytes) -> bytes:
 @pytest.mark.parametrize("verify", [True, False])
 def test_a_newer_version_is_named(small: bytes, tmp_path: Path, verify: bool) -> None:
     path = tmp_path / "newer"
-    path.write_bytes(rewritten(small, b'"format_version":"1"', b'"format_version":"2"'))
-    with pytest.raises(StoreError, match=r"newer: .*newer knnspect: its format is 2, .* up to 1"):
+    version = b"2" if b'"I8"' in small else b"1"
+    old, new = (b'"format_version":"' + number + b'"' for number in (version, b"3"))
+    path.write_bytes(rewritten(small, old, new))
+    with pytest.raises(StoreError, match=r"newer: .*newer knnspect: its format is 3, .* up to 2"):
         Gallery.open(path, verify=verify)
 
 
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        (b'"format_version":"1"', b'"format_version":"x"', "format version cannot be read"),
+        (b'"format_version"', b'"format_versiox"', "format version cannot be read"),
         (b'"kind":"gallery"', b'"kind":"detectr"', "expected a gallery, it holds a detectr"),
         (b'"gallery.upsample":"bilinear"', b'"gallery.upsample":"bicubic!"', "bicubic!"),
         (rb"\"000001\"", rb"\"000000\"", 'two images "000000"'),
@@ -476,6 +604,90 @@ def test_a_gallery_that_is_not_consistent_is_refused_without_a_checksum_too(
     path = tmp_path / "odd"
     path.write_bytes(rewritten(small, old, new))
     with pytest.raises(StoreError, match=f"odd: .*{message}"):
+        Gallery.open(path, verify=False)
+
+
+def write_int8(path: Path, tensors: dict[str, NDArray[Any]], order: list[str]) -> None:
+    """A file as it stands in one that was saved, but for the tensors that are given."""
+    gallery = Gallery(dtype="int8")
+    gallery.add(FeaturePyramid([smooth(2, (2, 2, 3)), smooth(2, (1, 1, 5))]), ["a", "b"])
+    gallery.save(path)
+    store = _core.Store(path, True)
+    kept = {name: store.tensor(name) for name in store.names} | tensors
+    header: dict[str, Any] = {"__metadata__": store.metadata}
+    at, parts = 0, []
+    types = {"int8": "I8", "uint8": "U8", "float32": "F32", "float16": "F16", "float64": "F64"}
+    for name in order or sorted(kept, key=lambda name: -kept[name].itemsize):
+        if kept[name].size:
+            part = kept[name].tobytes()
+            header[name] = {
+                "dtype": types[str(kept[name].dtype)],
+                "shape": kept[name].shape,
+                "data_offsets": [at, at + len(part)],
+            }
+            at += len(part)
+            parts.append(part)
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    path.write_bytes(len(text).to_bytes(8, "little") + text + b"".join(parts))
+
+
+FIRST, SECOND = "gallery.level0", "gallery.level1"
+GONE = np.zeros(0, "f4")
+
+
+def with_value(value: float) -> NDArray[Any]:
+    changed = np.ones((2, 5), "f4")
+    changed[1, 3] = value
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        ({f"{FIRST}.scales": GONE}, 'no tensor "gallery.level0.scales"'),
+        ({f"{SECOND}.offsets": GONE}, 'no tensor "gallery.level1.offsets"'),
+        ({FIRST: GONE}, "at least one level"),
+        (
+            {f"{FIRST}.scales": np.ones((2, 4), "f4")},
+            r"level0\.scales holds F32 of shape \[2, 4\] instead of F32 of \[2, 3\]",
+        ),
+        ({f"{FIRST}.scales": np.ones((3, 3), "f4")}, r"level0\.scales .* \[3, 3\]"),
+        ({f"{FIRST}.offsets": np.ones((3, 2), "f4")}, r"level0\.offsets .* \[3, 2\]"),
+        ({f"{FIRST}.offsets": np.ones(6, "f4")}, r"level0\.offsets .* \[6\]"),
+        ({f"{SECOND}.scales": np.ones((2, 5), "f2")}, r"level1\.scales holds F16 .* of F32"),
+        ({f"{SECOND}.scales": np.ones((2, 5), "f8")}, r"level1\.scales holds F64 .* of F32"),
+        ({f"{SECOND}.scales": with_value(np.nan)}, r'level1 of image "b" is not finite'),
+        ({f"{SECOND}.offsets": with_value(-np.inf)}, r'level1 of image "b" is not finite'),
+        ({f"{SECOND}.scales": with_value(3e36)}, r'level1 of image "b" is not finite'),
+        ({FIRST: np.zeros((2, 2, 2, 3), "u1")}, "level0 holds U8"),
+        ({FIRST: np.zeros((2, 2, 3), "i1")}, "level0 has 3 axes instead of 4"),
+        ({FIRST: np.zeros((1, 2, 2, 3), "i1")}, "level0 has 1 images, there are 2 ids"),
+        ({SECOND: np.zeros((2, 1, 1, 5), "f4")}, "its levels differ in type"),
+        ({SECOND: np.zeros((2, 2, 3, 5), "i1")}, "must divide those of the finer level"),
+    ],
+)
+def test_an_int8_gallery_that_is_not_consistent_is_refused_without_a_checksum_too(
+    tmp_path: Path, tensors: dict[str, NDArray[Any]], message: str
+) -> None:
+    path = tmp_path / "odd"
+    write_int8(path, {}, [])
+    good = Gallery.open(path, verify=False)
+    assert (good.ids, good.dtype, good.shapes) == (["a", "b"], "int8", [(2, 2, 3), (1, 1, 5)])
+    write_int8(path, tensors, [])
+    with pytest.raises(StoreError, match=f"odd: .*damaged.*{message}"):
+        Gallery.open(path, verify=False)
+
+
+@pytest.mark.parametrize("kind", ["offsets", "scales"])
+def test_an_int8_gallery_that_is_not_aligned_is_refused(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "odd"
+    names = [f"{level}{end}" for level in (FIRST, SECOND) for end in ("", ".offsets", ".scales")]
+    last = f"{FIRST}.{kind}"
+    # The codes of level 1 are ten bytes.
+    order = [name for name in names if name not in (SECOND, last)] + [SECOND, last]
+    write_int8(path, {}, order)
+    with pytest.raises(StoreError, match=r"odd: .*damaged: gallery\.level0 is not aligned"):
         Gallery.open(path, verify=False)
 
 

@@ -50,6 +50,8 @@ class Spade(Detector):
         The image score of the paper, or the maximum of the map.
     upsample : {"bilinear", "block"}, default "bilinear"
         How coarse levels are brought to the resolution of the finest one.
+    gallery_dtype : {"float32", "float16", "int8"}, default "float32"
+        How the gallery keeps features; see `Gallery`.
     sigma : float, default 4.0
         Standard deviation of the map's Gaussian blur in pixels of a 224 px input; 0: none.
     backend : str or Backend, default "auto"
@@ -107,6 +109,7 @@ class Spade(Detector):
         pixel_neighbors: int = 1,
         score: Literal["image", "map"] = "image",
         upsample: Literal["bilinear", "block"] = "bilinear",
+        gallery_dtype: Literal["float32", "float16", "int8"] = "float32",
         sigma: float = 4.0,
         backend: str | Backend = "auto",
         threads: int | None = None,
@@ -116,6 +119,7 @@ class Spade(Detector):
         self.pixel_neighbors = pixel_neighbors
         self.score = score
         self.upsample = upsample
+        self.gallery_dtype = gallery_dtype
         self.sigma = sigma
         self.backend = backend
         self.threads = threads
@@ -124,7 +128,8 @@ class Spade(Detector):
         return (
             f"Spade({self.backbone!r}, image_neighbors={self.image_neighbors}, "
             f"pixel_neighbors={self.pixel_neighbors}, score={self.score!r}, "
-            f"upsample={self.upsample!r}, sigma={self.sigma:g})"
+            f"upsample={self.upsample!r}, gallery_dtype={self.gallery_dtype!r}, "
+            f"sigma={self.sigma:g})"
         )
 
     @property
@@ -178,7 +183,7 @@ class Spade(Detector):
             If the backbone's weights cannot be read.
         """
         self._check_parameters()
-        gallery, watch = Gallery(self.upsample), Stopwatch()
+        gallery, watch = Gallery(self.upsample, self.gallery_dtype), Stopwatch()
         ids: list[str] = []
         sizes: list[tuple[int, int]] = []
         pooled: list[NDArray[np.float32]] = []
@@ -309,16 +314,18 @@ class Spade(Detector):
             for name in store.names
             if name.startswith(prefix)
         }
+        gallery = Gallery.from_core(_core.Gallery.from_store(store))
         spade = cls(
             Backbone.from_state(config["backbone"], tensors, device),
             image_neighbors=config["image_neighbors"],
             pixel_neighbors=config["pixel_neighbors"],
             score=config["score"],
             upsample=config["upsample"],
+            gallery_dtype=gallery.dtype,  # type: ignore[arg-type]  # one of the three
             sigma=config["sigma"],
         )
         spade._check_parameters()
-        spade.gallery_ = Gallery.from_core(_core.Gallery.from_store(store))
+        spade.gallery_ = gallery
         spade.pooled_ = store.tensor("pooled")
         known = config["normal_map_max"]
         spade.normal_map_max_ = float("nan") if known is None else float(known)
@@ -389,6 +396,7 @@ class Spade(Detector):
         check_count("pixel_neighbors", self.pixel_neighbors)
         check_choice("score", self.score, ["image", "map"])
         check_choice("upsample", self.upsample, ["bilinear", "block"])
+        check_choice("gallery_dtype", self.gallery_dtype, ["float32", "float16", "int8"])
         check_positive("sigma", self.sigma, or_zero=True)
         get_backend(self.backend)
         if self.threads is not None:

@@ -2,11 +2,9 @@
 
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
-use crate::pyramid::{
-    DType, LevelData, LevelShape, PyramidBatch, PyramidContext, PyramidShape, Upsample,
-};
+use crate::pyramid::{DType, LevelData, PyramidBatch, PyramidContext, PyramidShape, Upsample};
 use crate::store::{Dtype, Store, Tensor, write};
-use crate::stored::{StoredImage, to_bytes};
+use crate::stored::{AFFINE, StoredImage, parts};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -89,7 +87,7 @@ impl Additions {
         let mut images = BTreeMap::new();
         for (image, id) in ids.iter().enumerate() {
             cancel.check()?;
-            let stored = StoredImage::new(&batch.image(image), dtype, id)?;
+            let stored = StoredImage::new(batch.shape(), &batch.image(image), dtype, id)?;
             if images.insert(id.clone(), Arc::new(stored)).is_some() {
                 return Err(Error::Parameter(format!("ids: {id:?} is given twice")));
             }
@@ -153,7 +151,7 @@ impl Gallery {
     pub fn n_bytes(&self) -> usize {
         self.shape
             .as_ref()
-            .map_or(0, |shape| self.len() * shape.values() * self.dtype.size())
+            .map_or(0, |shape| self.len() * self.dtype.image_bytes(shape))
     }
 
     /// What a search needs to know of the pyramids.
@@ -278,21 +276,23 @@ impl Gallery {
 
         let images: Vec<Vec<LevelData<'_>>> =
             self.images.values().map(|image| image.levels()).collect();
-        let mut tensors = tensors;
-        for (index, level) in shape.levels().iter().enumerate() {
-            let tensor = Tensor {
-                dtype: match self.dtype {
-                    DType::F32 => Dtype::F32,
-                    DType::F16 => Dtype::F16,
-                },
-                shape: vec![self.len(), level.height, level.width, level.channels],
-                parts: images
-                    .iter()
-                    .map(|levels| to_bytes(levels[index]))
-                    .collect(),
-            };
-            tensors.insert(level_name(index), tensor);
+        let mut own = BTreeMap::new();
+        for levels in &images {
+            for (index, (level, shape)) in levels.iter().zip(shape.levels()).enumerate() {
+                for (end, dtype, shape, bytes) in parts(*level, *shape) {
+                    own.entry(level_name(index) + end)
+                        .or_insert_with(|| Tensor {
+                            dtype,
+                            shape: [&[self.len()], &shape[..]].concat(),
+                            parts: Vec::with_capacity(self.len()),
+                        })
+                        .parts
+                        .push(bytes);
+                }
+            }
         }
+        let mut tensors = tensors;
+        tensors.extend(own);
         write(path, kind, &metadata, &tensors, cancel)
     }
 
@@ -317,7 +317,7 @@ impl Gallery {
             .collect();
         let mut shapes = Vec::new();
         let mut dtypes = Vec::new();
-        let mut starts = Vec::new();
+        let mut levels = Vec::new();
         for name in &names {
             let tensor = store.tensor(name)?;
             let [n_images, height, width, channels] = tensor.shape[..] else {
@@ -333,20 +333,33 @@ impl Gallery {
                 )));
             }
             shapes.push((height, width, channels));
-            dtypes.push(match tensor.dtype {
+            let dtype = match tensor.dtype {
                 Dtype::F32 => DType::F32,
                 Dtype::F16 => DType::F16,
+                Dtype::I8 => DType::I8,
                 other => return Err(fail(format!("is damaged: {name} holds {other:?}"))),
-            });
-            if store
-                .bytes(tensor)
-                .as_ptr()
-                .align_offset(tensor.dtype.bitsize() / 8)
-                != 0
-            {
+            };
+            dtypes.push(dtype);
+            let mut tensors = vec![tensor];
+            for end in AFFINE.iter().filter(|_| dtype == DType::I8) {
+                let name = format!("{name}{end}");
+                let tensor = store.tensor(&name)?;
+                let (found, expected) = (&tensor.shape, [n_images, channels]);
+                if tensor.dtype != Dtype::F32 || *found != expected {
+                    return Err(fail(format!(
+                        "is damaged: {name} holds {:?} of shape {found:?} instead of F32 of {expected:?}",
+                        tensor.dtype
+                    )));
+                }
+                tensors.push(tensor);
+            }
+            if tensors.iter().any(|tensor| {
+                let bytes = store.bytes(tensor);
+                bytes.as_ptr().align_offset(tensor.dtype.bitsize() / 8) != 0
+            }) {
                 return Err(fail(format!("is damaged: {name} is not aligned")));
             }
-            starts.push(tensor.start());
+            levels.push(tensors);
         }
         let shape =
             PyramidShape::new(&shapes).map_err(|error| fail(format!("is damaged: {error}")))?;
@@ -354,15 +367,17 @@ impl Gallery {
         if dtypes.iter().any(|other| *other != dtype) {
             return Err(fail("is damaged: its levels differ in type".into()));
         }
-        let lens: Vec<usize> = shape.levels().iter().map(LevelShape::values).collect();
         let mut images = BTreeMap::new();
         for (index, id) in ids.into_iter().enumerate() {
-            let starts = starts
-                .iter()
-                .zip(&lens)
-                .map(|(start, len)| start + index * len * dtype.size())
-                .collect();
-            let image = StoredImage::mapped(Arc::clone(store), dtype, lens.clone(), starts);
+            let image = StoredImage::mapped(store, dtype, &levels, index);
+            if dtype == DType::I8
+                && let Some(level) = image.levels().iter().position(|level| !level.all_finite())
+            {
+                return Err(fail(format!(
+                    "is damaged: by its offsets and scales, {} of image {id:?} is not finite",
+                    level_name(level)
+                )));
+            }
             if images.insert(id.clone(), Arc::new(image)).is_some() {
                 return Err(fail(format!("is damaged: it has two images {id:?}")));
             }

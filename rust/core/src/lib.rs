@@ -23,6 +23,7 @@
 //! ```
 
 mod cancel;
+pub mod codes;
 pub mod error;
 pub mod gallery;
 mod kernels;

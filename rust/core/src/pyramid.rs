@@ -1,7 +1,9 @@
 //! Feature pyramids: their shapes, their data, and how coarse levels are upsampled.
 
+use crate::codes::Codes;
 use crate::error::{Error, Result};
 use half::f16;
+use half::slice::HalfFloatSliceExt;
 
 /// Element type of stored features.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -10,6 +12,9 @@ pub enum DType {
     F32,
     /// 16-bit IEEE floats; distances are exact for the decoded values.
     F16,
+    /// One byte per value, with a scale and an offset for each channel of each level of an image
+    /// ([`Codes`]); distances are exact for the decoded values.
+    I8,
 }
 
 impl DType {
@@ -19,23 +24,28 @@ impl DType {
         match self {
             Self::F32 => "float32",
             Self::F16 => "float16",
+            Self::I8 => "int8",
         }
     }
 
     /// Finds a type by its name.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
-        [Self::F32, Self::F16]
+        [Self::F32, Self::F16, Self::I8]
             .into_iter()
             .find(|dtype| dtype.name() == name)
     }
 
-    /// Bytes of one value.
+    /// Bytes of the features of one image.
     #[must_use]
-    pub const fn size(self) -> usize {
+    pub fn image_bytes(self, shape: &PyramidShape) -> usize {
         match self {
-            Self::F32 => 4,
-            Self::F16 => 2,
+            Self::F32 => 4 * shape.values(),
+            Self::F16 => 2 * shape.values(),
+            Self::I8 => {
+                let channels: usize = shape.levels.iter().map(|level| level.channels).sum();
+                shape.values() + 2 * size_of::<f32>() * channels
+            }
         }
     }
 }
@@ -182,6 +192,8 @@ pub enum LevelData<'a> {
     F32(&'a [f32]),
     /// 16-bit floats.
     F16(&'a [f16]),
+    /// Codes of one byte, of one image: what a gallery holds, never a batch.
+    I8(Codes<'a>),
 }
 
 impl<'a> LevelData<'a> {
@@ -191,6 +203,7 @@ impl<'a> LevelData<'a> {
         match self {
             Self::F32(values) => values.len(),
             Self::F16(values) => values.len(),
+            Self::I8(codes) => codes.codes.len(),
         }
     }
 
@@ -200,7 +213,7 @@ impl<'a> LevelData<'a> {
         self.len() == 0
     }
 
-    /// The values `start..start + len`.
+    /// The values `start..start + len`; of codes, those of whole cells.
     ///
     /// # Panics
     /// When the range is out of bounds.
@@ -209,13 +222,67 @@ impl<'a> LevelData<'a> {
         match *self {
             Self::F32(values) => LevelData::F32(&values[start..start + len]),
             Self::F16(values) => LevelData::F16(&values[start..start + len]),
+            Self::I8(codes) => LevelData::I8(Codes {
+                codes: &codes.codes[start..start + len],
+                ..codes
+            }),
         }
     }
 
-    fn all_finite(&self) -> bool {
+    /// Writes all values to `out`; of codes, those of whole cells.
+    ///
+    /// # Panics
+    /// When `out` has not their number.
+    #[inline]
+    pub fn decode_into(&self, out: &mut [f32]) {
+        assert_eq!(out.len(), self.len(), "room for all values");
+        match self {
+            Self::F32(values) => out.copy_from_slice(values),
+            Self::F16(values) => values.convert_to_f32_slice(out),
+            Self::I8(codes) => {
+                let cells = out.chunks_exact_mut(codes.offsets.len());
+                for (cell, out) in cells.enumerate() {
+                    for (out, value) in out.iter_mut().zip(codes.cell(cell)) {
+                        *out = value;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Appends the values of one cell, of `channels` values, to `feature`.
+    ///
+    /// # Panics
+    /// When there is no such cell.
+    #[inline]
+    pub(crate) fn append_cell(&self, channels: usize, cell: usize, feature: &mut Vec<f64>) {
+        let range = cell * channels..(cell + 1) * channels;
+        match self {
+            Self::F32(values) => feature.extend(values[range].iter().map(|&v| f64::from(v))),
+            Self::F16(values) => feature.extend(values[range].iter().map(|v| v.to_f64())),
+            Self::I8(codes) => feature.extend(codes.cell(cell).map(f64::from)),
+        }
+    }
+
+    /// Whether two cells, each of `channels` values, have the same values; of codes with a scale of
+    /// 0, whether they have the same codes.
+    pub(crate) fn same_cells(&self, channels: usize, cell: usize, other: usize) -> bool {
+        fn same<T: PartialEq>(values: &[T], channels: usize, cell: usize, other: usize) -> bool {
+            values[cell * channels..][..channels] == values[other * channels..][..channels]
+        }
+        match self {
+            Self::F32(values) => same(values, channels, cell, other),
+            Self::F16(values) => same(values, channels, cell, other),
+            Self::I8(codes) => same(codes.codes, channels, cell, other),
+        }
+    }
+
+    /// Whether all values are finite; of codes, whether all values that codes can give are.
+    pub(crate) fn all_finite(&self) -> bool {
         match self {
             Self::F32(values) => values.iter().all(|v| v.is_finite()),
             Self::F16(values) => values.iter().all(|v| v.is_finite()),
+            Self::I8(codes) => codes.are_finite(),
         }
     }
 }
@@ -229,10 +296,11 @@ pub struct PyramidBatch<'a> {
 }
 
 impl<'a> PyramidBatch<'a> {
-    /// Checks that each level holds `n_images` times the values of its shape.
+    /// Checks that each level holds `n_images` times the values of its shape, as floats.
     ///
     /// # Errors
-    /// [`Error::Shape`] when it does not.
+    /// [`Error::Shape`] when it does not; [`Error::Parameter`] for codes, which belong to one image
+    /// of a gallery: decode them ([`LevelData::decode_into`]).
     pub fn new(shape: PyramidShape, n_images: usize, levels: Vec<LevelData<'a>>) -> Result<Self> {
         if levels.len() != shape.levels.len() {
             return Err(Error::Shape(format!(
@@ -242,6 +310,11 @@ impl<'a> PyramidBatch<'a> {
             )));
         }
         for (index, (data, level)) in levels.iter().zip(&shape.levels).enumerate() {
+            if matches!(data, LevelData::I8(_)) {
+                return Err(Error::Parameter(format!(
+                    "level {index}: expected float32 or float16, got int8"
+                )));
+            }
             if Some(data.len()) != n_images.checked_mul(level.values()) {
                 return Err(Error::Shape(format!(
                     "level {index}: {n_images} images of {}x{}x{} values were expected, got {} values",
@@ -482,6 +555,47 @@ mod tests {
             .map(|t| t.first)
             .collect();
         assert_eq!(firsts, [0, 0, 0, 1, 1, 1]);
+    }
+
+    #[test]
+    fn whole_cells_are_decoded_whatever_they_are_kept_as() {
+        let values: Vec<f32> = (0..200).map(|v| v as f32 - 100.0).collect();
+        let halves: Vec<f16> = values.iter().map(|&v| f16::from_f32(v)).collect();
+        let codes: Vec<i8> = values.iter().map(|&v| v as i8).collect();
+        let codes = Codes {
+            codes: &codes,
+            offsets: &[0.0; 100],
+            scales: &[1.0; 100],
+        };
+        for level in [
+            LevelData::F32(&values),
+            LevelData::F16(&halves),
+            LevelData::I8(codes),
+        ] {
+            let mut all = [0.0_f32; 200];
+            level.decode_into(&mut all);
+            assert_eq!(all[..], values);
+            let mut feature = vec![7.0];
+            level.append_cell(100, 1, &mut feature);
+            assert_eq!((feature[0], feature[1], feature[100]), (7.0, 0.0, 99.0));
+            assert_eq!(feature.len(), 101);
+            let mut cell = [0.0_f32; 100];
+            level.slice(100, 100).decode_into(&mut cell);
+            assert_eq!(cell, values[100..], "{level:?}");
+        }
+    }
+
+    #[test]
+    fn a_batch_holds_no_codes() {
+        let shape = PyramidShape::new(&[(1, 1, 1), (1, 1, 1)]).unwrap();
+        let codes = Codes {
+            codes: &[0],
+            offsets: &[1.0],
+            scales: &[0.0],
+        };
+        let levels = vec![LevelData::F32(&[1.0]), LevelData::I8(codes)];
+        let message = PyramidBatch::new(shape, 1, levels).unwrap_err().to_string();
+        assert_eq!(message, "level 1: expected float32 or float16, got int8");
     }
 
     #[test]

@@ -20,7 +20,8 @@ use std::path::{Path, PathBuf};
 pub use safetensors::Dtype;
 
 const FORMAT: &str = "knnspect";
-const FORMAT_VERSION: u64 = 1;
+/// The newest that is read. Version 2 added int8 galleries.
+const FORMAT_VERSION: u64 = 2;
 const CHECKSUM_DIGITS: usize = 64;
 /// What safetensors libraries accept.
 const HEADER_LIMIT: usize = 100_000_000;
@@ -56,7 +57,10 @@ pub fn write(
         .map(|(key, value)| (key.clone(), Value::from(value.as_str())))
         .collect();
     entries.insert("format".into(), FORMAT.into());
-    entries.insert("format_version".into(), FORMAT_VERSION.to_string().into());
+    // The oldest version that has all of it, so that earlier releases open what they can.
+    let int8 = tensors.values().any(|tensor| tensor.dtype == Dtype::I8);
+    let version = if int8 { FORMAT_VERSION } else { 1 };
+    entries.insert("format_version".into(), version.to_string().into());
     entries.insert("kind".into(), kind.into());
     entries.insert("checksum".into(), "0".repeat(CHECKSUM_DIGITS).into());
     let mut header = Map::from_iter([("__metadata__".to_owned(), Value::Object(entries))]);
@@ -385,7 +389,7 @@ fn check_metadata(header: &Metadata) -> Result<(String, HashMap<String, String>)
                 "was written by a newer knnspect: its format is {version}, this one reads up to {FORMAT_VERSION}"
             ));
         }
-        Some(FORMAT_VERSION) => {}
+        Some(1..=FORMAT_VERSION) => {}
         _ => return Err("is damaged: its format version cannot be read".into()),
     }
     let kind = metadata

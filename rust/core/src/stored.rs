@@ -1,20 +1,19 @@
 //! The stored pyramid of one image, in memory or in a file.
 
+use crate::codes::{Codes, encode};
 use crate::error::{Error, Result};
-use crate::pyramid::{DType, LevelData, LevelGrid};
-use crate::store::Store;
+use crate::pyramid::{DType, LevelData, LevelGrid, LevelShape, PyramidShape};
+use crate::store::{Dtype, Store, StoredTensor};
 use half::f16;
 use std::sync::{Arc, OnceLock};
 
 #[cfg(target_endian = "big")]
 compile_error!("gallery files are little-endian and used in place");
 
-/// The pyramid of one image, all levels one after the other.
+/// The pyramid of one image.
 #[derive(Debug)]
 pub struct StoredImage {
-    /// Number of values of each level.
-    lens: Vec<usize>,
-    values: Values,
+    levels: Vec<StoredLevel>,
     /// Where the cells of each level lie; computed when it is first asked for.
     spheres: OnceLock<Vec<Sphere>>,
 }
@@ -31,15 +30,9 @@ impl Sphere {
         let n_cells = level.len() / channels;
         let mut sums = vec![0.0_f64; channels];
         let mut cell_values = Vec::with_capacity(channels);
-        let decode = |cell: usize, values: &mut Vec<f64>| {
-            values.clear();
-            match level.slice(cell * channels, channels) {
-                LevelData::F32(cell) => values.extend(cell.iter().map(|&v| f64::from(v))),
-                LevelData::F16(cell) => values.extend(cell.iter().map(|v| v.to_f64())),
-            }
-        };
         for cell in 0..n_cells {
-            decode(cell, &mut cell_values);
+            cell_values.clear();
+            level.append_cell(channels, cell, &mut cell_values);
             for (sum, value) in sums.iter_mut().zip(&cell_values) {
                 *sum += value;
             }
@@ -50,7 +43,8 @@ impl Sphere {
             .collect();
         let mut largest = 0.0_f64;
         for cell in 0..n_cells {
-            decode(cell, &mut cell_values);
+            cell_values.clear();
+            level.append_cell(channels, cell, &mut cell_values);
             let mut sq_norm = 0.0;
             for (value, centre) in cell_values.iter().zip(&centre) {
                 let from_centre = value - f64::from(*centre);
@@ -65,15 +59,15 @@ impl Sphere {
     }
 }
 
+/// One level of one image.
 #[derive(Debug)]
-enum Values {
-    F32(Box<[f32]>),
-    F16(Box<[f16]>),
-    /// In a file: the byte at which each level of this image starts.
-    Mapped {
-        store: Arc<Store>,
-        dtype: DType,
-        starts: Vec<usize>,
+enum StoredLevel {
+    F32(Buffer<f32>),
+    F16(Buffer<f16>),
+    I8 {
+        codes: Buffer<i8>,
+        offsets: Buffer<f32>,
+        scales: Buffer<f32>,
     },
 }
 
@@ -82,42 +76,66 @@ impl StoredImage {
     ///
     /// # Errors
     /// [`Error::Image`] for a feature too large for float16 storage.
-    pub(crate) fn new(levels: &[LevelData<'_>], dtype: DType, id: &str) -> Result<Self> {
-        let values = match dtype {
-            DType::F32 => Values::F32(levels.iter().flat_map(to_f32).collect()),
-            DType::F16 => {
-                let values: Box<[f16]> = levels.iter().flat_map(to_f16).collect();
-                if !values.iter().all(|v| v.is_finite()) {
-                    return Err(Error::Image(format!(
-                        "image {id:?}: a feature exceeds the largest float16, {}; use a float32 gallery",
-                        f16::MAX
-                    )));
+    pub(crate) fn new(
+        shape: &PyramidShape,
+        levels: &[LevelData<'_>],
+        dtype: DType,
+        id: &str,
+    ) -> Result<Self> {
+        let mut stored = Vec::with_capacity(levels.len());
+        for (level, shape) in levels.iter().zip(shape.levels()) {
+            let mut values = vec![0.0_f32; shape.values()];
+            level.decode_into(&mut values);
+            stored.push(match dtype {
+                DType::F32 => StoredLevel::F32(values.into()),
+                DType::F16 => {
+                    let values: Vec<f16> = values.into_iter().map(f16::from_f32).collect();
+                    if !values.iter().all(|v| v.is_finite()) {
+                        return Err(Error::Image(format!(
+                            "image {id:?}: a feature exceeds the largest float16, {}; use a float32 gallery",
+                            f16::MAX
+                        )));
+                    }
+                    StoredLevel::F16(values.into())
                 }
-                Values::F16(values)
-            }
-        };
-        let lens = levels.iter().map(LevelData::len).collect();
+                DType::I8 => {
+                    let encoded = encode(&values, shape.channels);
+                    StoredLevel::I8 {
+                        codes: encoded.codes.into(),
+                        offsets: encoded.offsets.into(),
+                        scales: encoded.scales.into(),
+                    }
+                }
+            });
+        }
         Ok(Self {
-            lens,
-            values,
+            levels: stored,
             spheres: OnceLock::new(),
         })
     }
 
-    /// An image whose levels, of `lens` values, start at these bytes of an open file.
-    pub(crate) const fn mapped(
-        store: Arc<Store>,
+    /// Image number `image` of an open file. `levels` has, for each level, the tensor of the values,
+    /// and for int8 those of the offsets and the scales; their first axis is that of the images.
+    pub(crate) fn mapped(
+        store: &Arc<Store>,
         dtype: DType,
-        lens: Vec<usize>,
-        starts: Vec<usize>,
+        levels: &[Vec<&StoredTensor>],
+        image: usize,
     ) -> Self {
+        let levels = levels
+            .iter()
+            .map(|tensors| match dtype {
+                DType::F32 => StoredLevel::F32(Buffer::mapped(store, tensors[0], image)),
+                DType::F16 => StoredLevel::F16(Buffer::mapped(store, tensors[0], image)),
+                DType::I8 => StoredLevel::I8 {
+                    codes: Buffer::mapped(store, tensors[0], image),
+                    offsets: Buffer::mapped(store, tensors[1], image),
+                    scales: Buffer::mapped(store, tensors[2], image),
+                },
+            })
+            .collect();
         Self {
-            lens,
-            values: Values::Mapped {
-                store,
-                dtype,
-                starts,
-            },
+            levels,
             spheres: OnceLock::new(),
         }
     }
@@ -133,63 +151,105 @@ impl StoredImage {
     }
 
     /// The values of each level.
-    ///
-    /// # Panics
-    /// Never: the sizes were checked when the image was made.
     #[must_use]
     pub fn levels(&self) -> Vec<LevelData<'_>> {
-        let mut start = 0;
-        self.lens
+        self.levels
             .iter()
-            .enumerate()
-            .map(|(level, &len)| {
-                let data = match &self.values {
-                    Values::F32(values) => LevelData::F32(&values[start..start + len]),
-                    Values::F16(values) => LevelData::F16(&values[start..start + len]),
-                    Values::Mapped {
-                        store,
-                        dtype,
-                        starts,
-                    } => from_bytes(*dtype, store.slice(starts[level], len * dtype.size())),
-                };
-                start += len;
-                data
+            .map(|level| match level {
+                StoredLevel::F32(values) => LevelData::F32(values.values()),
+                StoredLevel::F16(values) => LevelData::F16(values.values()),
+                StoredLevel::I8 {
+                    codes,
+                    offsets,
+                    scales,
+                } => LevelData::I8(Codes {
+                    codes: codes.values(),
+                    offsets: offsets.values(),
+                    scales: scales.values(),
+                }),
             })
             .collect()
     }
 }
 
-fn to_f32<'a>(level: &LevelData<'a>) -> Box<dyn Iterator<Item = f32> + 'a> {
-    match *level {
-        LevelData::F32(values) => Box::new(values.iter().copied()),
-        LevelData::F16(values) => Box::new(values.iter().map(|v| v.to_f32())),
+/// Values in memory or in a file.
+#[derive(Debug)]
+enum Buffer<T> {
+    Owned(Box<[T]>),
+    /// The byte of the file at which they start, and their number.
+    Mapped {
+        store: Arc<Store>,
+        start: usize,
+        len: usize,
+    },
+}
+
+impl<T> From<Vec<T>> for Buffer<T> {
+    fn from(values: Vec<T>) -> Self {
+        Self::Owned(values.into())
     }
 }
 
-fn to_f16<'a>(level: &LevelData<'a>) -> Box<dyn Iterator<Item = f16> + 'a> {
-    match *level {
-        LevelData::F32(values) => Box::new(values.iter().map(|&v| f16::from_f32(v))),
-        LevelData::F16(values) => Box::new(values.iter().copied()),
+impl<T: Plain> Buffer<T> {
+    fn mapped(store: &Arc<Store>, tensor: &StoredTensor, image: usize) -> Self {
+        let len: usize = tensor.shape[1..].iter().product();
+        Self::Mapped {
+            store: Arc::clone(store),
+            start: tensor.start() + image * len * size_of::<T>(),
+            len,
+        }
+    }
+
+    fn values(&self) -> &[T] {
+        match self {
+            Self::Owned(values) => values,
+            // The tensor was found to be aligned when the file was opened, and every image starts
+            // at a multiple of the element size, so that nothing is left before or after.
+            Self::Mapped { store, start, len } => {
+                let bytes = store.slice(*start, len * size_of::<T>());
+                // SAFETY: every pattern of bits is a value of a `Plain` type.
+                unsafe { bytes.align_to::<T>() }.1
+            }
+        }
     }
 }
 
-/// The bytes of a level as they stand in files.
-pub(crate) fn to_bytes(level: LevelData<'_>) -> &[u8] {
+/// Types of which every pattern of bits is a value, without padding.
+///
+/// # Safety
+/// They must be such.
+pub(crate) unsafe trait Plain {}
+// SAFETY: numbers are such.
+unsafe impl Plain for f32 {}
+// SAFETY: the same.
+unsafe impl Plain for f16 {}
+// SAFETY: the same.
+unsafe impl Plain for i8 {}
+
+/// What a file holds of one level of one image: the end of the tensor's name, its element type, its
+/// shape but for the axis of the images, and the bytes.
+pub(crate) type Part<'a> = (&'static str, Dtype, Vec<usize>, &'a [u8]);
+
+/// The end of the names of tensors that hold the offsets and scales of codes.
+pub(crate) const AFFINE: [&str; 2] = [".offsets", ".scales"];
+
+pub(crate) fn parts(level: LevelData<'_>, shape: LevelShape) -> Vec<Part<'_>> {
+    let values = vec![shape.height, shape.width, shape.channels];
     match level {
-        // SAFETY: floats have no padding, and every byte is a valid `u8`, which needs no alignment.
-        LevelData::F32(values) => unsafe { values.align_to::<u8>().1 },
-        // SAFETY: the same.
-        LevelData::F16(values) => unsafe { values.align_to::<u8>().1 },
+        LevelData::F32(floats) => vec![("", Dtype::F32, values, to_bytes(floats))],
+        LevelData::F16(floats) => vec![("", Dtype::F16, values, to_bytes(floats))],
+        LevelData::I8(codes) => {
+            let affine = |name, floats| (name, Dtype::F32, vec![shape.channels], to_bytes(floats));
+            vec![
+                ("", Dtype::I8, values, to_bytes(codes.codes)),
+                affine(AFFINE[0], codes.offsets),
+                affine(AFFINE[1], codes.scales),
+            ]
+        }
     }
 }
 
-fn from_bytes(dtype: DType, bytes: &[u8]) -> LevelData<'_> {
-    // Tensors were found to be aligned when the file was opened, and all offsets are multiples of
-    // the element size, so that nothing is left before or after.
-    match dtype {
-        // SAFETY: every pattern of four bytes is a valid float.
-        DType::F32 => LevelData::F32(unsafe { bytes.align_to::<f32>() }.1),
-        // SAFETY: every pattern of two bytes is a valid half float.
-        DType::F16 => LevelData::F16(unsafe { bytes.align_to::<f16>() }.1),
-    }
+fn to_bytes<T: Plain>(values: &[T]) -> &[u8] {
+    // SAFETY: there is no padding, and every byte is a valid `u8`, which needs no alignment.
+    unsafe { values.align_to::<u8>().1 }
 }

@@ -50,7 +50,7 @@ impl Gallery {
         })?;
         let dtype = DType::from_name(dtype).ok_or_else(|| {
             fail(format!(
-                "dtype: expected \"float32\" or \"float16\", got {dtype:?}"
+                "dtype: expected \"float32\", \"float16\" or \"int8\", got {dtype:?}"
             ))
         })?;
         Ok(Self {
@@ -130,7 +130,7 @@ impl Gallery {
         }
     }
 
-    /// The stored levels of one image, each `(height, width, channels)`, as copies.
+    /// The stored levels of one image, each `(height, width, channels)`, as copies; codes decoded.
     #[pyo3(signature = (id, /))]
     fn image<'py>(&self, py: Python<'py>, id: &str) -> PyResult<Vec<Bound<'py, PyUntypedArray>>> {
         // Not under the lock: making arrays may run Python code, which may come back here.
@@ -147,16 +147,20 @@ impl Gallery {
             .into_iter()
             .zip(shapes)
             .map(|(level, shape)| {
-                let shape = [shape.height, shape.width, shape.channels];
+                let axes = [shape.height, shape.width, shape.channels];
                 Ok(match level {
-                    LevelData::F32(values) => PyArray::<f32, _>::from_slice(py, values)
-                        .reshape(shape)?
-                        .as_untyped()
-                        .clone(),
                     LevelData::F16(values) => PyArray::<f16, _>::from_slice(py, values)
-                        .reshape(shape)?
+                        .reshape(axes)?
                         .as_untyped()
                         .clone(),
+                    level => {
+                        let mut values = vec![0.0_f32; shape.values()];
+                        level.decode_into(&mut values);
+                        PyArray::from_vec(py, values)
+                            .reshape(axes)?
+                            .as_untyped()
+                            .clone()
+                    }
                 })
             })
             .collect()

@@ -50,6 +50,7 @@ impl Store {
             Dtype::F32 => array(py, bytes, &tensor.shape, f32::from_le_bytes),
             Dtype::F16 => array(py, bytes, &tensor.shape, f16::from_le_bytes),
             Dtype::I64 => array(py, bytes, &tensor.shape, i64::from_le_bytes),
+            Dtype::I8 => array(py, bytes, &tensor.shape, i8::from_le_bytes),
             other => Err(named(
                 py,
                 "StoreError",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from knnspect import Backbone, FeaturePyramid, Features, Prediction, Spade
+from knnspect import Backbone, FeaturePyramid, Features, Gallery, Prediction, Spade, load
 from knnspect.data import elpv_split
 
 Array = NDArray[Any]
@@ -301,6 +302,43 @@ class TestAttributes:
         assert fitted.gallery_.nbytes == sum(level.nbytes for level in features.pyramid.levels)
         assert fitted.nbytes_ < concatenated.nbytes / 4
 
+    @pytest.mark.parametrize("dtype", ["float16", "int8"])
+    def test_the_gallery_keeps_features_as_asked_for(
+        self,
+        backbone: Backbone,
+        normal: dict[str, Any],
+        queries: dict[str, Any],
+        features: Features,
+        query_features: Features,
+        predictions: list[Prediction],
+        tmp_path: Path,
+        dtype: Any,
+    ) -> None:
+        spade = Spade(backbone, image_neighbors=K, gallery_dtype=dtype).fit(normal)
+        gallery = Gallery(dtype=dtype)
+        gallery.add(features.pyramid, features.ids)
+        assert spade.gallery_.dtype == dtype
+        assert spade.gallery_.nbytes == gallery.nbytes < 0.6 * features.pyramid.nbytes
+        spade.save(tmp_path / "model.ks")
+        loaded = load(tmp_path / "model.ks", device="cpu")
+        assert isinstance(loaded, Spade)
+        assert loaded.gallery_dtype == loaded.gallery_.dtype == dtype
+        found = spade.predict(queries)
+        for one, other in zip(found, loaded.predict(queries), strict=True):
+            assert one.score == other.score
+            assert np.array_equal(one.map, other.map)
+        # Distances are those to the features as they are kept; the images stay the same.
+        query, kept = upsampled(query_features.pyramid), upsampled(gallery.pyramid())
+        for index, (prediction, exact) in enumerate(zip(found, predictions, strict=True)):
+            assert prediction.images == exact.images
+            chosen = [features.ids.index(id_) for id_, _ in prediction.images]
+            expected = sq_distances(query[index], kept[chosen]).min(-1)
+            np.testing.assert_allclose(
+                neighbor_distances(prediction)[..., 0], expected, rtol=1e-5, atol=1e-6
+            )
+            assert not np.array_equal(prediction.map, exact.map)
+            np.testing.assert_allclose(prediction.map, exact.map, rtol=0.05)
+
     def test_seconds_are_told_for_every_stage(
         self, backbone: Backbone, normal: dict[str, Any]
     ) -> None:
@@ -313,5 +351,6 @@ class TestAttributes:
     def test_parameters_are_stored_as_given(self, backbone: Backbone) -> None:
         assert Spade(backbone, image_neighbors=-1).image_neighbors == -1
         assert repr(Spade(backbone, pixel_neighbors=3, sigma=2.0)).endswith(
-            "image_neighbors=50, pixel_neighbors=3, score='image', upsample='bilinear', sigma=2)"
+            "image_neighbors=50, pixel_neighbors=3, score='image', upsample='bilinear', "
+            "gallery_dtype='float32', sigma=2)"
         )

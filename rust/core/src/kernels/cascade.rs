@@ -1025,10 +1025,15 @@ unsafe fn refine<L: Lanes, const CELLS: usize>(
                 *entries.columns.get_unchecked(at) as usize,
             );
             let (down, across) = (rows.get_unchecked(row), columns.get_unchecked(column));
-            let first = products.as_ptr().add((down.first + across.first) * L::WIDTH);
+            let first = products
+                .as_ptr()
+                .add((down.first + across.first) * L::WIDTH);
             let second = first.add(down.step * L::WIDTH);
             let step = across.step * L::WIDTH;
-            let (left, right) = (L::splat(across.first_weight), L::splat(across.second_weight));
+            let (left, right) = (
+                L::splat(across.first_weight),
+                L::splat(across.second_weight),
+            );
             let top = L::load(first.add(step)).mul_add(right, L::load(first).mul(left));
             let bottom = L::load(second.add(step)).mul_add(right, L::load(second).mul(left));
             let sq_norm = *sq_norms.add(row * fine_width + column);

@@ -72,21 +72,18 @@ pub(super) unsafe fn prepare_image<L: Lanes, const CELLS: usize>(
 #[inline(always)]
 pub(super) fn centre_into(cells: LevelData<'_>, mean: &[f32], scale: f32, out: &mut [f32]) {
     let run = mean.len();
-    let out = out.chunks_mut(run);
-    match cells {
-        LevelData::F32(values) => {
-            for (out, values) in out.zip(values.chunks(run)) {
-                for ((out, value), mean) in out.iter_mut().zip(values).zip(mean) {
-                    *out = (value - mean) * scale;
-                }
+    if let LevelData::F32(values) = cells {
+        for (out, values) in out.chunks_mut(run).zip(values.chunks(run)) {
+            for ((out, value), mean) in out.iter_mut().zip(values).zip(mean) {
+                *out = (value - mean) * scale;
             }
         }
-        LevelData::F16(values) => {
-            for (out, values) in out.zip(values.chunks(run)) {
-                for ((out, value), mean) in out.iter_mut().zip(values).zip(mean) {
-                    *out = (value.to_f32() - mean) * scale;
-                }
-            }
+        return;
+    }
+    cells.decode_into(out);
+    for out in out.chunks_mut(run) {
+        for (value, mean) in out.iter_mut().zip(mean) {
+            *value = (*value - mean) * scale;
         }
     }
 }

@@ -11,49 +11,41 @@ pub(crate) fn upsample_into(
     feature: &mut Vec<f64>,
 ) {
     let width = grids[0].shape.width;
-    let (row, column) = (cell / width, cell % width);
     feature.clear();
     for (grid, level) in grids.iter().zip(levels) {
-        let channels = grid.shape.channels;
-        match level {
-            LevelData::F32(values) => blend_into(grid, row, column, feature, |at, channel| {
-                f64::from(values[at * channels..][..channels][channel])
-            }),
-            LevelData::F16(values) => blend_into(grid, row, column, feature, |at, channel| {
-                values[at * channels..][..channels][channel].to_f64()
-            }),
-        }
+        blend_into(grid, level, cell / width, cell % width, feature);
     }
 }
 
 /// Appends the channels of one level, blended across, then down. Each blend is `a + w (b - a)`, so
 /// that cells with equal features give these features exactly, whatever the weights.
-#[inline]
 fn blend_into(
     grid: &LevelGrid,
+    level: &LevelData<'_>,
     row: usize,
     column: usize,
     feature: &mut Vec<f64>,
-    value: impl Fn(usize, usize) -> f64,
 ) {
+    let channels = grid.shape.channels;
     let (rows, columns) = (grid.rows[row], grid.columns[column]);
-    let at = |row: usize, column: usize| row * grid.shape.width + column;
-    let first = at(rows.first, columns.first);
-    if rows.second == rows.first && columns.second == columns.first {
-        feature.extend((0..grid.shape.channels).map(|channel| value(first, channel)));
-    } else {
-        let (right, below) = (
-            at(rows.first, columns.second),
-            at(rows.second, columns.first),
-        );
-        let last = at(rows.second, columns.second);
-        feature.extend((0..grid.shape.channels).map(|channel| {
-            let (a, b) = (value(first, channel), value(right, channel));
-            let (c, d) = (value(below, channel), value(last, channel));
-            let top = a + columns.second_weight * (b - a);
+    let corners = grid.corners(row, column);
+    let is_one = rows.second == rows.first && columns.second == columns.first;
+    let corners = if is_one { &corners[..1] } else { &corners[..] };
+    // The cells to be blended, one after the other; the blend takes the place of the first.
+    let start = feature.len();
+    for &cell in corners {
+        level.append_cell(channels, cell, feature);
+    }
+    if !is_one {
+        let (a, rest) = feature[start..].split_at_mut(channels);
+        let (b, rest) = rest.split_at(channels);
+        let (c, d) = rest.split_at(channels);
+        for (((a, b), c), d) in a.iter_mut().zip(b).zip(c).zip(d) {
+            let top = *a + columns.second_weight * (b - *a);
             let bottom = c + columns.second_weight * (d - c);
-            top + rows.second_weight * (bottom - top)
-        }));
+            *a = top + rows.second_weight * (bottom - top);
+        }
+        feature.truncate(start + channels);
     }
 }
 

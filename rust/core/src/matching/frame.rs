@@ -18,7 +18,17 @@ pub(super) struct QueryFrame {
 
 impl QueryFrame {
     pub(super) fn new(grids: &[LevelGrid], levels: &[LevelData<'_>]) -> Self {
-        let values: Vec<Vec<f64>> = levels.iter().map(decode).collect();
+        let values: Vec<Vec<f64>> = grids
+            .iter()
+            .zip(levels)
+            .map(|(grid, level)| {
+                let mut values = Vec::with_capacity(grid.shape.values());
+                for cell in 0..grid.shape.cells() {
+                    level.append_cell(grid.shape.channels, cell, &mut values);
+                }
+                values
+            })
+            .collect();
         let means: Vec<Vec<f32>> = grids
             .iter()
             .zip(&values)
@@ -122,13 +132,6 @@ impl QueryFrame {
             ((s - error) as f32).next_down(),
             ((s + error) as f32).next_up(),
         )
-    }
-}
-
-fn decode(level: &LevelData<'_>) -> Vec<f64> {
-    match level {
-        LevelData::F32(values) => values.iter().map(|&v| f64::from(v)).collect(),
-        LevelData::F16(values) => values.iter().map(|v| v.to_f64()).collect(),
     }
 }
 

@@ -211,7 +211,11 @@ impl TileHits<'_> {
         let (bound, error) = (self.tile.bounds[lane].get(), self.errors[lane]);
         let limit = bound + error;
         let limit = limit + f32::EPSILON * limit.abs(); // what the sum was rounded by
-        let limit = if error.is_finite() { limit } else { f32::INFINITY };
+        let limit = if error.is_finite() {
+            limit
+        } else {
+            f32::INFINITY
+        };
         let open = bound > f32::NEG_INFINITY;
         self.tile.limits[lane].set(if open { limit } else { f32::NEG_INFINITY });
     }

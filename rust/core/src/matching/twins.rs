@@ -48,14 +48,7 @@ fn blend(grid: &LevelGrid, region: &[u32], row: usize, column: usize) -> Blend<B
 /// The same for the cells of one level at its own resolution.
 fn regions(grid: &LevelGrid, level: &LevelData<'_>) -> Vec<u32> {
     let channels = grid.shape.channels;
-    let same = |cell: usize, other: usize| match level {
-        LevelData::F32(values) => {
-            values[cell * channels..][..channels] == values[other * channels..][..channels]
-        }
-        LevelData::F16(values) => {
-            values[cell * channels..][..channels] == values[other * channels..][..channels]
-        }
-    };
+    let same = |cell: usize, other: usize| level.same_cells(channels, cell, other);
     join(grid.shape.width, grid.shape.cells(), same)
 }
 
