@@ -38,6 +38,7 @@ class Gallery:
         images: list[list[str]] | None,
         threads: int | None,
         instruction_set: str | None,
+        matcher: str = "auto",
     ) -> tuple[NDArray[np.float32], NDArray[np.uint32], NDArray[np.uint32], list[str]]: ...
     def save(
         self,

@@ -24,6 +24,10 @@ class RustBackend:
     instruction_set : str, optional
         Force the kernels of one instruction set, one of ``knnspect._core.instruction_sets()``; the
         best by default. The results are the same to the bit with every one.
+    matcher : str, optional
+        ``"exhaustive"`` looks at all pairs of cells, ``"pruned"`` at those that no cheap bound
+        excludes, and ``"auto"``, the default, does what promises to be faster. The results are
+        the same to the bit.
 
     Examples
     --------
@@ -33,8 +37,9 @@ class RustBackend:
 
     name = "rust"
 
-    def __init__(self, instruction_set: str | None = None) -> None:
+    def __init__(self, instruction_set: str | None = None, matcher: str = "auto") -> None:
         self.instruction_set = instruction_set
+        self.matcher = matcher
 
     def search(
         self,
@@ -51,6 +56,7 @@ class RustBackend:
             None if images is None else [list(ids) for ids in images],
             threads,
             self.instruction_set,
+            self.matcher,
         )
         width = query.shapes[0][1]
         rows_columns = np.stack(np.divmod(cells, np.uint32(width)), axis=-1)

@@ -1,10 +1,12 @@
 //! The stored pyramid of one image, in memory or in a file.
 
 use crate::error::{Error, Result};
+use crate::kernels::InstructionSet;
 use crate::pyramid::{DType, LevelData};
+use crate::rotation::{Codes, Rotation, Slot};
 use crate::store::Store;
 use half::f16;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 #[cfg(target_endian = "big")]
 compile_error!("gallery files are little-endian and used in place");
@@ -15,6 +17,8 @@ pub struct StoredImage {
     /// Number of values of each level.
     lens: Vec<usize>,
     values: Values,
+    /// The only level in the coordinates of a flat gallery; made by the first search.
+    codes: OnceLock<(Arc<Slot>, Option<Codes>)>,
 }
 
 #[derive(Debug)]
@@ -49,7 +53,11 @@ impl StoredImage {
             }
         };
         let lens = levels.iter().map(LevelData::len).collect();
-        Ok(Self { lens, values })
+        Ok(Self {
+            lens,
+            values,
+            codes: OnceLock::new(),
+        })
     }
 
     /// An image whose levels, of `lens` values, start at these bytes of an open file.
@@ -66,7 +74,24 @@ impl StoredImage {
                 dtype,
                 starts,
             },
+            codes: OnceLock::new(),
         }
+    }
+
+    /// Whether [`codes`](Self::codes) has only to look them up.
+    pub(crate) fn is_encoded(&self) -> bool {
+        self.codes.get().is_some()
+    }
+
+    /// The codes of an image of one level, kept for the next search; nothing where a row is too far
+    /// off, or where the image was encoded for a gallery of other coordinates.
+    pub(crate) fn codes(&self, slot: &Arc<Slot>, set: InstructionSet) -> Option<&Codes> {
+        let rotation: &Rotation = slot.get()?.as_ref()?;
+        let (of, codes) = self.codes.get_or_init(|| {
+            let codes = rotation.encode(set, &self.levels()[0]);
+            (Arc::clone(slot), codes)
+        });
+        codes.as_ref().filter(|_| Arc::ptr_eq(of, slot))
     }
 
     /// The values of each level.

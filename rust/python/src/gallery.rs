@@ -6,6 +6,7 @@ use crate::interrupt;
 use crate::store::{Store, Tensors};
 use half::f16;
 use knnspect_core::gallery::Additions;
+use knnspect_core::matching::Matcher;
 use knnspect_core::pyramid::{LevelData, Upsample};
 use knnspect_core::{DType, InstructionSet, Result, matching};
 use numpy::{PyArray, PyArray4, PyArrayMethods, PyUntypedArray};
@@ -162,7 +163,8 @@ impl Gallery {
 
     /// `(sq_distances, image_index, cells, ids)`: arrays of shape `(n_images, height, width, k)`;
     /// `image_index` points into `ids`, the sorted ids of all images searched.
-    #[pyo3(signature = (levels, k, images, threads, instruction_set))]
+    #[pyo3(signature = (levels, k, images, threads, instruction_set, matcher="auto"))]
+    #[allow(clippy::too_many_arguments)] // those of the search, called by the backend alone
     fn search<'py>(
         &self,
         py: Python<'py>,
@@ -171,6 +173,7 @@ impl Gallery {
         images: Option<Vec<Vec<String>>>,
         threads: Option<usize>,
         instruction_set: Option<&str>,
+        matcher: &str,
     ) -> PyResult<Neighbors<'py>> {
         let raise = |error| to_py(py, &error);
         let threads = threads
@@ -188,6 +191,15 @@ impl Gallery {
             .map(InstructionSet::from_name)
             .transpose()
             .map_err(raise)?;
+        let matcher = Matcher::from_name(matcher).ok_or_else(|| {
+            named(
+                py,
+                "ParameterError",
+                format!(
+                    "matcher: expected \"auto\", \"exhaustive\" or \"pruned\", got {matcher:?}"
+                ),
+            )
+        })?;
         let levels = Levels::new(py, &levels)?;
         let query = levels.batch(py)?;
         let finest = query.shape().finest();
@@ -209,6 +221,7 @@ impl Gallery {
                 k,
                 threads,
                 instruction_set,
+                matcher,
                 cancel,
             };
             let mut found = matching::search(&query, &context, &selections, &options)?;

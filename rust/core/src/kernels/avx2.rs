@@ -1,8 +1,8 @@
 //! AVX2 and FMA: 8 lanes, 16 registers; 3 x 4 of them accumulate.
 
-use super::Lanes;
 use super::prepare::{PreparedImage, prepare_image};
 use super::scan::{Hits, Limits, QueryTile, Scratch, scan_image};
+use super::{Kernel, Lanes};
 use crate::pyramid::{LevelData, LevelGrid};
 use std::arch::x86_64::{
     __m256, _CMP_NGT_UQ, _mm256_cmp_ps, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_movemask_ps,
@@ -77,4 +77,12 @@ pub(super) unsafe fn prepare_image_avx2(
     prepared: &mut PreparedImage,
 ) {
     prepare_image(grids, levels, means, scale, prepared);
+}
+
+/// # Safety
+/// The machine must have AVX2 and FMA, and the kernel's arguments must have been checked.
+#[target_feature(enable = "avx2,fma")]
+pub(super) unsafe fn run_avx2<K: Kernel>(kernel: K) {
+    // SAFETY: as promised by the caller.
+    unsafe { kernel.run::<__m256, 4>() }
 }

@@ -1,8 +1,8 @@
 //! AVX-512F: 16 lanes, 32 registers; 3 x 8 of them accumulate.
 
-use super::Lanes;
 use super::prepare::{PreparedImage, prepare_image};
 use super::scan::{Hits, Limits, QueryTile, Scratch, scan_image};
+use super::{Kernel, Lanes};
 use crate::pyramid::{LevelData, LevelGrid};
 use std::arch::x86_64::{
     __m512, _CMP_NGT_UQ, _mm512_cmp_ps_mask, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mul_ps,
@@ -77,4 +77,12 @@ pub(super) unsafe fn prepare_image_avx512(
     prepared: &mut PreparedImage,
 ) {
     prepare_image(grids, levels, means, scale, prepared);
+}
+
+/// # Safety
+/// The machine must have AVX-512F, and the kernel's arguments must have been checked.
+#[target_feature(enable = "avx512f")]
+pub(super) unsafe fn run_avx512<K: Kernel>(kernel: K) {
+    // SAFETY: as promised by the caller.
+    unsafe { kernel.run::<__m512, 8>() }
 }

@@ -2,7 +2,7 @@
 
 use super::prepare::{PreparedImage, prepare_image};
 use super::scan::{Hits, Limits, QueryTile, Scratch, scan_image};
-use super::{Lanes, is_not_above};
+use super::{Kernel, Lanes, is_not_above};
 use crate::pyramid::{LevelData, LevelGrid};
 use std::array::from_fn;
 
@@ -72,4 +72,11 @@ pub(super) fn prepare_image_portable(
     prepared: &mut PreparedImage,
 ) {
     prepare_image(grids, levels, means, scale, prepared);
+}
+
+/// # Safety
+/// The kernel's arguments must have been checked.
+pub(super) unsafe fn run_portable<K: Kernel>(kernel: K) {
+    // SAFETY: as promised by the caller.
+    unsafe { kernel.run::<Portable, 4>() }
 }

@@ -7,6 +7,7 @@
 
 pub(crate) mod exact;
 mod exhaustive;
+mod flat;
 mod frame;
 mod twins;
 
@@ -22,6 +23,38 @@ use std::thread;
 /// More threads than this are never started.
 const MAX_THREADS: usize = 1024;
 
+/// Which pairs of cells are looked at; the results are the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Matcher {
+    /// Whatever promises to be faster.
+    #[default]
+    Auto,
+    /// All.
+    Exhaustive,
+    /// Those that no cheap bound excludes, even where that is slower.
+    Pruned,
+}
+
+impl Matcher {
+    const ALL: [Self; 3] = [Self::Auto, Self::Exhaustive, Self::Pruned];
+
+    /// The name by which it is asked for.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Exhaustive => "exhaustive",
+            Self::Pruned => "pruned",
+        }
+    }
+
+    /// Finds a matcher by its name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|matcher| matcher.name() == name)
+    }
+}
+
 /// How to search.
 #[derive(Clone, Debug)]
 pub struct Options<'a> {
@@ -31,6 +64,8 @@ pub struct Options<'a> {
     pub threads: Option<NonZero<usize>>,
     /// The instruction set of the kernels; the best of this machine when `None`.
     pub instruction_set: Option<InstructionSet>,
+    /// Which pairs are looked at.
+    pub matcher: Matcher,
     /// Ends the search early.
     pub cancel: Cancel<'a>,
 }
@@ -43,6 +78,7 @@ impl Options<'_> {
             k,
             threads: None,
             instruction_set: None,
+            matcher: Matcher::Auto,
             cancel: Cancel::NEVER,
         }
     }
@@ -150,6 +186,7 @@ pub fn search(
         }
     }
 
+    let flat = flat::Plan::new(context, selections, instruction_set, threads, options);
     let n_workers = threads.min(jobs.len());
     let jobs = Mutex::new(jobs.into_iter());
     let work = || {
@@ -157,7 +194,11 @@ pub fn search(
         loop {
             let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).next();
             match job {
-                Some(mut job) if !options.cancel.is_set() => worker.run(&mut job),
+                Some(mut job) if !options.cancel.is_set() => {
+                    if !flat.as_ref().is_some_and(|plan| plan.run(&mut job)) {
+                        worker.run(&mut job);
+                    }
+                }
                 _ => return,
             }
         }
