@@ -56,7 +56,7 @@ const SAMPLE: usize = 2048;
 const MAX_LEADING: usize = 96;
 
 /// The share of the variance that the coordinates of either filter are to carry.
-const SHARES: [f64; 2] = [0.6, 0.8];
+const SHARES: [f64; 2] = [0.6, 0.88];
 
 /// Where a gallery and its copies keep the coordinates; empty inside where none could be fitted.
 pub(crate) type Slot = OnceLock<Option<Rotation>>;

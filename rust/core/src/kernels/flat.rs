@@ -68,15 +68,6 @@ impl LeadTile {
         }
     }
 
-    /// What a filter makes of one query and one row, nearly.
-    pub(crate) fn partial(&self, query: usize, rows: Rows<'_>, filter: Filter, row: usize) -> f32 {
-        let head = &rows.heads[row];
-        let lead = &rows.lead[row * self.n_leading..][..filter.n_leading];
-        let queries = self.lead[query..].iter().step_by(self.width);
-        let products: f32 = lead.iter().zip(queries).map(|(v, u)| v * u).sum();
-        head.sq_norm + self.rests[filter.index][query] * head.rests[filter.index] + products
-    }
-
     fn check(&self, set: InstructionSet, rows: Rows<'_>, filter: Filter) {
         assert_eq!(self.width, set.tile());
         assert!(filter.n_leading <= self.n_leading);

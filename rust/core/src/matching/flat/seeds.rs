@@ -3,7 +3,7 @@
 use super::search::{CHUNK, Search, bits, chunk_of, relative_error, row_of};
 use crate::gallery::Selection;
 use crate::kernels::TILE_VECTORS;
-use crate::kernels::flat::{LeadTile, scan_listed};
+use crate::kernels::flat::{Filter, LeadTile, Rows, scan_listed};
 use crate::rotation::{Rotated, TINY};
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
@@ -33,7 +33,7 @@ impl Ord for Seed {
 pub(super) fn seed(search: &mut Search<'_>, rotated: &Rotated, selection: &Selection) {
     let k = search.plan.options.k;
     let images: Vec<_> = search.images(selection).collect();
-    let near = nearest_to_means(search, rotated, selection, 2 * k.max(8));
+    let near = nearest_to_means(search, rotated, selection, 2 * k.max(4));
     let error = relative_error(search.channels);
     let (lanes, n_queries) = (search.lanes(), rotated.rests.len());
     let (mut row, mut distances) = (Vec::new(), [0.0; 32]);
@@ -66,7 +66,8 @@ fn nearest_to_means(
 ) -> Vec<BinaryHeap<Seed>> {
     let (set, rotation, lanes) = (search.plan.set, search.plan.rotation, search.lanes());
     let (m, filter) = (rotation.n_leading(), rotation.filters()[1]);
-    let mut tiles = means(search, rotated);
+    let means = means(search, rotated);
+    let mut tiles = tiles_of(search, &means);
     let mut near: Vec<BinaryHeap<Seed>> = Vec::new();
     near.resize_with(rotated.rests.len().div_ceil(lanes), BinaryHeap::new);
     let listed: Vec<u32> = (0..CHUNK as u32).collect();
@@ -85,7 +86,7 @@ fn nearest_to_means(
                 for &(row, which) in &found {
                     for lane in bits(which).take_while(|&lane| lane < n_lanes) {
                         let query = vector * lanes + lane;
-                        let s = tile.partial(query, rows, filter, row as usize);
+                        let s = means[at * lanes + lane].partial(rows, filter, row as usize);
                         near[lane].push(Seed(s, image, start + row as usize));
                         if near[lane].len() > n {
                             near[lane].pop();
@@ -101,30 +102,59 @@ fn nearest_to_means(
     near
 }
 
-/// The means of the queries of each vector, as queries.
-fn means(search: &Search<'_>, rotated: &Rotated) -> Vec<LeadTile> {
-    let (set, m, lanes) = (
-        search.plan.set,
-        search.plan.rotation.n_leading(),
-        search.lanes(),
-    );
-    let width = set.tile();
-    let mut tiles = Vec::new();
-    let n_vectors = rotated.rests.len().div_ceil(lanes);
-    tiles.resize_with(n_vectors.div_ceil(width), || LeadTile::new(set, m));
-    let members = rotated.lead.chunks(lanes * m);
-    for (at, (leads, rests)) in members.zip(rotated.rests.chunks(lanes)).enumerate() {
-        let share = 1.0 / rests.len() as f32;
-        let mut mean = vec![0.0; m];
-        for lead in leads.chunks_exact(m) {
-            for (mean, value) in mean.iter_mut().zip(lead) {
-                *mean += share * value;
+/// The mean of the queries of a vector, in leading coordinates.
+struct Mean {
+    lead: Vec<f32>,
+    rest: f32,
+}
+
+impl Mean {
+    /// What the filter makes of it and a row, nearly.
+    fn partial(&self, rows: Rows<'_>, filter: Filter, row: usize) -> f32 {
+        let head = &rows.heads[row];
+        let lead = &rows.lead[row * filter.n_leading..][..filter.n_leading];
+        let mut sums = [0.0_f32; 8];
+        for (u, v) in self.lead.chunks(8).zip(lead.chunks(8)) {
+            for ((sum, u), v) in sums.iter_mut().zip(u).zip(v) {
+                *sum += u * v;
             }
         }
-        let rest = rests.iter().map(|rests| share * rests[1]).sum();
-        let tile = &mut tiles[at / width];
-        tile.set(at % width, &mean, [rest, rest]);
-        tile.limits[at % width] = f32::INFINITY;
+        let products: f32 = sums.iter().sum();
+        head.sq_norm - 2.0 * (self.rest * head.rests[filter.index] + products)
     }
-    tiles
+}
+
+fn means(search: &Search<'_>, rotated: &Rotated) -> Vec<Mean> {
+    let (m, lanes) = (search.plan.rotation.n_leading(), search.lanes());
+    let leads = rotated.lead.chunks(lanes * m);
+    leads
+        .zip(rotated.rests.chunks(lanes))
+        .map(|(leads, rests)| {
+            let share = 1.0 / rests.len() as f32;
+            let mut lead = vec![0.0; m];
+            for one in leads.chunks_exact(m) {
+                for (mean, value) in lead.iter_mut().zip(one) {
+                    *mean += share * value;
+                }
+            }
+            let rest = rests.iter().map(|rests| share * rests[1]).sum();
+            Mean { lead, rest }
+        })
+        .collect()
+}
+
+/// The means, packed as queries.
+fn tiles_of(search: &Search<'_>, means: &[Mean]) -> Vec<LeadTile> {
+    let set = search.plan.set;
+    means
+        .chunks(set.tile())
+        .map(|means| {
+            let mut tile = LeadTile::new(set, search.plan.rotation.n_leading());
+            for (at, mean) in means.iter().enumerate() {
+                tile.set(at, &mean.lead, [mean.rest; 2]);
+                tile.limits[at] = f32::INFINITY;
+            }
+            tile
+        })
+        .collect()
 }
