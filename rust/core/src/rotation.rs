@@ -10,8 +10,8 @@
 //! ```
 //!
 //! so that `m` leading coordinates and the norm of the rest bound a distance from below (partial
-//! distance elimination: Bei and Gray 1985; with rotations: ADSampling, SIGMOD 2023; PDX, SIGMOD
-//! 2025). The directions decide only how fast a search is. They are fitted once, on a sample; images
+//! distance elimination: Bei and Gray 1985; with rotations, `ADSampling`, SIGMOD 2023,
+//! and PDX, SIGMOD 2025). The directions decide only how fast a search is. They are fitted once, on a sample; images
 //! that are added later are expressed in them, however well they fit.
 //!
 //! # Why the bound holds in float32
@@ -344,7 +344,7 @@ fn orthonormalise(vectors: &mut [Vec<f64>], len: usize) {
         for _ in 0..32 {
             let norm = dot(vector, vector).sqrt();
             if norm > 0.0 {
-                vector.iter_mut().for_each(|v| *v /= norm);
+                scale_by(vector, 1.0 / norm);
                 for _ in 0..2 {
                     for other in before.iter() {
                         let along = dot(vector, other);
@@ -356,7 +356,7 @@ fn orthonormalise(vectors: &mut [Vec<f64>], len: usize) {
                 }
                 let norm = dot(vector, vector).sqrt();
                 if norm > 1e-4 {
-                    vector.iter_mut().for_each(|v| *v /= norm);
+                    scale_by(vector, 1.0 / norm);
                     break;
                 }
             }
@@ -381,6 +381,12 @@ fn skew(basis: &[f32], n_directions: usize) -> f64 {
         }
     }
     sum.sqrt()
+}
+
+fn scale_by(vector: &mut [f64], factor: f64) {
+    for value in vector {
+        *value *= factor;
+    }
 }
 
 fn dot(x: &[f64], y: &[f64]) -> f64 {

@@ -423,7 +423,7 @@ fn every_number_of_channels_of_a_flat_gallery() {
             correlated(channels, 1, 28, 2),
         );
         let mut case = Case::new(&[(4, 7, channels)], Upsample::Bilinear, Kind::Uniform);
-        case.check_features(&[query.clone()], &[normal.clone()]);
+        case.check_features(std::slice::from_ref(&query), std::slice::from_ref(&normal));
         case.dtype = DType::F16;
         let normal: Vec<f32> = normal.iter().map(|&v| f16::from_f32(v).to_f32()).collect();
         case.check_features(&[query], &[normal]);

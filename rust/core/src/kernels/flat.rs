@@ -298,7 +298,7 @@ pub(crate) fn sq_distances(
                 row,
                 scale,
                 which,
-                sq_distances,
+                out: sq_distances,
             },
         );
     }
@@ -309,7 +309,7 @@ struct SqDistances<'a> {
     row: &'a [f32],
     scale: f32,
     which: u32,
-    sq_distances: &'a mut [f32; 32],
+    out: &'a mut [f32; 32],
 }
 
 impl Kernel for SqDistances<'_> {
@@ -352,7 +352,7 @@ impl Kernel for SqDistances<'_> {
                         sums[i] += sums[i + half];
                     }
                 }
-                self.sq_distances[query] = sums[0];
+                self.out[query] = sums[0];
             }
         }
     }

@@ -135,6 +135,10 @@ impl<'a> Plan<'a> {
         done
     }
 
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "no part of the public results yet")
+    )]
     /// What the search did so far, of all jobs; what was then searched exhaustively is not counted.
     pub(super) fn work(&self) -> Work {
         let [first_filter, second_filter, float32, float64] = self
@@ -197,4 +201,80 @@ fn encode(
         });
     }
     !failed.into_inner()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::matching::frame::QueryFrame;
+    use crate::pyramid::{DType, LevelData, PyramidBatch, PyramidShape, Upsample};
+    use crate::{Gallery, matching};
+    use std::sync::OnceLock;
+
+    /// Cells on a smooth surface, with a little noise: neighbours are near, and all else is far.
+    fn surface(n_rows: usize, width: usize, channels: usize, phase: f32) -> Vec<f32> {
+        let mut values = Vec::new();
+        for cell in 0..n_rows * width {
+            let (down, across) = ((cell / width) as f32, (cell % width) as f32);
+            for channel in 0..channels {
+                let (a, b) = ((channel % 5) as f32, (channel % 3) as f32);
+                let wave = phase + 0.05 * (down * (2.0 + a).sqrt() + across * (3.0 + b).sqrt());
+                let noise = ((cell * 7919 + channel * 104_729) % 97) as f32 / 97.0;
+                values.push(4.0 * (wave + channel as f32).sin() + 0.2 * noise);
+            }
+        }
+        values
+    }
+
+    #[test]
+    fn what_is_far_is_pruned_unasked() {
+        let (side, channels, n_images) = (24, 64, 5);
+        let shape = PyramidShape::new(&[(side, side, channels)]).unwrap();
+        let normal = surface(n_images * side, side, channels, 0.0);
+        let query = surface(side, side, channels, 1.005);
+        let mut gallery = Gallery::new(Upsample::Bilinear, DType::F32);
+        let ids: Vec<String> = (0..n_images).map(|id| id.to_string()).collect();
+        let levels = vec![LevelData::F32(&normal)];
+        gallery
+            .add(
+                &PyramidBatch::new(shape.clone(), n_images, levels).unwrap(),
+                &ids,
+            )
+            .unwrap();
+        let context = gallery.pyramid_context().unwrap();
+        let selections = [gallery.select(None).unwrap()];
+        let options = Options::new(1);
+        for set in InstructionSet::available() {
+            let plan = Plan::new(&context, &selections, set, 2, &options).unwrap();
+            let n = side * side;
+            let (mut sq_distances, mut ranks, mut cells) = (vec![0.0; n], vec![0; n], vec![0; n]);
+            let frame: OnceLock<QueryFrame> = OnceLock::new();
+            let mut job = Job {
+                levels: vec![LevelData::F32(&query)],
+                frame: &frame,
+                selection: &selections[0],
+                first_cell: 0,
+                sq_distances: &mut sq_distances,
+                ranks: &mut ranks,
+                cells: &mut cells,
+            };
+            assert!(plan.run(&mut job), "{:?}", plan.work());
+            let work = plan.work();
+            assert!(work.first_filter >= (n_images * n * n) as u64);
+            assert!(work.second_filter * 2 < work.first_filter, "{work:?}");
+            assert!(work.float32 * 20 < work.first_filter, "{work:?}");
+            assert!(work.float64 < 20 * n as u64, "{work:?}");
+
+            let exhaustive = Options {
+                matcher: Matcher::Exhaustive,
+                ..Options::new(1)
+            };
+            let query = PyramidBatch::new(shape.clone(), 1, vec![LevelData::F32(&query)]).unwrap();
+            let expected = matching::search(&query, &context, &selections, &exhaustive).unwrap();
+            assert_eq!(
+                (sq_distances, ranks, cells),
+                (expected.sq_distances, expected.ranks, expected.cells)
+            );
+        }
+    }
 }

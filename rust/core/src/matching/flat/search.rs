@@ -16,7 +16,7 @@ use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
 /// Rows that all tiles are compared with before the next ones: their coordinates stay in the cache.
-pub(super) const CHUNK: usize = 1024;
+pub(super) const CHUNK: usize = 512;
 
 /// A neighbour, in the order in which neighbours are told.
 struct Found(Neighbor);
@@ -256,11 +256,14 @@ impl<'a> Search<'a> {
     fn is_too_slow(&self) -> bool {
         let [first, second] = self.plan.rotation.filters().map(|f| f.n_leading as f64);
         let (work, channels) = (&self.work, self.channels as f64);
+        // Every query needs a few, and needs them early.
+        let needed = 8 * (self.plan.options.k + 1) * self.queries.len();
+        let float64 = work.float64.saturating_sub(needed as u64);
         // In multiply-adds of a whole vector: pairs that are looked at one by one fill no vectors.
         let pruned = work.first_filter as f64 * first
             + 1.5 * work.second_filter as f64 * second
             + 5.0 * work.float32 as f64 * channels
-            + 50.0 * work.float64 as f64 * channels;
+            + 50.0 * float64 as f64 * channels;
         self.plan.options.matcher == Matcher::Auto
             && pruned > 0.7 * work.first_filter as f64 * channels
     }
