@@ -1,4 +1,4 @@
-"""A PatchCore bank (rows without levels): the rust backend against faiss-cpu's flat index, in one run.
+"""A PatchCore bank (rows without levels): the rust backend against faiss-cpu, in one run.
 
 The bank is a tenth of the rows of 50 normal images, picked as PatchCore picks them (greedy k-centre
 on a random projection to 32 dimensions), or at random; a bank of random numbers, in which nothing

@@ -8,6 +8,9 @@ use crate::rotation::{Rotated, TINY};
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
+/// Which filter estimates distances to the means.
+const FILTER: usize = 0;
+
 /// A row, by its estimated distance to the mean of a vector: image, cell.
 struct Seed(f32, usize, usize);
 
@@ -65,7 +68,7 @@ fn nearest_to_means(
     n: usize,
 ) -> Vec<BinaryHeap<Seed>> {
     let (set, rotation, lanes) = (search.plan.set, search.plan.rotation, search.lanes());
-    let (m, filter) = (rotation.n_leading(), rotation.filters()[1]);
+    let (m, filter) = (rotation.n_leading(), rotation.filters()[FILTER]);
     let means = means(search, rotated);
     let mut tiles = tiles_of(search, &means);
     let mut near: Vec<BinaryHeap<Seed>> = Vec::new();
@@ -111,8 +114,9 @@ struct Mean {
 impl Mean {
     /// What the filter makes of it and a row, nearly.
     fn partial(&self, rows: Rows<'_>, filter: Filter, row: usize) -> f32 {
+        let m = self.lead.len();
         let head = &rows.heads[row];
-        let lead = &rows.lead[row * filter.n_leading..][..filter.n_leading];
+        let lead = &rows.lead[row * m..][..filter.n_leading];
         let mut sums = [0.0_f32; 8];
         for (u, v) in self.lead.chunks(8).zip(lead.chunks(8)) {
             for ((sum, u), v) in sums.iter_mut().zip(u).zip(v) {
@@ -137,7 +141,7 @@ fn means(search: &Search<'_>, rotated: &Rotated) -> Vec<Mean> {
                     *mean += share * value;
                 }
             }
-            let rest = rests.iter().map(|rests| share * rests[1]).sum();
+            let rest = rests.iter().map(|rests| share * rests[FILTER]).sum();
             Mean { lead, rest }
         })
         .collect()
