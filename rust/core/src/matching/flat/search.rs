@@ -186,6 +186,7 @@ impl<'a> Search<'a> {
     pub(super) fn scan(&mut self, selection: &Selection) -> bool {
         let (set, filters, lanes) = (self.plan.set, self.plan.rotation.filters(), self.lanes());
         let images: Vec<_> = self.images(selection).collect();
+        let n_rows: usize = images.iter().map(|(_, _, codes)| codes.heads.len()).sum();
         let mut lists: [Vec<u32>; TILE_VECTORS] = Default::default();
         let mut found: Vec<Survivor> = Vec::new();
         let mut row = Vec::new();
@@ -212,9 +213,9 @@ impl<'a> Search<'a> {
                             self.compare(tile * TILE_VECTORS + at, which, place, row);
                         }
                     }
-                }
-                if self.is_too_slow() {
-                    return false;
+                    if self.is_too_slow(n_rows) {
+                        return false;
+                    }
                 }
             }
         }
@@ -252,20 +253,19 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Whether the exhaustive matcher promises to be faster, by what the stages had to look at.
-    fn is_too_slow(&self) -> bool {
+    /// Whether the exhaustive matcher promises to be faster with all `n_rows`, by what the stages had
+    /// to look at. Limits are worst in the beginning, so a part of all its work is allowed as a loss.
+    fn is_too_slow(&self, n_rows: usize) -> bool {
         let [first, second] = self.plan.rotation.filters().map(|f| f.n_leading as f64);
         let (work, channels) = (&self.work, self.channels as f64);
-        // Every query needs a few, and needs them early.
-        let needed = 8 * (self.plan.options.k + 1) * self.queries.len();
-        let float64 = work.float64.saturating_sub(needed as u64);
         // In multiply-adds of a whole vector: pairs that are looked at one by one fill no vectors.
         let pruned = work.first_filter as f64 * first
             + 1.5 * work.second_filter as f64 * second
             + 5.0 * work.float32 as f64 * channels
-            + 50.0 * float64 as f64 * channels;
-        self.plan.options.matcher == Matcher::Auto
-            && pruned > 0.7 * work.first_filter as f64 * channels
+            + 16.0 * work.float64 as f64 * channels;
+        let exhaustive = work.first_filter as f64 * channels;
+        let allowed = 0.05 * channels * (n_rows * self.queries.len()) as f64;
+        self.plan.options.matcher == Matcher::Auto && pruned > 0.8 * exhaustive + allowed
     }
 
     /// Writes what was found to where the job wants it.
