@@ -38,7 +38,8 @@
 //! [`MAX_NORM`] keep everything finite; [`TINY`] covers underflow, where rounding is not relative.
 
 use crate::kernels::InstructionSet;
-use crate::kernels::flat::{Filter, Head, multiply, multiply_depth};
+use crate::kernels::flat::{Filter, Head};
+use crate::kernels::product::{multiply, multiply_depth};
 use crate::pyramid::LevelData;
 use std::ops::Range;
 use std::sync::OnceLock;

@@ -24,6 +24,7 @@ mod avx512;
 pub(crate) mod flat;
 mod portable;
 mod prepare;
+pub(crate) mod product;
 mod scan;
 
 pub(crate) use prepare::PreparedImage;
