@@ -44,7 +44,7 @@ class Gallery:
         NDArray[np.uint32],
         NDArray[np.uint32],
         list[str],
-        dict[str, list[int]],
+        tuple[int, list[tuple[str, int]]],
     ]: ...
     def save(
         self,

@@ -24,6 +24,10 @@ class RustBackend:
     instruction_set : str, optional
         Force the kernels of one instruction set, one of ``knnspect._core.instruction_sets()``; the
         best by default. The results are the same to the bit with every one.
+    matcher : str, optional
+        ``"exhaustive"`` looks at all pairs of cells, ``"pruned"`` at those that no cheap bound
+        excludes, and ``"auto"``, the default, does what promises to be faster. The results are
+        the same to the bit.
 
     Examples
     --------

@@ -3,6 +3,7 @@
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::pyramid::{DType, LevelData, PyramidBatch, PyramidContext, PyramidShape, Upsample};
+use crate::rotation::Slot;
 use crate::store::{Dtype, Store, Tensor, write};
 use crate::stored::{AFFINE, StoredImage, parts};
 use std::collections::BTreeMap;
@@ -17,12 +18,15 @@ pub struct Gallery {
     dtype: DType,
     shape: Option<PyramidShape>,
     images: BTreeMap<String, Arc<StoredImage>>,
+    /// The coordinates of flat galleries, fitted by the first search that uses them.
+    rotation: Arc<Slot>,
 }
 
 /// Some images of a gallery, in the order of their ids: what a search looks through.
 #[derive(Clone, Debug)]
 pub struct Selection {
     images: Vec<(u32, Arc<StoredImage>)>,
+    rotation: Arc<Slot>,
 }
 
 impl Selection {
@@ -53,6 +57,11 @@ impl Selection {
             .binary_search_by_key(&rank, |(rank, _)| *rank)
             .expect("the rank is of this selection");
         &self.images[at].1
+    }
+
+    /// Where the gallery of these images keeps their coordinates.
+    pub(crate) const fn rotation(&self) -> &Arc<Slot> {
+        &self.rotation
     }
 }
 
@@ -102,12 +111,13 @@ impl Additions {
 impl Gallery {
     /// An empty gallery; the first image added decides the shape.
     #[must_use]
-    pub const fn new(upsample: Upsample, dtype: DType) -> Self {
+    pub fn new(upsample: Upsample, dtype: DType) -> Self {
         Self {
             upsample,
             dtype,
             shape: None,
             images: BTreeMap::new(),
+            rotation: Arc::default(),
         }
     }
 
@@ -218,6 +228,7 @@ impl Gallery {
         }
         if self.images.is_empty() {
             self.shape = None; // the next image decides anew
+            self.rotation = Arc::default();
         }
         Ok(())
     }
@@ -239,7 +250,10 @@ impl Gallery {
                 images.into_iter().collect()
             }
         };
-        Ok(Selection { images })
+        Ok(Selection {
+            images,
+            rotation: Arc::clone(&self.rotation),
+        })
     }
 
     /// The stored pyramid of one image.
@@ -387,6 +401,7 @@ impl Gallery {
             dtype,
             shape: Some(shape),
             images,
+            rotation: Arc::default(),
         })
     }
 }

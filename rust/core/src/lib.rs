@@ -29,6 +29,7 @@ pub mod gallery;
 mod kernels;
 pub mod matching;
 pub mod pyramid;
+mod rotation;
 pub mod store;
 mod stored;
 mod topk;

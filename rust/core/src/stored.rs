@@ -2,7 +2,9 @@
 
 use crate::codes::{Codes, encode};
 use crate::error::{Error, Result};
+use crate::kernels::InstructionSet;
 use crate::pyramid::{DType, LevelData, LevelGrid, LevelShape, PyramidShape};
+use crate::rotation::{Codes as RowCodes, Rotation, Slot};
 use crate::store::{Dtype, Store, StoredTensor};
 use half::f16;
 use std::sync::{Arc, OnceLock};
@@ -16,6 +18,8 @@ pub struct StoredImage {
     levels: Vec<StoredLevel>,
     /// Where the cells of each level lie; computed when it is first asked for.
     spheres: OnceLock<Vec<Sphere>>,
+    /// The only level in the coordinates of a flat gallery; made by the first search.
+    codes: OnceLock<(Arc<Slot>, Option<RowCodes>)>,
 }
 
 /// A sphere that holds all cells of one level.
@@ -111,6 +115,7 @@ impl StoredImage {
         Ok(Self {
             levels: stored,
             spheres: OnceLock::new(),
+            codes: OnceLock::new(),
         })
     }
 
@@ -137,6 +142,7 @@ impl StoredImage {
         Self {
             levels,
             spheres: OnceLock::new(),
+            codes: OnceLock::new(),
         }
     }
 
@@ -148,6 +154,22 @@ impl StoredImage {
                 .map(|(level, grid)| Sphere::around(level, grid.shape.channels))
                 .collect()
         })
+    }
+
+    /// Whether [`codes`](Self::codes) has only to look them up.
+    pub(crate) fn is_encoded(&self) -> bool {
+        self.codes.get().is_some()
+    }
+
+    /// The codes of an image of one level, kept for the next search; nothing where a row is too far
+    /// off, or where the image was encoded for a gallery of other coordinates.
+    pub(crate) fn codes(&self, slot: &Arc<Slot>, set: InstructionSet) -> Option<&RowCodes> {
+        let rotation: &Rotation = slot.get()?.as_ref()?;
+        let (of, codes) = self.codes.get_or_init(|| {
+            let codes = rotation.encode(set, &self.levels()[0]);
+            (Arc::clone(slot), codes)
+        });
+        codes.as_ref().filter(|_| Arc::ptr_eq(of, slot))
     }
 
     /// The values of each level.

@@ -2,11 +2,13 @@
 //! machine and with several numbers of threads, which must all give the same to the bit.
 
 use half::f16;
-use knnspect_core::matching::{self, Neighbors, Options};
+use knnspect_core::matching::{self, Matcher, Neighbors, Options};
 use knnspect_core::pyramid::{LevelData, PyramidBatch, PyramidShape, Upsample};
-use knnspect_core::{DType, Gallery, InstructionSet};
+use knnspect_core::store::Store;
+use knnspect_core::{Cancel, DType, Gallery, InstructionSet};
 use proptest::prelude::*;
 use std::num::NonZero;
+use std::sync::Arc;
 
 type Shapes = Vec<(usize, usize, usize)>;
 
@@ -296,29 +298,32 @@ fn search_every_way(
     let mut first: Option<Neighbors> = None;
     for set in InstructionSet::available() {
         for threads in 1..=4 {
-            let options = Options {
-                threads: NonZero::new(threads),
-                instruction_set: Some(set),
-                ..Options::new(k)
-            };
-            let found = matching::search(&query, &context, &selections, &options).unwrap();
-            let expected = first.get_or_insert_with(|| found.clone());
-            let bits = |n: &Neighbors| {
-                n.sq_distances
-                    .iter()
-                    .map(|d| d.to_bits())
-                    .collect::<Vec<_>>()
-            };
-            assert!(
-                bits(&found) == bits(expected)
-                    && found.ranks == expected.ranks
-                    && found.cells == expected.cells,
-                "{} with {threads} threads differs",
-                set.name()
-            );
+            for matcher in MATCHERS {
+                let options = Options {
+                    threads: NonZero::new(threads),
+                    instruction_set: Some(set),
+                    matcher,
+                    ..Options::new(k)
+                };
+                let found = matching::search(&query, &context, &selections, &options).unwrap();
+                let expected = first.get_or_insert_with(|| found.clone());
+                assert!(
+                    same_bits(&found, expected),
+                    "{}, {} with {threads} threads differs",
+                    matcher.name(),
+                    set.name()
+                );
+            }
         }
     }
     first.unwrap()
+}
+
+const MATCHERS: [Matcher; 2] = [Matcher::Exhaustive, Matcher::Pruned];
+
+fn same_bits(found: &Neighbors, expected: &Neighbors) -> bool {
+    let bits = |n: &Neighbors| -> Vec<u32> { n.sq_distances.iter().map(|d| d.to_bits()).collect() };
+    bits(found) == bits(expected) && found.ranks == expected.ranks && found.cells == expected.cells
 }
 
 const MODES: [Upsample; 2] = [Upsample::Bilinear, Upsample::Block];
@@ -430,6 +435,140 @@ fn every_number_of_channels() {
             )
             .check();
         }
+    }
+}
+
+#[test]
+fn every_number_of_channels_of_a_flat_gallery() {
+    for channels in (1..=67).chain([175, 176, 177]) {
+        for kind in [Kind::Uniform, Kind::Offset, Kind::Scales] {
+            Case::new(&[(4, 7, channels)], Upsample::Bilinear, kind).check();
+        }
+        let (normal, query) = (
+            correlated(channels, 2, 28, 1),
+            correlated(channels, 1, 28, 2),
+        );
+        let mut case = Case::new(&[(4, 7, channels)], Upsample::Bilinear, Kind::Uniform);
+        case.check_features(std::slice::from_ref(&query), std::slice::from_ref(&normal));
+        case.dtype = DType::F16;
+        let normal: Vec<f32> = normal.iter().map(|&v| f16::from_f32(v).to_f32()).collect();
+        case.check_features(&[query], &[normal]);
+    }
+}
+
+/// Features that a few directions nearly tell, far from 0, and alike in neighbouring cells.
+fn correlated(channels: usize, n_images: usize, cells: usize, seed: u64) -> Vec<f32> {
+    let mut numbers = Numbers(7);
+    let directions: Vec<f64> = (0..6 * channels).map(|_| numbers.uniform()).collect();
+    let mut numbers = Numbers(seed);
+    let mut walk = [0.0_f64; 6];
+    let mut values = Vec::new();
+    for _ in 0..n_images * cells {
+        for step in &mut walk {
+            *step = 0.9 * *step + numbers.uniform();
+        }
+        for channel in 0..channels {
+            let along: f64 = (0..6)
+                .map(|d| walk[d] * directions[d * channels + channel])
+                .sum();
+            values.push((10.0 + along + 0.1 * numbers.uniform()) as f32);
+        }
+    }
+    values
+}
+
+/// Large enough to be pruned unasked, and to have more than one chunk of rows.
+#[test]
+fn a_flat_gallery_of_many_rows() {
+    for (channels, half, k) in [(64, false, 1), (176, true, 5), (49, false, 64)] {
+        let shapes = vec![(37, 31, channels)];
+        let mut normal = correlated(channels, 4, 37 * 31, 1);
+        let mut query = correlated(channels, 1, 37 * 31, 2);
+        if half {
+            for value in &mut normal {
+                *value = f16::from_f32(*value).to_f32();
+            }
+        }
+        // Some are in the gallery, some more than once.
+        let copied = 500 * channels;
+        normal.copy_within(..copied, 3 * copied);
+        query[..copied].copy_from_slice(&normal[..copied]);
+        let mut case = Case::new(&shapes, Upsample::Bilinear, Kind::Uniform);
+        (case.n_images, case.k) = (4, k);
+        case.dtype = if half { DType::F16 } else { DType::F32 };
+        case.check_features(&[query], &[normal]);
+    }
+}
+
+/// What searches keep of a flat gallery must not show: whatever came and went, in whatever selection,
+/// every search finds what an exhaustive one of the same images finds.
+#[test]
+fn a_flat_gallery_may_change_between_searches() {
+    let shapes = vec![(9, 8, 50)];
+    let values = [correlated(50, 6, 72, 1)];
+    let far: Vec<f32> = correlated(50, 1, 72, 3).iter().map(|v| 1e12 * v).collect();
+    let too_far: Vec<f32> = far.iter().map(|v| 1e25 * v).collect();
+    let query = [correlated(50, 2, 72, 2)];
+    let ids = |names: &[&str]| -> Vec<String> { names.iter().map(|&id| id.to_owned()).collect() };
+    let check = |gallery: &Gallery, names: Option<&[&str]>| {
+        let names = names.map(ids);
+        let selections = [gallery.select(names.as_deref()).unwrap()];
+        let context = gallery.pyramid_context().unwrap();
+        let found = MATCHERS.map(|matcher| {
+            let options = Options {
+                matcher,
+                ..Options::new(4)
+            };
+            matching::search(&batch(&shapes, 2, &query), &context, &selections, &options).unwrap()
+        });
+        assert!(same_bits(&found[1], &found[0]), "{names:?}");
+    };
+    let mut gallery = Gallery::new(Upsample::Bilinear, DType::F32);
+    let images = ids(&["a", "c", "e", "g", "i", "k"]);
+    gallery.add(&batch(&shapes, 6, &values), &images).unwrap();
+    check(&gallery, Some(&["c"])); // the directions are those of one image
+    check(&gallery, None);
+    let mut copy = gallery.clone();
+    copy.remove(&ids(&["a", "i"])).unwrap();
+    check(&copy, None);
+    gallery
+        .add(&batch(&shapes, 1, &[far]), &ids(&["b"]))
+        .unwrap();
+    check(&gallery, None);
+    check(&gallery, Some(&["b", "k"]));
+    gallery
+        .add(&batch(&shapes, 1, &[too_far]), &ids(&["d"]))
+        .unwrap();
+    check(&gallery, None); // exhaustively
+    check(&gallery, Some(&["e", "a"]));
+    check(&copy, Some(&["k", "g"]));
+    copy.remove(&ids(&["c", "e", "g", "k"])).unwrap();
+    copy.add(&batch(&shapes, 2, &query), &ids(&["x", "y"]))
+        .unwrap();
+    check(&copy, None);
+
+    // Several query images with selections of their own, and a gallery in a file.
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("gallery.safetensors");
+    let (metadata, tensors) = Default::default();
+    gallery
+        .save(&path, "gallery", &metadata, tensors, Cancel::NEVER)
+        .unwrap();
+    let store = Arc::new(Store::open(&path, true, Cancel::NEVER).unwrap());
+    let mapped = Gallery::from_store(&store).unwrap();
+    check(&mapped, Some(&["a", "b", "c"]));
+    for gallery in [&gallery, &mapped] {
+        let selections = [&["a", "g"][..], &["c", "e", "k"]]
+            .map(|names| gallery.select(Some(&ids(names))).unwrap());
+        let context = gallery.pyramid_context().unwrap();
+        let found = MATCHERS.map(|matcher| {
+            let options = Options {
+                matcher,
+                ..Options::new(3)
+            };
+            matching::search(&batch(&shapes, 2, &query), &context, &selections, &options).unwrap()
+        });
+        assert!(same_bits(&found[1], &found[0]));
     }
 }
 

@@ -16,12 +16,15 @@ use std::num::NonZero;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+/// All pairs, and those of each stage.
+type Work = (u64, Vec<(String, u64)>);
+
 type Neighbors<'py> = (
     Bound<'py, PyArray4<f32>>,
     Bound<'py, PyArray4<u32>>,
     Bound<'py, PyArray4<u32>>,
     Vec<String>,
-    BTreeMap<&'static str, Vec<u64>>,
+    Work,
 );
 
 /// The pyramids of normal images. Searches see the gallery as it was when they began, so images may
@@ -250,11 +253,7 @@ impl Gallery {
             PyArray::from_vec(py, found.ranks).reshape(shape)?,
             PyArray::from_vec(py, found.cells).reshape(shape)?,
             ids,
-            BTreeMap::from([
-                ("pairs", vec![found.work.pairs]),
-                ("scanned", vec![found.work.scanned]),
-                ("levels", found.work.levels),
-            ]),
+            (found.work.pairs, found.work.stages),
         ))
     }
 

@@ -1,6 +1,6 @@
 //! AVX2 and FMA: 8 lanes, 16 registers; 3 x 4 of them accumulate.
 
-use super::Lanes;
+use super::{Kernel, Lanes};
 use std::arch::x86_64::{
     __m256, _CMP_NGT_UQ, _mm256_add_ps, _mm256_cmp_ps, _mm256_fmadd_ps, _mm256_loadu_ps,
     _mm256_min_ps, _mm256_movemask_ps, _mm256_mul_ps, _mm256_set1_ps, _mm256_storeu_ps,
@@ -57,4 +57,12 @@ impl Lanes for __m256 {
         // SAFETY: the caller has AVX2.
         unsafe { _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_NGT_UQ>(self, limit)).cast_unsigned() }
     }
+}
+
+/// # Safety
+/// The machine must have AVX2 and FMA, and the kernel's arguments must have been checked.
+#[target_feature(enable = "avx2,fma")]
+pub(super) unsafe fn run_avx2<K: Kernel>(kernel: K) {
+    // SAFETY: as promised by the caller.
+    unsafe { kernel.run::<__m256, 4>() }
 }

@@ -1,6 +1,6 @@
 //! AVX-512F: 16 lanes, 32 registers; 3 x 8 of them accumulate.
 
-use super::Lanes;
+use super::{Kernel, Lanes};
 use std::arch::x86_64::{
     __m512, _CMP_NGT_UQ, _mm512_add_ps, _mm512_cmp_ps_mask, _mm512_fmadd_ps, _mm512_loadu_ps,
     _mm512_min_ps, _mm512_mul_ps, _mm512_set1_ps, _mm512_storeu_ps,
@@ -57,4 +57,12 @@ impl Lanes for __m512 {
         // SAFETY: the caller has AVX-512F.
         u32::from(unsafe { _mm512_cmp_ps_mask::<_CMP_NGT_UQ>(self, limit) })
     }
+}
+
+/// # Safety
+/// The machine must have AVX-512F, and the kernel's arguments must have been checked.
+#[target_feature(enable = "avx512f")]
+pub(super) unsafe fn run_avx512<K: Kernel>(kernel: K) {
+    // SAFETY: as promised by the caller.
+    unsafe { kernel.run::<__m512, 8>() }
 }

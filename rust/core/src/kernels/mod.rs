@@ -57,8 +57,10 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 pub(crate) mod cascade;
+pub(crate) mod flat;
 mod portable;
 mod prepare;
+pub(crate) mod product;
 mod scan;
 pub(crate) mod survey;
 
@@ -184,6 +186,45 @@ pub(crate) trait Lanes: Copy {
     unsafe fn min(self, other: Self) -> Self;
     /// Bit `i` is set unless `self[i] > limit[i]`; so it is set where either is NaN.
     unsafe fn not_above(self, limit: Self) -> u32;
+}
+
+/// An inner loop that [`run`] instantiates for an instruction set.
+///
+/// # Safety
+/// `run` may only be called where the instruction set of `L` is available. Whoever makes a kernel
+/// has checked that its buffers are as large as `run` relies on.
+trait Kernel {
+    /// `CELLS` gallery cells are accumulated in registers at a time.
+    unsafe fn run<L: Lanes, const CELLS: usize>(self);
+}
+
+/// Runs a kernel on an instruction set.
+///
+/// # Safety
+/// The kernel's arguments must have been checked.
+unsafe fn run<K: Kernel>(set: InstructionSet, kernel: K) {
+    match set {
+        #[cfg(target_arch = "x86_64")]
+        InstructionSet::Avx512 if set.is_available() => {
+            // SAFETY: AVX-512F was just found to be available; the rest is the caller's promise.
+            unsafe { avx512::run_avx512(kernel) }
+        }
+        #[cfg(target_arch = "x86_64")]
+        InstructionSet::Avx2 if set.is_available() => {
+            // SAFETY: AVX2 and FMA were just found to be available; the rest as above.
+            unsafe { avx2::run_avx2(kernel) }
+        }
+        _ => {
+            assert_eq!(
+                set,
+                InstructionSet::Portable,
+                "this machine lacks {}",
+                set.name()
+            );
+            // SAFETY: plain Rust needs no instruction set; the rest as above.
+            unsafe { portable::run_portable(kernel) }
+        }
+    }
 }
 
 /// What [`Lanes::not_above`] computes for each lane.

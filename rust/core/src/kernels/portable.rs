@@ -1,6 +1,6 @@
 //! Plain Rust: 4 lanes as an array, which compilers turn into whatever the machine has.
 
-use super::{Lanes, is_not_above};
+use super::{Kernel, Lanes, is_not_above};
 use std::array::from_fn;
 
 /// The reference that every intrinsic implementation is compared with.
@@ -55,4 +55,11 @@ impl Lanes for Portable {
             mask | u32::from(is_not_above(self.0[i], limit.0[i])) << i
         })
     }
+}
+
+/// # Safety
+/// The kernel's arguments must have been checked.
+pub(super) unsafe fn run_portable<K: Kernel>(kernel: K) {
+    // SAFETY: as promised by the caller.
+    unsafe { kernel.run::<Portable, 4>() }
 }

@@ -231,7 +231,7 @@ unsafe fn products_of_block<L: Lanes, const N: usize>(
     // SAFETY: as promised by the caller.
     unsafe {
         let mut sums = [[L::splat(0.0); TILE_VECTORS]; N];
-        add_products(queries, channels, features, &mut sums);
+        add_products(queries, channels, features, channels, &mut sums);
         for (cell, sums) in sums.iter().enumerate() {
             for (vector, sum) in sums.iter().enumerate() {
                 sum.store(out.add((cell * TILE_VECTORS + vector) * L::WIDTH));
@@ -241,13 +241,15 @@ unsafe fn products_of_block<L: Lanes, const N: usize>(
     N
 }
 
-/// `sums[cell][query] += <query, cell>`: the hottest loop of the crate. Per channel it loads three
-/// vectors of queries, broadcasts `N` features and issues `3 N` fused multiply-adds.
+/// `sums[cell][query] += <query, cell>`, for cells that start every `stride` values: the hottest
+/// loop of the crate. Per channel it loads three vectors of queries, broadcasts `N` features and
+/// issues `3 N` fused multiply-adds.
 #[inline(always)]
-unsafe fn add_products<L: Lanes, const N: usize>(
+pub(super) unsafe fn add_products<L: Lanes, const N: usize>(
     queries: *const f32,
     channels: usize,
     features: *const f32,
+    stride: usize,
     sums: &mut [[L; TILE_VECTORS]; N],
 ) {
     for channel in 0..channels {
@@ -260,7 +262,7 @@ unsafe fn add_products<L: Lanes, const N: usize>(
                 L::load(at.add(2 * L::WIDTH)),
             ];
             for (cell, sums) in sums.iter_mut().enumerate() {
-                let feature = L::splat(*features.add(cell * channels + channel));
+                let feature = L::splat(*features.add(cell * stride + channel));
                 for (sum, query) in sums.iter_mut().zip(query) {
                     *sum = query.mul_add(feature, *sum);
                 }
@@ -315,6 +317,7 @@ impl Block<'_> {
                 self.tile.levels[0].as_ptr(),
                 finest.channels,
                 features,
+                finest.channels,
                 &mut sums,
             );
 

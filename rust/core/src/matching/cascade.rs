@@ -282,7 +282,7 @@ impl Job {
             patches,
             pruning: true,
             seeded: false,
-            work: Work::new(source.grids.len()),
+            work: Work::default(),
         }
     }
 
@@ -303,11 +303,13 @@ impl Job {
             self.work.pairs += n_pairs;
             if self.pruning {
                 let counts = self.descend(round, &round.surveys[index], &image, worker);
-                self.work.count(&counts);
+                for (level, &pairs) in counts.pairs.iter().enumerate().rev() {
+                    self.work.count(&format!("level {level}"), pairs);
+                }
                 self.pruning =
                     round.options.matcher == Matcher::Pruned || self.is_worth_it(round, &counts);
             } else {
-                self.work.scanned += n_pairs;
+                self.work.count("exhaustive", n_pairs);
                 worker.scanner.prepare(round.set, round.source, &image);
                 for (tile, candidates) in self.tiles.iter().zip(&mut self.candidates) {
                     if round.options.cancel.is_set() {

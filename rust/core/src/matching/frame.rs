@@ -104,8 +104,13 @@ impl QueryFrame {
                 let sq_norm: f64 = centre
                     .map(|(centre, mean)| (f64::from(*centre) - f64::from(*mean)).powi(2))
                     .sum();
-                let norm = (sq_norm.sqrt() + sphere.radius) * f64::from(self.scale);
-                (norm * (1.0 + 1e-6)) as f32
+                let norm = (sq_norm.sqrt() + sphere.radius) * (1.0 + 1e-6);
+                // A value that is too large for float32 before it is scaled has no bound.
+                if norm < f64::from(f32::MAX) {
+                    (norm * f64::from(self.scale)) as f32
+                } else {
+                    f32::INFINITY
+                }
             })
             .collect()
     }

@@ -8,6 +8,7 @@
 mod cascade;
 pub(crate) mod exact;
 mod exhaustive;
+mod flat;
 mod frame;
 mod tile;
 mod twins;
@@ -28,30 +29,15 @@ use std::thread;
 /// More threads than this are never started.
 const MAX_THREADS: usize = 1024;
 
-/// How to search.
-#[derive(Clone, Debug)]
-pub struct Options<'a> {
-    /// Neighbours of each cell.
-    pub k: usize,
-    /// Number of threads; all that the process may use when `None`.
-    pub threads: Option<NonZero<usize>>,
-    /// The instruction set of the kernels; the best of this machine when `None`.
-    pub instruction_set: Option<InstructionSet>,
-    /// Which pairs are compared; the neighbours are the same.
-    pub matcher: Matcher,
-    /// Ends the search early.
-    pub cancel: Cancel<'a>,
-}
-
-/// Which pairs a search compares. All find the same neighbours.
+/// Which pairs of cells are looked at; the results are the same.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Matcher {
-    /// Those that bounds leave, as long as bounds leave out enough; then all.
+    /// Those that bounds leave, as long as that promises to be faster; else all.
     #[default]
     Auto,
     /// All.
     Exhaustive,
-    /// Those that bounds leave, even where that takes longer.
+    /// Those that bounds leave, even where that is slower.
     Pruned,
 }
 
@@ -73,6 +59,21 @@ impl Matcher {
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|matcher| matcher.name() == name)
     }
+}
+
+/// How to search.
+#[derive(Clone, Debug)]
+pub struct Options<'a> {
+    /// Neighbours of each cell.
+    pub k: usize,
+    /// Number of threads; all that the process may use when `None`.
+    pub threads: Option<NonZero<usize>>,
+    /// The instruction set of the kernels; the best of this machine when `None`.
+    pub instruction_set: Option<InstructionSet>,
+    /// Which pairs are compared; the neighbours are the same.
+    pub matcher: Matcher,
+    /// Ends the search early.
+    pub cancel: Cancel<'a>,
 }
 
 impl Options<'_> {
@@ -160,7 +161,7 @@ pub fn search(
             sq_distances: zeros(found)?,
             ranks: zeros(found)?,
             cells: zeros(found)?,
-            work: Work::new(context.grids.len()),
+            work: Work::default(),
         };
         for image in 0..n_images {
             let selection = &selections[if selections.len() == 1 { 0 } else { image }];
@@ -198,14 +199,8 @@ pub fn search(
         sq_distances: zeros(found)?,
         ranks: zeros(found)?,
         cells: zeros(found)?,
-        work: Work::new(context.grids.len()),
+        work: Work::default(),
     };
-    for image in 0..n_images {
-        let selection = &selections[if selections.len() == 1 { 0 } else { image }];
-        let pairs = (selection.len() * cells * cells) as u64;
-        neighbors.work.pairs += pairs;
-        neighbors.work.scanned += pairs;
-    }
     let per_image = neighbors.sq_distances.chunks_mut(cells * k).zip(
         neighbors
             .ranks
@@ -233,6 +228,8 @@ pub fn search(
         }
     }
 
+    let flat = flat::Plan::new(context, selections, instruction_set, threads, options);
+    let total = Mutex::new(Work::default());
     let n_workers = threads.min(jobs.len());
     let jobs = Mutex::new(jobs.into_iter());
     let work = || {
@@ -240,7 +237,24 @@ pub fn search(
         loop {
             let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).next();
             match job {
-                Some(mut job) if !options.cancel.is_set() => worker.run(&mut job),
+                Some(mut job) if !options.cancel.is_set() => {
+                    let pairs = (job.sq_distances.len() / k * job.selection.len() * cells) as u64;
+                    let mut done = Work {
+                        pairs,
+                        ..Work::default()
+                    };
+                    if !flat
+                        .as_ref()
+                        .is_some_and(|plan| plan.run(&mut job, &mut done))
+                    {
+                        worker.run(&mut job);
+                        done.count("exhaustive", pairs);
+                    }
+                    total
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .add(&done);
+                }
                 _ => return,
             }
         }
@@ -257,6 +271,7 @@ pub fn search(
         work();
     });
     options.cancel.check()?;
+    neighbors.work = total.into_inner().unwrap_or_else(PoisonError::into_inner);
     Ok(neighbors)
 }
 

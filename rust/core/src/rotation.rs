@@ -1,0 +1,402 @@
+//! Coordinates in which a flat gallery is told apart by a few numbers of each row.
+//!
+//! A flat gallery has one level: its rows have no coarse parts that would bound the whole. But any
+//! orthonormal directions split a distance likewise, and the principal directions of the gallery
+//! carry most of it. With `P` the projection on `m` of them, by Cauchy-Schwarz,
+//!
+//! ```text
+//! |u - v|^2 = |u|^2 + |v|^2 - 2 <Pu, Pv> - 2 <u - Pu, v - Pv>
+//!          >= |u|^2 + |v|^2 - 2 <Pu, Pv> - 2 |u - Pu| |v - Pv|
+//! ```
+//!
+//! so that `m` leading coordinates and the norm of the rest bound a distance from below (partial
+//! distance elimination: Bei and Gray 1985; with rotations, `ADSampling`, SIGMOD 2023,
+//! and PDX, SIGMOD 2025). The directions decide only how fast a search is. They are fitted once, on a sample; images
+//! that are added later are expressed in them, however well they fit.
+//!
+//! # Why the bound holds in float32
+//! Let `u'`, `v'` be `(u - mean) scale`, exactly; `scale` is a power of two, and distances between
+//! them are those between `u` and `v`, times `scale^2`. Let `B` hold the directions as they are
+//! stored, `e` a bound on the spectral norm of `B^T B - I` (the Frobenius norm, computed in float64),
+//! `a = B^T u'` and `b = B^T v'`, and hats mark what is computed.
+//!
+//! - *Projecting.* A coordinate is a sum that passes through `depth` roundings at most, one of them
+//!   that of `u - mean`, so it is wrong by at most `g sum |B_ij| |u'_i|` with `g = 1.01 depth 2^-24`;
+//!   the vector, by Cauchy-Schwarz, by `d |u'|` with `d = 1.01 g sqrt(m)`, as `|B|_F^2 <= 1.01 m`.
+//! - *Inner products.* `P = B (B^T B)^-1 B^T`, so `<Pu', Pv'>` is `<a, b>` within
+//!   `e / (1 - e) |a| |b|`, and `<a, b>` is `<â, b̂>` within `(2 sqrt(1 + e) d + d^2) |u'| |v'|`:
+//!   together within `c |u'| |v'|` for `c = 1.2 e + 2.4 d`, where both are below 0.01.
+//! - *Rests.* Likewise `|Pu'|^2 >= |â|^2 - c |u'|^2`, so that `sqrt(|u'|^2 - |â|^2 + c |u'|^2)`,
+//!   in float64 and rounded up, is not below `|u' - Pu'|`.
+//! - *Evaluating.* A kernel adds `|v'|^2`, the product of the rests and `m` products, in that order.
+//!   What it sums is, in absolute values, at most `|v'|^2 + 2.1 |u'| |v'|`, and passes through
+//!   `m + 4` roundings.
+//!
+//! With `2 |u'| |v'| <= |u'|^2 + |v'|^2` all this is at most `slack (|u'|^2 + |v'|^2)`, where
+//! `slack = c + 2.2 (m + 8) 2^-24`, which also covers rounding in float64. The part of `v` is taken
+//! off its squared norm when it is stored, that of `u` is added to its limit. Norms of at most
+//! [`MAX_NORM`] keep everything finite; [`TINY`] covers underflow, where rounding is not relative.
+
+use crate::kernels::InstructionSet;
+use crate::kernels::flat::{Filter, Head};
+use crate::kernels::product::{multiply, multiply_depth};
+use crate::pyramid::LevelData;
+use std::ops::Range;
+use std::sync::OnceLock;
+
+/// Larger norms (of centred and scaled rows) are left to the exhaustive matcher.
+const MAX_NORM: f64 = 1e15;
+
+/// More than underflow can amount to, below what matters: rows are scaled to about 1.
+pub(crate) const TINY: f64 = 1e-35;
+
+/// Rows that the directions are fitted on.
+const SAMPLE: usize = 2048;
+
+/// More leading coordinates than this are never kept.
+const MAX_LEADING: usize = 96;
+
+/// The share of the variance that the coordinates of either filter are to carry.
+const SHARES: [f64; 2] = [0.6, 0.88];
+
+/// Where a gallery and its copies keep the coordinates; empty inside where none could be fitted.
+pub(crate) type Slot = OnceLock<Option<Rotation>>;
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Rotation {
+    mean: Vec<f32>,
+    /// A power of two that brings the largest centred value near 1.
+    scale: f32,
+    /// Directions as columns, `[channel][direction]`.
+    basis: Vec<f32>,
+    filters: [Filter; 2],
+    /// See the module.
+    slack: f64,
+    /// The leading coordinates carry enough for searches to gain from them.
+    pays: bool,
+}
+
+/// Rows in leading coordinates.
+#[derive(Debug)]
+pub(crate) struct Rotated {
+    /// Row-major.
+    pub lead: Vec<f32>,
+    /// Squared norm of each row, centred and scaled.
+    pub sq_norms: Vec<f64>,
+    /// For either filter, the norm of what its coordinates leave out, rounded up.
+    pub rests: Vec<[f32; 2]>,
+}
+
+/// What searches keep of a gallery image: `m + 3` float32 values for each cell.
+#[derive(Debug)]
+pub(crate) struct Codes {
+    pub lead: Vec<f32>,
+    pub heads: Vec<Head>,
+}
+
+impl Rotation {
+    /// Coordinates for rows like these, of a number of channels; nothing where their magnitudes leave
+    /// no room for the proof.
+    pub(crate) fn fit(
+        set: InstructionSet,
+        channels: usize,
+        n_rows: usize,
+        row: impl Fn(usize, &mut Vec<f32>),
+    ) -> Option<Self> {
+        let n = n_rows.min(SAMPLE);
+        let mut rows = Vec::new();
+        for at in 0..n {
+            row(
+                (at as u128 * n_rows as u128 / n as u128) as usize,
+                &mut rows,
+            );
+        }
+        let mean: Vec<f32> = (0..channels)
+            .map(|channel| {
+                let values = rows[channel..].iter().step_by(channels);
+                (values.map(|&v| f64::from(v)).sum::<f64>() / n as f64) as f32
+            })
+            .collect();
+        let largest = rows
+            .chunks_exact(channels)
+            .flat_map(|row| row.iter().zip(&mean))
+            .map(|(value, mean)| (f64::from(*value) - f64::from(*mean)).abs())
+            .fold(0.0, f64::max);
+        let exponent = if largest > 0.0 {
+            (-largest.log2().floor()).clamp(-120.0, 120.0)
+        } else {
+            0.0
+        };
+        let scale = exponent.exp2() as f32;
+        for row in rows.chunks_exact_mut(channels) {
+            for (value, mean) in row.iter_mut().zip(&mean) {
+                *value = (*value - mean) * scale;
+            }
+        }
+        let offset = mean.iter().map(|mean| (mean * scale).abs());
+        if offset.fold(0.0, f32::max) > 1e30 || !rows.iter().all(|v| v.is_finite()) {
+            return None;
+        }
+
+        let n_leading = MAX_LEADING
+            .min(channels.div_ceil(2).next_multiple_of(8))
+            .min(channels);
+        let (basis, shares) = principal_directions(set, &rows, channels, n_leading);
+        let enough = |share: f64| {
+            let at = shares.iter().position(|&s| s >= share);
+            at.map(|at| (at + 1).next_multiple_of(8).min(n_leading))
+        };
+        let pays = enough(SHARES[1]).is_some();
+        let filters = SHARES.map(|share| enough(share).unwrap_or(n_leading));
+        let m = filters[1];
+        let basis: Vec<f32> = (0..channels)
+            .flat_map(|channel| basis[..m].iter().map(move |b| b[channel] as f32))
+            .collect();
+
+        let unit = (-24.0_f64).exp2();
+        let depth = (multiply_depth(channels) + 4) as f64;
+        let projecting = 1.01 * 1.01 * depth * unit * (m as f64).sqrt();
+        let skew = skew(&basis, m);
+        let slack = 1.2 * skew + 2.4 * projecting + 2.2 * (m as f64 + 8.0) * unit;
+        let filter = |index| Filter {
+            index,
+            n_leading: filters[index],
+        };
+        (skew < 0.01 && projecting < 0.01).then(|| Self {
+            mean,
+            scale,
+            basis,
+            filters: [filter(0), filter(1)],
+            slack,
+            pays,
+        })
+    }
+
+    /// Whether searches may gain from these coordinates.
+    pub(crate) const fn pays(&self) -> bool {
+        self.pays
+    }
+
+    /// The filters, the faster one first.
+    pub(crate) const fn filters(&self) -> [Filter; 2] {
+        self.filters
+    }
+
+    /// Number of leading coordinates.
+    pub(crate) const fn n_leading(&self) -> usize {
+        self.filters[1].n_leading
+    }
+
+    /// The power of two that all coordinates are multiplied by.
+    pub(crate) const fn scale(&self) -> f32 {
+        self.scale
+    }
+
+    /// See the module.
+    pub(crate) const fn slack(&self) -> f64 {
+        self.slack
+    }
+
+    /// Rows in these coordinates; nothing where one is too far off.
+    pub(crate) fn rotate(&self, set: InstructionSet, rows: &[f32]) -> Option<Rotated> {
+        let channels = self.mean.len();
+        let m = self.n_leading();
+        let mut centred = Vec::with_capacity(rows.len());
+        let mut sq_norms = Vec::with_capacity(rows.len() / channels);
+        for row in rows.chunks_exact(channels) {
+            centred.extend(
+                row.iter()
+                    .zip(&self.mean)
+                    .map(|(v, mean)| (v - mean) * self.scale),
+            );
+            let sq_norm = sq_norm(row, &self.mean) * f64::from(self.scale).powi(2);
+            if sq_norm.is_nan() || sq_norm > MAX_NORM * MAX_NORM {
+                return None;
+            }
+            sq_norms.push(sq_norm);
+        }
+        let lead = multiply(set, &centred, &self.basis, channels, m);
+        let rests = lead
+            .chunks_exact(m)
+            .zip(&sq_norms)
+            .map(|(lead, sq_norm)| {
+                self.filters.map(|filter| {
+                    let kept: f64 = lead[..filter.n_leading]
+                        .iter()
+                        .map(|&v| f64::from(v) * f64::from(v))
+                        .sum();
+                    let rest = sq_norm * (1.0 + self.slack) - kept + TINY;
+                    (rest.max(0.0).sqrt() as f32).next_up()
+                })
+            })
+            .collect();
+        Some(Rotated {
+            lead,
+            sq_norms,
+            rests,
+        })
+    }
+
+    /// The codes of a gallery image; nothing where one of its rows is too far off.
+    pub(crate) fn encode(&self, set: InstructionSet, level: &LevelData<'_>) -> Option<Codes> {
+        let mut rows = Vec::new();
+        decode_into(level, 0..level.len(), &mut rows);
+        let rotated = self.rotate(set, &rows)?;
+        let heads = rotated
+            .sq_norms
+            .iter()
+            .zip(&rotated.rests)
+            .map(|(sq_norm, &rests)| Head {
+                sq_norm: ((sq_norm * (1.0 - self.slack) - TINY) as f32).next_down(),
+                rests,
+            })
+            .collect();
+        Some(Codes {
+            lead: rotated.lead,
+            heads,
+        })
+    }
+}
+
+/// Appends some values of a level, of whole cells, as float32, which they are without loss.
+pub(crate) fn decode_into(level: &LevelData<'_>, range: Range<usize>, values: &mut Vec<f32>) {
+    let start = values.len();
+    values.resize(start + range.len(), 0.0);
+    level
+        .slice(range.start, range.len())
+        .decode_into(&mut values[start..]);
+}
+
+/// `|row - mean|^2`, with eight partial sums, which is a shape that compilers vectorise.
+fn sq_norm(row: &[f32], mean: &[f32]) -> f64 {
+    let mut sums = [0.0_f64; 8];
+    for (row, mean) in row.chunks(8).zip(mean.chunks(8)) {
+        for ((sum, value), mean) in sums.iter_mut().zip(row).zip(mean) {
+            let centred = f64::from(*value) - f64::from(*mean);
+            *sum += centred * centred;
+        }
+    }
+    sums.iter().sum()
+}
+
+/// Orthonormal directions that carry nearly as much of the variance as any, and the share of it
+/// that the first 1, 2, … of them carry. By orthogonal iteration: unlike a full decomposition it
+/// costs little where there are many channels, and nothing depends on how far it has converged.
+fn principal_directions(
+    set: InstructionSet,
+    rows: &[f32],
+    channels: usize,
+    n_directions: usize,
+) -> (Vec<Vec<f64>>, Vec<f64>) {
+    const ITERATIONS: usize = 8;
+    let n_rows = rows.len() / channels;
+    let columns: Vec<f32> = (0..channels)
+        .flat_map(|channel| rows[channel..].iter().step_by(channels).copied())
+        .collect();
+    let covariance = multiply(set, &columns, rows, n_rows, channels);
+    let apply = |directions: &[Vec<f64>]| -> Vec<Vec<f64>> {
+        let packed: Vec<f32> = (0..channels)
+            .flat_map(|channel| directions.iter().map(move |d| d[channel] as f32))
+            .collect();
+        let product = multiply(set, &covariance, &packed, channels, n_directions);
+        (0..n_directions)
+            .map(|at| {
+                let column = product[at..].iter().step_by(n_directions);
+                column.map(|&v| f64::from(v)).collect()
+            })
+            .collect()
+    };
+    let mut directions = vec![Vec::new(); n_directions];
+    orthonormalise(&mut directions, channels);
+    for _ in 0..ITERATIONS {
+        directions = apply(&directions);
+        orthonormalise(&mut directions, channels);
+    }
+    let total: f64 = (0..channels)
+        .map(|channel| f64::from(covariance[channel * channels + channel]))
+        .sum();
+    let mut sum = 0.0;
+    let shares = directions
+        .iter()
+        .zip(apply(&directions))
+        .map(|(direction, applied)| {
+            sum += dot(direction, &applied);
+            sum / total
+        })
+        .collect();
+    (directions, shares)
+}
+
+/// Gram-Schmidt, twice, which is enough for orthogonality to rounding. What depends on the vectors
+/// before it (or is empty) makes way for one without a pattern.
+fn orthonormalise(vectors: &mut [Vec<f64>], len: usize) {
+    let mut state = 1_u64;
+    let mut random = || {
+        // Knuth's MMIX generator: any vector does that is not special.
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (state >> 11) as f64 / (1_u64 << 52) as f64 - 1.0
+    };
+    for at in 0..vectors.len() {
+        let (before, vector) = vectors.split_at_mut(at);
+        let vector = &mut vector[0];
+        // Never more than a few times: at most `len` vectors are asked for.
+        for _ in 0..32 {
+            let norm = dot(vector, vector).sqrt();
+            if norm > 0.0 {
+                scale_by(vector, 1.0 / norm);
+                for _ in 0..2 {
+                    for other in before.iter() {
+                        let along = dot(vector, other);
+                        vector
+                            .iter_mut()
+                            .zip(other)
+                            .for_each(|(v, o)| *v -= along * o);
+                    }
+                }
+                let norm = dot(vector, vector).sqrt();
+                if norm > 1e-4 {
+                    scale_by(vector, 1.0 / norm);
+                    break;
+                }
+            }
+            *vector = (0..len).map(|_| random()).collect();
+        }
+    }
+}
+
+/// Frobenius norm of `B^T B - I`, for a basis of `n_directions` columns.
+fn skew(basis: &[f32], n_directions: usize) -> f64 {
+    let mut sum = 0.0;
+    let columns: Vec<Vec<f64>> = (0..n_directions)
+        .map(|at| {
+            let column = basis[at..].iter().step_by(n_directions);
+            column.map(|&v| f64::from(v)).collect()
+        })
+        .collect();
+    for (i, x) in columns.iter().enumerate() {
+        for (j, y) in columns[..=i].iter().enumerate() {
+            let product = dot(x, y) - if i == j { 1.0 } else { 0.0 };
+            sum += if i == j { 1.0 } else { 2.0 } * product * product;
+        }
+    }
+    sum.sqrt()
+}
+
+fn scale_by(vector: &mut [f64], factor: f64) {
+    for value in vector {
+        *value *= factor;
+    }
+}
+
+fn dot(x: &[f64], y: &[f64]) -> f64 {
+    let mut sums = [0.0_f64; 8];
+    for (x, y) in x.chunks(8).zip(y.chunks(8)) {
+        for ((sum, x), y) in sums.iter_mut().zip(x).zip(y) {
+            *sum += x * y;
+        }
+    }
+    sums.iter().sum()
+}
