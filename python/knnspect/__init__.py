@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     )
     from knnspect.features import Backbone, Features
     from knnspect.gallery import Gallery
-    from knnspect.neighbors import Neighbors
+    from knnspect.neighbors import Neighbors, Work
     from knnspect.pyramid import FeaturePyramid
 
 _HOMES = {
@@ -51,6 +51,7 @@ _HOMES = {
     "ShapeError": "errors",
     "Spade": "detectors",
     "StoreError": "errors",
+    "Work": "neighbors",
     "load": "detectors",
 }
 
@@ -72,6 +73,7 @@ __all__ = [
     "ShapeError",
     "Spade",
     "StoreError",
+    "Work",
     "__version__",
     "load",
 ]

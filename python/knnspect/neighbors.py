@@ -2,13 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Neighbors"]
+__all__ = ["Neighbors", "Work"]
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a search did: why it was fast, or slow.
+
+    Parameters
+    ----------
+    pairs : int
+        All pairs: query cells times gallery cells at the finest level.
+    stages : mapping of str to int
+        How many pairs each stage compared, in the order of the stages. ``"exhaustive"``: in full.
+        ``"level 2"``, ``"level 1"``, ... (pyramids, coarsest first): by the levels from this one on;
+        with block upsampling a cell counts once for all the finer cells in it. ``"filter 1"``,
+        ``"filter 2"``, ``"float32"``, ``"float64"`` (galleries of one level): by a few leading
+        coordinates, by more of them, and in full in either precision.
+
+    Examples
+    --------
+    >>> Work(1000, {"level 1": 250, "level 0": 10}).shares
+    {'level 1': 0.25, 'level 0': 0.01}
+    """
+
+    pairs: int
+    stages: Mapping[str, int]
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """The share of all pairs that each stage compared; the rest was left out."""
+        return {stage: pairs / max(self.pairs, 1) for stage, pairs in self.stages.items()}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -25,6 +56,9 @@ class Neighbors:
         Where in that image: (row, column) at the finest level.
     image_ids : tuple of str
         Ids of the gallery images that were searched, sorted.
+    work : Work, optional
+        What the search did, where the backend counts it; of the whole search, so a selection of
+        its query images has none.
 
     Examples
     --------
@@ -42,7 +76,7 @@ class Neighbors:
     image_index: NDArray[Any]
     cells: NDArray[Any]
     image_ids: tuple[str, ...]
-    work: Any = None
+    work: Work | None = None
 
     @property
     def images(self) -> NDArray[np.object_]:

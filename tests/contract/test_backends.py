@@ -36,6 +36,10 @@ def every_backend() -> dict[str, Backend]:
     for name in available_backends():
         if name == "rust":
             backends |= {f"rust-{each}": RustBackend(each) for each in instruction_sets()}
+            backends |= {
+                f"rust-{matcher}": RustBackend(matcher=matcher)
+                for matcher in ("exhaustive", "pruned")
+            }
         else:
             backends[name] = get_backend(name)
     return backends
@@ -385,8 +389,9 @@ def test_instruction_sets_change_no_bit(data: st.DataObject) -> None:
     k = data.draw(ks(case), label="k")
     gallery = case.gallery()
     found = [
-        gallery.search(case.query, k, backend=RustBackend(instruction_set))
+        gallery.search(case.query, k, backend=RustBackend(instruction_set, matcher))
         for instruction_set in instruction_sets()
+        for matcher in ("exhaustive", "pruned")
     ]
     for one, other in pairwise(found):
         assert_identical(one, other)
@@ -403,8 +408,9 @@ def test_instruction_sets_agree_on_what_float64_cannot_tell_apart(seed: int) -> 
     gallery = Gallery()
     gallery.add(FeaturePyramid([(1e-18 * values).astype("f4")]))
     found = [
-        gallery.search(FeaturePyramid(query), backend=RustBackend(instruction_set))
+        gallery.search(FeaturePyramid(query), backend=RustBackend(instruction_set, matcher))
         for instruction_set in instruction_sets()
+        for matcher in ("exhaustive", "pruned")
     ]
     for one, other in pairwise(found):
         assert_identical(one, other)

@@ -106,9 +106,9 @@ def test_the_core_checks_what_it_is_given() -> None:
     assert core.shapes == []
     core.add([good], ["a"])
     with pytest.raises(ParameterError, match="threads: expected at least 1, got 0"):
-        core.search([good], 1, None, 0, None)
+        core.search([good], 1, None, 0, None, "auto")
     with pytest.raises(ParameterError, match=r"k must be between 1 and .*, got 0"):
-        core.search([good], 0, None, None, None)
+        core.search([good], 0, None, None, None, "auto")
 
 
 def test_tensors_and_metadata_come_back_from_a_file(tmp_path: Path) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from knnspect import Neighbors
+from knnspect import FeaturePyramid, Gallery, Neighbors, ParameterError, Work
+from knnspect.backends import RustBackend
 
 
 @pytest.fixture
@@ -53,3 +54,32 @@ def test_an_integer_keeps_the_axis(neighbors: Neighbors) -> None:
 def test_it_cannot_be_changed(neighbors: Neighbors) -> None:
     with pytest.raises(AttributeError):
         neighbors.image_ids = ()  # type: ignore[misc]
+
+
+def test_the_work_of_a_search_is_counted() -> None:
+    rng = np.random.default_rng(0)
+    levels = [rng.random((3, 8, 8, 4), "f4"), rng.random((3, 2, 2, 6), "f4")]
+    gallery = Gallery()
+    gallery.add(FeaturePyramid(levels))
+    query = FeaturePyramid([level[:2] for level in levels])
+    everything = gallery.search(query, backend=RustBackend(matcher="exhaustive")).work
+    assert everything == Work(2 * 64 * 3 * 64, {"exhaustive": 2 * 64 * 3 * 64})
+    assert everything.shares == {"exhaustive": 1.0}
+    pruned = gallery.search(query, backend=RustBackend(matcher="pruned")).work
+    assert pruned is not None
+    assert pruned.pairs == everything.pairs
+    assert list(pruned.stages) == ["level 1", "level 0"]
+    # The queries are in the gallery: next to nothing comes as near as they do to themselves.
+    assert 0 < pruned.stages["level 0"] < pruned.stages["level 1"] <= pruned.pairs
+
+
+def test_a_part_of_a_search_has_no_work_of_its_own(neighbors: Neighbors) -> None:
+    assert Neighbors(*vars(neighbors).values())[0].work is None
+
+
+def test_an_unknown_matcher_is_named() -> None:
+    gallery = Gallery()
+    gallery.add(FeaturePyramid([np.zeros((1, 2, 2, 1), "f4")]))
+    query = FeaturePyramid([np.zeros((1, 2, 2, 1), "f4")])
+    with pytest.raises(ParameterError, match='"auto", "exhaustive" or "pruned", got "fast"'):
+        gallery.search(query, backend=RustBackend(matcher="fast"))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from knnspect.neighbors import Neighbors
+from knnspect.neighbors import Neighbors, Work
 
 if TYPE_CHECKING:
     from knnspect.backends.base import ImageSubset
@@ -18,6 +18,10 @@ __all__ = ["RustBackend"]
 
 class RustBackend:
     """Searches on the CPU, level by level, without building the concatenated features.
+
+    Pairs of cells that the coarser levels show to be too far apart are never compared in full; what
+    was compared is in `Neighbors.work`. A gallery of one level is searched by a few of its principal
+    directions first, which the first search finds (see `Gallery.search`).
 
     Parameters
     ----------
@@ -50,7 +54,7 @@ class RustBackend:
         threads: int | None,
     ) -> Neighbors:
         """Find the `k` nearest gallery cells of every cell of `query`; see `Gallery.search`."""
-        sq_distances, image_index, cells, ids, work = gallery.core.search(
+        sq_distances, image_index, cells, ids, (pairs, stages) = gallery.core.search(
             list(query.levels),
             k,
             None if images is None else [list(ids) for ids in images],
@@ -60,4 +64,5 @@ class RustBackend:
         )
         width = query.shapes[0][1]
         rows_columns = np.stack(np.divmod(cells, np.uint32(width)), axis=-1)
+        work = Work(pairs, dict(stages))
         return Neighbors(sq_distances, image_index, rows_columns, tuple(ids), work)
