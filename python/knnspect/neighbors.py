@@ -22,7 +22,7 @@ class Work:
         All pairs: query cells times gallery cells at the finest level.
     stages : mapping of str to int
         How many pairs each stage compared, in the order of the stages. ``"exhaustive"``: in full.
-        ``"level 2"``, ``"level 1"``, ... (pyramids, coarsest first): by the levels from this one on;
+        ``"level 2"``, ``"level 1"``, ... (pyramids, coarsest first): by the levels from this one;
         with block upsampling a cell counts once for all the finer cells in it. ``"filter 1"``,
         ``"filter 2"``, ``"float32"``, ``"float64"`` (galleries of one level): by a few leading
         coordinates, by more of them, and in full in either precision.

@@ -706,12 +706,18 @@ import knnspect as ks
 from knnspect.backends import RustBackend, get_backend
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
-name, _, instruction_set = sys.argv[1].partition("-")
-backend = RustBackend(instruction_set) if name == "rust" else get_backend(name)
+name, _, how = sys.argv[1].partition("-")
+if name != "rust":
+    backend = get_backend(name)
+elif how in ("exhaustive", "pruned"):
+    backend = RustBackend(matcher=how)
+else:
+    backend = RustBackend(how)
+shapes = [(112, 112, 256)] if sys.argv[2] == "1" else [(112, 112, 64), (28, 28, 256)]
 rng = np.random.default_rng(0)
 gallery = ks.Gallery()
-gallery.add(ks.FeaturePyramid([rng.random((4, 112, 112, 256), dtype="f4")]))
-query = ks.FeaturePyramid([rng.random((16, 112, 112, 256), dtype="f4")])
+gallery.add(ks.FeaturePyramid([rng.random((4, *shape), dtype="f4") for shape in shapes]))
+query = ks.FeaturePyramid([rng.random((16, *shape), dtype="f4") for shape in shapes])
 print("searching", flush=True)
 try:
     gallery.search(query, threads=2, backend=backend)
@@ -724,10 +730,11 @@ print("finished", flush=True)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+@pytest.mark.parametrize("levels", ["1", "2"])
 @pytest.mark.parametrize("name", list(BACKENDS))
-def test_ctrl_c_ends_a_search(name: str) -> None:
+def test_ctrl_c_ends_a_search(name: str, levels: str) -> None:
     child = subprocess.Popen(
-        [sys.executable, "-c", SEARCH_FOR_MINUTES, name],
+        [sys.executable, "-c", SEARCH_FOR_MINUTES, name, levels],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -20,8 +20,8 @@ class RustBackend:
     """Searches on the CPU, level by level, without building the concatenated features.
 
     Pairs of cells that the coarser levels show to be too far apart are never compared in full; what
-    was compared is in `Neighbors.work`. A gallery of one level is searched by a few of its principal
-    directions first, which the first search finds (see `Gallery.search`).
+    was compared is in `Neighbors.work`. A gallery of one level is searched by a few of its
+    principal directions first, which the first search finds (see `Gallery.search`).
 
     Parameters
     ----------
