@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,16 +37,41 @@ def machine() -> dict[str, Any]:
     }
 
 
-def features_of(dataset: Path | None, n_queries: int) -> tuple[ks.Features, ks.Features]:
-    """Features of 50 normal images and of some test images: a dataset's, or elpv's."""
+def features_of(
+    dataset: Path | None,
+    n_queries: int,
+    n_train: int = 50,
+    backbone: str = "efficientnet_lite0",
+) -> tuple[ks.Features, ks.Features]:
+    """Features of some normal images and of some test images: a dataset's, or elpv's."""
     if dataset is None:
-        split = elpv_split(n_train=50, n_functional=n_queries // 2, n_defective=n_queries // 2)
+        split = elpv_split(n_train=n_train, n_functional=n_queries // 2, n_defective=n_queries // 2)
         train, test = split.train, [*split.functional, *split.defective]
     else:
         images = MVTecDataset(dataset)
-        train, test = images.train[:50], [image.path for image in images.test[:n_queries]]
-    backbone = ks.Backbone("efficientnet_lite0", levels=(1, 2, 3), image_size=224)
-    return backbone.extract(train), backbone.extract(test)
+        train, test = images.train[:n_train], [image.path for image in images.test[:n_queries]]
+    network = ks.Backbone(backbone, levels=(1, 2, 3), image_size=224)
+    return network.extract(train), network.extract(test)
+
+
+def timed(work: Callable[[], Any]) -> tuple[float, Any]:
+    """Return the seconds that some work took, and what it gave."""
+    start = time.perf_counter()
+    result = work()
+    return time.perf_counter() - start, result
+
+
+def ratios(slower: Sequence[float], faster: Sequence[float]) -> dict[str, float]:
+    """Return how many times faster something is: image by image, then over the images."""
+    values = np.array(slower) / np.array(faster)
+    parts = {"min": values.min(), "median": np.median(values), "max": values.max()}
+    return {name: round(float(value), 2) for name, value in parts.items()}
+
+
+def assert_same(ours: ks.Neighbors, others: ks.Neighbors) -> None:
+    """Fail when two searches differ in a bit."""
+    for name in ("sq_distances", "image_index", "cells"):
+        np.testing.assert_array_equal(getattr(ours, name), getattr(others, name))
 
 
 def concatenated(

@@ -13,7 +13,6 @@ is told separately.
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,15 @@ from typing import Any
 import faiss
 import numpy as np
 import torch
-from common import concatenated, features_of, spread, write_result
+from common import (
+    assert_same,
+    concatenated,
+    features_of,
+    ratios,
+    spread,
+    timed,
+    write_result,
+)
 from matching import check_equal
 from numpy.typing import NDArray
 
@@ -60,13 +67,6 @@ def banks_of(rows: Rows) -> dict[str, Rows]:
     }
 
 
-def timed(search: Callable[[], Any]) -> tuple[float, Any]:
-    """Return the seconds that a search took, and what it found."""
-    start = time.perf_counter()
-    found = search()
-    return time.perf_counter() - start, found
-
-
 def compare(
     bank: Rows, query: ks.FeaturePyramid, k: int, threads: int, repeats: int
 ) -> dict[str, Any]:
@@ -101,8 +101,7 @@ def compare(
             "rust": lambda: gallery.search(one, k=k, threads=threads),  # noqa: B023
         }
         ours, others = rivals["rust"](), rivals["exhaustive"]()
-        for name in ("sq_distances", "image_index", "cells"):
-            np.testing.assert_array_equal(getattr(ours, name), getattr(others, name))
+        assert_same(ours, others)
         exact = rows.astype(np.float64), bank.astype(np.float64)
         agreements.append(check_equal(ours, rivals["faiss"](), *exact))
         times: dict[str, list[float]] = {name: [] for name in rivals}
@@ -112,11 +111,6 @@ def compare(
         for name in rivals:
             seconds[name].append(float(np.median(times[name])))
 
-    def ratio(rival: str) -> dict[str, float]:
-        ratios = np.array(seconds[rival]) / np.array(seconds["rust"])
-        parts = {"min": ratios.min(), "median": np.median(ratios), "max": ratios.max()}
-        return {name: round(float(value), 2) for name, value in parts.items()}
-
     return {
         "rows": len(bank),
         "channels": channels,
@@ -125,8 +119,8 @@ def compare(
         "threads": threads,
         **{name: spread(values) for name, values in seconds.items()},
         "first_search": spread(first),
-        "faiss_over_rust": ratio("faiss"),
-        "exhaustive_over_rust": ratio("exhaustive"),
+        "faiss_over_rust": ratios(seconds["faiss"], seconds["rust"]),
+        "exhaustive_over_rust": ratios(seconds["exhaustive"], seconds["rust"]),
         "places_equal": round(float(np.mean(agreements)), 6),
     }
 

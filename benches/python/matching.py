@@ -1,9 +1,10 @@
 """SPADE's pixel stage: the rust backend against faiss-cpu's flat index, in one run.
 
-Same features, same threads. For each query image the rivals take turns; faiss is timed as
-``add + search`` on rows that are concatenated beforehand, which favours it. Answers are compared
-before anything is timed: distances must agree to 1e-4, and where faiss names other cells, the
-float64 distances must say that ours are no farther.
+Same features, same threads. For each query image the rivals take turns, the rust backend's
+exhaustive matcher among them; faiss is timed as ``add + search`` on rows that are concatenated
+beforehand, which favours it. Answers are compared in the first turn: those of the matchers must
+be the same to the bit, distances must agree with faiss's to 1e-4, and where faiss names other
+cells, the float64 distances must say that ours are no farther.
 
     python benches/python/matching.py hazelnut=PATH transistor=PATH
     python benches/python/matching.py            # without a dataset: solar cells
@@ -12,16 +13,33 @@ float64 distances must say that ours are no farther.
 from __future__ import annotations
 
 import argparse
-import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import faiss
 import numpy as np
-from common import concatenated, features_of, spread, write_result
+from common import (
+    assert_same,
+    concatenated,
+    features_of,
+    ratios,
+    spread,
+    timed,
+    write_result,
+)
 from numpy.typing import NDArray
 
 import knnspect as ks
+from knnspect.backends import RustBackend
+
+#: Network, upsampling and k of each comparison.
+CASES = [
+    ("efficientnet_lite0", "block", 1),
+    ("efficientnet_lite0", "bilinear", 1),
+    ("efficientnet_lite0", "bilinear", 5),
+    ("efficientnet_lite2", "bilinear", 1),
+]
 
 
 def row_numbers(neighbors: ks.Neighbors) -> NDArray[np.int64]:
@@ -52,47 +70,64 @@ def check_equal(
 
 
 def compare(
-    dataset: Path | None, upsample: str, k: int, threads: int, repeats: int
+    train: ks.FeaturePyramid,
+    test: ks.FeaturePyramid,
+    upsample: str,
+    k: int,
+    threads: int,
+    repeats: int,
 ) -> dict[str, Any]:
-    """Time both rivals on every query image and return the figures."""
-    train, test = features_of(dataset, 10)
+    """Time all rivals on every query image and return the figures."""
     gallery = ks.Gallery(upsample=upsample)
-    gallery.add(train.pyramid)
-    rows = concatenated(train.pyramid, upsample)
-    exact_rows = concatenated(train.pyramid, upsample, np.float64)
+    gallery.add(train)
+    rows = concatenated(train, upsample)
+    exact_rows = concatenated(train, upsample, np.float64)
     faiss.omp_set_num_threads(threads)
-    flat_seconds, rust_seconds, ratios, agreements = [], [], [], []
-    for image in range(test.pyramid.n_images):
-        query = test.pyramid[image]
+    seconds: dict[str, list[float]] = {"faiss": [], "exhaustive": [], "rust": []}
+    agreements = []
+    shares: dict[str, list[float]] = {}
+    for image in range(test.n_images):
+        query = test[image]
         query_rows = concatenated(query, upsample)
-        flat_times, rust_times = [], []
-        for repeat in range(repeats):
-            start = time.perf_counter()
+
+        def flat(query_rows: NDArray[np.float32] = query_rows) -> Any:
             index = faiss.IndexFlatL2(rows.shape[1])
             index.add(rows)
-            flat = index.search(query_rows, k)
-            flat_times.append(time.perf_counter() - start)
-            start = time.perf_counter()
-            neighbors = gallery.search(query, k=k, threads=threads, backend="rust")
-            rust_times.append(time.perf_counter() - start)
+            return index.search(query_rows, k)
+
+        def search(matcher: str, query: ks.FeaturePyramid = query) -> ks.Neighbors:
+            return gallery.search(query, k=k, threads=threads, backend=RustBackend(matcher=matcher))
+
+        rivals: dict[str, Callable[[], Any]] = {
+            "faiss": flat,
+            "exhaustive": lambda search=search: search("exhaustive"),  # type: ignore[misc]
+            "rust": lambda search=search: search("auto"),  # type: ignore[misc]
+        }
+        times: dict[str, list[float]] = {name: [] for name in rivals}
+        for repeat in range(repeats):
+            found = {}
+            for name, rival in rivals.items():
+                taken, found[name] = timed(rival)
+                times[name].append(taken)
             if repeat == 0:
+                assert_same(found["rust"], found["exhaustive"])
                 exact_query = concatenated(query, upsample, np.float64)
-                agreements.append(check_equal(neighbors, flat, exact_query, exact_rows))
-        flat_seconds.append(float(np.median(flat_times)))
-        rust_seconds.append(float(np.median(rust_times)))
-        ratios.append(flat_seconds[-1] / rust_seconds[-1])
+                agreements.append(
+                    check_equal(found["rust"], found["faiss"], exact_query, exact_rows)
+                )
+                for stage, share in found["rust"].work.shares.items():
+                    shares.setdefault(stage, []).append(share)
+        for name in rivals:
+            seconds[name].append(float(np.median(times[name])))
     return {
         "upsample": upsample,
         "k": k,
         "gallery_images": len(gallery),
         "threads": threads,
-        "faiss": spread(flat_seconds),
-        "rust": spread(rust_seconds),
-        "ratio": {
-            "min": round(min(ratios), 2),
-            "median": round(float(np.median(ratios)), 2),
-            "max": round(max(ratios), 2),
-        },
+        **{name: spread(values) for name, values in seconds.items()},
+        "faiss_ratio": ratios(seconds["faiss"], seconds["rust"]),
+        "exhaustive_ratio": ratios(seconds["exhaustive"], seconds["rust"]),
+        "shares": {stage: round(float(np.median(s)), 5) for stage, s in shares.items()},
         "places_equal": round(float(np.mean(agreements)), 6),
     }
 
@@ -106,19 +141,21 @@ def main() -> None:
     options = parser.parse_args()
     datasets = dict(entry.split("=", 1) for entry in options.datasets) or {"elpv": None}
     figures: list[dict[str, Any]] = []
-    for name, path in datasets.items():
-        for upsample in ("bilinear", "block"):
-            for k in (1, 5):
-                entry = compare(
-                    Path(path) if path else None, upsample, k, options.threads, options.repeats
-                )
-                figures.append({"dataset": name, **entry})
-                print(
-                    f"{name} {upsample} k={k}: faiss {entry['faiss']['median_ms']} ms, "
-                    f"rust {entry['rust']['median_ms']} ms, ratio {entry['ratio']['median']}, "
-                    f"places equal {entry['places_equal']}"
-                )
-    write_result("matching", {"faiss": faiss.__version__, "comparisons": figures})
+    for backbone, upsample, k in CASES:
+        for name, path in datasets.items():
+            train, test = features_of(Path(path) if path else None, 10, backbone=backbone)
+            entry = compare(
+                train.pyramid, test.pyramid, upsample, k, options.threads, options.repeats
+            )
+            figures.append({"dataset": name, "backbone": backbone, **entry})
+            print(
+                f"{name} {backbone} {upsample} k={k}: faiss {entry['faiss']['median_ms']} ms, "
+                f"exhaustive {entry['exhaustive']['median_ms']} ms, "
+                f"rust {entry['rust']['median_ms']} ms, ratio {entry['faiss_ratio']}, "
+                f"places equal {entry['places_equal']}",
+                flush=True,
+            )
+            write_result("matching", {"faiss": faiss.__version__, "comparisons": figures})
 
 
 if __name__ == "__main__":
