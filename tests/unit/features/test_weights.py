@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import pickle
 from collections.abc import Callable, Mapping
@@ -89,7 +90,12 @@ class TestSources:
         assert resolve_weights("resnet18.a1_in1k", "timm")[0] == "resnet18.a1_in1k"
 
     @pytest.mark.parametrize("name", ["resnet18", "efficientnet_lite2"])
-    def test_a_package_that_is_not_there_is_named(self, name: str) -> None:
+    def test_a_package_that_is_not_there_is_named(
+        self, name: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # Whether or not it is installed here: packages are looked for where there are none.
+        monkeypatch.setattr("sys.path", [])
+        importlib.invalidate_caches()
         with pytest.raises(ParameterError, match=f"weights: .*{name}"):
             resolve_weights(name, "package")
 
