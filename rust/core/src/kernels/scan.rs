@@ -283,6 +283,8 @@ pub(super) unsafe fn add_products<L: Lanes, const N: usize>(
     stride: usize,
     sums: &mut [[L; TILE_VECTORS]; N],
 ) {
+    // A copy whose place in memory nobody knows is held in registers.
+    let mut held = *sums;
     for channel in 0..channels {
         // SAFETY: as promised by the caller: `channels` tiles of queries, `N` cells of `channels`.
         unsafe {
@@ -292,7 +294,7 @@ pub(super) unsafe fn add_products<L: Lanes, const N: usize>(
                 L::load(at.add(L::WIDTH)),
                 L::load(at.add(2 * L::WIDTH)),
             ];
-            for (cell, sums) in sums.iter_mut().enumerate() {
+            for (cell, sums) in held.iter_mut().enumerate() {
                 let feature = L::splat(*features.add(cell * stride + channel));
                 for (sum, query) in sums.iter_mut().zip(query) {
                     *sum = query.mul_add(feature, *sum);
@@ -300,6 +302,7 @@ pub(super) unsafe fn add_products<L: Lanes, const N: usize>(
             }
         }
     }
+    *sums = held;
 }
 
 /// `N` fine cells of one row, from `column` on.
