@@ -17,41 +17,6 @@
 // The generic kernels exist only as parts of the functions that enable an instruction set.
 #![allow(clippy::inline_always)]
 
-/// Defines `$name`, which runs `$kernel` compiled for an instruction set that the machine has.
-macro_rules! kernel {
-    ($(#[$doc:meta])* fn $name:ident($($arg:ident: $type:ty),* $(,)?) = $($kernel:ident)::+) => {
-        $(#[$doc])*
-        ///
-        /// # Safety
-        /// What the kernel asks of its arguments. The instruction set is checked here.
-        pub(crate) unsafe fn $name(set: InstructionSet, $($arg: $type),*) {
-            #[cfg(target_arch = "x86_64")]
-            #[target_feature(enable = "avx512f")]
-            unsafe fn avx512($($arg: $type),*) {
-                // SAFETY: as promised by the caller.
-                unsafe { $($kernel)::+::<std::arch::x86_64::__m512, 8>($($arg),*) }
-            }
-            #[cfg(target_arch = "x86_64")]
-            #[target_feature(enable = "avx2,fma")]
-            unsafe fn avx2($($arg: $type),*) {
-                // SAFETY: as promised by the caller.
-                unsafe { $($kernel)::+::<std::arch::x86_64::__m256, 4>($($arg),*) }
-            }
-            assert!(set.is_available(), "this machine lacks {}", set.name());
-            match set {
-                #[cfg(target_arch = "x86_64")]
-                // SAFETY: the instruction set was just found; the rest is the caller's promise.
-                InstructionSet::Avx512 => unsafe { avx512($($arg),*) },
-                #[cfg(target_arch = "x86_64")]
-                // SAFETY: the same.
-                InstructionSet::Avx2 => unsafe { avx2($($arg),*) },
-                // SAFETY: plain Rust needs no instruction set; the rest is the caller's promise.
-                _ => unsafe { $($kernel)::+::<crate::kernels::portable::Portable, 4>($($arg),*) },
-            }
-        }
-    };
-}
-
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
@@ -64,11 +29,10 @@ pub(crate) mod product;
 mod scan;
 pub(crate) mod survey;
 
-pub(crate) use prepare::PreparedImage;
-pub(crate) use scan::{Hits, Limits, QueryTile, Scratch};
+pub(crate) use prepare::{FramedImage, PreparedImage, prepare_image_into};
+pub(crate) use scan::{Hits, Limits, QueryTile, Scratch, scan_image};
 
 use crate::error::{Error, Result};
-use crate::pyramid::{LevelData, LevelGrid};
 
 /// Vectors of queries in a tile.
 pub(crate) const TILE_VECTORS: usize = 3;
@@ -231,58 +195,4 @@ unsafe fn run<K: Kernel>(set: InstructionSet, kernel: K) {
 #[inline(always)]
 fn is_not_above(value: f32, limit: f32) -> bool {
     value <= limit || value.is_nan() || limit.is_nan()
-}
-
-kernel! {
-    /// Centres and scales one gallery image and computes its norms.
-    fn prepare_image_on(
-        grids: &[LevelGrid],
-        levels: &[LevelData<'_>],
-        means: &[Vec<f32>],
-        scale: f32,
-        prepared: &mut PreparedImage,
-    ) = prepare::prepare_image
-}
-
-/// Centres and scales one gallery image and computes its norms, into `prepared`.
-pub(crate) fn prepare_image_into(
-    set: InstructionSet,
-    grids: &[LevelGrid],
-    levels: &[LevelData<'_>],
-    means: &[Vec<f32>],
-    scale: f32,
-    prepared: &mut PreparedImage,
-) {
-    // SAFETY: the kernel asks nothing but the instruction set.
-    unsafe { prepare_image_on(set, grids, levels, means, scale, prepared) }
-}
-
-kernel! {
-    /// See [`scan_image`].
-    fn scan_image_on(
-        grids: &[LevelGrid],
-        tile: &QueryTile,
-        image: &PreparedImage,
-        scratch: &mut Scratch,
-        limits: &Limits,
-        hits: &mut dyn Hits,
-    ) = scan::scan_image
-}
-
-/// Compares every query of a tile with every cell of a prepared image; calls `hits` for each pair
-/// whose partial distance does not exceed the query's limit.
-pub(crate) fn scan_image(
-    set: InstructionSet,
-    grids: &[LevelGrid],
-    tile: &QueryTile,
-    image: &PreparedImage,
-    scratch: &mut Scratch,
-    limits: &Limits,
-    hits: &mut dyn Hits,
-) {
-    image.check(grids);
-    tile.check(grids, set);
-    scratch.reserve(grids, tile.width());
-    // SAFETY: all sizes were checked.
-    unsafe { scan_image_on(set, grids, tile, image, scratch, limits, hits) }
 }

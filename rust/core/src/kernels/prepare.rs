@@ -1,7 +1,31 @@
 //! A gallery image made ready for scanning: decoded, centred, scaled, and its norms.
 
-use super::{Lanes, MAX_WIDTH};
+use super::{InstructionSet, Kernel, Lanes, MAX_WIDTH, run};
 use crate::pyramid::{LevelData, LevelGrid, Tap};
+
+/// A gallery image, and how it is centred and scaled: the frame of the query image that it is compared
+/// with.
+#[derive(Clone, Copy)]
+pub(crate) struct FramedImage<'a> {
+    pub levels: &'a [LevelData<'a>],
+    /// For each level the mean of one cell, or of a run of cells; see [`centre_into`].
+    pub means: &'a [Vec<f32>],
+    pub scale: f32,
+}
+
+impl FramedImage<'_> {
+    /// Panics unless there is a value for each channel of each cell, and a mean.
+    pub(super) fn check(&self, grids: &[LevelGrid]) {
+        assert_eq!(
+            (self.levels.len(), self.means.len()),
+            (grids.len(), grids.len())
+        );
+        for ((grid, level), mean) in grids.iter().zip(self.levels).zip(self.means) {
+            assert_eq!(level.len(), grid.shape.values());
+            assert!(mean.len().is_multiple_of(grid.shape.channels));
+        }
+    }
+}
 
 /// Centred features of one gallery image, and the norms that the scan and its error bound need.
 #[derive(Default)]
@@ -34,35 +58,56 @@ impl PreparedImage {
     }
 }
 
-/// Centres and scales an image and computes its norms.
-///
-/// # Safety
-/// The instruction set of `L` must be available.
-#[inline(always)]
-pub(super) unsafe fn prepare_image<L: Lanes, const CELLS: usize>(
+/// Centres and scales one gallery image and computes its norms, into `prepared`.
+pub(crate) fn prepare_image_into(
+    set: InstructionSet,
     grids: &[LevelGrid],
-    levels: &[LevelData<'_>],
-    means: &[Vec<f32>],
-    scale: f32,
+    image: FramedImage<'_>,
     prepared: &mut PreparedImage,
 ) {
-    let PreparedImage {
-        levels: centred,
-        sq_norms,
-        max_norms,
-        scratch,
-    } = prepared;
-    centred.resize_with(grids.len(), Vec::new);
-    max_norms.clear();
-    sq_norms.clear();
-    sq_norms.resize(grids[0].shape.cells(), 0.0);
-    for (((grid, data), mean), centred) in grids.iter().zip(levels).zip(means).zip(centred) {
-        centred.resize(grid.shape.values(), 0.0);
-        centre_into(*data, mean, scale, centred);
-        // SAFETY: the instruction set is there.
-        unsafe {
-            max_norms.push(max_norm::<L>(grid, centred));
-            add_sq_norms::<L>(grid, centred, sq_norms, scratch);
+    let kernel = PrepareImage {
+        grids,
+        image,
+        prepared,
+    };
+    // SAFETY: everything is indexed.
+    unsafe { run(set, kernel) }
+}
+
+struct PrepareImage<'a> {
+    grids: &'a [LevelGrid],
+    image: FramedImage<'a>,
+    prepared: &'a mut PreparedImage,
+}
+
+impl Kernel for PrepareImage<'_> {
+    #[inline(always)]
+    unsafe fn run<L: Lanes, const CELLS: usize>(self) {
+        let Self {
+            grids,
+            image,
+            prepared,
+        } = self;
+        let PreparedImage {
+            levels: centred,
+            sq_norms,
+            max_norms,
+            scratch,
+        } = prepared;
+        centred.resize_with(grids.len(), Vec::new);
+        max_norms.clear();
+        sq_norms.clear();
+        sq_norms.resize(grids[0].shape.cells(), 0.0);
+        for (((grid, data), mean), centred) in
+            grids.iter().zip(image.levels).zip(image.means).zip(centred)
+        {
+            centred.resize(grid.shape.values(), 0.0);
+            centre_into(*data, mean, image.scale, centred);
+            // SAFETY: as promised by the caller.
+            unsafe {
+                max_norms.push(max_norm::<L>(grid, centred));
+                add_sq_norms::<L>(grid, centred, sq_norms, scratch);
+            }
         }
     }
 }

@@ -13,7 +13,8 @@
 //!     for each block of fine cells: |v|^2 + horizontal blends + product of the finest level
 //! ```
 
-use super::{InstructionSet, Lanes, MAX_TILE, TILE_VECTORS, is_not_above};
+use super::prepare::PreparedImage;
+use super::{InstructionSet, Kernel, Lanes, MAX_TILE, TILE_VECTORS, is_not_above, run};
 use crate::pyramid::LevelGrid;
 use std::cell::Cell;
 
@@ -47,10 +48,6 @@ impl QueryTile {
     /// Sets one channel of one query.
     pub(crate) fn set(&mut self, level: usize, channel: usize, lane: usize, value: f32) {
         self.levels[level][channel * self.width + lane] = -2.0 * value;
-    }
-
-    pub(super) const fn width(&self) -> usize {
-        self.width
     }
 
     /// The packed channels of one level.
@@ -87,7 +84,7 @@ const NOTHING: usize = usize::MAX;
 
 impl Scratch {
     /// Makes room for the coarse levels and forgets the products of the last image.
-    pub(super) fn reserve(&mut self, grids: &[LevelGrid], tile_width: usize) {
+    fn reserve(&mut self, grids: &[LevelGrid], tile_width: usize) {
         self.levels.resize_with(grids.len(), LevelScratch::default);
         for (scratch, grid) in self.levels.iter_mut().zip(grids).skip(1) {
             let len = grid.shape.width * tile_width;
@@ -99,52 +96,86 @@ impl Scratch {
     }
 }
 
-/// See the module. `CELLS` gallery cells are accumulated in registers at a time.
-///
-/// # Safety
-/// The instruction set of `L` must be available, and the sizes must be those that
-/// [`super::scan_image`] checks.
-#[inline(always)]
-pub(super) unsafe fn scan_image<L: Lanes, const CELLS: usize>(
+/// Compares every query of a tile with every cell of a prepared image; calls `hits` for each pair
+/// whose partial distance does not exceed the query's limit.
+pub(crate) fn scan_image(
+    set: InstructionSet,
     grids: &[LevelGrid],
     tile: &QueryTile,
-    image: &super::PreparedImage,
+    image: &PreparedImage,
     scratch: &mut Scratch,
     limits: &Limits,
     hits: &mut dyn Hits,
 ) {
-    let width = grids[0].shape.width;
-    for row in 0..grids[0].shape.height {
-        let coarse = grids
-            .iter()
-            .zip(&tile.levels)
-            .zip(&image.levels)
-            .zip(&mut scratch.levels)
-            .skip(1);
-        for (((grid, queries), features), scratch) in coarse {
-            // SAFETY: as promised by the caller.
-            unsafe { blend_row::<L, CELLS>(grid, row, queries, features, scratch) };
-        }
-        let mut column = 0;
-        while column < width {
-            let block = Block {
-                grids,
-                tile,
-                image,
-                scratch,
-                limits,
-                row,
-                column,
-            };
-            // SAFETY: as promised by the caller; `column + n <= width` for the `n` chosen.
-            column += unsafe {
-                match width - column {
-                    left if left >= CELLS => block.scan::<L, CELLS>(hits),
-                    4.. => block.scan::<L, 4>(hits),
-                    2.. => block.scan::<L, 2>(hits),
-                    _ => block.scan::<L, 1>(hits),
-                }
-            };
+    image.check(grids);
+    tile.check(grids, set);
+    scratch.reserve(grids, tile.width);
+    let kernel = ScanImage {
+        grids,
+        tile,
+        image,
+        scratch,
+        limits,
+        hits,
+    };
+    // SAFETY: all sizes were checked.
+    unsafe { run(set, kernel) }
+}
+
+/// See [`scan_image`]; its parts rely on the sizes that are checked there.
+struct ScanImage<'a> {
+    grids: &'a [LevelGrid],
+    tile: &'a QueryTile,
+    image: &'a PreparedImage,
+    scratch: &'a mut Scratch,
+    limits: &'a Limits,
+    hits: &'a mut dyn Hits,
+}
+
+impl Kernel for ScanImage<'_> {
+    #[inline(always)]
+    unsafe fn run<L: Lanes, const CELLS: usize>(self) {
+        let Self {
+            grids,
+            tile,
+            image,
+            scratch,
+            limits,
+            hits,
+        } = self;
+        let width = grids[0].shape.width;
+        for row in 0..grids[0].shape.height {
+            let coarse = grids
+                .iter()
+                .zip(&tile.levels)
+                .zip(&image.levels)
+                .zip(&mut scratch.levels)
+                .skip(1);
+            for (((grid, queries), features), scratch) in coarse {
+                // SAFETY: as promised by the caller.
+                unsafe { blend_row::<L, CELLS>(grid, row, queries, features, scratch) };
+            }
+            let mut column = 0;
+            while column < width {
+                let block = Block {
+                    grids,
+                    tile,
+                    image,
+                    scratch,
+                    limits,
+                    row,
+                    column,
+                };
+                // SAFETY: as promised by the caller; `column + n <= width` for the `n` chosen.
+                column += unsafe {
+                    match width - column {
+                        left if left >= CELLS => block.scan::<L, CELLS>(hits),
+                        4.. => block.scan::<L, 4>(hits),
+                        2.. => block.scan::<L, 2>(hits),
+                        _ => block.scan::<L, 1>(hits),
+                    }
+                };
+            }
         }
     }
 }
@@ -252,6 +283,8 @@ pub(super) unsafe fn add_products<L: Lanes, const N: usize>(
     stride: usize,
     sums: &mut [[L; TILE_VECTORS]; N],
 ) {
+    // A copy whose place in memory nobody knows is held in registers.
+    let mut held = *sums;
     for channel in 0..channels {
         // SAFETY: as promised by the caller: `channels` tiles of queries, `N` cells of `channels`.
         unsafe {
@@ -261,7 +294,7 @@ pub(super) unsafe fn add_products<L: Lanes, const N: usize>(
                 L::load(at.add(L::WIDTH)),
                 L::load(at.add(2 * L::WIDTH)),
             ];
-            for (cell, sums) in sums.iter_mut().enumerate() {
+            for (cell, sums) in held.iter_mut().enumerate() {
                 let feature = L::splat(*features.add(cell * stride + channel));
                 for (sum, query) in sums.iter_mut().zip(query) {
                     *sum = query.mul_add(feature, *sum);
@@ -269,13 +302,14 @@ pub(super) unsafe fn add_products<L: Lanes, const N: usize>(
             }
         }
     }
+    *sums = held;
 }
 
 /// `N` fine cells of one row, from `column` on.
 struct Block<'a> {
     grids: &'a [LevelGrid],
     tile: &'a QueryTile,
-    image: &'a super::PreparedImage,
+    image: &'a PreparedImage,
     scratch: &'a Scratch,
     limits: &'a Limits,
     row: usize,
@@ -288,7 +322,7 @@ impl Block<'_> {
     unsafe fn scan<L: Lanes, const N: usize>(&self, hits: &mut dyn Hits) -> usize {
         let finest = &self.grids[0].shape;
         let cell = self.row * finest.width + self.column;
-        // SAFETY: as promised by the caller of `scan_image`; `column + N <= width`.
+        // SAFETY: as promised by the caller; `column + N <= width`.
         unsafe {
             let mut sums = [[L::splat(0.0); TILE_VECTORS]; N];
             for (n, sums) in sums.iter_mut().enumerate() {

@@ -3,9 +3,9 @@
 //! cells above it.
 
 use super::cascade::Plan;
-use super::prepare::{NormScratch, add_sq_norms, centre_into, dot};
-use super::{InstructionSet, Lanes, MAX_WIDTH};
-use crate::pyramid::{LevelData, LevelGrid};
+use super::prepare::{FramedImage, NormScratch, add_sq_norms, centre_into, dot};
+use super::{InstructionSet, Kernel, Lanes, MAX_WIDTH, run};
+use crate::pyramid::LevelGrid;
 
 /// What is known of one gallery image, in the frame of one query image.
 #[derive(Default)]
@@ -59,99 +59,96 @@ pub(crate) struct SurveyScratch {
     row: Vec<f32>,
 }
 
-kernel! {
-    /// See [`survey`].
-    fn survey_on(
-        plan: &Plan,
-        grids: &[LevelGrid],
-        levels: &[LevelData<'_>],
-        means: &[Vec<f32>],
-        scale: f32,
-        queries: &CoarseQueries,
-        scratch: &mut SurveyScratch,
-        survey: &mut Survey,
-    ) = survey_image
-}
-
 /// Surveys one gallery image.
-#[allow(clippy::too_many_arguments)] // those of the kernel
 pub(crate) fn survey(
     set: InstructionSet,
-    plan: &Plan,
-    grids: &[LevelGrid],
-    levels: &[LevelData<'_>],
-    means: &[Vec<f32>],
-    scale: f32,
+    plan: &Plan<'_>,
+    image: FramedImage<'_>,
     queries: &CoarseQueries,
     scratch: &mut SurveyScratch,
     survey: &mut Survey,
 ) {
-    let coarsest = grids[grids.len() - 1].shape;
+    let coarsest = plan.grids[plan.grids.len() - 1].shape;
     assert_eq!(queries.packed.len(), coarsest.channels * queries.stride);
     assert!(queries.stride.is_multiple_of(set.width()) && queries.stride >= coarsest.cells());
-    for ((grid, level), mean) in grids.iter().zip(levels).zip(means) {
-        assert_eq!(level.len(), grid.shape.values());
-        assert!(mean.len().is_multiple_of(grid.shape.channels));
-    }
+    image.check(plan.grids);
+    let kernel = SurveyImage {
+        plan,
+        image,
+        queries,
+        scratch,
+        survey,
+    };
     // SAFETY: all sizes were checked.
-    unsafe {
-        survey_on(
-            set, plan, grids, levels, means, scale, queries, scratch, survey,
-        );
-    }
+    unsafe { run(set, kernel) }
 }
 
-/// See the module.
-///
-/// # Safety
-/// The instruction set of `L` must be available, and the sizes those that [`survey`] checks.
-#[inline(always)]
-#[allow(clippy::too_many_arguments)]
-unsafe fn survey_image<L: Lanes, const CELLS: usize>(
-    plan: &Plan,
-    grids: &[LevelGrid],
-    levels: &[LevelData<'_>],
-    means: &[Vec<f32>],
-    scale: f32,
-    queries: &CoarseQueries,
-    scratch: &mut SurveyScratch,
-    survey: &mut Survey,
-) {
-    let coarsest = grids.len() - 1;
-    survey.sq_norms.resize_with(grids.len(), Vec::new);
-    for (index, (grid, data)) in grids.iter().zip(levels).enumerate().rev() {
-        if index < coarsest && (plan.nested || index == 0) {
-            continue; // norms are taken cell by cell, where they are asked for
-        }
-        scratch.centred.resize(grid.shape.values(), 0.0);
-        centre_into(*data, &means[index], scale, &mut scratch.centred);
-        let centred = &scratch.centred;
-        if index == coarsest {
-            survey.coarse_sq_norms.clear();
-            for cell in centred.chunks_exact(grid.shape.channels) {
-                // SAFETY: the instruction set is there.
-                survey.coarse_sq_norms.push(unsafe { dot::<L>(cell, cell) });
+/// See [`survey`]; it relies on the sizes that are checked there.
+struct SurveyImage<'a> {
+    plan: &'a Plan<'a>,
+    image: FramedImage<'a>,
+    queries: &'a CoarseQueries,
+    scratch: &'a mut SurveyScratch,
+    survey: &'a mut Survey,
+}
+
+impl Kernel for SurveyImage<'_> {
+    #[inline(always)]
+    unsafe fn run<L: Lanes, const CELLS: usize>(self) {
+        let Self {
+            plan,
+            image,
+            queries,
+            scratch,
+            survey,
+        } = self;
+        let grids = plan.grids;
+        let coarsest = grids.len() - 1;
+        survey.sq_norms.resize_with(grids.len(), Vec::new);
+        for (index, (grid, data)) in grids.iter().zip(image.levels).enumerate().rev() {
+            if index < coarsest && (plan.nested || index == 0) {
+                continue; // norms are taken cell by cell, where they are asked for
             }
-            let len = grid.shape.cells() * queries.stride;
-            survey.products.resize(len, 0.0);
-            // SAFETY: `queries` holds `channels` rows of `stride`, whole vectors; `products` one
-            // such row for each cell.
-            unsafe {
-                products::<L, CELLS>(queries, grid.shape.channels, centred, &mut survey.products);
+            scratch.centred.resize(grid.shape.values(), 0.0);
+            centre_into(
+                *data,
+                &image.means[index],
+                image.scale,
+                &mut scratch.centred,
+            );
+            let centred = &scratch.centred;
+            if index == coarsest {
+                survey.coarse_sq_norms.clear();
+                for cell in centred.chunks_exact(grid.shape.channels) {
+                    // SAFETY: the instruction set is there.
+                    survey.coarse_sq_norms.push(unsafe { dot::<L>(cell, cell) });
+                }
+                let len = grid.shape.cells() * queries.stride;
+                survey.products.resize(len, 0.0);
+                // SAFETY: `queries` holds `channels` rows of `stride`, whole vectors; `products` one
+                // such row for each cell.
+                unsafe {
+                    products::<L, CELLS>(
+                        queries,
+                        grid.shape.channels,
+                        centred,
+                        &mut survey.products,
+                    );
+                }
+            }
+            if !plan.nested {
+                let sq_norms = &mut survey.sq_norms[index];
+                sq_norms.clear();
+                sq_norms.resize(grids[0].shape.cells(), 0.0);
+                // SAFETY: the instruction set is there.
+                unsafe { add_sq_norms::<L>(grid, centred, sq_norms, &mut scratch.norms) };
             }
         }
         if !plan.nested {
-            let sq_norms = &mut survey.sq_norms[index];
-            sq_norms.clear();
-            sq_norms.resize(grids[0].shape.cells(), 0.0);
-            // SAFETY: the instruction set is there.
-            unsafe { add_sq_norms::<L>(grid, centred, sq_norms, &mut scratch.norms) };
+            bound_blocks(plan, survey, &mut scratch.row);
         }
+        find_nearest::<L>(survey);
     }
-    if !plan.nested {
-        bound_blocks(plan, &grids[coarsest], survey, &mut scratch.row);
-    }
-    find_nearest::<L>(survey);
 }
 
 /// Inner products of all coarse query cells with all cells of `features`, laid out as in [`Survey`].
@@ -248,7 +245,8 @@ unsafe fn block<L: Lanes, const V: usize, const N: usize>(
 
 /// Fills in what bounds all fine cells between the same coarse ones.
 #[inline(always)]
-fn bound_blocks(plan: &Plan, grid: &LevelGrid, survey: &mut Survey, row_norms: &mut Vec<f32>) {
+fn bound_blocks(plan: &Plan<'_>, survey: &mut Survey, row_norms: &mut Vec<f32>) {
+    let grid = &plan.grids[plan.grids.len() - 1];
     let n_blocks = plan.bands.len() * plan.segments.len();
     for (values, value) in [
         (&mut survey.spreads, f32::NEG_INFINITY),

@@ -92,19 +92,9 @@ pub(super) fn search_image(
         if jobs.iter().any(|job| job.pruning) {
             let tasks = surveys.iter_mut().zip(round).collect();
             run(&mut workers, tasks, options, |worker, (to, (_, image))| {
-                let (means, scale) = (&frame.means, frame.scale);
-                let scratch = &mut worker.survey;
-                survey(
-                    set,
-                    &plan,
-                    grids,
-                    &image.levels(),
-                    means,
-                    scale,
-                    &coarse,
-                    scratch,
-                    to,
-                );
+                let levels = image.levels();
+                let framed = frame.framed(&levels);
+                survey(set, &plan, framed, &coarse, &mut worker.survey, to);
                 to.max_norms = frame.max_norms(image.spheres(grids));
             });
         }
@@ -233,7 +223,7 @@ struct Worker {
 /// Images that are gone through together.
 struct Round<'a> {
     source: &'a Source<'a>,
-    plan: &'a Plan,
+    plan: &'a Plan<'a>,
     set: InstructionSet,
     stride: usize,
     images: &'a [(u32, &'a StoredImage)],
@@ -332,7 +322,6 @@ impl Job {
         worker: &mut Worker,
     ) -> Counts {
         let (source, set) = (round.source, round.set);
-        let mut counts = Counts::new(source.grids.len());
         let mut hits = JobHits(
             self.tiles
                 .iter()
@@ -350,31 +339,28 @@ impl Job {
         for patch in &mut self.patches {
             patch.start(set, &hits.0[patch.tile].errors);
         }
-        worker.cascade.start_image(source.grids);
         let tiles: Vec<TileQueries<'_>> = self
             .tiles
             .iter()
-            .map(|tile| (&tile.packed, &tile.limits))
+            .map(|tile| TileQueries {
+                queries: &tile.packed,
+                limits: &tile.limits,
+            })
             .collect();
         let image = CascadeImage {
-            levels: image.levels,
-            means: &source.frame.means,
-            scale: source.frame.scale,
+            framed: source.frame.framed(image.levels),
             survey,
             stride: round.stride,
         };
         search_patches(
             set,
             round.plan,
-            source.grids,
             &image,
             &tiles,
             &mut self.patches,
             &mut worker.cascade,
-            &mut counts,
             &mut hits,
-        );
-        counts
+        )
     }
 
     /// Whether an image took fewer vector operations, roughly, than the exhaustive matcher needs.
@@ -432,15 +418,13 @@ impl Job {
                     .collect();
                 let errors = tile.errors(grids, &round.surveys[image].max_norms);
                 let first = sums.len();
+                let levels = round.images[image].1.levels();
                 distances(
                     round.set,
                     grids,
-                    &round.images[image].1.levels(),
-                    &round.source.frame.means,
-                    round.source.frame.scale,
+                    round.source.frame.framed(&levels),
                     &cells,
-                    &tile.packed,
-                    patch.vector,
+                    (&tile.packed, patch.vector),
                     &mut worker.distances,
                     &mut sums,
                 );

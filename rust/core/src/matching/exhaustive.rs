@@ -140,9 +140,7 @@ impl Scanner {
         prepare_image_into(
             set,
             source.grids,
-            image.levels,
-            &source.frame.means,
-            source.frame.scale,
+            source.frame.framed(image.levels),
             &mut self.prepared,
         );
     }

@@ -1,6 +1,6 @@
 //! The frame in which float32 kernels compare a query image, and how wrong they can be in it.
 
-use crate::kernels::MAX_TILE;
+use crate::kernels::{FramedImage, MAX_TILE};
 use crate::pyramid::{LevelData, LevelGrid};
 use crate::stored::Sphere;
 
@@ -92,6 +92,15 @@ impl QueryFrame {
             scale: scale as f32,
             norms,
             centred,
+        }
+    }
+
+    /// A gallery image as it is looked at in this frame.
+    pub(super) fn framed<'a>(&'a self, levels: &'a [LevelData<'a>]) -> FramedImage<'a> {
+        FramedImage {
+            levels,
+            means: &self.means,
+            scale: self.scale,
         }
     }
 

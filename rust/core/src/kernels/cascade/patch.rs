@@ -1,0 +1,134 @@
+//! Patches: the vectors of queries that are led through the images.
+
+use super::super::scan::Limits;
+use super::super::{InstructionSet, Lanes, MAX_TILE, MAX_WIDTH};
+use crate::pyramid::LevelGrid;
+
+/// A vector of queries, close together in the image.
+pub(crate) struct Patch {
+    /// The tile that holds it, and which vector of the tile it is.
+    pub tile: usize,
+    pub vector: usize,
+    pub(super) corners: Vec<Corner>,
+    /// `[level]`: the sum of the squared norms of all finer levels.
+    pub(super) finer_sq_norms: Vec<[f32; MAX_WIDTH]>,
+    /// See the module above.
+    error: [f32; MAX_WIDTH],
+    /// `-2 <u, g>` for two rows of the coarsest level of the gallery image, in the slot of their parity.
+    pub(super) rows: [Vec<f32>; 2],
+    pub(super) held: [usize; 2],
+    pub(super) n_queries: u64,
+}
+
+/// No row is held.
+const NOTHING: usize = usize::MAX;
+
+impl Patch {
+    /// The patch in one vector of a tile whose lanes hold the queries at these fine cells, if any.
+    pub(crate) fn new(
+        grids: &[LevelGrid],
+        set: InstructionSet,
+        (tile, vector): (usize, usize),
+        cells: &[u32; MAX_TILE],
+        sq_norms: &[[f32; MAX_TILE]],
+    ) -> Self {
+        let lanes = vector * set.width()..(vector + 1) * set.width();
+        let grid = &grids[grids.len() - 1];
+        let fine_width = grid.columns.len();
+        let mut corners: Vec<Corner> = Vec::new();
+        let mut n_queries = 0;
+        for (lane, &cell) in cells[lanes.clone()].iter().enumerate() {
+            if cell == u32::MAX {
+                continue;
+            }
+            n_queries += 1;
+            let (row, column) = (cell as usize / fine_width, cell as usize % fine_width);
+            let (down, across) = (
+                grid.rows[row].second_weight,
+                grid.columns[column].second_weight,
+            );
+            let weights = [
+                (1.0 - down) * (1.0 - across),
+                (1.0 - down) * across,
+                down * (1.0 - across),
+                down * across,
+            ];
+            for (at, weight) in grid.corners(row, column).into_iter().zip(weights) {
+                if weight == 0.0 {
+                    continue;
+                }
+                let known = corners.iter().position(|corner| corner.cell == at);
+                let known = known.unwrap_or_else(|| {
+                    let (width, n_cells) = (set.width(), grid.shape.cells());
+                    corners.push(Corner {
+                        cell: at,
+                        at: at / width * width * n_cells + at % width,
+                        weights: [0.0; MAX_WIDTH],
+                    });
+                    corners.len() - 1
+                });
+                corners[known].weights[lane] += weight as f32;
+            }
+        }
+        let mut sum = [0.0; MAX_WIDTH];
+        let mut finer_sq_norms = Vec::with_capacity(grids.len());
+        for level in sq_norms {
+            finer_sq_norms.push(sum);
+            for (sum, sq_norm) in sum.iter_mut().zip(&level[lanes.clone()]) {
+                *sum += sq_norm;
+            }
+        }
+        let len = grid.shape.width * set.width();
+        Self {
+            tile,
+            vector,
+            corners,
+            finer_sq_norms,
+            error: [0.0; MAX_WIDTH],
+            rows: [vec![0.0; len], vec![0.0; len]],
+            held: [NOTHING; 2],
+            n_queries,
+        }
+    }
+
+    /// The cell of the coarsest level in which most of the patch lies.
+    pub(crate) fn main_corner(&self) -> Option<usize> {
+        let weight = |corner: &Corner| corner.weights.iter().sum::<f32>();
+        let main = self
+            .corners
+            .iter()
+            .max_by(|x, y| weight(x).total_cmp(&weight(y)));
+        main.map(|corner| corner.cell)
+    }
+
+    /// Makes ready for another gallery image, in which the lanes of the tile have these errors.
+    pub(crate) fn start(&mut self, set: InstructionSet, errors: &[f32; MAX_TILE]) {
+        let lanes = &errors[self.vector * set.width()..][..set.width()];
+        self.error[..lanes.len()].copy_from_slice(lanes);
+        self.held = [NOTHING; 2];
+    }
+
+    /// The largest sum of the levels from `level` on with which a pair is still of interest; `errors`
+    /// says how many times the error is added.
+    ///
+    /// # Safety
+    /// The instruction set of `L` must be available, and the patch lie in a tile of as many lanes.
+    #[inline(always)]
+    pub(super) unsafe fn limit<L: Lanes>(&self, limits: &Limits, level: usize, errors: f32) -> L {
+        // SAFETY: limits are there for all vectors of a tile; `Cell<f32>` has the layout of `f32`.
+        unsafe {
+            let limit = L::load(limits.as_ptr().cast::<f32>().add(self.vector * L::WIDTH));
+            let finer = L::load(self.finer_sq_norms[level].as_ptr());
+            let error = L::load(self.error.as_ptr());
+            error.mul_add(L::splat(errors), limit.add(finer))
+        }
+    }
+}
+
+/// A cell of the coarsest level of the query, and its weight in each query of a patch.
+pub(super) struct Corner {
+    pub cell: usize,
+    /// Where its products with the first cell of a gallery image are.
+    pub at: usize,
+    pub weights: [f32; MAX_WIDTH],
+}

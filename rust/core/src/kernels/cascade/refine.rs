@@ -1,0 +1,210 @@
+//! The steps that follow: the finer levels, for the cells that are still in question.
+
+use super::super::Lanes;
+use super::native::{NativeCells, take_products};
+use super::patch::Patch;
+use super::scratch::CascadeScratch;
+use super::{CascadeImage, Counts, Plan, TileQueries};
+
+/// Makes ready for the cells of one level to be asked for. Of a level that is interpolated most are,
+/// for one patch or another; of others few.
+#[inline(always)]
+pub(super) fn start_level(
+    plan: &Plan<'_>,
+    image: &CascadeImage<'_>,
+    level: usize,
+    native: &mut NativeCells,
+) {
+    if !native.started {
+        let shape = plan.grids[level].shape;
+        native.start(shape.cells(), shape.channels);
+        if level > 0 && !plan.nested {
+            let (mean, scale) = (&image.framed.means[level], image.framed.scale);
+            native.centre_all(image.framed.levels[level], mean, scale, shape.channels);
+        }
+    }
+}
+
+/// Adds one level to the sums of the entries, and keeps those that are still of interest: products
+/// are taken once for each cell of the level, and interpolated.
+///
+/// # Safety
+/// As for [`super::SearchPatches`].
+#[inline(always)]
+pub(super) unsafe fn refine<L: Lanes, const CELLS: usize>(
+    plan: &Plan<'_>,
+    image: &CascadeImage<'_>,
+    level: usize,
+    tile: TileQueries<'_>,
+    patch: &Patch,
+    scratch: &mut CascadeScratch,
+    counts: &mut Counts,
+) {
+    let grid = &plan.grids[level];
+    let (shape, fine_width) = (grid.shape, grid.columns.len());
+    let CascadeScratch {
+        entries: [entries, _],
+        native,
+        flags,
+        wanted,
+        products,
+        ..
+    } = scratch;
+    let native = &mut native[level];
+    let framed = &image.framed;
+    if flags.len() < shape.cells() {
+        flags.resize(shape.cells(), false);
+    }
+    if products.len() < shape.cells() * L::WIDTH {
+        products.resize(shape.cells() * L::WIDTH, 0.0);
+    }
+    let (rows, columns) = &plan.taps[level];
+    let (mut lowest, mut highest) = (usize::MAX, 0);
+    // SAFETY: rows and columns of entries lie within the grid, cells of taps within the level, for
+    // which there are flags and products; the rest as promised by the caller.
+    unsafe {
+        for at in 0..entries.len {
+            let row = rows.get_unchecked(*entries.rows.get_unchecked(at) as usize);
+            let column = columns.get_unchecked(*entries.columns.get_unchecked(at) as usize);
+            let first = row.first + column.first;
+            *flags.get_unchecked_mut(first) = true;
+            *flags.get_unchecked_mut(first + column.step) = true;
+            *flags.get_unchecked_mut(first + row.step) = true;
+            *flags.get_unchecked_mut(first + row.step + column.step) = true;
+            lowest = lowest.min(first);
+            highest = highest.max(first + row.step + column.step);
+        }
+        wanted.clear();
+        for (cell, flag) in (lowest..).zip(&mut flags[lowest..=highest]) {
+            if *flag {
+                *flag = false;
+                wanted.push(cell);
+            }
+        }
+        if level == 0 {
+            let mean = &framed.means[level][..shape.channels];
+            for &cell in &*wanted {
+                let (cells, channels) = (framed.levels[level], shape.channels);
+                native.centre::<L>(cells, mean, framed.scale, channels, cell..cell + 1);
+            }
+        }
+        let from = tile
+            .queries
+            .level(level)
+            .as_ptr()
+            .add(patch.vector * L::WIDTH);
+        let (values, to) = (native.values.as_ptr(), products.as_mut_ptr());
+        take_products::<L, CELLS>(from, shape.channels, values, wanted, to, |_, cell| cell);
+
+        let limit = patch.limit::<L>(tile.limits, level, 1.0);
+        // The finest level is not interpolated: its norms are those of its cells.
+        let sq_norms = if level == 0 {
+            native.sq_norms.as_ptr()
+        } else {
+            image.survey.sq_norms[level].as_ptr()
+        };
+        let n_entries = entries.len;
+        entries.len = 0;
+        for at in 0..n_entries {
+            let (row, column) = (
+                *entries.rows.get_unchecked(at) as usize,
+                *entries.columns.get_unchecked(at) as usize,
+            );
+            let (down, across) = (rows.get_unchecked(row), columns.get_unchecked(column));
+            let first = products
+                .as_ptr()
+                .add((down.first + across.first) * L::WIDTH);
+            let second = first.add(down.step * L::WIDTH);
+            let step = across.step * L::WIDTH;
+            let (left, right) = (
+                L::splat(across.first_weight),
+                L::splat(across.second_weight),
+            );
+            let top = L::load(first.add(step)).mul_add(right, L::load(first).mul(left));
+            let bottom = L::load(second.add(step)).mul_add(right, L::load(second).mul(left));
+            let sq_norm = *sq_norms.add(row * fine_width + column);
+            let before = L::load(entries.sums.as_ptr().add(at * L::WIDTH));
+            let sum = before.add(L::splat(sq_norm));
+            let sum = top.mul_add(L::splat(down.first_weight), sum);
+            let sum = bottom.mul_add(L::splat(down.second_weight), sum);
+            if sum.not_above(limit) != 0 {
+                entries.push(row, column, sum);
+            }
+        }
+        counts.products[level] += wanted.len() as u64;
+        counts.vectors[level] += n_entries as u64;
+        counts.pairs[level] += n_entries as u64 * patch.n_queries;
+    }
+}
+
+/// Replaces the entries by the cells of the next finer level that lie in them, adds that level, and
+/// keeps those that are still of interest.
+///
+/// # Safety
+/// As for [`super::SearchPatches`].
+#[inline(always)]
+pub(super) unsafe fn refine_nested<L: Lanes>(
+    plan: &Plan<'_>,
+    image: &CascadeImage<'_>,
+    level: usize,
+    tile: TileQueries<'_>,
+    patch: &Patch,
+    scratch: &mut CascadeScratch,
+    counts: &mut Counts,
+) {
+    let (shape, parent) = (plan.grids[level].shape, plan.grids[level + 1].shape);
+    let (tall, wide) = (shape.height / parent.height, shape.width / parent.width);
+    let CascadeScratch {
+        entries: [entries, found],
+        native,
+        wanted,
+        products,
+        ..
+    } = scratch;
+    let native = &mut native[level];
+    let framed = &image.framed;
+    let mean = &framed.means[level][..wide * shape.channels];
+    found.len = 0;
+    if products.len() < tall * wide * L::WIDTH {
+        products.resize(tall * wide * L::WIDTH, 0.0);
+    }
+    // SAFETY: as promised by the caller; the children of cells of the coarser level lie within this one,
+    // each in one of them, so that there is room for all.
+    unsafe {
+        let limit = patch.limit::<L>(tile.limits, level, 1.0);
+        let from = tile
+            .queries
+            .level(level)
+            .as_ptr()
+            .add(patch.vector * L::WIDTH);
+        for at in 0..entries.len {
+            let before = entries.sums::<L>(at);
+            let (top, left) = (
+                entries.rows[at] as usize * tall,
+                entries.columns[at] as usize * wide,
+            );
+            wanted.clear();
+            for row in top..top + tall {
+                let first = row * shape.width + left;
+                let (cells, channels) = (framed.levels[level], shape.channels);
+                native.centre::<L>(cells, mean, framed.scale, channels, first..first + wide);
+                wanted.extend(first..first + wide);
+            }
+            let (values, to) = (native.values.as_ptr(), products.as_mut_ptr());
+            take_products::<L, 4>(from, shape.channels, values, wanted, to, |at, _| at);
+            for (child, &cell) in wanted.iter().enumerate() {
+                let product = L::load(products.as_ptr().add(child * L::WIDTH));
+                let sq_norm = L::splat(*native.sq_norms.as_ptr().add(cell));
+                let sum = before.add(sq_norm).add(product);
+                if sum.not_above(limit) != 0 {
+                    found.push(top + child / wide, left + child % wide, sum);
+                }
+            }
+        }
+        let n_cells = (entries.len * tall * wide) as u64;
+        counts.products[level] += n_cells;
+        counts.vectors[level] += n_cells;
+        counts.pairs[level] += n_cells * patch.n_queries;
+    }
+    scratch.entries.swap(0, 1);
+}

@@ -1,0 +1,325 @@
+//! The first step of a patch: the coarsest level, whose products the survey holds.
+
+use super::super::{Lanes, MAX_WIDTH};
+use super::patch::{Corner, Patch};
+use super::scratch::{CascadeScratch, Entries};
+use super::{CascadeImage, Counts, Plan, TileQueries};
+use crate::kernels::scan::Limits;
+use crate::pyramid::Tap;
+
+/// The coarsest level, when fine cells lie between coarse ones: blocks first, then cells.
+///
+/// # Safety
+/// As for [`super::SearchPatches`].
+#[inline(always)]
+pub(super) unsafe fn sift<L: Lanes>(
+    plan: &Plan<'_>,
+    image: &CascadeImage<'_>,
+    limits: &Limits,
+    patch: &mut Patch,
+    scratch: &mut CascadeScratch,
+    counts: &mut Counts,
+) {
+    let coarsest = plan.grids.len() - 1;
+    let grid = &plan.grids[coarsest];
+    let (width, fine_width) = (grid.shape.width, grid.columns.len());
+    let entries = &mut scratch.entries[0];
+    entries.len = 0;
+    let mut n_cells = 0;
+    for (band, rows) in plan.bands.iter().enumerate() {
+        // SAFETY: as promised by the caller; segments and bands lie within the grid.
+        unsafe {
+            let first = hold_row::<L>(image, width, rows.first, patch);
+            let second = hold_row::<L>(image, width, rows.second, patch);
+            let (first, second) = (patch.rows[first].as_ptr(), patch.rows[second].as_ptr());
+            let sq_norms = image.survey.coarse_sq_norms.as_ptr();
+            let (first_norms, second_norms) = (
+                sq_norms.add(rows.first * width),
+                sq_norms.add(rows.second * width),
+            );
+            let spreads = image
+                .survey
+                .spreads
+                .as_ptr()
+                .add(band * plan.segments.len());
+            let least = image
+                .survey
+                .least_sq_norms
+                .as_ptr()
+                .add(band * plan.segments.len());
+
+            let limit = patch.limit::<L>(limits, coarsest, 4.0);
+            scratch.surviving.clear();
+            for (index, segment) in plan.segments.iter().enumerate() {
+                let (left, right) = (segment.first, segment.second);
+                let corners = [
+                    L::load(first.add(left * L::WIDTH)),
+                    L::load(first.add(right * L::WIDTH)),
+                    L::load(second.add(left * L::WIDTH)),
+                    L::load(second.add(right * L::WIDTH)),
+                ];
+                let smallest = corners[0].min(corners[1]).min(corners[2].min(corners[3]));
+                let mut within = smallest.add(L::splat(*least.add(index))).not_above(limit);
+                if within == 0 {
+                    continue;
+                }
+                let corners = [
+                    corners[0].add(L::splat(*first_norms.add(left))),
+                    corners[1].add(L::splat(*first_norms.add(right))),
+                    corners[2].add(L::splat(*second_norms.add(left))),
+                    corners[3].add(L::splat(*second_norms.add(right))),
+                ];
+                let smallest = corners[0].min(corners[1]).min(corners[2].min(corners[3]));
+                within &= smallest
+                    .add(L::splat(-*spreads.add(index)))
+                    .not_above(limit);
+                if within != 0 {
+                    scratch.surviving.push(index as u32);
+                }
+            }
+            if scratch.surviving.is_empty() {
+                continue;
+            }
+
+            let limit = patch.limit::<L>(limits, coarsest, 1.0);
+            let sq_norms = image.survey.sq_norms[coarsest].as_ptr();
+            for row in rows.fine.clone() {
+                let down = grid.rows.get_unchecked(row).second_weight as f32;
+                let (upper, lower) = (L::splat(1.0 - down), L::splat(down));
+                let blend = |column: usize| {
+                    let (a, b) = (
+                        L::load(first.add(column * L::WIDTH)),
+                        L::load(second.add(column * L::WIDTH)),
+                    );
+                    b.mul_add(lower, a.mul(upper))
+                };
+                for &index in &scratch.surviving {
+                    let segment = plan.segments.get_unchecked(index as usize);
+                    let (left, right) = (blend(segment.first), blend(segment.second));
+                    n_cells += segment.fine.len();
+                    let mut column = segment.fine.start;
+                    while column < segment.fine.end {
+                        let ends = (left, right);
+                        let taps = grid.columns.as_ptr().add(column);
+                        let sq_norms = sq_norms.add(row * fine_width + column);
+                        let at = (row, column);
+                        column += match segment.fine.end - column {
+                            4.. => sift_cells::<L, 4>(ends, taps, sq_norms, limit, at, entries),
+                            2.. => sift_cells::<L, 2>(ends, taps, sq_norms, limit, at, entries),
+                            _ => sift_cells::<L, 1>(ends, taps, sq_norms, limit, at, entries),
+                        };
+                    }
+                }
+            }
+        }
+    }
+    counts.vectors[coarsest] += n_cells as u64;
+    counts.pairs[coarsest] += n_cells as u64 * patch.n_queries;
+}
+
+/// `N` cells of one row, from `at` on, between the ends of a segment.
+#[inline(always)]
+unsafe fn sift_cells<L: Lanes, const N: usize>(
+    (left, right): (L, L),
+    taps: *const Tap,
+    sq_norms: *const f32,
+    limit: L,
+    at: (usize, usize),
+    entries: &mut Entries,
+) -> usize {
+    // SAFETY: as promised by the caller.
+    unsafe {
+        let mut sums = [left; N];
+        let mut within = [0; N];
+        for n in 0..N {
+            let across = (*taps.add(n)).second_weight as f32;
+            let sum = left.mul_add(L::splat(1.0 - across), L::splat(*sq_norms.add(n)));
+            sums[n] = right.mul_add(L::splat(across), sum);
+            within[n] = sums[n].not_above(limit);
+        }
+        if within.iter().fold(0, |any, within| any | within) != 0 {
+            for n in 0..N {
+                if within[n] != 0 {
+                    entries.push(at.0, at.1 + n, sums[n]);
+                }
+            }
+        }
+    }
+    N
+}
+
+/// The coarsest level, when each fine cell lies in one coarse cell.
+///
+/// # Safety
+/// As for [`super::SearchPatches`].
+#[inline(always)]
+pub(super) unsafe fn sift_nested<L: Lanes>(
+    plan: &Plan<'_>,
+    image: &CascadeImage<'_>,
+    limits: &Limits,
+    patch: &mut Patch,
+    scratch: &mut CascadeScratch,
+    counts: &mut Counts,
+) {
+    let coarsest = plan.grids.len() - 1;
+    let shape = plan.grids[coarsest].shape;
+    let CascadeScratch {
+        entries: [entries, _],
+        corner_cells,
+        ..
+    } = scratch;
+    entries.len = 0;
+    // SAFETY: as promised by the caller.
+    unsafe {
+        let sq_norms = image.survey.coarse_sq_norms.as_ptr();
+        if let [corner] = &patch.corners[..] {
+            // All queries lie in one coarse cell, and differ only in their limits.
+            let cells = &corner_cells[corner.cell];
+            if cells.is_empty() {
+                return;
+            }
+            let limit = patch.limit::<L>(limits, coarsest, 1.0);
+            let products = image.survey.products.as_ptr().add(corner.at);
+            for &cell in cells {
+                let cell = cell as usize;
+                let sum = L::splat(*sq_norms.add(cell) + *products.add(cell * L::WIDTH));
+                if sum.not_above(limit) != 0 {
+                    entries.push(cell / shape.width, cell % shape.width, sum);
+                }
+            }
+        } else {
+            let limit = patch.limit::<L>(limits, coarsest, 1.0);
+            for row in 0..shape.height {
+                let slot = hold_row::<L>(image, shape.width, row, patch);
+                let products = patch.rows[slot].as_ptr();
+                for column in 0..shape.width {
+                    let sq_norm = L::splat(*sq_norms.add(row * shape.width + column));
+                    let sum = L::load(products.add(column * L::WIDTH)).add(sq_norm);
+                    if sum.not_above(limit) != 0 {
+                        entries.push(row, column, sum);
+                    }
+                }
+            }
+        }
+    }
+    counts.vectors[coarsest] += shape.cells() as u64;
+    counts.pairs[coarsest] += shape.cells() as u64 * patch.n_queries;
+}
+
+/// For patches that lie in one coarse cell, the coarse cells of the gallery image that may be of
+/// interest: as many patches at once as a vector has lanes.
+///
+/// # Safety
+/// As for [`super::SearchPatches`].
+#[inline(always)]
+pub(super) unsafe fn sift_corners<L: Lanes>(
+    plan: &Plan<'_>,
+    image: &CascadeImage<'_>,
+    tiles: &[TileQueries<'_>],
+    patches: &[Patch],
+    scratch: &mut CascadeScratch,
+) {
+    let coarsest = plan.grids.len() - 1;
+    let CascadeScratch {
+        corner_limits,
+        corner_cells,
+        ..
+    } = scratch;
+    corner_limits.clear();
+    corner_limits.resize(image.stride, f32::NEG_INFINITY);
+    corner_cells.resize_with(image.stride, Vec::new);
+    let (mut first, mut end) = (image.stride, 0);
+    for patch in patches {
+        if let [corner] = &patch.corners[..] {
+            let mut lanes = [f32::NEG_INFINITY; MAX_WIDTH];
+            // SAFETY: as promised by the caller.
+            unsafe {
+                let limit = patch.limit::<L>(tiles[patch.tile].limits, coarsest, 1.0);
+                limit.store(lanes.as_mut_ptr());
+            }
+            // A limit is NaN only where everything is of interest.
+            let larger = |x: f32, y: f32| if y.is_nan() { f32::INFINITY } else { x.max(y) };
+            let limit = &mut corner_limits[corner.cell];
+            *limit = lanes.into_iter().fold(*limit, larger);
+            first = first.min(corner.cell);
+            end = end.max(corner.cell + 1);
+        }
+    }
+    if first >= end {
+        return;
+    }
+    let (first, end) = (first - first % L::WIDTH, end.next_multiple_of(L::WIDTH));
+    corner_cells[first..end].iter_mut().for_each(Vec::clear);
+    let n_cells = plan.grids[coarsest].shape.cells();
+    for start in (first..end).step_by(L::WIDTH) {
+        for cell in 0..n_cells {
+            // SAFETY: there is a vector of products for each vector of corners and each cell.
+            let mut within = unsafe {
+                let at = start * n_cells + cell * L::WIDTH;
+                let products = L::load(image.survey.products.as_ptr().add(at));
+                let sq_norm = L::splat(*image.survey.coarse_sq_norms.as_ptr().add(cell));
+                let limits = L::load(corner_limits.as_ptr().add(start));
+                products.add(sq_norm).not_above(limits)
+            };
+            while within != 0 {
+                let lane = within.trailing_zeros() as usize;
+                within &= within - 1;
+                corner_cells[start + lane].push(cell as u32);
+            }
+        }
+    }
+}
+
+/// Makes sure that the products of all queries of the patch with one row of the coarsest level of the
+/// gallery image are there; returns the slot.
+#[inline(always)]
+unsafe fn hold_row<L: Lanes>(
+    image: &CascadeImage<'_>,
+    width: usize,
+    row: usize,
+    patch: &mut Patch,
+) -> usize {
+    let slot = row % 2;
+    if patch.held[slot] != row {
+        patch.held[slot] = row;
+        let mut column = 0;
+        while column < width {
+            // SAFETY: as promised by the caller; `column + N <= width`.
+            unsafe {
+                let products = image.survey.products.as_ptr();
+                let products = products.add((row * width + column) * L::WIDTH);
+                let out = patch.rows[slot].as_mut_ptr().add(column * L::WIDTH);
+                column += match width - column {
+                    4.. => weigh::<L, 4>(products, &patch.corners, out),
+                    2.. => weigh::<L, 2>(products, &patch.corners, out),
+                    _ => weigh::<L, 1>(products, &patch.corners, out),
+                };
+            }
+        }
+    }
+    slot
+}
+
+/// The products of the queries of a patch with `N` cells, from those of the cells around them.
+#[inline(always)]
+unsafe fn weigh<L: Lanes, const N: usize>(
+    products: *const f32,
+    corners: &[Corner],
+    out: *mut f32,
+) -> usize {
+    // SAFETY: as promised by the caller.
+    unsafe {
+        let mut sums = [L::splat(0.0); N];
+        for corner in corners {
+            let weights = L::load(corner.weights.as_ptr());
+            for (n, sum) in sums.iter_mut().enumerate() {
+                let product = L::splat(*products.add(n * L::WIDTH + corner.at));
+                *sum = weights.mul_add(product, *sum);
+            }
+        }
+        for (n, sum) in sums.iter().enumerate() {
+            sum.store(out.add(n * L::WIDTH));
+        }
+    }
+    N
+}
