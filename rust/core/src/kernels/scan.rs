@@ -326,25 +326,25 @@ impl Block<'_> {
         unsafe {
             let mut sums = [[L::splat(0.0); TILE_VECTORS]; N];
             for (n, sums) in sums.iter_mut().enumerate() {
-                *sums = [L::splat(*self.image.sq_norms.get_unchecked(cell + n)); TILE_VECTORS];
-            }
-            for (grid, scratch) in self.grids.iter().zip(&self.scratch.levels).skip(1) {
-                let blend = scratch.blend.as_ptr();
-                for (n, sums) in sums.iter_mut().enumerate() {
+                let sq_norm = L::splat(*self.image.sq_norms.get_unchecked(cell + n));
+                let mut held = [sq_norm; TILE_VECTORS];
+                for (grid, scratch) in self.grids.iter().zip(&self.scratch.levels).skip(1) {
+                    let blend = scratch.blend.as_ptr();
                     let tap = grid.columns.get_unchecked(self.column + n);
                     let first = blend.add(tap.first * TILE_VECTORS * L::WIDTH);
                     let weight = L::splat((1.0 - tap.second_weight) as f32);
-                    for (vector, sum) in sums.iter_mut().enumerate() {
+                    for (vector, sum) in held.iter_mut().enumerate() {
                         *sum = L::load(first.add(vector * L::WIDTH)).mul_add(weight, *sum);
                     }
                     if tap.second_weight != 0.0 {
                         let second = blend.add(tap.second * TILE_VECTORS * L::WIDTH);
                         let weight = L::splat(tap.second_weight as f32);
-                        for (vector, sum) in sums.iter_mut().enumerate() {
+                        for (vector, sum) in held.iter_mut().enumerate() {
                             *sum = L::load(second.add(vector * L::WIDTH)).mul_add(weight, *sum);
                         }
                     }
                 }
+                *sums = held;
             }
             let features = self.image.levels[0].as_ptr().add(cell * finest.channels);
             add_products(
