@@ -16,7 +16,7 @@
 use super::exhaustive::Scanner;
 use super::frame::QueryFrame;
 use super::tile::{Candidates, NO_QUERY, Searched, Source, Tile, TileHits};
-use super::{Matcher, Options, Work};
+use super::{Matcher, Options, Resources, Work};
 use crate::error::Result;
 use crate::gallery::Selection;
 use crate::kernels::cascade::{
@@ -54,11 +54,14 @@ pub(super) fn search_image(
     grids: &[LevelGrid],
     query: &[LevelData<'_>],
     selection: &Selection,
-    set: InstructionSet,
-    threads: usize,
     options: &Options<'_>,
+    how: Resources,
     mut put: impl FnMut(u32, &mut dyn Iterator<Item = Neighbor>),
 ) -> Result<Work> {
+    let Resources {
+        instruction_set: set,
+        threads,
+    } = how;
     let frame = QueryFrame::new(grids, query);
     let source = Source {
         grids,

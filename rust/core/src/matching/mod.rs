@@ -153,41 +153,85 @@ pub fn search(
         .or_else(|| thread::available_parallelism().ok())
         .map_or(1, NonZero::get)
         .min(MAX_THREADS);
-
-    let found = n_images.checked_mul(cells).and_then(|n| n.checked_mul(k));
+    let how = Resources {
+        instruction_set,
+        threads,
+    };
     if options.matcher != Matcher::Exhaustive && cascade::suits(&context.grids, k) {
-        exhaustive::check_memory(cells, k, 1)?;
-        let mut neighbors = Neighbors {
+        search_level_by_level(query, context, selections, options, how)
+    } else {
+        search_in_jobs(query, context, selections, options, how)
+    }
+}
+
+/// What a search runs on.
+#[derive(Clone, Copy)]
+struct Resources {
+    instruction_set: InstructionSet,
+    threads: usize,
+}
+
+impl Neighbors {
+    /// Room for the neighbours of all cells of `n_images` images.
+    fn new(n_images: usize, cells: usize, k: usize) -> Result<Self> {
+        let found = n_images.checked_mul(cells).and_then(|n| n.checked_mul(k));
+        Ok(Self {
             sq_distances: zeros(found)?,
             ranks: zeros(found)?,
             cells: zeros(found)?,
             work: Work::default(),
-        };
-        for image in 0..n_images {
-            let selection = &selections[if selections.len() == 1 { 0 } else { image }];
-            let levels = query.image(image);
-            let grids = &context.grids;
-            let put = |cell: u32, found: &mut dyn Iterator<Item = Neighbor>| {
-                for (at, neighbor) in ((image * cells + cell as usize) * k..).zip(found) {
-                    neighbors.sq_distances[at] = neighbor.sq_l2 as f32;
-                    neighbors.ranks[at] = neighbor.place.rank;
-                    neighbors.cells[at] = neighbor.place.cell;
-                }
-            };
-            let work = cascade::search_image(
-                grids,
-                &levels,
-                selection,
-                instruction_set,
-                threads,
-                options,
-                put,
-            )?;
-            neighbors.work.add(&work);
-        }
-        return Ok(neighbors);
+        })
     }
+}
 
+/// The selection for one query image.
+fn selection_of(selections: &[Selection], image: usize) -> &Selection {
+    &selections[if selections.len() == 1 { 0 } else { image }]
+}
+
+/// Searches pyramids by the cascade, one query image after the other.
+fn search_level_by_level(
+    query: &PyramidBatch<'_>,
+    context: &PyramidContext,
+    selections: &[Selection],
+    options: &Options<'_>,
+    how: Resources,
+) -> Result<Neighbors> {
+    let (grids, cells, k) = (&context.grids, context.shape().finest().cells(), options.k);
+    exhaustive::check_memory(cells, k, 1)?;
+    let mut neighbors = Neighbors::new(query.n_images(), cells, k)?;
+    for image in 0..query.n_images() {
+        let put = |cell: u32, found: &mut dyn Iterator<Item = Neighbor>| {
+            for (at, neighbor) in ((image * cells + cell as usize) * k..).zip(found) {
+                neighbors.sq_distances[at] = neighbor.sq_l2 as f32;
+                neighbors.ranks[at] = neighbor.place.rank;
+                neighbors.cells[at] = neighbor.place.cell;
+            }
+        };
+        let (levels, selection) = (query.image(image), selection_of(selections, image));
+        let work = cascade::search_image(grids, &levels, selection, options, how, put)?;
+        neighbors.work.add(&work);
+    }
+    Ok(neighbors)
+}
+
+/// Searches by leading coordinates where there is one level and that pays, and else exhaustively.
+fn search_in_jobs(
+    query: &PyramidBatch<'_>,
+    context: &PyramidContext,
+    selections: &[Selection],
+    options: &Options<'_>,
+    how: Resources,
+) -> Result<Neighbors> {
+    let Resources {
+        instruction_set,
+        threads,
+    } = how;
+    let (n_images, cells, k) = (
+        query.n_images(),
+        context.shape().finest().cells(),
+        options.k,
+    );
     // A job is a run of whole tiles of one query image. Each job prepares the gallery images anew,
     // so jobs are as large as keeps all threads busy to the end.
     let tile = instruction_set.tile();
@@ -195,12 +239,7 @@ pub fn search(
     let jobs_per_image = (2 * threads).div_ceil(n_images.max(1)).clamp(1, tiles);
     let cells_per_job = tiles.div_ceil(jobs_per_image) * tile;
     exhaustive::check_memory(cells_per_job.min(cells), k, threads)?;
-    let mut neighbors = Neighbors {
-        sq_distances: zeros(found)?,
-        ranks: zeros(found)?,
-        cells: zeros(found)?,
-        work: Work::default(),
-    };
+    let mut neighbors = Neighbors::new(n_images, cells, k)?;
     let per_image = neighbors.sq_distances.chunks_mut(cells * k).zip(
         neighbors
             .ranks
@@ -219,7 +258,7 @@ pub fn search(
             jobs.push(exhaustive::Job {
                 levels: query.image(image),
                 frame: &frames[image],
-                selection: &selections[if selections.len() == 1 { 0 } else { image }],
+                selection: selection_of(selections, image),
                 first_cell: index * cells_per_job,
                 sq_distances,
                 ranks,
