@@ -42,10 +42,8 @@ fn draw(number: u64) -> Case {
     };
     let magnitude = match (kind, dtype) {
         (Kind::Scales, _) => 1.0,
-        (_, DType::F16) if numbers.one_in(4) => 10.0_f64.powi(numbers.within(0, 4) as i32 - 2),
-        (_, DType::F32 | DType::I8) if numbers.one_in(4) => {
-            10.0_f64.powi(numbers.within(0, 30) as i32 - 15)
-        }
+        (_, DType::F16) if numbers.one_in(4) => power_of_ten(numbers, 2),
+        (_, DType::F32 | DType::I8) if numbers.one_in(4) => power_of_ten(numbers, 15),
         _ => 1.0,
     };
     let shapes = if large {
@@ -104,6 +102,11 @@ fn draw(number: u64) -> Case {
         seed: numbers.next(),
         shapes,
     }
+}
+
+/// From `10^-most` to `10^most`.
+fn power_of_ten(numbers: &mut Numbers, most: u64) -> f64 {
+    10.0_f64.powi(numbers.below(2 * most + 1) as i32 - most as i32)
 }
 
 /// One to four levels. Most are small; ratios differ from level to level and from rows to columns.

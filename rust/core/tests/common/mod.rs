@@ -145,11 +145,12 @@ pub fn features(kind: Kind, seed: u64, n_images: usize, shapes: &Shapes) -> Vec<
                         Kind::Quantised => (1.5 * uniform).round() as f32,
                         Kind::Copies if image > 0 => values[at],
                         Kind::Sparse if numbers.below(8) > 0 => 0.0,
-                        Kind::Uniform | Kind::Copies | Kind::Sparse => uniform as f32,
                         Kind::Offset => (1e6 + uniform) as f32,
                         Kind::Scales => (scale * uniform) as f32,
                         Kind::Constant if cell > 0 => values[image * len + channel],
-                        Kind::Constant => uniform as f32,
+                        Kind::Uniform | Kind::Copies | Kind::Sparse | Kind::Constant => {
+                            uniform as f32
+                        }
                         Kind::Repeated => palette[entry * channels + channel] as f32,
                         Kind::LastBits => {
                             let bits = 1.0_f32.to_bits() + numbers.below(4) as u32;
