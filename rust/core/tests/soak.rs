@@ -54,9 +54,14 @@ fn draw(number: u64) -> Case {
     } else {
         shapes(numbers)
     };
+    let flat = shapes.len() == 1 && shapes[0].0 >= FLAT_SIDE;
+    let kind = if flat && numbers.one_in(2) {
+        Kind::Structured
+    } else {
+        kind
+    };
     let cells = shapes[0].0 * shapes[0].1;
     let channels: usize = shapes.iter().map(|shape| shape.2).sum();
-    let flat = shapes.len() == 1 && shapes[0].0 >= FLAT_SIDE;
     let n_queries = if large || flat {
         1
     } else {
@@ -408,14 +413,16 @@ fn soak() {
         std::fs::write(path, report).unwrap();
     }
     assert!(failed.is_none(), "case {} failed", failed.unwrap());
-    if alone.is_some() || cases < 200 {
+    if alone.is_some() || cases < 100 {
         return;
     }
-    // Had nothing been pruned, all would be as exact.
-    for name in ["cascade", "flat", "cascade, auto", "flat, auto"] {
+    // Had nothing been pruned, all would be as exact. `Auto` does so where it pays, which needs cases
+    // that are large and structured: it takes many to be sure of some.
+    let expected = [("cascade", 0.2), ("flat", 0.1), ("cascade, auto", 0.02)];
+    let rare = (cases >= 1000).then_some(("flat, auto", 0.01));
+    for (name, least) in expected.into_iter().chain(rare) {
         let share = &tally.shares[name];
         let part = share.mostly_pruned as f64 / share.cases as f64;
-        let least = if name.ends_with("auto") { 0.01 } else { 0.1 };
         assert!(
             part > least,
             "{name}: mostly pruned in {part} of the searches"
