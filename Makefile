@@ -1,7 +1,7 @@
 .DEFAULT_GOAL := help
 PYTHON ?= python
 
-.PHONY: help dev fmt lint type test bench wheel
+.PHONY: help dev fmt lint type test soak bench wheel
 
 help:  ## show what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 8
@@ -29,6 +29,10 @@ type:  ## check types, and the stub of the Rust module
 test:  ## run all tests, of Python and of Rust
 	$(PYTHON) -m pytest
 	cargo test --workspace --release
+
+soak:  ## compare all matchers with each other and with float64, for SOAK_SECONDS (600)
+	SOAK_JSON="$(CURDIR)/benches/results/soak.json" \
+		cargo test -p knnspect-core --release --test soak -- --ignored --nocapture
 
 bench:  ## run the benchmarks of the public path and of the kernels
 	$(PYTHON) -m pytest benches/python

@@ -1,332 +1,19 @@
 //! The contract of exactness against a naive float64 oracle, on every instruction set of this
 //! machine and with several numbers of threads, which must all give the same to the bit.
 
+mod common;
+
+use common::{
+    Case, KINDS, Kind, MATCHERS, MODES, Numbers, batch, features, ids, same_bits, search,
+    search_every_way, stage,
+};
 use half::f16;
 use knnspect_core::matching::{self, Matcher, Neighbors, Options};
-use knnspect_core::pyramid::{LevelData, PyramidBatch, PyramidShape, Upsample};
+use knnspect_core::pyramid::Upsample;
 use knnspect_core::store::Store;
-use knnspect_core::{Cancel, DType, Gallery, InstructionSet};
+use knnspect_core::{Cancel, DType, Error, Gallery, InstructionSet};
 use proptest::prelude::*;
-use std::num::NonZero;
 use std::sync::Arc;
-
-type Shapes = Vec<(usize, usize, usize)>;
-
-/// Numbers without a pattern, from a seed.
-struct Numbers(u64);
-
-impl Numbers {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// Uniform in -1..1.
-    fn uniform(&mut self) -> f64 {
-        (self.next() >> 11) as f64 / (1_u64 << 52) as f64 - 1.0
-    }
-
-    /// Uniform in `0..n`.
-    fn below(&mut self, n: u64) -> u64 {
-        self.next() % n
-    }
-}
-
-/// What features look like.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    Uniform,
-    /// Small integers: ties everywhere, and no rounding in float64.
-    Quantised,
-    /// All images are the same.
-    Copies,
-    /// Mostly zeros.
-    Sparse,
-    /// A large common offset.
-    Offset,
-    /// Each image has a scale of its own.
-    Scales,
-}
-
-const KINDS: [Kind; 6] = [
-    Kind::Uniform,
-    Kind::Quantised,
-    Kind::Copies,
-    Kind::Sparse,
-    Kind::Offset,
-    Kind::Scales,
-];
-
-/// The values of `n_images` images, per level.
-fn features(kind: Kind, seed: u64, n_images: usize, shapes: &Shapes) -> Vec<Vec<f32>> {
-    let mut numbers = Numbers(seed);
-    let scales: Vec<f64> = (0..n_images)
-        .map(|_| 10.0_f64.powi(numbers.below(31) as i32 - 15))
-        .collect();
-    shapes
-        .iter()
-        .map(|&(height, width, channels)| {
-            let len = height * width * channels;
-            let mut values = Vec::with_capacity(n_images * len);
-            for (image, scale) in scales.iter().enumerate() {
-                for at in 0..len {
-                    let uniform = numbers.uniform();
-                    values.push(match kind {
-                        Kind::Quantised => (1.5 * uniform).round() as f32,
-                        Kind::Copies if image > 0 => values[at],
-                        Kind::Sparse if numbers.below(8) > 0 => 0.0,
-                        Kind::Uniform | Kind::Copies | Kind::Sparse => uniform as f32,
-                        Kind::Offset => (1e6 + uniform) as f32,
-                        Kind::Scales => (scale * uniform) as f32,
-                    });
-                }
-            }
-            values
-        })
-        .collect()
-}
-
-fn batch<'a>(shapes: &Shapes, n_images: usize, levels: &'a [Vec<f32>]) -> PyramidBatch<'a> {
-    let shape = PyramidShape::new(shapes).unwrap();
-    let levels = levels.iter().map(|level| LevelData::F32(level)).collect();
-    PyramidBatch::new(shape, n_images, levels).unwrap()
-}
-
-/// The two coarse positions around each fine one, and the weight of the second.
-fn taps(upsample: Upsample, fine: usize, coarse: usize) -> Vec<(usize, usize, f64)> {
-    let ratio = fine / coarse;
-    (0..fine)
-        .map(|position| {
-            if upsample == Upsample::Block {
-                return (position / ratio, position / ratio, 0.0);
-            }
-            // Halves of fine cells after the first coarse centre.
-            let halves = (2 * position + 1)
-                .saturating_sub(ratio)
-                .min(2 * ratio * (coarse - 1));
-            let first = halves / (2 * ratio);
-            let weight = (halves % (2 * ratio)) as f64 / (2 * ratio) as f64;
-            (first, if weight == 0.0 { first } else { first + 1 }, weight)
-        })
-        .collect()
-}
-
-/// Upsampled, concatenated features of all cells of all images.
-fn upsampled(
-    shapes: &Shapes,
-    n_images: usize,
-    levels: &[Vec<f32>],
-    upsample: Upsample,
-) -> Vec<Vec<f64>> {
-    let (height, width, _) = shapes[0];
-    let mut cells = vec![Vec::new(); n_images * height * width];
-    for (&(h, w, channels), values) in shapes.iter().zip(levels) {
-        let (rows, columns) = (taps(upsample, height, h), taps(upsample, width, w));
-        for (cell, feature) in cells.iter_mut().enumerate() {
-            let (image, row, column) =
-                (cell / (height * width), cell / width % height, cell % width);
-            let value = |r: usize, c: usize, channel: usize| {
-                f64::from(values[((image * h + r) * w + c) * channels + channel])
-            };
-            let ((top, bottom, down), (left, right, across)) = (rows[row], columns[column]);
-            for channel in 0..channels {
-                let blend = |r| {
-                    let (a, b) = (value(r, left, channel), value(r, right, channel));
-                    a + across * (b - a)
-                };
-                let (a, b) = (blend(top), blend(bottom));
-                feature.push(a + down * (b - a));
-            }
-        }
-    }
-    cells
-}
-
-fn sq_l2(x: &[f64], y: &[f64]) -> f64 {
-    x.iter().zip(y).map(|(a, b)| (a - b) * (a - b)).sum()
-}
-
-fn norm(x: &[f64]) -> f64 {
-    x.iter().map(|v| v * v).sum::<f64>().sqrt()
-}
-
-/// A gallery, a query, and how to compare them.
-#[derive(Clone, Debug)]
-struct Case {
-    shapes: Shapes,
-    upsample: Upsample,
-    dtype: DType,
-    kind: Kind,
-    n_images: usize,
-    n_queries: usize,
-    k: usize,
-    seed: u64,
-}
-
-impl Case {
-    fn new(shapes: &[(usize, usize, usize)], upsample: Upsample, kind: Kind) -> Self {
-        Self {
-            shapes: shapes.to_vec(),
-            upsample,
-            dtype: DType::F32,
-            kind,
-            n_images: 2,
-            n_queries: 1,
-            k: 3.min(2 * shapes[0].0 * shapes[0].1),
-            seed: 0,
-        }
-    }
-
-    fn normal(&self) -> Vec<Vec<f32>> {
-        let mut levels = features(self.kind, self.seed, self.n_images, &self.shapes);
-        if self.dtype == DType::F16 {
-            for value in levels.iter_mut().flatten() {
-                *value = f16::from_f32(*value).to_f32();
-            }
-        }
-        levels
-    }
-
-    fn query(&self) -> Vec<Vec<f32>> {
-        // Every third query is in the gallery.
-        let seed = if self.seed.is_multiple_of(3) {
-            self.seed
-        } else {
-            !self.seed
-        };
-        features(self.kind, seed, self.n_queries, &self.shapes)
-    }
-
-    fn check(&self) {
-        self.check_features(&self.query(), &self.normal());
-    }
-
-    /// Searches in every way and compares with the oracle.
-    fn check_features(&self, query: &[Vec<f32>], normal: &[Vec<f32>]) {
-        let found = search_every_way(
-            &self.shapes,
-            (self.upsample, self.dtype),
-            (self.n_queries, query),
-            (self.n_images, normal),
-            self.k,
-        );
-        let queries = upsampled(&self.shapes, self.n_queries, query, self.upsample);
-        let kept = kept(&self.shapes, self.dtype, self.n_images, normal);
-        let places = upsampled(&self.shapes, self.n_images, &kept, self.upsample);
-        let interpolated = self.upsample == Upsample::Bilinear && self.shapes.len() > 1;
-        let sizes: Vec<f64> = places.iter().map(|place| norm(place)).collect();
-        let n_cells = self.shapes[0].0 * self.shapes[0].1;
-        for (cell, feature) in queries.iter().enumerate() {
-            let distances: Vec<f64> = places.iter().map(|place| sq_l2(feature, place)).collect();
-            let mut order: Vec<usize> = (0..places.len()).collect();
-            order.sort_by(|&a, &b| distances[a].total_cmp(&distances[b])); // stable
-            // What float64 may be wrong by: the sum, and the values that were interpolated.
-            let allowed = |place: usize| {
-                let size = norm(feature) + sizes[place];
-                let blur = if interpolated {
-                    8.0 * f64::EPSILON * size
-                } else {
-                    0.0
-                };
-                1e-12 * distances[place] + 2.0 * distances[place].sqrt() * blur + blur * blur
-            };
-            for (rank, &want) in order.iter().take(self.k).enumerate() {
-                let at = cell * self.k + rank;
-                let got = found.ranks[at] as usize * n_cells + found.cells[at] as usize;
-                let difference = (distances[got] - distances[want]).abs();
-                let exact = self.kind == Kind::Quantised && self.dtype != DType::I8;
-                assert!(
-                    got == want || (!exact && difference < allowed(got) + allowed(want)),
-                    "cell {cell}, neighbour {rank}: {got} at {:e} instead of {want} at {:e}; {self:?}",
-                    distances[got],
-                    distances[want],
-                );
-                let (given, expected) = (f64::from(found.sq_distances[at]), distances[got]);
-                let error = (given - expected).abs();
-                assert!(
-                    given == f64::from(expected as f32)
-                        || error <= 1e-6 * expected + allowed(got) + f64::from(f32::from_bits(1)),
-                    "cell {cell}, neighbour {rank}: {given:e} instead of {expected:e}; {self:?}"
-                );
-            }
-        }
-    }
-}
-
-/// The values that a gallery keeps of some images, decoded here once more where they are codes.
-fn kept(shapes: &Shapes, dtype: DType, n_images: usize, normal: &[Vec<f32>]) -> Vec<Vec<f32>> {
-    if dtype != DType::I8 {
-        return normal.to_vec(); // these were rounded beforehand
-    }
-    let ids: Vec<String> = (0..n_images).map(|image| format!("{image:03}")).collect();
-    let mut gallery = Gallery::new(Upsample::Block, dtype);
-    gallery.add(&batch(shapes, n_images, normal), &ids).unwrap();
-    let mut kept = vec![Vec::new(); shapes.len()];
-    for id in &ids {
-        let image = gallery.image(id).unwrap();
-        for (kept, level) in kept.iter_mut().zip(image.levels()) {
-            let LevelData::I8(level) = level else {
-                panic!("{level:?} in an int8 gallery")
-            };
-            for (at, &code) in level.codes.iter().enumerate() {
-                let channel = at % level.scales.len();
-                let product = level.scales[channel] * f32::from(code);
-                kept.push(level.offsets[channel] + product);
-            }
-        }
-    }
-    kept
-}
-
-/// The neighbours, which must be the same to the bit with all instruction sets and threads.
-fn search_every_way(
-    shapes: &Shapes,
-    (upsample, dtype): (Upsample, DType),
-    (n_queries, query): (usize, &[Vec<f32>]),
-    (n_images, normal): (usize, &[Vec<f32>]),
-    k: usize,
-) -> Neighbors {
-    let ids: Vec<String> = (0..n_images).map(|image| format!("{image:03}")).collect();
-    let mut gallery = Gallery::new(upsample, dtype);
-    gallery.add(&batch(shapes, n_images, normal), &ids).unwrap();
-    let query = batch(shapes, n_queries, query);
-    let context = gallery.pyramid_context().unwrap();
-    let selections = [gallery.select(None).unwrap()];
-    let mut first: Option<Neighbors> = None;
-    for set in InstructionSet::available() {
-        for threads in 1..=4 {
-            for matcher in MATCHERS {
-                let options = Options {
-                    threads: NonZero::new(threads),
-                    instruction_set: Some(set),
-                    matcher,
-                    ..Options::new(k)
-                };
-                let found = matching::search(&query, &context, &selections, &options).unwrap();
-                let expected = first.get_or_insert_with(|| found.clone());
-                assert!(
-                    same_bits(&found, expected),
-                    "{}, {} with {threads} threads differs",
-                    matcher.name(),
-                    set.name()
-                );
-            }
-        }
-    }
-    first.unwrap()
-}
-
-const MATCHERS: [Matcher; 2] = [Matcher::Exhaustive, Matcher::Pruned];
-
-fn same_bits(found: &Neighbors, expected: &Neighbors) -> bool {
-    let bits = |n: &Neighbors| -> Vec<u32> { n.sq_distances.iter().map(|d| d.to_bits()).collect() };
-    bits(found) == bits(expected) && found.ranks == expected.ranks && found.cells == expected.cells
-}
-
-const MODES: [Upsample; 2] = [Upsample::Bilinear, Upsample::Block];
 
 fn cases() -> impl Strategy<Value = Case> {
     let channels = || prop_oneof![1 => Just(1_usize), 4 => 1..=67_usize];
@@ -366,29 +53,21 @@ fn cases() -> impl Strategy<Value = Case> {
         any::<u64>(),
     )
         .prop_map(
-            |(shapes, upsample, kind, (n_images, n_queries), dtype, k, seed)| {
-                let exact_ratios = shapes.iter().all(|&(h, w, _)| {
-                    (shapes[0].0 / h).is_power_of_two() && (shapes[0].1 / w).is_power_of_two()
-                });
-                let rounds = upsample == Upsample::Bilinear && !exact_ratios;
-                Case {
-                    kind: if rounds && kind == Kind::Quantised {
-                        Kind::Uniform
-                    } else {
-                        kind
-                    },
-                    dtype: if dtype == DType::F16 && matches!(kind, Kind::Offset | Kind::Scales) {
-                        DType::F32
-                    } else {
-                        dtype
-                    },
-                    k: k.min(n_images * shapes[0].0 * shapes[0].1),
-                    shapes,
-                    upsample,
-                    n_images,
-                    n_queries,
-                    seed,
-                }
+            |(shapes, upsample, kind, (n_images, n_queries), dtype, k, seed)| Case {
+                kind,
+                magnitude: 1.0,
+                selections: Vec::new(),
+                dtype: if dtype == DType::F16 && !kind.fits_half() {
+                    DType::F32
+                } else {
+                    dtype
+                },
+                k: k.min(n_images * shapes[0].0 * shapes[0].1),
+                shapes,
+                upsample,
+                n_images,
+                n_queries,
+                seed,
             },
         )
 }
@@ -521,7 +200,8 @@ fn a_flat_gallery_may_change_between_searches() {
             };
             matching::search(&batch(&shapes, 2, &query), &context, &selections, &options).unwrap()
         });
-        assert!(same_bits(&found[1], &found[0]), "{names:?}");
+        let same = found.iter().all(|found_so| same_bits(found_so, &found[0]));
+        assert!(same, "{names:?}");
     };
     let mut gallery = Gallery::new(Upsample::Bilinear, DType::F32);
     let images = ids(&["a", "c", "e", "g", "i", "k"]);
@@ -568,7 +248,7 @@ fn a_flat_gallery_may_change_between_searches() {
             };
             matching::search(&batch(&shapes, 2, &query), &context, &selections, &options).unwrap()
         });
-        assert!(same_bits(&found[1], &found[0]));
+        assert!(found.iter().all(|found_so| same_bits(found_so, &found[0])));
     }
 }
 
@@ -687,5 +367,150 @@ fn no_scale_is_too_small_or_too_large() {
             case.dtype = dtype;
             case.check_features(&scaled(1, 1, query_scale), &scaled(2, 2, scale));
         }
+    }
+}
+
+/// Two levels and three, interpolated and not: enough images that later ones meet low limits.
+fn pyramids() -> impl Iterator<Item = Case> {
+    let shapes: [&[(usize, usize, usize)]; 4] = [
+        &[(8, 8, 5), (2, 2, 19)],
+        &[(8, 12, 7), (4, 6, 3), (2, 2, 9)],
+        &[(7, 9, 2), (1, 3, 33)],
+        &[(8, 8, 1), (8, 4, 1), (4, 2, 5), (1, 1, 2)],
+    ];
+    shapes.into_iter().flat_map(|shapes| {
+        KINDS.into_iter().flat_map(move |kind| {
+            MODES.into_iter().map(move |upsample| {
+                let mut case = Case::new(shapes, upsample, kind);
+                case.n_images = 5;
+                case
+            })
+        })
+    })
+}
+
+#[test]
+fn every_kind_of_feature_in_pyramids() {
+    for (seed, mut case) in (1..).zip(pyramids()) {
+        // In every third case the query is in the gallery.
+        (case.seed, case.k) = (seed, [1, 3, 17, 2][seed as usize % 4]);
+        case.dtype = match seed / 2 % 3 {
+            1 => DType::I8,
+            2 if case.kind.fits_half() => DType::F16,
+            _ => DType::F32,
+        };
+        case.check();
+    }
+}
+
+#[test]
+fn any_number_of_neighbours() {
+    for case in pyramids().filter(|case| matches!(case.kind, Kind::Structured | Kind::Repeated)) {
+        let rows = case.n_images * case.cells();
+        // 64 is the most that pyramids are pruned for.
+        for k in [63, 64, 65, rows - 1, rows] {
+            Case { k, ..case.clone() }.check();
+        }
+    }
+    for kind in [Kind::Uniform, Kind::Structured, Kind::Repeated] {
+        let mut case = Case::new(&[(6, 7, 50)], Upsample::Bilinear, kind);
+        case.n_images = 5;
+        for k in [64, 65, 209, 210] {
+            Case { k, ..case.clone() }.check();
+        }
+    }
+}
+
+/// Limits come from pairs that are equal to the query on all levels but one: the bounds of the levels
+/// before that one are then as tight as rounding lets them be.
+#[test]
+fn pairs_that_differ_on_one_level_only() {
+    let shapes = vec![(8, 8, 3), (4, 4, 2), (2, 2, 4)];
+    for upsample in MODES {
+        for (level, seed) in (0..3).flat_map(|level| (0..8).map(move |seed| (level, seed))) {
+            for kind in [Kind::Uniform, Kind::LastBits, Kind::Offset] {
+                let mut case = Case::new(&shapes, upsample, kind);
+                (case.n_images, case.k) = (6, 4);
+                let query = features(kind, seed, 1, &shapes);
+                let other = features(kind, seed + 100, 6, &shapes);
+                let mut normal: Vec<Vec<f32>> = query.iter().map(|v| v.repeat(6)).collect();
+                normal[level].clone_from(&other[level]);
+                case.check_features(&query, &normal);
+            }
+        }
+    }
+}
+
+/// NaN and infinity are errors that say where, whatever would have been looked at.
+#[test]
+fn what_is_not_finite_is_refused() {
+    for shapes in [vec![(4, 4, 3)], vec![(4, 4, 3), (2, 2, 5)]] {
+        for (level, value) in (0..shapes.len())
+            .flat_map(|level| [f32::NAN, f32::INFINITY, f32::NEG_INFINITY].map(|v| (level, v)))
+        {
+            let normal = features(Kind::Uniform, 1, 2, &shapes);
+            let mut query = features(Kind::Uniform, 2, 2, &shapes);
+            let at = query[level].len() - 1; // in the second image
+            query[level][at] = value;
+            let mut gallery = Gallery::new(Upsample::Bilinear, DType::F32);
+            let images = batch(&shapes, 2, &normal);
+            gallery.add(&images, &ids(2)).unwrap();
+            let selections = [gallery.select(None).unwrap()];
+            let context = gallery.pyramid_context().unwrap();
+            for matcher in MATCHERS {
+                let options = Options {
+                    matcher,
+                    ..Options::new(1)
+                };
+                let query = batch(&shapes, 2, &query);
+                let error = matching::search(&query, &context, &selections, &options).unwrap_err();
+                assert!(matches!(error, Error::Image { .. }), "{error:?}");
+                let message = error.to_string();
+                assert!(message.contains("query image 1"), "{message}");
+                assert!(message.contains(&format!("level {level}")), "{message}");
+            }
+            let error = gallery
+                .add(&batch(&shapes, 2, &query), &["x".into(), "y".into()])
+                .unwrap_err();
+            assert!(error.to_string().contains('y'), "{error}");
+            assert_eq!(gallery.len(), 2);
+        }
+    }
+}
+
+/// `Auto` does what pays: where bounds exclude nothing, all is compared, after a few images at most.
+#[test]
+fn auto_prunes_what_can_be_pruned_and_nothing_else() {
+    let shapes = vec![(32, 32, 48), (16, 16, 24), (8, 8, 12)];
+    let (n_images, n_queries, k) = (16, 1, 1);
+    let work = |kind, upsample, matcher| -> Neighbors {
+        let normal = features(kind, 1, n_images, &shapes);
+        let query = features(kind, 2, n_queries, &shapes);
+        let mut gallery = Gallery::new(upsample, DType::F32);
+        let images = batch(&shapes, n_images, &normal);
+        gallery.add(&images, &ids(n_images)).unwrap();
+        let selections = [gallery.select(None).unwrap()];
+        let query = batch(&shapes, n_queries, &query);
+        let way = (k, InstructionSet::best(), 2, matcher);
+        search(&gallery, &query, &selections, way)
+    };
+    for upsample in MODES {
+        let random = work(Kind::Uniform, upsample, Matcher::Auto);
+        let exhaustive = stage(&random, "exhaustive").unwrap_or(0);
+        let cascade = stage(&random, "level 0").unwrap_or(0);
+        // One image of 16 shows that it does not pay.
+        assert!(exhaustive * 8 >= random.work.pairs * 7, "{:?}", random.work);
+        assert!(cascade * 8 <= random.work.pairs, "{:?}", random.work);
+
+        let smooth = work(Kind::Structured, upsample, Matcher::Auto);
+        assert_eq!(stage(&smooth, "exhaustive"), None, "{:?}", smooth.work);
+        let in_full = stage(&smooth, "level 0").unwrap();
+        assert!(in_full * 10 < smooth.work.pairs, "{:?}", smooth.work);
+        assert!(stage(&smooth, "level 2").is_some(), "{:?}", smooth.work);
+
+        // Whoever asks for pruning gets it.
+        let pruned = work(Kind::Uniform, upsample, Matcher::Pruned);
+        assert_eq!(stage(&pruned, "exhaustive"), None, "{:?}", pruned.work);
+        assert!(same_bits(&pruned, &random));
     }
 }

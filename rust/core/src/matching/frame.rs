@@ -193,3 +193,55 @@ pub(super) fn error_bounds(
     }
     sums
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pyramid::{PyramidBatch, PyramidContext, PyramidShape, Upsample};
+    use crate::{DType, Gallery};
+
+    /// Searches cannot tell: their error bounds are hardly ever met, so that a norm too small is not seen.
+    #[test]
+    fn no_cell_exceeds_the_norms_of_its_image() {
+        let shape = PyramidShape::new(&[(4, 6, 3), (2, 3, 1)]).unwrap();
+        let context = PyramidContext::new(shape.clone(), Upsample::Bilinear);
+        let values = |len: u16, offset: f32| -> Vec<f32> {
+            let value = |at| offset + f32::from(at * 37 % 11) * if at % 5 == 0 { 9.0 } else { 1.0 };
+            (0..len).map(value).collect()
+        };
+        // Near the query's mean, far from it, and at it: there nothing but the radius counts.
+        for offset in [0.0, 1e3, -1e6] {
+            let (fine, coarse) = (values(72, offset), values(6, offset));
+            let levels = vec![LevelData::F32(&fine), LevelData::F32(&coarse)];
+            let mut gallery = Gallery::new(Upsample::Bilinear, DType::F32);
+            let images = PyramidBatch::new(shape.clone(), 1, levels.clone()).unwrap();
+            gallery.add(&images, &["a".into()]).unwrap();
+            for query_offset in [offset, 0.5] {
+                let (fine, coarse) = (values(72, query_offset), values(6, query_offset));
+                let query = [LevelData::F32(&fine), LevelData::F32(&coarse)];
+                let frame = QueryFrame::new(&context.grids, &query);
+                let image = gallery.image("a").unwrap();
+                let spheres = image.spheres(&context.grids);
+                for (level, max_norm) in frame.max_norms(spheres).into_iter().enumerate() {
+                    let channels = context.grids[level].shape.channels;
+                    let norm = |cell| {
+                        let mut values = Vec::new();
+                        levels[level].append_cell(channels, cell, &mut values);
+                        let centred = values.iter().zip(&frame.means[level]);
+                        let sum: f64 = centred
+                            .map(|(v, mean)| (v - f64::from(*mean)).powi(2))
+                            .sum();
+                        sum.sqrt() * f64::from(frame.scale)
+                    };
+                    let cells = context.grids[level].shape.cells();
+                    let largest = (0..cells).map(norm).fold(0.0, f64::max);
+                    assert!(
+                        f64::from(max_norm) >= largest,
+                        "level {level}: {max_norm} < {largest}"
+                    );
+                    assert!(query_offset != offset || f64::from(max_norm) < 2.1 * largest);
+                }
+            }
+        }
+    }
+}
