@@ -132,3 +132,41 @@ pub(super) struct Corner {
     pub at: usize,
     pub weights: [f32; MAX_WIDTH],
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::portable::Portable;
+    use super::*;
+    use crate::pyramid::{PyramidContext, PyramidShape, Upsample};
+    use std::array::from_fn;
+    use std::cell::Cell;
+
+    /// Rounding stays far below its bound, so that no search would tell of an error left out here.
+    #[test]
+    fn a_limit_makes_room_for_finer_levels_and_for_errors() {
+        let shape = PyramidShape::new(&[(4, 4, 1), (2, 2, 1), (1, 1, 1)]).unwrap();
+        let context = PyramidContext::new(shape, Upsample::Bilinear);
+        let set = InstructionSet::Portable;
+        let cells = from_fn(|lane| if lane < 12 { lane as u32 } else { u32::MAX });
+        let sq_norms = [1.0, 10.0, 100.0].map(|norm| from_fn(|lane| norm * (lane + 1) as f32));
+        let mut patch = Patch::new(&context.grids, set, (0, 2), &cells, &sq_norms);
+        let errors = from_fn(|lane| 0.25 * lane as f32);
+        patch.start(set, &errors);
+        let limits: Limits = from_fn(|lane| Cell::new(1000.0 * lane as f32));
+        for (level, finer) in [0.0, 1.0, 11.0].into_iter().enumerate() {
+            for n_errors in [1.0, 4.0] {
+                let mut found = [0.0; 4];
+                // SAFETY: plain Rust needs no instruction set; four floats are stored.
+                unsafe {
+                    let limit = patch.limit::<Portable>(&limits, level, n_errors);
+                    limit.store(found.as_mut_ptr());
+                }
+                let expected: [f32; 4] = from_fn(|i| {
+                    let lane = (8 + i) as f32;
+                    1000.0 * lane + finer * (lane + 1.0) + n_errors * 0.25 * lane
+                });
+                assert_eq!(found, expected, "level {level}");
+            }
+        }
+    }
+}

@@ -169,6 +169,8 @@ pub(super) unsafe fn sift_nested<L: Lanes>(
         ..
     } = scratch;
     entries.len = 0;
+    counts.vectors[coarsest] += shape.cells() as u64;
+    counts.pairs[coarsest] += shape.cells() as u64 * patch.n_queries;
     // SAFETY: as promised by the caller.
     unsafe {
         let sq_norms = image.survey.coarse_sq_norms.as_ptr();
@@ -202,8 +204,6 @@ pub(super) unsafe fn sift_nested<L: Lanes>(
             }
         }
     }
-    counts.vectors[coarsest] += shape.cells() as u64;
-    counts.pairs[coarsest] += shape.cells() as u64 * patch.n_queries;
 }
 
 /// For patches that lie in one coarse cell, the coarse cells of the gallery image that may be of
