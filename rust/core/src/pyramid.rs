@@ -446,6 +446,20 @@ impl LevelGrid {
         ]
     }
 
+    /// Their weights, which sum to 1.
+    pub(crate) fn corner_weights(&self, row: usize, column: usize) -> [f64; 4] {
+        let (down, across) = (
+            self.rows[row].second_weight,
+            self.columns[column].second_weight,
+        );
+        [
+            (1.0 - down) * (1.0 - across),
+            (1.0 - down) * across,
+            down * (1.0 - across),
+            down * across,
+        ]
+    }
+
     /// The feature at a fine position, in float32, from the values of this level.
     pub(crate) fn interpolate_into(
         &self,

@@ -15,6 +15,7 @@
 
 use super::exhaustive::Scanner;
 use super::frame::QueryFrame;
+use super::threads::run;
 use super::tile::{Candidates, NO_QUERY, Searched, Source, Tile, TileHits};
 use super::{Matcher, Options, Resources, Work};
 use crate::error::Result;
@@ -28,14 +29,9 @@ use crate::kernels::{Hits, InstructionSet, TILE_VECTORS};
 use crate::pyramid::{LevelData, LevelGrid};
 use crate::stored::StoredImage;
 use crate::topk::Neighbor;
-use std::sync::{Mutex, PoisonError};
-use std::thread;
 
 /// Surveys are held for as many images as need about this many bytes.
 const SURVEY_BYTES: usize = 16 << 20;
-
-/// Jobs for each thread: enough that none waits long for the last.
-const JOBS_PER_THREAD: usize = 1;
 
 /// For more neighbours than this the limits are too high to leave out much.
 const MAX_K: usize = 64;
@@ -76,12 +72,13 @@ pub(super) fn search_image(
     let mut workers: Vec<Worker> = (0..threads).map(|_| Worker::default()).collect();
 
     let tiles = tiles_of(grids, set);
-    // Dealt out like cards: what is hard to match, such as a defect, is spread over all jobs.
-    let n_jobs = tiles.len().min(JOBS_PER_THREAD * threads);
+    // One job for each thread, as each goes through all images. Tiles are dealt out like cards: what
+    // is hard to match, such as a defect, is spread over all jobs.
+    let n_jobs = tiles.len().min(threads);
     let hands = (0..n_jobs).map(|job| tiles.iter().skip(job).step_by(n_jobs));
     let work = |_: &mut Worker, cells: Vec<&Vec<u32>>| Job::new(&source, set, &cells, options);
     let hands = hands.map(Iterator::collect).collect();
-    let mut jobs = run(&mut workers, hands, options, work);
+    let mut jobs = run(&mut workers, hands, options.cancel, work);
 
     let image_bytes = size_of::<f32>()
         * (grids[coarsest].shape.cells() * coarse.stride
@@ -94,12 +91,17 @@ pub(super) fn search_image(
         let surveys = &mut surveys[..round.len()];
         if jobs.iter().any(|job| job.pruning) {
             let tasks = surveys.iter_mut().zip(round).collect();
-            run(&mut workers, tasks, options, |worker, (to, (_, image))| {
-                let levels = image.levels();
-                let framed = frame.framed(&levels);
-                survey(set, &plan, framed, &coarse, &mut worker.survey, to);
-                to.max_norms = frame.max_norms(image.spheres(grids));
-            });
+            run(
+                &mut workers,
+                tasks,
+                options.cancel,
+                |worker, (to, (_, image))| {
+                    let levels = image.levels();
+                    let framed = frame.framed(&levels);
+                    survey(set, &plan, framed, &coarse, &mut worker.survey, to);
+                    to.max_norms = frame.max_norms(image.spheres(grids));
+                },
+            );
         }
         let surveys = &*surveys;
         let round = Round {
@@ -114,7 +116,7 @@ pub(super) fn search_image(
         run(
             &mut workers,
             jobs.iter_mut().collect(),
-            options,
+            options.cancel,
             |worker, job| {
                 job.search(&round, worker);
             },
@@ -124,7 +126,7 @@ pub(super) fn search_image(
     let finished = run(
         &mut workers,
         jobs.iter_mut().collect(),
-        options,
+        options.cancel,
         |_, job| job.finish(&source, options),
     );
     options.cancel.check()?;
@@ -136,50 +138,6 @@ pub(super) fn search_image(
         total.add(&job.work);
     }
     Ok(total)
-}
-
-/// Does all tasks on as many threads as there are workers, and returns what they give, in order; tasks
-/// that have not begun when the search is cancelled are left out.
-fn run<W: Send, T: Send, R: Send>(
-    workers: &mut [W],
-    tasks: Vec<T>,
-    options: &Options<'_>,
-    work: impl Fn(&mut W, T) -> R + Sync,
-) -> Vec<R> {
-    let n_tasks = tasks.len();
-    let tasks = Mutex::new(tasks.into_iter().enumerate());
-    let done = Mutex::new(Vec::with_capacity(n_tasks));
-    let go = |worker: &mut W| {
-        loop {
-            let task = tasks.lock().unwrap_or_else(PoisonError::into_inner).next();
-            match task {
-                Some((at, task)) if !options.cancel.is_set() => {
-                    let result = work(worker, task);
-                    let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
-                    done.push((at, result));
-                }
-                _ => return,
-            }
-        }
-    };
-    if let Some((first, others)) = workers.split_first_mut() {
-        thread::scope(|scope| {
-            for worker in others.iter_mut().take(n_tasks.saturating_sub(1)) {
-                let go = &go;
-                // Where no more threads are to be had, those that are there do the work.
-                if thread::Builder::new()
-                    .spawn_scoped(scope, move || go(worker))
-                    .is_err()
-                {
-                    break;
-                }
-            }
-            go(first);
-        });
-    }
-    let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
-    done.sort_unstable_by_key(|(at, _)| *at);
-    done.into_iter().map(|(_, result)| result).collect()
 }
 
 /// The fine cells in the lanes of each tile: three patches of as many cells as a vector has lanes,

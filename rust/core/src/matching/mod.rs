@@ -10,11 +10,14 @@ pub(crate) mod exact;
 mod exhaustive;
 mod flat;
 mod frame;
+mod threads;
 mod tile;
 mod twins;
 mod work;
 
 pub use work::Work;
+
+use self::threads::run;
 
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
@@ -23,7 +26,7 @@ use crate::kernels::InstructionSet;
 use crate::pyramid::{PyramidBatch, PyramidContext};
 use crate::topk::Neighbor;
 use std::num::NonZero;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::OnceLock;
 use std::thread;
 
 /// More threads than this are never started.
@@ -268,49 +271,29 @@ fn search_in_jobs(
     }
 
     let flat = flat::Plan::new(context, selections, instruction_set, threads, options);
-    let total = Mutex::new(Work::default());
     let n_workers = threads.min(jobs.len());
-    let jobs = Mutex::new(jobs.into_iter());
-    let work = || {
-        let mut worker = exhaustive::Worker::new(&context.grids, instruction_set, options);
-        loop {
-            let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).next();
-            match job {
-                Some(mut job) if !options.cancel.is_set() => {
-                    let pairs = (job.sq_distances.len() / k * job.selection.len() * cells) as u64;
-                    let mut done = Work {
-                        pairs,
-                        ..Work::default()
-                    };
-                    if !flat
-                        .as_ref()
-                        .is_some_and(|plan| plan.run(&mut job, &mut done))
-                    {
-                        worker.run(&mut job);
-                        done.count("exhaustive", pairs);
-                    }
-                    total
-                        .lock()
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .add(&done);
-                }
-                _ => return,
-            }
+    let worker = || exhaustive::Worker::new(&context.grids, instruction_set, options);
+    let mut workers: Vec<_> = (0..n_workers).map(|_| worker()).collect();
+    let work = |worker: &mut exhaustive::Worker<'_>, mut job: exhaustive::Job<'_>| {
+        let pairs = (job.sq_distances.len() / k * job.selection.len() * cells) as u64;
+        let mut done = Work {
+            pairs,
+            ..Work::default()
+        };
+        if !flat
+            .as_ref()
+            .is_some_and(|plan| plan.run(&mut job, &mut done))
+        {
+            worker.run(&mut job);
+            done.count("exhaustive", pairs);
         }
+        done
     };
-    // Threads of its own, not a pool: they cost some ten microseconds, and nothing outlives a
-    // search, so that a process may fork at any other time.
-    thread::scope(|scope| {
-        for _ in 1..n_workers {
-            // Where no more threads are to be had, those that are there do the work.
-            if thread::Builder::new().spawn_scoped(scope, work).is_err() {
-                break;
-            }
-        }
-        work();
-    });
+    let done = run(&mut workers, jobs, options.cancel, work);
     options.cancel.check()?;
-    neighbors.work = total.into_inner().unwrap_or_else(PoisonError::into_inner);
+    for work in done {
+        neighbors.work.add(&work);
+    }
     Ok(neighbors)
 }
 

@@ -78,22 +78,13 @@ impl Kernel for Distances<'_> {
             features.resize(cells.len() * channels, 0.0);
             for (cell, feature) in cells.iter().zip(features.chunks_exact_mut(channels)) {
                 let (row, column) = (*cell as usize / fine_width, *cell as usize % fine_width);
-                let (down, across) = (
-                    grid.rows[row].second_weight as f32,
-                    grid.columns[column].second_weight as f32,
-                );
-                let weights = [
-                    (1.0 - down) * (1.0 - across),
-                    (1.0 - down) * across,
-                    down * (1.0 - across),
-                    down * across,
-                ];
+                let weights = grid.corner_weights(row, column);
                 for (at, weight) in grid.corners(row, column).into_iter().zip(weights) {
                     if weight != 0.0 {
                         let values = data.slice(at * channels, channels);
                         centre_into(values, &image.means[level][..channels], image.scale, corner);
                         for (feature, value) in feature.iter_mut().zip(&*corner) {
-                            *feature += weight * value;
+                            *feature += weight as f32 * value;
                         }
                     }
                 }

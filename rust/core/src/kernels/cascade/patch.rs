@@ -43,16 +43,7 @@ impl Patch {
             }
             n_queries += 1;
             let (row, column) = (cell as usize / fine_width, cell as usize % fine_width);
-            let (down, across) = (
-                grid.rows[row].second_weight,
-                grid.columns[column].second_weight,
-            );
-            let weights = [
-                (1.0 - down) * (1.0 - across),
-                (1.0 - down) * across,
-                down * (1.0 - across),
-                down * across,
-            ];
+            let weights = grid.corner_weights(row, column);
             for (at, weight) in grid.corners(row, column).into_iter().zip(weights) {
                 if weight == 0.0 {
                     continue;

@@ -1,0 +1,51 @@
+//! Work on several threads.
+
+use crate::cancel::Cancel;
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+
+/// Does all tasks on as many threads as there are workers, and returns what they give, in order; tasks
+/// that have not begun when the search is cancelled are left out.
+pub(super) fn run<W: Send, T: Send, R: Send>(
+    workers: &mut [W],
+    tasks: Vec<T>,
+    cancel: Cancel<'_>,
+    work: impl Fn(&mut W, T) -> R + Sync,
+) -> Vec<R> {
+    let n_tasks = tasks.len();
+    let tasks = Mutex::new(tasks.into_iter().enumerate());
+    let done = Mutex::new(Vec::with_capacity(n_tasks));
+    let go = |worker: &mut W| {
+        loop {
+            let task = tasks.lock().unwrap_or_else(PoisonError::into_inner).next();
+            match task {
+                Some((at, task)) if !cancel.is_set() => {
+                    let result = work(worker, task);
+                    let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
+                    done.push((at, result));
+                }
+                _ => return,
+            }
+        }
+    };
+    if let Some((first, others)) = workers.split_first_mut() {
+        // Threads of its own, not a pool: they cost some ten microseconds, and nothing outlives a
+        // search, so that a process may fork at any other time.
+        thread::scope(|scope| {
+            for worker in others.iter_mut().take(n_tasks.saturating_sub(1)) {
+                let go = &go;
+                // Where no more threads are to be had, those that are there do the work.
+                if thread::Builder::new()
+                    .spawn_scoped(scope, move || go(worker))
+                    .is_err()
+                {
+                    break;
+                }
+            }
+            go(first);
+        });
+    }
+    let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+    done.sort_unstable_by_key(|(at, _)| *at);
+    done.into_iter().map(|(_, result)| result).collect()
+}
