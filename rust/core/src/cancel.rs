@@ -1,37 +1,48 @@
 //! Ending long work from outside.
 
 use crate::error::{Error, Result};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::fmt;
 
-/// A flag that long work looks at now and then; it stops soon after the flag is set.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Cancel<'a>(Option<&'a AtomicBool>);
+/// A question that long work asks now and then: is it to stop? It does soon after the answer is yes.
+#[derive(Clone, Copy, Default)]
+pub struct Cancel<'a>(Option<&'a (dyn Fn() -> bool + Sync)>);
 
 impl<'a> Cancel<'a> {
     /// Work that runs to its end.
     pub const NEVER: Self = Self(None);
 
-    /// Work that ends when `flag` becomes true.
+    /// Work that ends when `stop` says so. It is asked often, by every thread that works, above all by
+    /// the one that began the work; once it has said yes it must not say no again.
     #[must_use]
-    pub const fn when(flag: &'a AtomicBool) -> Self {
-        Self(Some(flag))
+    pub const fn when(stop: &'a (dyn Fn() -> bool + Sync)) -> Self {
+        Self(Some(stop))
     }
 
     /// Whether the work is to stop.
     #[must_use]
     pub fn is_set(self) -> bool {
-        self.0.is_some_and(|flag| flag.load(Ordering::Relaxed))
+        self.0.is_some_and(|stop| stop())
     }
 
     /// Stops the work that is to stop.
     ///
     /// # Errors
-    /// [`Error::Interrupted`] when the flag is set.
+    /// [`Error::Interrupted`] when it is.
     pub fn check(self) -> Result<()> {
         if self.is_set() {
             Err(Error::Interrupted)
         } else {
             Ok(())
         }
+    }
+}
+
+impl fmt::Debug for Cancel<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() {
+            "Cancel::when(..)"
+        } else {
+            "Cancel::NEVER"
+        })
     }
 }

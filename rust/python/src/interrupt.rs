@@ -1,57 +1,48 @@
 //! Long work outside the GIL, ended by Ctrl-C.
 
 use crate::errors::to_py;
-use knnspect_core::{Cancel, Error, Result};
+use knnspect_core::{Cancel, Result};
 use pyo3::prelude::*;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-/// Runs `work` in a thread of its own with the GIL released. Every tenth of a second Python may run
-/// its signal handlers; when one raises, `work` is told by the flag it was given, and the exception
-/// is raised once it has returned.
+/// Python may run its signal handlers this often.
+const INTERVAL: Duration = Duration::from_millis(100);
+
+/// Runs `work` with the GIL released. When it asks whether to stop, Python may run its signal handlers;
+/// once one has raised, the answer is yes, and the exception is raised when `work` has returned.
+///
+/// The work is done by the calling thread itself, as signals can be handled by no other than Python's
+/// main thread, and a thread that was started for it would share a core with its own helpers
+/// for longer than most searches take.
 pub(crate) fn run<T: Send>(
     py: Python<'_>,
     work: impl FnOnce(Cancel<'_>) -> Result<T> + Send,
 ) -> PyResult<T> {
-    let flag = AtomicBool::new(false);
-    let mut raised = None;
-    let result = py.detach(|| {
-        thread::scope(|scope| {
-            let (sender, receiver) = channel::<()>();
-            let cancel = Cancel::when(&flag);
-            let worker = move || {
-                let _alive_until_done = sender;
-                work(cancel)
-            };
-            let handle = match thread::Builder::new().spawn_scoped(scope, worker) {
-                Ok(handle) => handle,
-                Err(error) => {
-                    return Ok(Err(Error::Resources(format!(
-                        "no thread can be started: {error}"
-                    ))));
-                }
-            };
-            while let Err(RecvTimeoutError::Timeout) =
-                receiver.recv_timeout(Duration::from_millis(100))
-            {
+    let caller = thread::current().id();
+    let stopped = AtomicBool::new(false);
+    let last = Mutex::new(Instant::now());
+    let raised = Mutex::new(None);
+    let stop = || {
+        if thread::current().id() == caller && !stopped.load(Ordering::Relaxed) {
+            let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+            if last.elapsed() >= INTERVAL {
                 // The method itself lacks the lifetimes that `attach` asks for.
                 #[allow(clippy::redundant_closure_for_method_calls)]
                 if let Err(error) = Python::attach(|py| py.check_signals()) {
-                    flag.store(true, Ordering::Relaxed);
-                    raised = Some(error);
-                    break;
+                    *raised.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                    stopped.store(true, Ordering::Relaxed);
                 }
+                *last = Instant::now();
             }
-            handle.join()
-        })
-    });
-    match result {
-        Ok(result) => match raised {
-            Some(raised) => Err(raised),
-            None => result.map_err(|error| to_py(py, &error)),
-        },
-        Err(panic) => std::panic::resume_unwind(panic),
+        }
+        stopped.load(Ordering::Relaxed)
+    };
+    let result = py.detach(|| work(Cancel::when(&stop)));
+    match raised.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        Some(error) => Err(error),
+        None => result.map_err(|error| to_py(py, &error)),
     }
 }

@@ -1,8 +1,13 @@
 //! Work on several threads.
 
 use crate::cancel::Cancel;
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
+use std::time::Duration;
+
+/// The calling thread asks this often whether to stop while it waits.
+const PATIENCE: Duration = Duration::from_millis(20);
 
 /// Does all tasks on as many threads as there are workers, and returns what they give, in order; tasks
 /// that have not begun when the search is cancelled are left out.
@@ -31,18 +36,26 @@ pub(super) fn run<W: Send, T: Send, R: Send>(
     if let Some((first, others)) = workers.split_first_mut() {
         // Threads of its own, not a pool: they cost some ten microseconds, and nothing outlives a
         // search, so that a process may fork at any other time.
+        let (working, at_work) = channel::<()>();
         thread::scope(|scope| {
             for worker in others.iter_mut().take(n_tasks.saturating_sub(1)) {
-                let go = &go;
+                let (go, working) = (&go, working.clone());
+                let help = move || {
+                    go(worker);
+                    drop(working);
+                };
                 // Where no more threads are to be had, those that are there do the work.
-                if thread::Builder::new()
-                    .spawn_scoped(scope, move || go(worker))
-                    .is_err()
-                {
+                if thread::Builder::new().spawn_scoped(scope, help).is_err() {
                     break;
                 }
             }
+            drop(working);
             go(first);
+            // The calling thread goes on asking whether to stop while it waits for the others: it may be
+            // the only one that is told (see [`Cancel::when`]).
+            while let Err(RecvTimeoutError::Timeout) = at_work.recv_timeout(PATIENCE) {
+                let _ = cancel.is_set();
+            }
         });
     }
     let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
