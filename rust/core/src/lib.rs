@@ -24,7 +24,8 @@
 
 mod cancel;
 pub mod codes;
-pub mod error;
+pub mod directions;
+mod error;
 pub mod gallery;
 mod kernels;
 pub mod matching;

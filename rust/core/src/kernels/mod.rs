@@ -23,6 +23,7 @@ mod avx2;
 mod avx512;
 pub(crate) mod cascade;
 pub(crate) mod flat;
+pub(crate) mod leading;
 mod portable;
 mod prepare;
 pub(crate) mod product;

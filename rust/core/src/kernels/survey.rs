@@ -3,6 +3,7 @@
 //! cells above it.
 
 use super::cascade::Plan;
+use super::leading::{Directions, Leading, LeadingScratch, lead};
 use super::prepare::{FramedImage, NormScratch, add_sq_norms, centre_into, dot};
 use super::{InstructionSet, Kernel, Lanes, MAX_WIDTH, run};
 use crate::pyramid::LevelGrid;
@@ -14,9 +15,11 @@ pub(crate) struct Survey {
     pub products: Vec<f32>,
     /// Squared norms of the cells of the coarsest level.
     pub coarse_sq_norms: Vec<f32>,
-    /// Squared norms of the interpolated features of each level but the finest, on the finest grid;
-    /// empty when the levels are nested.
+    /// Squared norms of the interpolated features of each level, on the finest grid; empty when the
+    /// levels are nested.
     pub sq_norms: Vec<Vec<f32>>,
+    /// Leading coordinates of the levels but the coarsest; empty when the levels are nested.
+    pub leading: Leading,
     /// Of the fine cells between the same coarse cells, `[band][segment]`, how far at most the squared
     /// norm of the coarsest level lies below the interpolated squared norms around it.
     pub spreads: Vec<f32>,
@@ -56,15 +59,18 @@ impl CoarseQueries {
 pub(crate) struct SurveyScratch {
     centred: Vec<f32>,
     norms: NormScratch,
+    leading: LeadingScratch,
     row: Vec<f32>,
 }
 
-/// Surveys one gallery image.
+/// Surveys one gallery image; no cell of a level exceeds its `max_norm`.
 pub(crate) fn survey(
     set: InstructionSet,
     plan: &Plan<'_>,
     image: FramedImage<'_>,
     queries: &CoarseQueries,
+    directions: &Directions,
+    max_norms: Vec<f32>,
     scratch: &mut SurveyScratch,
     survey: &mut Survey,
 ) {
@@ -72,10 +78,13 @@ pub(crate) fn survey(
     assert_eq!(queries.packed.len(), coarsest.channels * queries.stride);
     assert!(queries.stride.is_multiple_of(set.width()) && queries.stride >= coarsest.cells());
     image.check(plan.grids);
+    directions.check(plan.grids, set);
+    survey.max_norms = max_norms;
     let kernel = SurveyImage {
         plan,
         image,
         queries,
+        directions,
         scratch,
         survey,
     };
@@ -88,6 +97,7 @@ struct SurveyImage<'a> {
     plan: &'a Plan<'a>,
     image: FramedImage<'a>,
     queries: &'a CoarseQueries,
+    directions: &'a Directions,
     scratch: &'a mut SurveyScratch,
     survey: &'a mut Survey,
 }
@@ -99,52 +109,49 @@ impl Kernel for SurveyImage<'_> {
             plan,
             image,
             queries,
+            directions,
             scratch,
             survey,
         } = self;
         let grids = plan.grids;
         let coarsest = grids.len() - 1;
-        survey.sq_norms.resize_with(grids.len(), Vec::new);
-        for (index, (grid, data)) in grids.iter().zip(image.levels).enumerate().rev() {
-            if index < coarsest && (plan.nested || index == 0) {
-                continue; // norms are taken cell by cell, where they are asked for
-            }
-            scratch.centred.resize(grid.shape.values(), 0.0);
-            centre_into(
-                *data,
-                &image.means[index],
-                image.scale,
-                &mut scratch.centred,
-            );
-            let centred = &scratch.centred;
-            if index == coarsest {
-                survey.coarse_sq_norms.clear();
-                for cell in centred.chunks_exact(grid.shape.channels) {
-                    // SAFETY: the instruction set is there.
-                    survey.coarse_sq_norms.push(unsafe { dot::<L>(cell, cell) });
-                }
-                let len = grid.shape.cells() * queries.stride;
-                survey.products.resize(len, 0.0);
-                // SAFETY: `queries` holds `channels` rows of `stride`, whole vectors; `products` one
-                // such row for each cell.
-                unsafe {
-                    products::<L, CELLS>(
-                        queries,
-                        grid.shape.channels,
-                        centred,
-                        &mut survey.products,
-                    );
-                }
-            }
-            if !plan.nested {
-                let sq_norms = &mut survey.sq_norms[index];
-                sq_norms.clear();
-                sq_norms.resize(grids[0].shape.cells(), 0.0);
-                // SAFETY: the instruction set is there.
-                unsafe { add_sq_norms::<L>(grid, centred, sq_norms, &mut scratch.norms) };
-            }
+        let grid = &grids[coarsest];
+        let centred = &mut scratch.centred;
+        centred.resize(grid.shape.values(), 0.0);
+        let mean = &image.means[coarsest];
+        centre_into(image.levels[coarsest], mean, image.scale, centred);
+        survey.coarse_sq_norms.clear();
+        for cell in centred.chunks_exact(grid.shape.channels) {
+            // SAFETY: the instruction set is there.
+            survey.coarse_sq_norms.push(unsafe { dot::<L>(cell, cell) });
+        }
+        let len = grid.shape.cells() * queries.stride;
+        survey.products.resize(len, 0.0);
+        // SAFETY: `queries` holds `channels` rows of `stride`, whole vectors; `products` one such row for
+        // each cell.
+        unsafe {
+            let channels = grid.shape.channels;
+            products::<L, CELLS>(queries, channels, centred, &mut survey.products);
         }
         if !plan.nested {
+            survey.sq_norms.resize_with(grids.len(), Vec::new);
+            let (finer, sq_norms) = survey.sq_norms.split_at_mut(coarsest);
+            let sq_norms = &mut sq_norms[0];
+            sq_norms.clear();
+            sq_norms.resize(grids[0].shape.cells(), 0.0);
+            // SAFETY: the instruction set is there; sizes were checked.
+            unsafe {
+                add_sq_norms::<L>(grid, centred, sq_norms, &mut scratch.norms);
+                lead::<L, CELLS>(
+                    grids,
+                    &image,
+                    directions,
+                    &survey.max_norms,
+                    &mut scratch.leading,
+                    finer,
+                    &mut survey.leading,
+                );
+            }
             bound_blocks(plan, survey, &mut scratch.row);
         }
         find_nearest::<L>(survey);
@@ -182,7 +189,7 @@ unsafe fn products<L: Lanes, const CELLS: usize>(
 
 /// `V` vectors of queries with all cells; returns `V`.
 #[inline(always)]
-unsafe fn strip<L: Lanes, const V: usize, const CELLS: usize>(
+pub(super) unsafe fn strip<L: Lanes, const V: usize, const CELLS: usize>(
     queries: *const f32,
     stride: usize,
     channels: usize,

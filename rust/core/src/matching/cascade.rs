@@ -24,6 +24,7 @@ use crate::kernels::cascade::{
     CascadeImage, CascadeScratch, Counts, DistanceScratch, Patch, PatchHits, Plan, TileQueries,
     distances, search_patches,
 };
+use crate::kernels::leading::{Directions, Leading};
 use crate::kernels::survey::{CoarseQueries, Survey, SurveyScratch, survey};
 use crate::kernels::{Hits, InstructionSet, TILE_VECTORS};
 use crate::pyramid::{LevelData, LevelGrid};
@@ -68,6 +69,11 @@ pub(super) fn search_image(
     let plan = Plan::new(grids);
     let coarsest = grids.len() - 1;
     let coarse = CoarseQueries::new(set, &grids[coarsest], &frame.centred[coarsest]);
+    let directions = Directions::fit(set, grids, &frame.centred);
+    let leading = (!plan.nested).then(|| {
+        let framed = frame.framed(query);
+        Leading::of(set, grids, framed, &directions, &frame.query_max_norms())
+    });
     let images: Vec<(u32, &StoredImage)> = selection.images().collect();
     let mut workers: Vec<Worker> = (0..threads).map(|_| Worker::default()).collect();
 
@@ -76,13 +82,15 @@ pub(super) fn search_image(
     // is hard to match, such as a defect, is spread over all jobs.
     let n_jobs = tiles.len().min(threads);
     let hands = (0..n_jobs).map(|job| tiles.iter().skip(job).step_by(n_jobs));
-    let work = |_: &mut Worker, cells: Vec<&Vec<u32>>| Job::new(&source, set, &cells, options);
+    let work = |_: &mut Worker, cells: Vec<&Vec<u32>>| {
+        Job::new(&source, set, leading.as_ref(), &cells, options)
+    };
     let hands = hands.map(Iterator::collect).collect();
     let mut jobs = run(&mut workers, hands, options.cancel, work);
 
     let image_bytes = size_of::<f32>()
         * (grids[coarsest].shape.cells() * coarse.stride
-            + grids.len() * grids[0].shape.cells()
+            + (grids.len() + Leading::n_values(grids)) * grids[0].shape.cells()
             + coarse.stride * 2);
     let per_round = (SURVEY_BYTES / image_bytes).clamp(1, images.len().max(1));
     let mut surveys: Vec<Survey> = Vec::new();
@@ -98,8 +106,9 @@ pub(super) fn search_image(
                 |worker, (to, (_, image))| {
                     let levels = image.levels();
                     let framed = frame.framed(&levels);
-                    survey(set, &plan, framed, &coarse, &mut worker.survey, to);
-                    to.max_norms = frame.max_norms(image.spheres(grids));
+                    let max_norms = frame.max_norms(image.spheres(grids));
+                    let scratch = &mut worker.survey;
+                    survey(set, &plan, framed, &coarse, &directions, max_norms, scratch, to);
                 },
             );
         }
@@ -207,6 +216,7 @@ impl Job {
     fn new(
         source: &Source<'_>,
         set: InstructionSet,
+        leading: Option<&Leading>,
         cells: &[&Vec<u32>],
         options: &Options<'_>,
     ) -> Self {
@@ -223,6 +233,7 @@ impl Job {
                     place,
                     &tile.cells,
                     &tile.sq_norms,
+                    leading,
                 ));
             }
             tiles.push(tile);

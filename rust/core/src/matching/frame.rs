@@ -104,6 +104,14 @@ impl QueryFrame {
         }
     }
 
+    /// A norm that no cell of the query image exceeds, centred and scaled, for each level.
+    pub(super) fn query_max_norms(&self) -> Vec<f32> {
+        let levels = self.norms.iter();
+        levels
+            .map(|norms| norms.iter().copied().fold(0.0, f32::max).next_up())
+            .collect()
+    }
+
     /// A norm that no cell of a gallery image exceeds, centred and scaled, for each level.
     pub(super) fn max_norms(&self, spheres: &[Sphere]) -> Vec<f32> {
         let levels = spheres.iter().zip(&self.means);

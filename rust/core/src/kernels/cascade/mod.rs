@@ -48,6 +48,7 @@ pub(crate) use patch::Patch;
 pub(crate) use plan::Plan;
 pub(crate) use scratch::CascadeScratch;
 
+use super::leading::Leading;
 use super::prepare::FramedImage;
 use super::scan::{Limits, QueryTile};
 use super::survey::Survey;
@@ -141,11 +142,12 @@ fn check(
     assert_eq!(survey.products.len(), coarsest.cells() * image.stride);
     assert_eq!(survey.coarse_sq_norms.len(), coarsest.cells());
     if !plan.nested {
-        for sq_norms in &survey.sq_norms[1..] {
+        for sq_norms in &survey.sq_norms {
             assert_eq!(sq_norms.len(), grids[0].shape.cells());
         }
         let blocks = plan.bands.len() * plan.segments.len();
         assert!(survey.spreads.len() == blocks && survey.least_sq_norms.len() == blocks);
+        survey.leading.check(grids);
     }
     for patch in patches {
         assert!(patch.tile < tiles.len() && patch.vector < TILE_VECTORS);
@@ -156,6 +158,7 @@ fn check(
             corner.cell < image.stride && corner.at + last < survey.products.len()
         }));
         assert_eq!(patch.finer_sq_norms.len(), grids.len());
+        assert!(plan.nested || patch.leading.len() == Leading::n_values(grids));
     }
 }
 

@@ -45,12 +45,32 @@ impl NativeCells {
         self.ready[..cells.len() / channels].fill(self.use_number);
     }
 
-    /// Makes sure that a run of cells is centred, and their norms known. Runs are always the same.
+    /// Makes sure that a run of cells is centred; returns whether it was not. Runs are always the same.
+    #[inline(always)]
+    pub fn centre(
+        &mut self,
+        cells: LevelData<'_>,
+        mean: &[f32],
+        scale: f32,
+        channels: usize,
+        run: Range<usize>,
+    ) -> bool {
+        let is_new = self.ready[run.start] != self.use_number;
+        if is_new {
+            self.ready[run.start] = self.use_number;
+            let values = run.start * channels..run.end * channels;
+            let out = &mut self.values[values.clone()];
+            centre_into(cells.slice(values.start, values.len()), mean, scale, out);
+        }
+        is_new
+    }
+
+    /// Makes sure that a run of cells is centred, and their norms known.
     ///
     /// # Safety
     /// The instruction set of `L` must be available.
     #[inline(always)]
-    pub unsafe fn centre<L: Lanes>(
+    pub unsafe fn centre_and_measure<L: Lanes>(
         &mut self,
         cells: LevelData<'_>,
         mean: &[f32],
@@ -58,13 +78,10 @@ impl NativeCells {
         channels: usize,
         run: Range<usize>,
     ) {
-        if self.ready[run.start] != self.use_number {
-            self.ready[run.start] = self.use_number;
-            let values = run.start * channels..run.end * channels;
-            let out = &mut self.values[values.clone()];
-            centre_into(cells.slice(values.start, values.len()), mean, scale, out);
-            let out = out.chunks_exact(channels);
-            for (sq_norm, cell) in self.sq_norms[run].iter_mut().zip(out) {
+        if self.centre(cells, mean, scale, channels, run.clone()) {
+            let values = &self.values[run.start * channels..run.end * channels];
+            let cells = values.chunks_exact(channels);
+            for (sq_norm, cell) in self.sq_norms[run].iter_mut().zip(cells) {
                 // SAFETY: the caller has the instruction set.
                 *sq_norm = unsafe { dot::<L>(cell, cell) };
             }

@@ -1,5 +1,6 @@
 //! Patches: the vectors of queries that are led through the images.
 
+use super::super::leading::Leading;
 use super::super::scan::Limits;
 use super::super::{InstructionSet, Lanes, MAX_TILE, MAX_WIDTH};
 use crate::pyramid::LevelGrid;
@@ -10,6 +11,8 @@ pub(crate) struct Patch {
     pub tile: usize,
     pub vector: usize,
     pub(super) corners: Vec<Corner>,
+    /// Leading coordinates of the finer levels, multiplied by -2: `[value][lane]`.
+    pub(super) leading: Vec<[f32; MAX_WIDTH]>,
     /// `[level]`: the sum of the squared norms of all finer levels.
     pub(super) finer_sq_norms: Vec<[f32; MAX_WIDTH]>,
     /// See the module above.
@@ -24,13 +27,15 @@ pub(crate) struct Patch {
 const NOTHING: usize = usize::MAX;
 
 impl Patch {
-    /// The patch in one vector of a tile whose lanes hold the queries at these fine cells, if any.
+    /// The patch in one vector of a tile whose lanes hold the queries at these fine cells, if any, given
+    /// the leading coordinates of the query image, if they are to be used.
     pub(crate) fn new(
         grids: &[LevelGrid],
         set: InstructionSet,
         (tile, vector): (usize, usize),
         cells: &[u32; MAX_TILE],
         sq_norms: &[[f32; MAX_TILE]],
+        image: Option<&Leading>,
     ) -> Self {
         let lanes = vector * set.width()..(vector + 1) * set.width();
         let grid = &grids[grids.len() - 1];
@@ -69,11 +74,24 @@ impl Patch {
                 *sum += sq_norm;
             }
         }
+        let mut leading = Vec::new();
+        if let Some(image) = image {
+            for value in image.values() {
+                let mut packed = [0.0; MAX_WIDTH];
+                for (packed, &cell) in packed.iter_mut().zip(&cells[lanes.clone()]) {
+                    if cell != u32::MAX {
+                        *packed = -2.0 * value[cell as usize];
+                    }
+                }
+                leading.push(packed);
+            }
+        }
         let len = grid.shape.width * set.width();
         Self {
             tile,
             vector,
             corners,
+            leading,
             finer_sq_norms,
             error: [0.0; MAX_WIDTH],
             rows: [vec![0.0; len], vec![0.0; len]],
@@ -140,7 +158,7 @@ mod tests {
         let set = InstructionSet::Portable;
         let cells = from_fn(|lane| if lane < 12 { lane as u32 } else { u32::MAX });
         let sq_norms = [1.0, 10.0, 100.0].map(|norm| from_fn(|lane| norm * (lane + 1) as f32));
-        let mut patch = Patch::new(&context.grids, set, (0, 2), &cells, &sq_norms);
+        let mut patch = Patch::new(&context.grids, set, (0, 2), &cells, &sq_norms, None);
         let errors = from_fn(|lane| 0.25 * lane as f32);
         patch.start(set, &errors);
         let limits: Limits = from_fn(|lane| Cell::new(1000.0 * lane as f32));

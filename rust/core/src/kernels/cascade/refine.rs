@@ -85,7 +85,7 @@ pub(super) unsafe fn refine<L: Lanes, const CELLS: usize>(
             let mean = &framed.means[level][..shape.channels];
             for &cell in &*wanted {
                 let (cells, channels) = (framed.levels[level], shape.channels);
-                native.centre::<L>(cells, mean, framed.scale, channels, cell..cell + 1);
+                native.centre(cells, mean, framed.scale, channels, cell..cell + 1);
             }
         }
         let from = tile
@@ -97,12 +97,7 @@ pub(super) unsafe fn refine<L: Lanes, const CELLS: usize>(
         take_products::<L, CELLS>(from, shape.channels, values, wanted, to, |_, cell| cell);
 
         let limit = patch.limit::<L>(tile.limits, level, 1.0);
-        // The finest level is not interpolated: its norms are those of its cells.
-        let sq_norms = if level == 0 {
-            native.sq_norms.as_ptr()
-        } else {
-            image.survey.sq_norms[level].as_ptr()
-        };
+        let sq_norms = image.survey.sq_norms[level].as_ptr();
         let n_entries = entries.len;
         entries.len = 0;
         for at in 0..n_entries {
@@ -187,7 +182,8 @@ pub(super) unsafe fn refine_nested<L: Lanes>(
             for row in top..top + tall {
                 let first = row * shape.width + left;
                 let (cells, channels) = (framed.levels[level], shape.channels);
-                native.centre::<L>(cells, mean, framed.scale, channels, first..first + wide);
+                let run = first..first + wide;
+                native.centre_and_measure::<L>(cells, mean, framed.scale, channels, run);
                 wanted.extend(first..first + wide);
             }
             let (values, to) = (native.values.as_ptr(), products.as_mut_ptr());

@@ -1,8 +1,9 @@
 //! The first step of a patch: the coarsest level, whose products the survey holds.
 
+use super::super::leading;
 use super::super::{Lanes, MAX_WIDTH};
 use super::patch::{Corner, Patch};
-use super::scratch::{CascadeScratch, Entries};
+use super::scratch::CascadeScratch;
 use super::{CascadeImage, Counts, Plan, TileQueries};
 use crate::kernels::scan::Limits;
 use crate::pyramid::Tap;
@@ -82,6 +83,7 @@ pub(super) unsafe fn sift<L: Lanes>(
             }
 
             let limit = patch.limit::<L>(limits, coarsest, 1.0);
+            let finer_limit = patch.limit::<L>(limits, 0, leading::ERRORS);
             let sq_norms = image.survey.sq_norms[coarsest].as_ptr();
             for row in rows.fine.clone() {
                 let down = grid.rows.get_unchecked(row).second_weight as f32;
@@ -101,12 +103,17 @@ pub(super) unsafe fn sift<L: Lanes>(
                     while column < segment.fine.end {
                         let ends = (left, right);
                         let taps = grid.columns.as_ptr().add(column);
-                        let sq_norms = sq_norms.add(row * fine_width + column);
-                        let at = (row, column);
+                        let first = row * fine_width + column;
+                        let sq_norms = sq_norms.add(first);
+                        let found = |n: usize, sum: L| {
+                            if may_be_near::<L>(image, patch, first + n, sum, finer_limit) {
+                                entries.push(row, column + n, sum);
+                            }
+                        };
                         column += match segment.fine.end - column {
-                            4.. => sift_cells::<L, 4>(ends, taps, sq_norms, limit, at, entries),
-                            2.. => sift_cells::<L, 2>(ends, taps, sq_norms, limit, at, entries),
-                            _ => sift_cells::<L, 1>(ends, taps, sq_norms, limit, at, entries),
+                            4.. => sift_cells::<L, 4>(ends, taps, sq_norms, limit, found),
+                            2.. => sift_cells::<L, 2>(ends, taps, sq_norms, limit, found),
+                            _ => sift_cells::<L, 1>(ends, taps, sq_norms, limit, found),
                         };
                     }
                 }
@@ -117,15 +124,15 @@ pub(super) unsafe fn sift<L: Lanes>(
     counts.pairs[coarsest] += n_cells as u64 * patch.n_queries;
 }
 
-/// `N` cells of one row, from `at` on, between the ends of a segment.
+/// `N` cells of one row between the ends of a segment; `found` is told of those that may be of
+/// interest.
 #[inline(always)]
 unsafe fn sift_cells<L: Lanes, const N: usize>(
     (left, right): (L, L),
     taps: *const Tap,
     sq_norms: *const f32,
     limit: L,
-    at: (usize, usize),
-    entries: &mut Entries,
+    mut found: impl FnMut(usize, L),
 ) -> usize {
     // SAFETY: as promised by the caller.
     unsafe {
@@ -140,12 +147,36 @@ unsafe fn sift_cells<L: Lanes, const N: usize>(
         if within.iter().fold(0, |any, within| any | within) != 0 {
             for n in 0..N {
                 if within[n] != 0 {
-                    entries.push(at.0, at.1 + n, sums[n]);
+                    found(n, sums[n]);
                 }
             }
         }
     }
     N
+}
+
+/// Whether a fine cell with this sum of the coarsest level may be of interest, by the leading coordinates
+/// of the finer levels.
+#[inline(always)]
+unsafe fn may_be_near<L: Lanes>(
+    image: &CascadeImage<'_>,
+    patch: &Patch,
+    cell: usize,
+    sum: L,
+    limit: L,
+) -> bool {
+    let leading = &image.survey.leading;
+    // SAFETY: as promised by the caller; each value is there for all fine cells.
+    unsafe {
+        let mut bound = sum.add(L::splat(*leading.sq_norms.get_unchecked(cell)));
+        let n_cells = leading.sq_norms.len();
+        let mut value = leading.values.as_ptr().add(cell);
+        for query in &patch.leading {
+            bound = L::load(query.as_ptr()).mul_add(L::splat(*value), bound);
+            value = value.wrapping_add(n_cells);
+        }
+        bound.not_above(limit) != 0
+    }
 }
 
 /// The coarsest level, when each fine cell lies in one coarse cell.

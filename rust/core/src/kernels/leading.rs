@@ -1,0 +1,294 @@
+//! Leading coordinates of the finer levels: a few numbers of each cell that bound what these levels add
+//! to a distance, before any of their inner products is taken.
+//!
+//! On each level but the coarsest, let `P` project on a few orthonormal directions. By Cauchy-Schwarz
+//!
+//! ```text
+//! |v|^2 - 2 <u, v> = |v|^2 - 2 <Pu, Pv> - 2 <u - Pu, v - Pv>
+//!                 >= |v|^2 - 2 <Pu, Pv> - 2 |u - Pu| |v - Pv|
+//! ```
+//!
+//! The directions are those in which the query image varies most; they decide only how much is saved.
+//! Projecting is linear, so that coordinates are interpolated as features are.
+//!
+//! # Why the bound holds in float32
+//! `U` is `2^-24`, `a` and `m` the norms that no cell of the query and of the gallery image exceeds on
+//! this level, `C` its channels. With the analysis of [`crate::rotation`], whose `skew` is at most
+//! `16 U` here and whose `depth` is at most `C + 16`:
+//!
+//! - `<Pu, Pv>` is the product of the coordinates within `(3.5 C + 80) U a m`.
+//! - `|Pv|^2` is the sum of the squared coordinates within `(3.5 C + 80) U m^2`, and `|v|^2` was computed
+//!   within `(1.25 C + 64) U m^2`, so that `sqrt(|v|^2 - |Pv|^2 + slack)` is not below `|v - Pv|` for a
+//!   `slack` of `8 (C + 64) U m^2`. Likewise for `u`.
+//! - The terms of the sum, in absolute values, are at most those of an inner product in full, and
+//!   fewer.
+//!
+//! The error that the cascade allows for counts `(1.25 C + 64) U (2 a m + 2 m^2)` for a level
+//! ([`crate::matching`]), so [`ERRORS`] times that much covers everything.
+
+use super::prepare::{FramedImage, NormScratch, add_sq_norms, centre_into};
+use super::survey::strip;
+use super::{InstructionSet, Kernel, Lanes, run};
+use crate::directions::{principal_directions, skew};
+use crate::pyramid::LevelGrid;
+
+/// Directions of each level.
+const N_DIRECTIONS: usize = 3;
+
+/// Values of each cell and level: its coordinates, and the norm of the rest.
+const PER_LEVEL: usize = N_DIRECTIONS + 1;
+
+/// How many times the error of a partial distance the error of the bound is, at most.
+pub(super) const ERRORS: f32 = 6.0;
+
+/// Cells that the directions are fitted on.
+const SAMPLE: usize = 128;
+
+/// The directions of each level but the coarsest.
+pub(crate) struct Directions {
+    /// `[channel][lane]`: each of the first lanes holds a direction.
+    packed: Vec<Vec<f32>>,
+}
+
+impl Directions {
+    /// Those in which the centred cells of a query image vary most.
+    pub(crate) fn fit(set: InstructionSet, grids: &[LevelGrid], centred: &[Vec<f32>]) -> Self {
+        let finer = grids[..grids.len() - 1].iter().zip(centred);
+        let fit = |(grid, centred): (&LevelGrid, &Vec<f32>)| {
+            let (cells, channels) = (grid.shape.cells(), grid.shape.channels);
+            let n = cells.min(SAMPLE);
+            let mut sample = Vec::with_capacity(n * channels);
+            for at in 0..n {
+                sample.extend_from_slice(&centred[at * cells / n * channels..][..channels]);
+            }
+            let n_directions = N_DIRECTIONS.min(channels);
+            let (directions, _) = principal_directions(set, &sample, channels, n_directions);
+            let mut packed = vec![0.0; channels * set.width()];
+            for (lane, direction) in directions.iter().enumerate() {
+                for (channel, value) in direction.iter().enumerate() {
+                    packed[channel * set.width() + lane] = *value as f32;
+                }
+            }
+            // Directions that are not orthonormal enough for the proof make way for none.
+            if skew(&packed, set.width(), n_directions) > 16.0 * f64::from(UNIT) {
+                packed.fill(0.0);
+            }
+            packed
+        };
+        Self {
+            packed: finer.map(fit).collect(),
+        }
+    }
+
+    /// Panics unless the directions are of these levels and this instruction set.
+    pub(super) fn check(&self, grids: &[LevelGrid], set: InstructionSet) {
+        assert_eq!(self.packed.len(), grids.len() - 1);
+        for (packed, grid) in self.packed.iter().zip(grids) {
+            assert_eq!(packed.len(), grid.shape.channels * set.width());
+        }
+    }
+}
+
+/// `2^-24`, half the distance of 1 from the next float32.
+const UNIT: f32 = 1.0 / 16_777_216.0;
+
+/// The leading coordinates of the cells of one image, on the finest grid.
+#[derive(Default)]
+pub(crate) struct Leading {
+    /// `[level][coordinate, and last the rest][cell]`.
+    pub(super) values: Vec<f32>,
+    /// Squared norms, summed over the levels.
+    pub sq_norms: Vec<f32>,
+}
+
+/// Working memory of [`Leading`].
+#[derive(Default)]
+pub(crate) struct LeadingScratch {
+    centred: Vec<f32>,
+    norms: NormScratch,
+    products: Vec<f32>,
+    row: Vec<f32>,
+}
+
+impl Leading {
+    /// Those of a query image; no cell of a level exceeds its `max_norm`.
+    pub(crate) fn of(
+        set: InstructionSet,
+        grids: &[LevelGrid],
+        image: FramedImage<'_>,
+        directions: &Directions,
+        max_norms: &[f32],
+    ) -> Self {
+        directions.check(grids, set);
+        image.check(grids);
+        let mut leading = Self::default();
+        let kernel = LeadImage {
+            grids,
+            image,
+            directions,
+            max_norms,
+            leading: &mut leading,
+        };
+        // SAFETY: all sizes were checked.
+        unsafe { run(set, kernel) };
+        leading
+    }
+
+    /// Number of values of each cell.
+    pub(crate) const fn n_values(grids: &[LevelGrid]) -> usize {
+        (grids.len() - 1) * PER_LEVEL
+    }
+
+    /// Panics unless there is a value of each kind for each cell.
+    pub(super) fn check(&self, grids: &[LevelGrid]) {
+        let cells = grids[0].shape.cells();
+        assert_eq!(self.sq_norms.len(), cells);
+        assert_eq!(self.values.len(), Self::n_values(grids) * cells);
+    }
+
+    /// The values of all cells, one after the other: of each level the coordinates, then the rest.
+    pub(super) fn values(&self) -> impl ExactSizeIterator<Item = &[f32]> {
+        self.values.chunks_exact(self.sq_norms.len())
+    }
+
+    /// Makes room for an image.
+    fn start(&mut self, grids: &[LevelGrid]) {
+        let cells = grids[0].shape.cells();
+        self.sq_norms.clear();
+        self.sq_norms.resize(cells, 0.0);
+        self.values.resize(Self::n_values(grids) * cells, 0.0);
+    }
+
+    /// Adds a level, given its centred cells, and their squared norms on the finest grid.
+    ///
+    /// # Safety
+    /// The instruction set of `L` must be available, the directions be packed for it, `centred` hold the
+    /// level, and `sq_norms` a value for each cell.
+    #[inline(always)]
+    unsafe fn add_level<L: Lanes, const CELLS: usize>(
+        &mut self,
+        (level, grid): (usize, &LevelGrid),
+        directions: &Directions,
+        centred: &[f32],
+        sq_norms: &[f32],
+        max_norm: f32,
+        scratch: &mut LeadingScratch,
+    ) {
+        let (shape, cells) = (grid.shape, self.sq_norms.len());
+        let values = &mut self.values[level * PER_LEVEL * cells..][..PER_LEVEL * cells];
+        let LeadingScratch { products, row, .. } = scratch;
+        products.resize(shape.cells() * L::WIDTH, 0.0);
+        // SAFETY: as promised by the caller; there is a vector of products for each cell.
+        unsafe {
+            let from = directions.packed[level].as_ptr();
+            let (n, to) = (shape.cells(), products.as_mut_ptr());
+            strip::<L, 1, CELLS>(from, L::WIDTH, shape.channels, centred, n, to);
+        }
+        let lanes = |at: usize| at * L::WIDTH..at * L::WIDTH + N_DIRECTIONS;
+        if shape.cells() == cells {
+            for cell in 0..cells {
+                for (value, product) in products[lanes(cell)].iter().enumerate() {
+                    values[value * cells + cell] = *product;
+                }
+            }
+        } else {
+            let fine_width = grid.columns.len();
+            row.resize(shape.width * N_DIRECTIONS, 0.0);
+            for (at, tap) in grid.rows.iter().enumerate() {
+                let (upper, lower) = ((1.0 - tap.second_weight) as f32, tap.second_weight as f32);
+                for (column, row) in row.chunks_exact_mut(N_DIRECTIONS).enumerate() {
+                    let first = &products[lanes(tap.first * shape.width + column)];
+                    let second = &products[lanes(tap.second * shape.width + column)];
+                    for ((row, first), second) in row.iter_mut().zip(first).zip(second) {
+                        *row = upper * first + lower * second;
+                    }
+                }
+                for (column, tap) in grid.columns.iter().enumerate() {
+                    let (left, right) =
+                        ((1.0 - tap.second_weight) as f32, tap.second_weight as f32);
+                    for value in 0..N_DIRECTIONS {
+                        let first = row[tap.first * N_DIRECTIONS + value];
+                        let second = row[tap.second * N_DIRECTIONS + value];
+                        values[value * cells + at * fine_width + column] =
+                            left * first + right * second;
+                    }
+                }
+            }
+        }
+        let slack = 8.0 * (shape.channels as f32 + 64.0) * UNIT * max_norm * max_norm;
+        let (coordinates, rests) = values.split_at_mut(N_DIRECTIONS * cells);
+        rests.copy_from_slice(sq_norms);
+        for coordinates in coordinates.chunks_exact(cells) {
+            for (rest, coordinate) in rests.iter_mut().zip(coordinates) {
+                *rest -= coordinate * coordinate;
+            }
+        }
+        for ((rest, total), sq_norm) in rests.iter_mut().zip(&mut self.sq_norms).zip(sq_norms) {
+            *rest = (rest.max(0.0) + slack).sqrt() * (1.0 + 4.0 * UNIT);
+            *total += sq_norm;
+        }
+    }
+}
+
+/// Adds all levels but the coarsest; leaves the squared norms of each on the finest grid in `sq_norms`.
+///
+/// # Safety
+/// The instruction set of `L` must be available, and the sizes of `image` and `directions` have been
+/// checked.
+#[inline(always)]
+pub(super) unsafe fn lead<L: Lanes, const CELLS: usize>(
+    grids: &[LevelGrid],
+    image: &FramedImage<'_>,
+    directions: &Directions,
+    max_norms: &[f32],
+    scratch: &mut LeadingScratch,
+    sq_norms: &mut [Vec<f32>],
+    leading: &mut Leading,
+) {
+    leading.start(grids);
+    let levels = grids[..grids.len() - 1].iter().zip(sq_norms).enumerate();
+    for (level, (grid, sq_norms)) in levels {
+        let mut centred = std::mem::take(&mut scratch.centred);
+        centred.resize(grid.shape.values(), 0.0);
+        let mean = &image.means[level];
+        centre_into(image.levels[level], mean, image.scale, &mut centred);
+        sq_norms.clear();
+        sq_norms.resize(grids[0].shape.cells(), 0.0);
+        // SAFETY: as promised by the caller.
+        unsafe {
+            add_sq_norms::<L>(grid, &centred, sq_norms, &mut scratch.norms);
+            let (level, max_norm) = ((level, grid), max_norms[level]);
+            leading.add_level::<L, CELLS>(level, directions, &centred, sq_norms, max_norm, scratch);
+        }
+        scratch.centred = centred;
+    }
+}
+
+/// See [`Leading::of`]; it relies on the sizes that are checked there.
+struct LeadImage<'a> {
+    grids: &'a [LevelGrid],
+    image: FramedImage<'a>,
+    directions: &'a Directions,
+    max_norms: &'a [f32],
+    leading: &'a mut Leading,
+}
+
+impl Kernel for LeadImage<'_> {
+    #[inline(always)]
+    unsafe fn run<L: Lanes, const CELLS: usize>(self) {
+        let mut scratch = LeadingScratch::default();
+        let mut sq_norms = vec![Vec::new(); self.grids.len() - 1];
+        // SAFETY: as promised by the caller.
+        unsafe {
+            lead::<L, CELLS>(
+                self.grids,
+                &self.image,
+                self.directions,
+                self.max_norms,
+                &mut scratch,
+                &mut sq_norms,
+                self.leading,
+            );
+        }
+    }
+}
