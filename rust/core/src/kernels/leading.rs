@@ -33,7 +33,7 @@ use crate::directions::{principal_directions, skew};
 use crate::pyramid::LevelGrid;
 
 /// Directions of each level.
-const N_DIRECTIONS: usize = 3;
+const N_DIRECTIONS: usize = 4;
 
 /// Values of each cell and level: its coordinates, and the norm of the rest.
 const PER_LEVEL: usize = N_DIRECTIONS + 1;

@@ -1,6 +1,6 @@
 //! A gallery image made ready for scanning: decoded, centred, scaled, and its norms.
 
-use super::{InstructionSet, Kernel, Lanes, MAX_WIDTH, run};
+use super::{InstructionSet, Kernel, Lanes, run};
 use crate::pyramid::{LevelData, LevelGrid, Tap};
 
 /// A gallery image, and how it is centred and scaled: the frame of the query image that it is compared
@@ -138,7 +138,7 @@ pub(super) fn centre_into(cells: LevelData<'_>, mean: &[f32], scale: f32, out: &
 unsafe fn max_norm<L: Lanes>(grid: &LevelGrid, level: &[f32]) -> f32 {
     let cells = level.chunks_exact(grid.shape.channels);
     // SAFETY: as promised by the caller.
-    let sq_norms = cells.map(|cell| unsafe { dot::<L>(cell, cell) });
+    let sq_norms = cells.map(|cell| dot(cell, cell));
     sq_norms.fold(0.0, f32::max).sqrt()
 }
 
@@ -161,7 +161,7 @@ pub(super) unsafe fn add_sq_norms<L: Lanes>(
     if grid.shape.cells() == sq_norms.len() {
         for (cell, sq_norm) in level.chunks_exact(channels).zip(sq_norms) {
             // SAFETY: as promised by the caller.
-            *sq_norm += unsafe { dot::<L>(cell, cell) };
+            *sq_norm += dot(cell, cell);
         }
         return;
     }
@@ -186,16 +186,13 @@ pub(super) unsafe fn add_sq_norms<L: Lanes>(
             };
             row_norms.clear();
             // SAFETY: as promised by the caller.
-            row_norms.extend(
-                row.chunks_exact(channels)
-                    .map(|cell| unsafe { dot::<L>(cell, cell) }),
-            );
+            row_norms.extend(row.chunks_exact(channels).map(|cell| dot(cell, cell)));
             row_products.clear();
             // SAFETY: the same.
             row_products.extend(
                 row.chunks_exact(channels)
                     .zip(row[channels..].chunks_exact(channels))
-                    .map(|(x, y)| unsafe { dot::<L>(x, y) }),
+                    .map(|(x, y)| dot(x, y)),
             );
         }
         for (column, sq_norm) in grid.columns.iter().zip(sq_norms) {
@@ -212,30 +209,20 @@ pub(super) unsafe fn add_sq_norms<L: Lanes>(
     }
 }
 
-/// Inner product with one partial sum for each lane.
+/// Inner product, with eight partial sums: most networks have a multiple of eight channels.
 #[inline(always)]
-pub(super) unsafe fn dot<L: Lanes>(x: &[f32], y: &[f32]) -> f32 {
-    let len = x.len().min(y.len());
-    let whole = len - len % L::WIDTH;
-    let mut lanes = [0.0; MAX_WIDTH];
-    // SAFETY: the caller has the instruction set; `at + WIDTH <= whole <= len`.
-    unsafe {
-        let mut sums = L::splat(0.0);
-        for at in (0..whole).step_by(L::WIDTH) {
-            sums = L::load(x.as_ptr().add(at)).mul_add(L::load(y.as_ptr().add(at)), sums);
-        }
-        sums.store(lanes.as_mut_ptr());
-    }
-    let tail = x[whole..len].iter().zip(&y[whole..len]);
-    for (lane, (a, b)) in lanes.iter_mut().zip(tail) {
-        *lane += a * b;
-    }
-    let mut width = L::WIDTH;
-    while width > 1 {
-        width /= 2;
-        for i in 0..width {
-            lanes[i] += lanes[i + width];
+pub(super) fn dot(x: &[f32], y: &[f32]) -> f32 {
+    let (x_runs, x_tail) = x.as_chunks::<8>();
+    let (y_runs, y_tail) = y.as_chunks::<8>();
+    let mut sums = [0.0; 8];
+    for (x, y) in x_runs.iter().zip(y_runs) {
+        for ((sum, x), y) in sums.iter_mut().zip(x).zip(y) {
+            *sum += x * y;
         }
     }
-    lanes[0]
+    for ((sum, x), y) in sums.iter_mut().zip(x_tail).zip(y_tail) {
+        *sum += x * y;
+    }
+    let [a, b, c, d, e, f, g, h] = sums;
+    ((a + e) + (c + g)) + ((b + f) + (d + h))
 }

@@ -123,7 +123,7 @@ impl Kernel for SurveyImage<'_> {
         survey.coarse_sq_norms.clear();
         for cell in centred.chunks_exact(grid.shape.channels) {
             // SAFETY: the instruction set is there.
-            survey.coarse_sq_norms.push(unsafe { dot::<L>(cell, cell) });
+            survey.coarse_sq_norms.push(dot(cell, cell));
         }
         let len = grid.shape.cells() * queries.stride;
         survey.products.resize(len, 0.0);

@@ -108,7 +108,16 @@ pub(super) fn search_image(
                     let framed = frame.framed(&levels);
                     let max_norms = frame.max_norms(image.spheres(grids));
                     let scratch = &mut worker.survey;
-                    survey(set, &plan, framed, &coarse, &directions, max_norms, scratch, to);
+                    survey(
+                        set,
+                        &plan,
+                        framed,
+                        &coarse,
+                        &directions,
+                        max_norms,
+                        scratch,
+                        to,
+                    );
                 },
             );
         }

@@ -100,7 +100,7 @@ impl Kernel for Distances<'_> {
             }
             for (at, feature) in features.chunks_exact(channels).enumerate() {
                 // SAFETY: the instruction set is there.
-                let sq_norm = unsafe { dot::<L>(feature, feature) };
+                let sq_norm = dot(feature, feature);
                 let out = &mut out[first + at * L::WIDTH..][..L::WIDTH];
                 for (out, product) in out.iter_mut().zip(&products[at * L::WIDTH..]) {
                     *out += sq_norm + product;

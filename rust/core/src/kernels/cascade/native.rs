@@ -83,7 +83,7 @@ impl NativeCells {
             let cells = values.chunks_exact(channels);
             for (sq_norm, cell) in self.sq_norms[run].iter_mut().zip(cells) {
                 // SAFETY: the caller has the instruction set.
-                *sq_norm = unsafe { dot::<L>(cell, cell) };
+                *sq_norm = dot(cell, cell);
             }
         }
     }

@@ -1,12 +1,12 @@
 //! The first step of a patch: the coarsest level, whose products the survey holds.
 
-use super::super::leading;
+use super::super::leading::{self, Leading};
 use super::super::{Lanes, MAX_WIDTH};
 use super::patch::{Corner, Patch};
+use super::plan::FastTap;
 use super::scratch::CascadeScratch;
 use super::{CascadeImage, Counts, Plan, TileQueries};
 use crate::kernels::scan::Limits;
-use crate::pyramid::Tap;
 
 /// The coarsest level, when fine cells lie between coarse ones: blocks first, then cells.
 ///
@@ -26,6 +26,9 @@ pub(super) unsafe fn sift<L: Lanes>(
     let (width, fine_width) = (grid.shape.width, grid.columns.len());
     let entries = &mut scratch.entries[0];
     entries.len = 0;
+    if scratch.products.len() < width * L::WIDTH {
+        scratch.products.resize(width * L::WIDTH, 0.0);
+    }
     let mut n_cells = 0;
     for (band, rows) in plan.bands.iter().enumerate() {
         // SAFETY: as promised by the caller; segments and bands lie within the grid.
@@ -49,32 +52,32 @@ pub(super) unsafe fn sift<L: Lanes>(
                 .as_ptr()
                 .add(band * plan.segments.len());
 
+            // The smallest products of each column, then of each block.
             let limit = patch.limit::<L>(limits, coarsest, 4.0);
+            let lows = scratch.products.as_mut_ptr();
+            for column in 0..width {
+                let at = column * L::WIDTH;
+                L::load(first.add(at))
+                    .min(L::load(second.add(at)))
+                    .store(lows.add(at));
+            }
             scratch.surviving.clear();
             for (index, segment) in plan.segments.iter().enumerate() {
                 let (left, right) = (segment.first, segment.second);
-                let corners = [
-                    L::load(first.add(left * L::WIDTH)),
-                    L::load(first.add(right * L::WIDTH)),
-                    L::load(second.add(left * L::WIDTH)),
-                    L::load(second.add(right * L::WIDTH)),
-                ];
-                let smallest = corners[0].min(corners[1]).min(corners[2].min(corners[3]));
-                let mut within = smallest.add(L::splat(*least.add(index))).not_above(limit);
+                let low =
+                    L::load(lows.add(left * L::WIDTH)).min(L::load(lows.add(right * L::WIDTH)));
+                let within = low.add(L::splat(*least.add(index))).not_above(limit);
                 if within == 0 {
                     continue;
                 }
-                let corners = [
-                    corners[0].add(L::splat(*first_norms.add(left))),
-                    corners[1].add(L::splat(*first_norms.add(right))),
-                    corners[2].add(L::splat(*second_norms.add(left))),
-                    corners[3].add(L::splat(*second_norms.add(right))),
-                ];
-                let smallest = corners[0].min(corners[1]).min(corners[2].min(corners[3]));
-                within &= smallest
-                    .add(L::splat(-*spreads.add(index)))
-                    .not_above(limit);
-                if within != 0 {
+                let corner = |products: *const f32, sq_norms: *const f32, column: usize| {
+                    L::load(products.add(column * L::WIDTH)).add(L::splat(*sq_norms.add(column)))
+                };
+                let upper = corner(first, first_norms, left).min(corner(first, first_norms, right));
+                let lower =
+                    corner(second, second_norms, left).min(corner(second, second_norms, right));
+                let low = upper.min(lower).add(L::splat(-*spreads.add(index)));
+                if within & low.not_above(limit) != 0 {
                     scratch.surviving.push(index as u32);
                 }
             }
@@ -82,9 +85,12 @@ pub(super) unsafe fn sift<L: Lanes>(
                 continue;
             }
 
-            let limit = patch.limit::<L>(limits, coarsest, 1.0);
-            let finer_limit = patch.limit::<L>(limits, 0, leading::ERRORS);
+            let limits = (
+                patch.limit::<L>(limits, coarsest, 1.0),
+                patch.limit::<L>(limits, 0, leading::ERRORS),
+            );
             let sq_norms = image.survey.sq_norms[coarsest].as_ptr();
+            let (_, columns) = &plan.taps[coarsest];
             for row in rows.fine.clone() {
                 let down = grid.rows.get_unchecked(row).second_weight as f32;
                 let (upper, lower) = (L::splat(1.0 - down), L::splat(down));
@@ -97,23 +103,22 @@ pub(super) unsafe fn sift<L: Lanes>(
                 };
                 for &index in &scratch.surviving {
                     let segment = plan.segments.get_unchecked(index as usize);
-                    let (left, right) = (blend(segment.first), blend(segment.second));
+                    let ends = (blend(segment.first), blend(segment.second));
                     n_cells += segment.fine.len();
                     let mut column = segment.fine.start;
                     while column < segment.fine.end {
-                        let ends = (left, right);
-                        let taps = grid.columns.as_ptr().add(column);
                         let first = row * fine_width + column;
-                        let sq_norms = sq_norms.add(first);
-                        let found = |n: usize, sum: L| {
-                            if may_be_near::<L>(image, patch, first + n, sum, finer_limit) {
-                                entries.push(row, column + n, sum);
-                            }
+                        let cells = Cells {
+                            taps: columns.as_ptr().add(column),
+                            sq_norms: sq_norms.add(first),
+                            first,
                         };
+                        let found = |n: usize, sum: L| entries.push(row, column + n, sum);
+                        let leading = &image.survey.leading;
                         column += match segment.fine.end - column {
-                            4.. => sift_cells::<L, 4>(ends, taps, sq_norms, limit, found),
-                            2.. => sift_cells::<L, 2>(ends, taps, sq_norms, limit, found),
-                            _ => sift_cells::<L, 1>(ends, taps, sq_norms, limit, found),
+                            4.. => sift_cells::<L, 4>(ends, cells, leading, patch, limits, found),
+                            2.. => sift_cells::<L, 2>(ends, cells, leading, patch, limits, found),
+                            _ => sift_cells::<L, 1>(ends, cells, leading, patch, limits, found),
                         };
                     }
                 }
@@ -124,59 +129,58 @@ pub(super) unsafe fn sift<L: Lanes>(
     counts.pairs[coarsest] += n_cells as u64 * patch.n_queries;
 }
 
-/// `N` cells of one row between the ends of a segment; `found` is told of those that may be of
-/// interest.
+/// Consecutive fine cells of a row: where they lie between coarse ones, their norms of the coarsest
+/// level, and the first of them.
+struct Cells {
+    taps: *const FastTap,
+    sq_norms: *const f32,
+    first: usize,
+}
+
+/// `N` cells of one row between the ends of a segment; `found` is told of those that may be of interest:
+/// by their sum of the coarsest level, and if so by the leading coordinates of the finer ones.
 #[inline(always)]
 unsafe fn sift_cells<L: Lanes, const N: usize>(
     (left, right): (L, L),
-    taps: *const Tap,
-    sq_norms: *const f32,
-    limit: L,
+    cells: Cells,
+    leading: &Leading,
+    patch: &Patch,
+    limits: (L, L),
     mut found: impl FnMut(usize, L),
 ) -> usize {
-    // SAFETY: as promised by the caller.
+    // SAFETY: as promised by the caller; each leading value is there for all fine cells.
     unsafe {
         let mut sums = [left; N];
         let mut within = [0; N];
         for n in 0..N {
-            let across = (*taps.add(n)).second_weight as f32;
-            let sum = left.mul_add(L::splat(1.0 - across), L::splat(*sq_norms.add(n)));
-            sums[n] = right.mul_add(L::splat(across), sum);
-            within[n] = sums[n].not_above(limit);
+            let tap = &*cells.taps.add(n);
+            let sum = left.mul_add(L::splat(tap.first_weight), L::splat(*cells.sq_norms.add(n)));
+            sums[n] = right.mul_add(L::splat(tap.second_weight), sum);
+            within[n] = sums[n].not_above(limits.0);
         }
-        if within.iter().fold(0, |any, within| any | within) != 0 {
-            for n in 0..N {
-                if within[n] != 0 {
-                    found(n, sums[n]);
-                }
+        if within.iter().fold(0, |any, within| any | within) == 0 {
+            return N;
+        }
+        let mut bounds = sums;
+        let sq_norms = leading.sq_norms.as_ptr().add(cells.first);
+        for (n, bound) in bounds.iter_mut().enumerate() {
+            *bound = bound.add(L::splat(*sq_norms.add(n)));
+        }
+        let mut values = leading.values.as_ptr().wrapping_add(cells.first);
+        for query in &patch.leading {
+            let query = L::load(query.as_ptr());
+            for (n, bound) in bounds.iter_mut().enumerate() {
+                *bound = query.mul_add(L::splat(*values.add(n)), *bound);
+            }
+            values = values.wrapping_add(leading.sq_norms.len());
+        }
+        for n in 0..N {
+            if within[n] & bounds[n].not_above(limits.1) != 0 {
+                found(n, sums[n]);
             }
         }
     }
     N
-}
-
-/// Whether a fine cell with this sum of the coarsest level may be of interest, by the leading coordinates
-/// of the finer levels.
-#[inline(always)]
-unsafe fn may_be_near<L: Lanes>(
-    image: &CascadeImage<'_>,
-    patch: &Patch,
-    cell: usize,
-    sum: L,
-    limit: L,
-) -> bool {
-    let leading = &image.survey.leading;
-    // SAFETY: as promised by the caller; each value is there for all fine cells.
-    unsafe {
-        let mut bound = sum.add(L::splat(*leading.sq_norms.get_unchecked(cell)));
-        let n_cells = leading.sq_norms.len();
-        let mut value = leading.values.as_ptr().add(cell);
-        for query in &patch.leading {
-            bound = L::load(query.as_ptr()).mul_add(L::splat(*value), bound);
-            value = value.wrapping_add(n_cells);
-        }
-        bound.not_above(limit) != 0
-    }
 }
 
 /// The coarsest level, when each fine cell lies in one coarse cell.
