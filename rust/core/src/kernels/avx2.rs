@@ -1,8 +1,8 @@
 //! AVX2 and FMA: 8 lanes, 16 registers; 3 x 4 of them accumulate.
 
-use super::{Kernel, Lanes};
+use super::{Kernel, Lanes, MAX_WIDTH};
 use std::arch::x86_64::{
-    __m256, _CMP_NGT_UQ, _mm256_add_ps, _mm256_cmp_ps, _mm256_fmadd_ps, _mm256_loadu_ps,
+    __m256, _CMP_NGT_UQ, _mm_loadu_ps, _mm256_broadcast_ps, _mm256_permutevar8x32_ps, _mm256_loadu_si256, _mm256_add_ps, _mm256_cmp_ps, _mm256_fmadd_ps, _mm256_loadu_ps,
     _mm256_min_ps, _mm256_movemask_ps, _mm256_mul_ps, _mm256_set1_ps, _mm256_storeu_ps,
 };
 
@@ -26,6 +26,20 @@ impl Lanes for __m256 {
     unsafe fn store(self, to: *mut f32) {
         // SAFETY: the caller has AVX2 and 8 writable floats.
         unsafe { _mm256_storeu_ps(to, self) }
+    }
+
+    #[inline(always)]
+    unsafe fn repeat(from: *const [f32; 4]) -> Self {
+        // SAFETY: the caller has AVX2 and 4 readable floats.
+        unsafe { _mm256_broadcast_ps(&_mm_loadu_ps(from.cast())) }
+    }
+
+    #[inline(always)]
+    unsafe fn permute(self, lanes: &[u32; MAX_WIDTH]) -> Self {
+        // SAFETY: the caller has AVX2; more than 8 lanes are readable.
+        unsafe {
+            _mm256_permutevar8x32_ps(self, _mm256_loadu_si256(lanes.as_ptr().cast()))
+        }
     }
 
     #[inline(always)]

@@ -1,8 +1,8 @@
 //! AVX-512F: 16 lanes, 32 registers; 3 x 8 of them accumulate.
 
-use super::{Kernel, Lanes};
+use super::{Kernel, Lanes, MAX_WIDTH};
 use std::arch::x86_64::{
-    __m512, _CMP_NGT_UQ, _mm512_add_ps, _mm512_cmp_ps_mask, _mm512_fmadd_ps, _mm512_loadu_ps,
+    __m512, _CMP_NGT_UQ, _mm_loadu_ps, _mm512_broadcast_f32x4, _mm512_permutexvar_ps, _mm512_loadu_si512, _mm512_add_ps, _mm512_cmp_ps_mask, _mm512_fmadd_ps, _mm512_loadu_ps,
     _mm512_min_ps, _mm512_mul_ps, _mm512_set1_ps, _mm512_storeu_ps,
 };
 
@@ -26,6 +26,18 @@ impl Lanes for __m512 {
     unsafe fn store(self, to: *mut f32) {
         // SAFETY: the caller has AVX-512F and 16 writable floats.
         unsafe { _mm512_storeu_ps(to, self) }
+    }
+
+    #[inline(always)]
+    unsafe fn repeat(from: *const [f32; 4]) -> Self {
+        // SAFETY: the caller has AVX-512F and 4 readable floats.
+        unsafe { _mm512_broadcast_f32x4(_mm_loadu_ps(from.cast())) }
+    }
+
+    #[inline(always)]
+    unsafe fn permute(self, lanes: &[u32; MAX_WIDTH]) -> Self {
+        // SAFETY: the caller has AVX-512F; 16 lanes are readable.
+        unsafe { _mm512_permutexvar_ps(_mm512_loadu_si512(lanes.as_ptr().cast()), self) }
     }
 
     #[inline(always)]

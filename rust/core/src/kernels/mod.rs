@@ -143,6 +143,10 @@ pub(crate) trait Lanes: Copy {
     unsafe fn splat(value: f32) -> Self;
     unsafe fn load(from: *const f32) -> Self;
     unsafe fn store(self, to: *mut f32);
+    /// Four floats, again and again.
+    unsafe fn repeat(from: *const [f32; 4]) -> Self;
+    /// Lane `i` becomes `self[lanes[i]]`; these must be below `WIDTH`.
+    unsafe fn permute(self, lanes: &[u32; MAX_WIDTH]) -> Self;
     /// `self * factor + addend`, fused where the instruction set can.
     unsafe fn mul_add(self, factor: Self, addend: Self) -> Self;
     unsafe fn mul(self, factor: Self) -> Self;

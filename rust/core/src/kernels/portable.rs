@@ -1,6 +1,6 @@
 //! Plain Rust: 4 lanes as an array, which compilers turn into whatever the machine has.
 
-use super::{Kernel, Lanes, is_not_above};
+use super::{Kernel, Lanes, MAX_WIDTH, is_not_above};
 use std::array::from_fn;
 
 /// The reference that every intrinsic implementation is compared with.
@@ -25,6 +25,17 @@ impl Lanes for Portable {
     unsafe fn store(self, to: *mut f32) {
         // SAFETY: the caller has 4 writable floats.
         unsafe { to.cast::<[f32; 4]>().write_unaligned(self.0) }
+    }
+
+    #[inline(always)]
+    unsafe fn repeat(from: *const [f32; 4]) -> Self {
+        // SAFETY: the caller has 4 readable floats.
+        Self(unsafe { from.read_unaligned() })
+    }
+
+    #[inline(always)]
+    unsafe fn permute(self, lanes: &[u32; MAX_WIDTH]) -> Self {
+        Self(from_fn(|i| self.0[lanes[i] as usize]))
     }
 
     #[inline(always)]

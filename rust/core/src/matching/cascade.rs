@@ -83,7 +83,7 @@ pub(super) fn search_image(
     let n_jobs = tiles.len().min(threads);
     let hands = (0..n_jobs).map(|job| tiles.iter().skip(job).step_by(n_jobs));
     let work = |_: &mut Worker, cells: Vec<&Vec<u32>>| {
-        Job::new(&source, set, leading.as_ref(), &cells, options)
+        Job::new(&source, &plan, set, leading.as_ref(), &cells, options)
     };
     let hands = hands.map(Iterator::collect).collect();
     let mut jobs = run(&mut workers, hands, options.cancel, work);
@@ -224,6 +224,7 @@ struct Job {
 impl Job {
     fn new(
         source: &Source<'_>,
+        plan: &Plan<'_>,
         set: InstructionSet,
         leading: Option<&Leading>,
         cells: &[&Vec<u32>],
@@ -237,10 +238,10 @@ impl Job {
             for vector in 0..cells.len() / set.width() {
                 let place = (index, vector);
                 patches.push(Patch::new(
-                    source.grids,
+                    plan,
                     set,
                     place,
-                    &tile.cells,
+                    (&tile.cells, &tile.packed),
                     &tile.sq_norms,
                     leading,
                 ));

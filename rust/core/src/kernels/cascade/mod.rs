@@ -158,6 +158,7 @@ fn check(
             corner.cell < image.stride && corner.at + last < survey.products.len()
         }));
         assert_eq!(patch.finer_sq_norms.len(), grids.len());
+        assert_eq!(patch.fourfold.len(), grids.len());
         assert!(plan.nested || patch.leading.len() == Leading::n_values(grids));
     }
 }
@@ -204,8 +205,13 @@ impl Kernel for SearchPatches<'_> {
                     if scratch.entries[0].len == 0 {
                         break;
                     }
-                    refine::start_level(plan, image, level, &mut scratch.native[level]);
-                    if plan.nested {
+                    refine::start_level(plan, image, level, scratch);
+                    if let Some(queries) = &patch.fourfold[level] {
+                        let queries = (tile.limits, queries);
+                        refine::refine_fourfold::<L>(
+                            plan, image, level, queries, patch, scratch, counts,
+                        );
+                    } else if plan.nested {
                         refine::refine_nested::<L>(
                             plan, image, level, tile, patch, scratch, counts,
                         );

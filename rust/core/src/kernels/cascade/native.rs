@@ -5,14 +5,46 @@ use super::super::{Lanes, TILE_VECTORS};
 use crate::pyramid::LevelData;
 use std::ops::Range;
 
+/// Which cells are ready, and none of them once another image is begun.
+#[derive(Default)]
+struct UseMarks {
+    /// The use in which each cell was made ready.
+    marks: Vec<u32>,
+    use_number: u32,
+}
+
+impl UseMarks {
+    fn start(&mut self, n_cells: usize) {
+        if self.marks.len() < n_cells {
+            self.marks.resize(n_cells, 0);
+        }
+        // What was noted of one use is out of date in the next; 0 is no use.
+        self.use_number = self.use_number.wrapping_add(1);
+        if self.use_number == 0 {
+            self.marks.fill(0);
+            self.use_number = 1;
+        }
+    }
+
+    /// Marks a cell as ready; returns whether it was not.
+    #[inline(always)]
+    fn mark(&mut self, cell: usize) -> bool {
+        let is_new = self.marks[cell] != self.use_number;
+        self.marks[cell] = self.use_number;
+        is_new
+    }
+
+    fn mark_all(&mut self, n_cells: usize) {
+        self.marks[..n_cells].fill(self.use_number);
+    }
+}
+
 /// The cells of one level of the gallery image, each centred when it is first asked for.
 #[derive(Default)]
 pub(super) struct NativeCells {
     pub values: Vec<f32>,
     pub sq_norms: Vec<f32>,
-    /// The use in which each cell was centred.
-    ready: Vec<u32>,
-    use_number: u32,
+    ready: UseMarks,
     /// Whether some cells of this image were asked for.
     pub started: bool,
 }
@@ -21,15 +53,7 @@ impl NativeCells {
     /// Makes ready for another image.
     pub fn start(&mut self, n_cells: usize, channels: usize) {
         self.started = true;
-        if self.ready.len() < n_cells {
-            self.ready.resize(n_cells, 0);
-        }
-        // What was noted of one use is out of date in the next; 0 is no use.
-        self.use_number = self.use_number.wrapping_add(1);
-        if self.use_number == 0 {
-            self.ready.fill(0);
-            self.use_number = 1;
-        }
+        self.ready.start(n_cells);
         if self.sq_norms.len() < n_cells {
             self.sq_norms.resize(n_cells, 0.0);
         }
@@ -42,7 +66,7 @@ impl NativeCells {
     #[inline(always)]
     pub fn centre_all(&mut self, cells: LevelData<'_>, mean: &[f32], scale: f32, channels: usize) {
         centre_into(cells, mean, scale, &mut self.values[..cells.len()]);
-        self.ready[..cells.len() / channels].fill(self.use_number);
+        self.ready.mark_all(cells.len() / channels);
     }
 
     /// Makes sure that a run of cells is centred; returns whether it was not. Runs are always the same.
@@ -55,9 +79,8 @@ impl NativeCells {
         channels: usize,
         run: Range<usize>,
     ) -> bool {
-        let is_new = self.ready[run.start] != self.use_number;
+        let is_new = self.ready.mark(run.start);
         if is_new {
-            self.ready[run.start] = self.use_number;
             let values = run.start * channels..run.end * channels;
             let out = &mut self.values[values.clone()];
             centre_into(cells.slice(values.start, values.len()), mean, scale, out);
@@ -86,6 +109,60 @@ impl NativeCells {
                 *sq_norm = dot(cell, cell);
             }
         }
+    }
+}
+
+/// The cells of one level in fours: those that lie in one cell of the next coarser level, side by side.
+#[derive(Default)]
+pub(super) struct FourCells {
+    /// `[coarser cell][channel][cell]`.
+    values: Vec<[f32; 4]>,
+    sq_norms: Vec<[f32; 4]>,
+    centred: Vec<f32>,
+    ready: UseMarks,
+}
+
+impl FourCells {
+    /// Makes ready for another image, of as many fours.
+    pub fn start(&mut self, n_fours: usize, channels: usize) {
+        self.ready.start(n_fours);
+        if self.sq_norms.len() < n_fours {
+            self.sq_norms.resize(n_fours, [0.0; 4]);
+        }
+        if self.values.len() < n_fours * channels {
+            self.values.resize(n_fours * channels, [0.0; 4]);
+        }
+        self.centred.resize(4 * channels, 0.0);
+    }
+
+    /// The values of four cells, centred if they were not, and their norms. The cells are those from
+    /// each of `starts` on, as many as `mean` is for.
+    #[inline(always)]
+    pub fn centre(
+        &mut self,
+        at: usize,
+        cells: LevelData<'_>,
+        (mean, scale): (&[f32], f32),
+        channels: usize,
+        starts: impl Iterator<Item = usize>,
+    ) -> (&[[f32; 4]], &[f32; 4]) {
+        let values = &mut self.values[at * channels..][..channels];
+        let sq_norms = &mut self.sq_norms[at];
+        if self.ready.mark(at) {
+            let runs = self.centred.chunks_exact_mut(mean.len());
+            for (start, out) in starts.zip(runs) {
+                let cells = cells.slice(start * channels, mean.len());
+                centre_into(cells, mean, scale, out);
+            }
+            let (first, second) = self.centred.split_at(2 * channels);
+            let (a, b) = first.split_at(channels);
+            let (c, d) = second.split_at(channels);
+            for ((((four, a), b), c), d) in values.iter_mut().zip(a).zip(b).zip(c).zip(d) {
+                *four = [*a, *b, *c, *d];
+            }
+            *sq_norms = [a, b, c, d].map(|cell| dot(cell, cell));
+        }
+        (values, sq_norms)
     }
 }
 

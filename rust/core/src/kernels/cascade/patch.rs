@@ -1,9 +1,9 @@
 //! Patches: the vectors of queries that are led through the images.
 
 use super::super::leading::Leading;
-use super::super::scan::Limits;
+use super::super::scan::{Limits, QueryTile};
+use super::Plan;
 use super::super::{InstructionSet, Lanes, MAX_TILE, MAX_WIDTH};
-use crate::pyramid::LevelGrid;
 
 /// A vector of queries, close together in the image.
 pub(crate) struct Patch {
@@ -21,6 +21,95 @@ pub(crate) struct Patch {
     pub(super) rows: [Vec<f32>; 2],
     pub(super) held: [usize; 2],
     pub(super) n_queries: u64,
+    /// For each level, the different queries of the patch, where they can be compared with four cells
+    /// at once.
+    pub(super) fourfold: Vec<Option<FourfoldQueries>>,
+}
+
+/// The queries of a patch on a level on which few of them differ (`WIDTH / 4` at most), each in four lanes:
+/// lane `4 i + j` is for query `i` and the `j`-th of four cells.
+pub(super) struct FourfoldQueries {
+    /// `[channel][lane]`, multiplied by -2.
+    pub queries: Vec<f32>,
+    /// For each lane here, a lane of the patch that holds the query.
+    pub packing: [u32; MAX_WIDTH],
+    /// For each of the four cells and each lane of the patch, the lane here.
+    pub unpacking: [[u32; MAX_WIDTH]; 4],
+}
+
+impl FourfoldQueries {
+    fn new(
+        plan: &Plan<'_>,
+        set: InstructionSet,
+        level: usize,
+        (vector, queries): (usize, &QueryTile),
+        cells: &[u32],
+    ) -> Option<Self> {
+        let grid = &plan.grids[level];
+        let parents = plan.grids.get(level + 1)?.shape.cells();
+        if !plan.nested || grid.shape.cells() != 4 * parents {
+            return None;
+        }
+        let fine_width = grid.columns.len();
+        let mut different = Vec::new();
+        let mut packing = [0; MAX_WIDTH];
+        let mut unpacking = [[0; MAX_WIDTH]; 4];
+        for (lane, &cell) in cells.iter().enumerate() {
+            if cell == u32::MAX {
+                continue;
+            }
+            let (row, column) = (cell as usize / fine_width, cell as usize % fine_width);
+            let [cell, ..] = grid.corners(row, column);
+            let known = different.iter().position(|&(other, _)| other == cell);
+            let index = known.unwrap_or(different.len());
+            if known.is_none() {
+                different.push((cell, lane));
+            }
+            for (cell, lanes) in unpacking.iter_mut().enumerate() {
+                lanes[lane] = (4 * index + cell) as u32;
+            }
+        }
+        if different.len() > set.width() / 4 {
+            return None;
+        }
+        let mut packed = vec![0.0; grid.shape.channels * set.width()];
+        for (index, (_, lane)) in different.into_iter().enumerate() {
+            let lanes = 4 * index..4 * index + 4;
+            packing[lanes.clone()].fill(lane as u32);
+            let from = queries.level(level)[vector * set.width() + lane..].iter();
+            let from = from.step_by(set.tile());
+            for (to, value) in packed.chunks_exact_mut(set.width()).zip(from) {
+                to[lanes.clone()].fill(*value);
+            }
+        }
+        Some(Self {
+            queries: packed,
+            packing,
+            unpacking,
+        })
+    }
+
+    /// The largest limit of the lanes of the patch that hold each query.
+    ///
+    /// # Safety
+    /// The instruction set of `L` must be available, and be that of the patch.
+    #[inline(always)]
+    pub(super) unsafe fn limits<L: Lanes>(&self, limits: L) -> L {
+        let (mut lanes, mut largest) = ([0.0; MAX_WIDTH], [f32::NEG_INFINITY; MAX_WIDTH]);
+        // SAFETY: the caller has the instruction set; there is room for the widest vector.
+        unsafe {
+            limits.store(lanes.as_mut_ptr());
+            for (lane, limit) in lanes.iter().enumerate().take(L::WIDTH) {
+                // A limit is NaN only where everything is of interest.
+                let limit = if limit.is_nan() { f32::INFINITY } else { *limit };
+                let first = self.unpacking[0][lane] as usize;
+                for largest in &mut largest[first..first + 4] {
+                    *largest = largest.max(limit);
+                }
+            }
+            L::load(largest.as_ptr())
+        }
+    }
 }
 
 /// No row is held.
@@ -30,13 +119,14 @@ impl Patch {
     /// The patch in one vector of a tile whose lanes hold the queries at these fine cells, if any, given
     /// the leading coordinates of the query image, if they are to be used.
     pub(crate) fn new(
-        grids: &[LevelGrid],
+        plan: &Plan<'_>,
         set: InstructionSet,
         (tile, vector): (usize, usize),
-        cells: &[u32; MAX_TILE],
+        (cells, queries): (&[u32; MAX_TILE], &QueryTile),
         sq_norms: &[[f32; MAX_TILE]],
         image: Option<&Leading>,
     ) -> Self {
+        let grids = plan.grids;
         let lanes = vector * set.width()..(vector + 1) * set.width();
         let grid = &grids[grids.len() - 1];
         let fine_width = grid.columns.len();
@@ -86,8 +176,13 @@ impl Patch {
                 leading.push(packed);
             }
         }
+        let fourfold = |level| {
+            let cells = &cells[lanes.clone()];
+            FourfoldQueries::new(plan, set, level, (vector, queries), cells)
+        };
         let len = grid.shape.width * set.width();
         Self {
+            fourfold: (0..grids.len()).map(fourfold).collect(),
             tile,
             vector,
             corners,
@@ -158,7 +253,10 @@ mod tests {
         let set = InstructionSet::Portable;
         let cells = from_fn(|lane| if lane < 12 { lane as u32 } else { u32::MAX });
         let sq_norms = [1.0, 10.0, 100.0].map(|norm| from_fn(|lane| norm * (lane + 1) as f32));
-        let mut patch = Patch::new(&context.grids, set, (0, 2), &cells, &sq_norms, None);
+        let plan = Plan::new(&context.grids);
+        let mut tile = QueryTile::default();
+        tile.reset(&context.grids, set.tile());
+        let mut patch = Patch::new(&plan, set, (0, 2), (&cells, &tile), &sq_norms, None);
         let errors = from_fn(|lane| 0.25 * lane as f32);
         patch.start(set, &errors);
         let limits: Limits = from_fn(|lane| Cell::new(1000.0 * lane as f32));

@@ -1,8 +1,9 @@
 //! The steps that follow: the finer levels, for the cells that are still in question.
 
 use super::super::Lanes;
-use super::native::{NativeCells, take_products};
-use super::patch::Patch;
+use super::super::scan::Limits;
+use super::native::take_products;
+use super::patch::{FourfoldQueries, Patch};
 use super::scratch::CascadeScratch;
 use super::{CascadeImage, Counts, Plan, TileQueries};
 
@@ -13,11 +14,13 @@ pub(super) fn start_level(
     plan: &Plan<'_>,
     image: &CascadeImage<'_>,
     level: usize,
-    native: &mut NativeCells,
+    scratch: &mut CascadeScratch,
 ) {
+    let native = &mut scratch.native[level];
     if !native.started {
         let shape = plan.grids[level].shape;
         native.start(shape.cells(), shape.channels);
+        scratch.fours[level].start(shape.cells() / 4, shape.channels);
         if level > 0 && !plan.nested {
             let (mean, scale) = (&image.framed.means[level], image.framed.scale);
             native.centre_all(image.framed.levels[level], mean, scale, shape.channels);
@@ -204,3 +207,72 @@ pub(super) unsafe fn refine_nested<L: Lanes>(
     }
     scratch.entries.swap(0, 1);
 }
+
+/// As [`refine_nested`], where the patch has few different queries on this level: each of them is
+/// compared with the four cells in an entry at once.
+///
+/// # Safety
+/// As for [`super::SearchPatches`].
+#[inline(always)]
+pub(super) unsafe fn refine_fourfold<L: Lanes>(
+    plan: &Plan<'_>,
+    image: &CascadeImage<'_>,
+    level: usize,
+    (limits, queries): (&Limits, &FourfoldQueries),
+    patch: &Patch,
+    scratch: &mut CascadeScratch,
+    counts: &mut Counts,
+) {
+    let (shape, parent) = (plan.grids[level].shape, plan.grids[level + 1].shape);
+    let (tall, wide) = (shape.height / parent.height, shape.width / parent.width);
+    let CascadeScratch {
+        entries: [entries, found],
+        fours,
+        ..
+    } = scratch;
+    let framed = &image.framed;
+    let mean = &framed.means[level][..wide * shape.channels];
+    found.len = 0;
+    // SAFETY: as promised by the caller; the four cells lie within this level, and each in one of the
+    // coarser cells, so that there is room for all.
+    unsafe {
+        let limit = queries.limits(patch.limit::<L>(limits, level, 1.0));
+        for at in 0..entries.len {
+            let (row, column) = (entries.rows[at] as usize, entries.columns[at] as usize);
+            let (top, left) = (row * tall, column * wide);
+            let (values, sq_norms) = fours[level].centre(
+                row * parent.width + column,
+                framed.levels[level],
+                (mean, framed.scale),
+                shape.channels,
+                (top..top + tall).map(|row| row * shape.width + left),
+            );
+            let before = entries.sums::<L>(at).permute(&queries.packing);
+            // Four sums, as each multiplication waits for the one before it.
+            let mut sums = [L::splat(0.0); 4];
+            sums[0] = before.add(L::repeat(sq_norms));
+            for (channel, four) in values.iter().enumerate() {
+                let query = L::load(queries.queries.as_ptr().add(channel * L::WIDTH));
+                sums[channel % 4] = query.mul_add(L::repeat(four), sums[channel % 4]);
+            }
+            let sum = sums[0].add(sums[1]).add(sums[2].add(sums[3]));
+            let within = sum.not_above(limit);
+            if within == 0 {
+                continue;
+            }
+            for (child, unpacking) in queries.unpacking.iter().enumerate() {
+                if within & (FIRST_OF_FOUR << child) != 0 {
+                    let (row, column) = (top + child / wide, left + child % wide);
+                    found.push(row, column, sum.permute(unpacking));
+                }
+            }
+        }
+        counts.products[level] += entries.len as u64;
+        counts.vectors[level] += entries.len as u64;
+        counts.pairs[level] += 4 * entries.len as u64 * patch.n_queries;
+    }
+    scratch.entries.swap(0, 1);
+}
+
+/// The first of each four lanes.
+const FIRST_OF_FOUR: u32 = 0x1111;

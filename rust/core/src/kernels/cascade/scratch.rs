@@ -1,7 +1,7 @@
 //! Working memory of the cascade, and the cells that are still in question.
 
 use super::super::Lanes;
-use super::native::NativeCells;
+use super::native::{FourCells, NativeCells};
 use crate::pyramid::LevelGrid;
 
 /// Working memory of the cascade, kept between images.
@@ -9,6 +9,7 @@ use crate::pyramid::LevelGrid;
 pub(crate) struct CascadeScratch {
     pub(super) entries: [Entries; 2],
     pub(super) native: Vec<NativeCells>,
+    pub(super) fours: Vec<FourCells>,
     pub(super) surviving: Vec<u32>,
     /// Whether the products of a cell of a level are wanted; all false between uses.
     pub(super) flags: Vec<bool>,
@@ -26,6 +27,7 @@ impl CascadeScratch {
     /// Forgets the cells of the last image, and makes room for vectors of `width` lanes.
     pub(super) fn start_image(&mut self, grids: &[LevelGrid], width: usize) {
         self.native.resize_with(grids.len(), NativeCells::default);
+        self.fours.resize_with(grids.len(), FourCells::default);
         for native in &mut self.native {
             native.started = false;
         }
