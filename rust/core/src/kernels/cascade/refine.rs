@@ -249,11 +249,20 @@ pub(super) unsafe fn refine_fourfold<L: Lanes>(
             );
             let before = entries.sums::<L>(at).permute(&queries.packing);
             // Four sums, as each multiplication waits for the one before it.
-            let mut sums = [L::splat(0.0); 4];
-            sums[0] = before.add(L::repeat(sq_norms));
-            for (channel, four) in values.iter().enumerate() {
-                let query = L::load(queries.queries.as_ptr().add(channel * L::WIDTH));
-                sums[channel % 4] = query.mul_add(L::repeat(four), sums[channel % 4]);
+            let zero = L::splat(0.0);
+            let mut sums = [before.add(L::repeat(sq_norms)), zero, zero, zero];
+            let mut query = queries.queries.as_ptr();
+            let (whole, rest) = values.as_chunks::<4>();
+            for fours in whole {
+                for (n, four) in fours.iter().enumerate() {
+                    let query = L::load(query.add(n * L::WIDTH));
+                    sums[n] = query.mul_add(L::repeat(four), sums[n]);
+                }
+                query = query.add(4 * L::WIDTH);
+            }
+            for four in rest {
+                sums[0] = L::load(query).mul_add(L::repeat(four), sums[0]);
+                query = query.add(L::WIDTH);
             }
             let sum = sums[0].add(sums[1]).add(sums[2].add(sums[3]));
             let within = sum.not_above(limit);
