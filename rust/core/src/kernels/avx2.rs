@@ -2,8 +2,9 @@
 
 use super::{Kernel, Lanes, MAX_WIDTH};
 use std::arch::x86_64::{
-    __m256, _CMP_NGT_UQ, _mm_loadu_ps, _mm256_broadcast_ps, _mm256_permutevar8x32_ps, _mm256_loadu_si256, _mm256_add_ps, _mm256_cmp_ps, _mm256_fmadd_ps, _mm256_loadu_ps,
-    _mm256_min_ps, _mm256_movemask_ps, _mm256_mul_ps, _mm256_set1_ps, _mm256_storeu_ps,
+    __m256, _CMP_NGT_UQ, _mm_loadu_ps, _mm256_add_ps, _mm256_broadcast_ps, _mm256_cmp_ps,
+    _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_min_ps, _mm256_movemask_ps,
+    _mm256_mul_ps, _mm256_permutevar8x32_ps, _mm256_set1_ps, _mm256_storeu_ps,
 };
 
 // The methods are inlined into functions that enable the instruction set; see `Lanes`.
@@ -37,9 +38,7 @@ impl Lanes for __m256 {
     #[inline(always)]
     unsafe fn permute(self, lanes: &[u32; MAX_WIDTH]) -> Self {
         // SAFETY: the caller has AVX2; more than 8 lanes are readable.
-        unsafe {
-            _mm256_permutevar8x32_ps(self, _mm256_loadu_si256(lanes.as_ptr().cast()))
-        }
+        unsafe { _mm256_permutevar8x32_ps(self, _mm256_loadu_si256(lanes.as_ptr().cast())) }
     }
 
     #[inline(always)]

@@ -2,8 +2,9 @@
 
 use super::{Kernel, Lanes, MAX_WIDTH};
 use std::arch::x86_64::{
-    __m512, _CMP_NGT_UQ, _mm_loadu_ps, _mm512_broadcast_f32x4, _mm512_permutexvar_ps, _mm512_loadu_si512, _mm512_add_ps, _mm512_cmp_ps_mask, _mm512_fmadd_ps, _mm512_loadu_ps,
-    _mm512_min_ps, _mm512_mul_ps, _mm512_set1_ps, _mm512_storeu_ps,
+    __m512, _CMP_NGT_UQ, _mm_loadu_ps, _mm512_add_ps, _mm512_broadcast_f32x4, _mm512_cmp_ps_mask,
+    _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_min_ps, _mm512_mul_ps,
+    _mm512_permutexvar_ps, _mm512_set1_ps, _mm512_storeu_ps,
 };
 
 // The methods are inlined into functions that enable the instruction set; see `Lanes`.

@@ -21,8 +21,8 @@ use super::{Matcher, Options, Resources, Work};
 use crate::error::Result;
 use crate::gallery::Selection;
 use crate::kernels::cascade::{
-    CascadeImage, CascadeScratch, Counts, DistanceScratch, Patch, PatchHits, Plan, TileQueries,
-    distances, search_patches,
+    CascadeImage, CascadeScratch, Counts, Patch, PatchHits, Plan, TileQueries, distances,
+    search_patches,
 };
 use crate::kernels::leading::{Directions, Leading};
 use crate::kernels::survey::{CoarseQueries, Survey, SurveyScratch, survey};
@@ -195,7 +195,6 @@ fn tiles_of(grids: &[LevelGrid], set: InstructionSet) -> Vec<Vec<u32>> {
 struct Worker {
     survey: SurveyScratch,
     cascade: CascadeScratch,
-    distances: DistanceScratch,
     scanner: Scanner,
 }
 
@@ -372,7 +371,7 @@ impl Job {
         let n_seeds = 2 + (2 * k).div_ceil(tall * wide);
         let width = round.set.width();
         let (mut sums, mut column) = (Vec::new(), Vec::new());
-        for patch in &self.patches {
+        for patch in &mut self.patches {
             if round.options.cancel.is_set() {
                 return;
             }
@@ -390,24 +389,23 @@ impl Job {
             let lanes = patch.vector * width..(patch.vector + 1) * width;
             sums.clear();
             for (_, image, cell) in nearest {
-                let (top, left) = (
-                    cell as usize / coarse.width * tall,
-                    cell as usize % coarse.width * wide,
-                );
-                let cells: Vec<u32> = (top..top + tall)
-                    .flat_map(|row| (left..left + wide).map(move |column| (row, column)))
-                    .map(|(row, column)| (row * finest.width + column) as u32)
-                    .collect();
-                let errors = tile.errors(grids, &round.surveys[image].max_norms);
+                let survey = &round.surveys[image];
+                let errors = tile.errors(grids, &survey.max_norms);
                 let first = sums.len();
                 let levels = round.images[image].1.levels();
+                let image = CascadeImage {
+                    framed: round.source.frame.framed(&levels),
+                    survey,
+                    stride: round.stride,
+                };
+                patch.start(round.set, &errors);
                 distances(
                     round.set,
-                    grids,
-                    round.source.frame.framed(&levels),
-                    &cells,
-                    (&tile.packed, patch.vector),
-                    &mut worker.distances,
+                    round.plan,
+                    &image,
+                    (&tile.packed, patch),
+                    cell as usize,
+                    &mut worker.cascade,
                     &mut sums,
                 );
                 for sums in sums[first..].chunks_exact_mut(width) {

@@ -35,7 +35,6 @@
 //! ([`crate::matching`]); the limits hold it once already, and it is added once more for the
 //! rounding of the norms, three times more for the bounds of blocks, which combine three such sums.
 
-mod distances;
 mod native;
 mod patch;
 mod plan;
@@ -43,7 +42,6 @@ mod refine;
 mod scratch;
 mod sift;
 
-pub(crate) use distances::{DistanceScratch, distances};
 pub(crate) use patch::Patch;
 pub(crate) use plan::Plan;
 pub(crate) use scratch::CascadeScratch;
@@ -52,7 +50,8 @@ use super::leading::Leading;
 use super::prepare::FramedImage;
 use super::scan::{Limits, QueryTile};
 use super::survey::Survey;
-use super::{InstructionSet, Kernel, Lanes, TILE_VECTORS, run};
+use super::{InstructionSet, Kernel, Lanes, MAX_TILE, TILE_VECTORS, run};
+use std::cell::Cell;
 
 /// The gallery image that is being gone through.
 pub(crate) struct CascadeImage<'a> {
@@ -106,7 +105,9 @@ pub(crate) fn search_patches(
     scratch: &mut CascadeScratch,
     hits: &mut dyn PatchHits,
 ) -> Counts {
-    check(set, plan, image, tiles, patches);
+    for patch in &*patches {
+        check(set, plan, image, tiles[patch.tile], patch);
+    }
     scratch.start_image(plan.grids, set.width());
     let mut counts = Counts::new(plan.grids.len());
     let kernel = SearchPatches {
@@ -123,20 +124,18 @@ pub(crate) fn search_patches(
     counts
 }
 
-/// Panics unless every buffer has the size that the kernel relies on. What a plan holds fits its grids,
+/// Panics unless every buffer has the size that the kernels rely on. What a plan holds fits its grids,
 /// as it was made from them.
 fn check(
     set: InstructionSet,
     plan: &Plan<'_>,
     image: &CascadeImage<'_>,
-    tiles: &[TileQueries<'_>],
-    patches: &[Patch],
+    tile: TileQueries<'_>,
+    patch: &Patch,
 ) {
     let (grids, survey) = (plan.grids, image.survey);
     let coarsest = grids[grids.len() - 1].shape;
-    for tile in tiles {
-        tile.queries.check(grids, set);
-    }
+    tile.queries.check(grids, set);
     image.framed.check(grids);
     assert!(image.stride.is_multiple_of(set.width()));
     assert_eq!(survey.products.len(), coarsest.cells() * image.stride);
@@ -148,19 +147,19 @@ fn check(
         let blocks = plan.bands.len() * plan.segments.len();
         assert!(survey.spreads.len() == blocks && survey.least_sq_norms.len() == blocks);
         survey.leading.check(grids);
+        assert_eq!(patch.leading.len(), Leading::n_values(grids));
     }
-    for patch in patches {
-        assert!(patch.tile < tiles.len() && patch.vector < TILE_VECTORS);
-        let row = coarsest.width * set.width();
-        assert!(patch.rows.iter().all(|values| values.len() == row));
-        let last = (coarsest.cells() - 1) * set.width();
-        assert!(patch.corners.iter().all(|corner| {
+    assert!(patch.vector < TILE_VECTORS);
+    let row = coarsest.width * set.width();
+    assert!(patch.rows.iter().all(|values| values.len() == row));
+    let last = (coarsest.cells() - 1) * set.width();
+    assert!(
+        patch.corners.iter().all(|corner| {
             corner.cell < image.stride && corner.at + last < survey.products.len()
-        }));
-        assert_eq!(patch.finer_sq_norms.len(), grids.len());
-        assert_eq!(patch.fourfold.len(), grids.len());
-        assert!(plan.nested || patch.leading.len() == Leading::n_values(grids));
-    }
+        })
+    );
+    assert_eq!(patch.finer_sq_norms.len(), grids.len());
+    assert_eq!(patch.fourfold.len(), grids.len());
 }
 
 /// See [`search_patches`]. Its parts, in [`sift`] and [`refine`], rely on what [`check`] makes sure of,
@@ -187,7 +186,6 @@ impl Kernel for SearchPatches<'_> {
             counts,
             hits,
         } = self;
-        let coarsest = plan.grids.len() - 1;
         if plan.nested {
             // SAFETY: as promised by the caller.
             unsafe { sift::sift_corners::<L>(plan, image, tiles, patches, scratch) };
@@ -201,29 +199,108 @@ impl Kernel for SearchPatches<'_> {
                 } else {
                     sift::sift::<L>(plan, image, tile.limits, patch, scratch, counts);
                 }
-                for level in (0..coarsest).rev() {
-                    if scratch.entries[0].len == 0 {
-                        break;
-                    }
-                    refine::start_level(plan, image, level, scratch);
-                    if let Some(queries) = &patch.fourfold[level] {
-                        let queries = (tile.limits, queries);
-                        refine::refine_fourfold::<L>(
-                            plan, image, level, queries, patch, scratch, counts,
-                        );
-                    } else if plan.nested {
-                        refine::refine_nested::<L>(
-                            plan, image, level, tile, patch, scratch, counts,
-                        );
-                    } else {
-                        refine::refine::<L, CELLS>(
-                            plan, image, level, tile, patch, scratch, counts,
-                        );
-                    }
-                }
+                refine_all::<L, CELLS>(plan, image, tile, patch, scratch, counts);
                 report::<L>(plan, tile.limits, patch, scratch, hits);
             }
         }
+    }
+}
+
+/// Leads the entries of a patch through all levels but the coarsest.
+///
+/// # Safety
+/// As for [`SearchPatches`].
+#[inline(always)]
+unsafe fn refine_all<L: Lanes, const CELLS: usize>(
+    plan: &Plan<'_>,
+    image: &CascadeImage<'_>,
+    tile: TileQueries<'_>,
+    patch: &Patch,
+    scratch: &mut CascadeScratch,
+    counts: &mut Counts,
+) {
+    for level in (0..plan.grids.len() - 1).rev() {
+        if scratch.entries[0].len == 0 {
+            return;
+        }
+        refine::start_level(plan, level, scratch);
+        // SAFETY: as promised by the caller.
+        unsafe {
+            if let Some(queries) = &patch.fourfold[level] {
+                let queries = (tile.limits, queries);
+                refine::refine_fourfold::<L>(plan, image, level, queries, patch, scratch, counts);
+            } else if plan.nested {
+                refine::refine_nested::<L>(plan, image, level, tile, patch, scratch, counts);
+            } else {
+                refine::refine::<L, CELLS>(plan, image, level, tile, patch, scratch, counts);
+            }
+        }
+    }
+}
+
+/// Appends the partial distances, in full, of a patch to all the fine cells of one cell of the coarsest
+/// level of a gallery image.
+pub(crate) fn distances(
+    set: InstructionSet,
+    plan: &Plan<'_>,
+    image: &CascadeImage<'_>,
+    (queries, patch): (&QueryTile, &mut Patch),
+    cell: usize,
+    scratch: &mut CascadeScratch,
+    out: &mut Vec<f32>,
+) {
+    let limits = [const { Cell::new(f32::INFINITY) }; MAX_TILE];
+    let tile = TileQueries {
+        queries,
+        limits: &limits,
+    };
+    check(set, plan, image, tile, patch);
+    assert!(cell < plan.grids[plan.grids.len() - 1].shape.cells());
+    scratch.start_image(plan.grids, set.width());
+    let kernel = Distances {
+        plan,
+        image,
+        tile,
+        patch,
+        cell,
+        scratch,
+        out,
+    };
+    // SAFETY: as in `search_patches`; the cell exists.
+    unsafe { run(set, kernel) };
+}
+
+/// See [`distances`].
+struct Distances<'a> {
+    plan: &'a Plan<'a>,
+    image: &'a CascadeImage<'a>,
+    tile: TileQueries<'a>,
+    patch: &'a mut Patch,
+    cell: usize,
+    scratch: &'a mut CascadeScratch,
+    out: &'a mut Vec<f32>,
+}
+
+impl Kernel for Distances<'_> {
+    #[inline(always)]
+    unsafe fn run<L: Lanes, const CELLS: usize>(self) {
+        let Self {
+            plan,
+            image,
+            tile,
+            patch,
+            cell,
+            scratch,
+            out,
+        } = self;
+        let mut counts = Counts::new(plan.grids.len());
+        // SAFETY: as promised by the caller. No limit excludes anything.
+        unsafe {
+            sift::take_cell::<L>(plan, image, cell, patch, &mut scratch.entries[0]);
+            refine_all::<L, CELLS>(plan, image, tile, patch, scratch, &mut counts);
+        }
+        let entries = &scratch.entries[0];
+        out.extend_from_slice(&entries.sums[..entries.len * L::WIDTH]);
     }
 }
 

@@ -33,10 +33,6 @@ impl UseMarks {
         self.marks[cell] = self.use_number;
         is_new
     }
-
-    fn mark_all(&mut self, n_cells: usize) {
-        self.marks[..n_cells].fill(self.use_number);
-    }
 }
 
 /// The cells of one level of the gallery image, each centred when it is first asked for.
@@ -60,13 +56,6 @@ impl NativeCells {
         if self.values.len() < n_cells * channels {
             self.values.resize(n_cells * channels, 0.0);
         }
-    }
-
-    /// Centres all cells at once; their norms are not computed.
-    #[inline(always)]
-    pub fn centre_all(&mut self, cells: LevelData<'_>, mean: &[f32], scale: f32, channels: usize) {
-        centre_into(cells, mean, scale, &mut self.values[..cells.len()]);
-        self.ready.mark_all(cells.len() / channels);
     }
 
     /// Makes sure that a run of cells is centred; returns whether it was not. Runs are always the same.

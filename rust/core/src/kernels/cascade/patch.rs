@@ -2,8 +2,8 @@
 
 use super::super::leading::Leading;
 use super::super::scan::{Limits, QueryTile};
-use super::Plan;
 use super::super::{InstructionSet, Lanes, MAX_TILE, MAX_WIDTH};
+use super::Plan;
 
 /// A vector of queries, close together in the image.
 pub(crate) struct Patch {
@@ -101,7 +101,11 @@ impl FourfoldQueries {
             limits.store(lanes.as_mut_ptr());
             for (lane, limit) in lanes.iter().enumerate().take(L::WIDTH) {
                 // A limit is NaN only where everything is of interest.
-                let limit = if limit.is_nan() { f32::INFINITY } else { *limit };
+                let limit = if limit.is_nan() {
+                    f32::INFINITY
+                } else {
+                    *limit
+                };
                 let first = self.unpacking[0][lane] as usize;
                 for largest in &mut largest[first..first + 4] {
                     *largest = largest.max(limit);

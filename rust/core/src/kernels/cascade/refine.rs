@@ -7,24 +7,14 @@ use super::patch::{FourfoldQueries, Patch};
 use super::scratch::CascadeScratch;
 use super::{CascadeImage, Counts, Plan, TileQueries};
 
-/// Makes ready for the cells of one level to be asked for. Of a level that is interpolated most are,
-/// for one patch or another; of others few.
+/// Makes ready for the cells of one level to be asked for.
 #[inline(always)]
-pub(super) fn start_level(
-    plan: &Plan<'_>,
-    image: &CascadeImage<'_>,
-    level: usize,
-    scratch: &mut CascadeScratch,
-) {
+pub(super) fn start_level(plan: &Plan<'_>, level: usize, scratch: &mut CascadeScratch) {
     let native = &mut scratch.native[level];
     if !native.started {
         let shape = plan.grids[level].shape;
         native.start(shape.cells(), shape.channels);
         scratch.fours[level].start(shape.cells() / 4, shape.channels);
-        if level > 0 && !plan.nested {
-            let (mean, scale) = (&image.framed.means[level], image.framed.scale);
-            native.centre_all(image.framed.levels[level], mean, scale, shape.channels);
-        }
     }
 }
 
@@ -84,12 +74,10 @@ pub(super) unsafe fn refine<L: Lanes, const CELLS: usize>(
                 wanted.push(cell);
             }
         }
-        if level == 0 {
-            let mean = &framed.means[level][..shape.channels];
-            for &cell in &*wanted {
-                let (cells, channels) = (framed.levels[level], shape.channels);
-                native.centre(cells, mean, framed.scale, channels, cell..cell + 1);
-            }
+        let mean = &framed.means[level][..shape.channels];
+        for &cell in &*wanted {
+            let (cells, channels) = (framed.levels[level], shape.channels);
+            native.centre(cells, mean, framed.scale, channels, cell..cell + 1);
         }
         let from = tile
             .queries

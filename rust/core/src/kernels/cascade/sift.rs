@@ -4,7 +4,7 @@ use super::super::leading::{self, Leading};
 use super::super::{Lanes, MAX_WIDTH};
 use super::patch::{Corner, Patch};
 use super::plan::FastTap;
-use super::scratch::CascadeScratch;
+use super::scratch::{CascadeScratch, Entries};
 use super::{CascadeImage, Counts, Plan, TileQueries};
 use crate::kernels::scan::Limits;
 
@@ -300,6 +300,57 @@ pub(super) unsafe fn sift_corners<L: Lanes>(
                 let lane = within.trailing_zeros() as usize;
                 within &= within - 1;
                 corner_cells[start + lane].push(cell as u32);
+            }
+        }
+    }
+}
+
+/// Makes all that lies in one cell of the coarsest level the entries of a patch: its fine cells, or the
+/// cell itself when the levels are nested.
+///
+/// # Safety
+/// As for [`super::SearchPatches`]; the cell must exist.
+#[inline(always)]
+pub(super) unsafe fn take_cell<L: Lanes>(
+    plan: &Plan<'_>,
+    image: &CascadeImage<'_>,
+    cell: usize,
+    patch: &mut Patch,
+    entries: &mut Entries,
+) {
+    let grid = &plan.grids[plan.grids.len() - 1];
+    let (fine, shape) = (plan.grids[0].shape, grid.shape);
+    let (row, column) = (cell / shape.width, cell % shape.width);
+    entries.len = 0;
+    // SAFETY: as promised by the caller; the fine cells of a coarse one lie within the finest grid.
+    unsafe {
+        if plan.nested {
+            let slot = hold_row::<L>(image, shape.width, row, patch);
+            let products = L::load(patch.rows[slot].as_ptr().add(column * L::WIDTH));
+            let sum = products.add(L::splat(image.survey.coarse_sq_norms[cell]));
+            entries.push(row, column, sum);
+            return;
+        }
+        let sq_norms = &image.survey.sq_norms[plan.grids.len() - 1];
+        let (tall, wide) = (fine.height / shape.height, fine.width / shape.width);
+        for row in row * tall..(row + 1) * tall {
+            let down = grid.rows[row];
+            let first = hold_row::<L>(image, shape.width, down.first, patch);
+            let second = hold_row::<L>(image, shape.width, down.second, patch);
+            for column in column * wide..(column + 1) * wide {
+                let across = grid.columns[column];
+                let blend = |slot: usize| {
+                    let products = patch.rows[slot].as_ptr();
+                    let left = L::load(products.add(across.first * L::WIDTH));
+                    let right = L::load(products.add(across.second * L::WIDTH));
+                    let weight = across.second_weight as f32;
+                    right.mul_add(L::splat(weight), left.mul(L::splat(1.0 - weight)))
+                };
+                let weight = down.second_weight as f32;
+                let upper = L::splat(sq_norms[row * fine.width + column]);
+                let upper = blend(first).mul_add(L::splat(1.0 - weight), upper);
+                let sum = blend(second).mul_add(L::splat(weight), upper);
+                entries.push(row, column, sum);
             }
         }
     }
