@@ -270,7 +270,7 @@ pub(crate) fn decode_into(level: &LevelData<'_>, range: Range<usize>, values: &m
 }
 
 /// `|row - mean|^2`, with eight partial sums, which is a shape that compilers vectorise.
-fn sq_norm(row: &[f32], mean: &[f32]) -> f64 {
+pub(crate) fn sq_norm(row: &[f32], mean: &[f32]) -> f64 {
     let mut sums = [0.0_f64; 8];
     for (row, mean) in row.chunks(8).zip(mean.chunks(8)) {
         for ((sum, value), mean) in sums.iter_mut().zip(row).zip(mean) {

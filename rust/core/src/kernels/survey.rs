@@ -126,12 +126,14 @@ impl Kernel for SurveyImage<'_> {
             survey.coarse_sq_norms.push(dot(cell, cell));
         }
         let len = grid.shape.cells() * queries.stride;
-        survey.products.resize(len, 0.0);
-        // SAFETY: `queries` holds `channels` rows of `stride`, whole vectors; `products` one such row for
-        // each cell.
+        survey.products.clear();
+        survey.products.reserve_exact(len);
+        // SAFETY: `queries` holds `channels` rows of `stride`, whole vectors; there is room for one such
+        // row for each cell, and all of it is written.
         unsafe {
-            let channels = grid.shape.channels;
-            products::<L, CELLS>(queries, channels, centred, &mut survey.products);
+            let (channels, to) = (grid.shape.channels, survey.products.as_mut_ptr());
+            products::<L, CELLS>(queries, channels, centred, to);
+            survey.products.set_len(len);
         }
         if !plan.nested {
             survey.sq_norms.resize_with(grids.len(), Vec::new);
@@ -164,7 +166,7 @@ unsafe fn products<L: Lanes, const CELLS: usize>(
     queries: &CoarseQueries,
     channels: usize,
     features: &[f32],
-    out: &mut [f32],
+    out: *mut f32,
 ) {
     let n_cells = features.len() / channels;
     let mut first = 0;
@@ -175,7 +177,7 @@ unsafe fn products<L: Lanes, const CELLS: usize>(
         // SAFETY: `first + V * WIDTH <= stride`, and as promised by the caller.
         unsafe {
             let from = queries.packed.as_ptr().add(first);
-            let to = out.as_mut_ptr().add(first * n_cells);
+            let to = out.add(first * n_cells);
             let stride = queries.stride;
             first += L::WIDTH
                 * match left {

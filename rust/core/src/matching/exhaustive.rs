@@ -74,6 +74,7 @@ impl<'a> Worker<'a> {
             .frame
             .get_or_init(|| QueryFrame::new(self.grids, &job.levels));
         let source = Source {
+            set: self.set,
             grids: self.grids,
             query: &job.levels,
             frame,

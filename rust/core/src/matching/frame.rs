@@ -2,6 +2,7 @@
 
 use crate::kernels::{FramedImage, MAX_TILE};
 use crate::pyramid::{LevelData, LevelGrid};
+use crate::rotation::{decode_into, sq_norm};
 use crate::stored::Sphere;
 
 /// The frame of reference in which a query image is compared.
@@ -18,49 +19,36 @@ pub(super) struct QueryFrame {
 
 impl QueryFrame {
     pub(super) fn new(grids: &[LevelGrid], levels: &[LevelData<'_>]) -> Self {
-        let values: Vec<Vec<f64>> = grids
-            .iter()
-            .zip(levels)
-            .map(|(grid, level)| {
-                let mut values = Vec::with_capacity(grid.shape.values());
-                for cell in 0..grid.shape.cells() {
-                    level.append_cell(grid.shape.channels, cell, &mut values);
-                }
-                values
-            })
-            .collect();
-        let means: Vec<Vec<f32>> = grids
-            .iter()
-            .zip(&values)
-            .map(|(grid, values)| {
-                let mut sums = vec![0.0_f64; grid.shape.channels];
-                for cell in values.chunks_exact(grid.shape.channels) {
-                    for (sum, value) in sums.iter_mut().zip(cell) {
-                        *sum += value;
-                    }
-                }
-                sums.iter()
-                    .map(|sum| (sum / grid.shape.cells() as f64) as f32)
-                    .collect()
-            })
-            .collect();
+        let decode = |level: &LevelData<'_>| {
+            let mut values = Vec::new();
+            decode_into(level, 0..level.len(), &mut values);
+            values
+        };
+        let values: Vec<Vec<f32>> = levels.iter().map(decode).collect();
+        let cells = |level: usize| values[level].chunks_exact(grids[level].shape.channels);
+        let mut means = Vec::with_capacity(grids.len());
         let mut largest = 0.0_f64;
         let mut norms: Vec<Vec<f64>> = Vec::with_capacity(grids.len());
-        for ((grid, values), mean) in grids.iter().zip(&values).zip(&means) {
+        for (level, grid) in grids.iter().enumerate() {
+            let mut sums = vec![0.0_f64; grid.shape.channels];
+            for cell in cells(level) {
+                for (sum, value) in sums.iter_mut().zip(cell) {
+                    *sum += f64::from(*value);
+                }
+            }
+            let mean = |sum| (sum / grid.shape.cells() as f64) as f32;
+            let mean: Vec<f32> = sums.into_iter().map(mean).collect();
+            for cell in cells(level) {
+                for (value, mean) in cell.iter().zip(&mean) {
+                    largest = largest.max((f64::from(*value) - f64::from(*mean)).abs());
+                }
+            }
             norms.push(
-                values
-                    .chunks_exact(grid.shape.channels)
-                    .map(|cell| {
-                        let mut sum = 0.0;
-                        for (value, mean) in cell.iter().zip(mean) {
-                            let centred = value - f64::from(*mean);
-                            largest = largest.max(centred.abs());
-                            sum += centred * centred;
-                        }
-                        sum.sqrt()
-                    })
+                cells(level)
+                    .map(|cell| sq_norm(cell, &mean).sqrt())
                     .collect(),
             );
+            means.push(mean);
         }
         // A power of two within what float32 can hold; an image that equals its mean has any scale.
         let exponent = if largest > 0.0 {
@@ -73,18 +61,14 @@ impl QueryFrame {
             .into_iter()
             .map(|level| level.into_iter().map(|n| (n * scale) as f32).collect())
             .collect();
-        let centred = values
-            .iter()
-            .zip(&means)
-            .map(|(values, mean)| {
-                let cells = values.chunks_exact(mean.len());
-                let centre =
-                    |(value, mean): (&f64, &f32)| ((value - f64::from(*mean)) * scale) as f32;
-                cells
-                    .flat_map(|cell| cell.iter().zip(mean).map(centre))
-                    .collect()
-            })
-            .collect();
+        let mut centred = values.clone();
+        for (values, mean) in centred.iter_mut().zip(&means) {
+            for cell in values.chunks_exact_mut(mean.len()) {
+                for (value, mean) in cell.iter_mut().zip(mean) {
+                    *value = ((f64::from(*value) - f64::from(*mean)) * scale) as f32;
+                }
+            }
+        }
         let means = grids.iter().zip(&means);
         let means = means.map(|(grid, mean)| mean.repeat(grid.shape.width));
         Self {
