@@ -196,22 +196,6 @@ unsafe fn run<K: Kernel>(set: InstructionSet, kernel: K) {
     }
 }
 
-/// Calls a function that is compiled for an instruction set, as far as it is inlined: compilers
-/// vectorise it accordingly, but neither reorder nor fuse its arithmetic, so that it returns the same.
-pub(crate) fn call<R>(set: InstructionSet, function: impl FnOnce() -> R) -> R {
-    struct Call<'a, F, R>(F, &'a mut Option<R>);
-    impl<F: FnOnce() -> R, R> Kernel for Call<'_, F, R> {
-        #[inline(always)]
-        unsafe fn run<L: Lanes, const CELLS: usize>(self) {
-            *self.1 = Some((self.0)());
-        }
-    }
-    let mut result = None;
-    // SAFETY: the function is safe to call.
-    unsafe { run(set, Call(function, &mut result)) };
-    result.expect("a kernel runs once")
-}
-
 /// What [`Lanes::not_above`] computes for each lane.
 #[inline(always)]
 fn is_not_above(value: f32, limit: f32) -> bool {

@@ -61,7 +61,6 @@ pub(super) fn search_image(
     } = how;
     let frame = QueryFrame::new(grids, query);
     let source = Source {
-        set,
         grids,
         query,
         frame: &frame,

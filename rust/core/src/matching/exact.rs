@@ -1,13 +1,9 @@
 //! The one place where a distance that a user sees is computed: in float64, from the stored values,
 //! in a fixed order. What kernels, tiles and threads do can therefore not change a result.
 
-#![allow(clippy::inline_always)]
-
 use crate::pyramid::{LevelData, LevelGrid};
 
-/// Upsampled feature of one cell, all levels one after the other. Like everything here it is inlined, so
-/// that it is compiled for the instruction set of its caller.
-#[inline(always)]
+/// Upsampled feature of one cell, all levels one after the other.
 pub(crate) fn upsample_into(
     grids: &[LevelGrid],
     levels: &[LevelData<'_>],
@@ -23,7 +19,6 @@ pub(crate) fn upsample_into(
 
 /// Appends the channels of one level, blended across, then down. Each blend is `a + w (b - a)`, so
 /// that cells with equal features give these features exactly, whatever the weights.
-#[inline(always)]
 fn blend_into(
     grid: &LevelGrid,
     level: &LevelData<'_>,
@@ -55,7 +50,6 @@ fn blend_into(
 }
 
 /// Squared L2 distance, with eight partial sums in a fixed order.
-#[inline(always)]
 pub(crate) fn sq_l2(x: &[f64], y: &[f64]) -> f64 {
     let mut sums = [0.0_f64; 8];
     let (x_chunks, y_chunks) = (x.chunks_exact(8), y.chunks_exact(8));

@@ -74,7 +74,6 @@ impl<'a> Worker<'a> {
             .frame
             .get_or_init(|| QueryFrame::new(self.grids, &job.levels));
         let source = Source {
-            set: self.set,
             grids: self.grids,
             query: &job.levels,
             frame,

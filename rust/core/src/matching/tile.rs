@@ -4,14 +4,13 @@ use super::exact::{sq_l2, upsample_into};
 use super::frame::{QueryFrame, error_bounds};
 use super::twins::twins;
 use crate::gallery::Selection;
-use crate::kernels::{Hits, InstructionSet, Limits, MAX_TILE, QueryTile, call};
+use crate::kernels::{Hits, Limits, MAX_TILE, QueryTile};
 use crate::pyramid::{LevelData, LevelGrid};
 use crate::topk::{Neighbor, Place, Shortlist};
 use std::cell::{Cell, OnceCell};
 
 /// What a search compares: a query image and the selected gallery images.
 pub(super) struct Source<'a> {
-    pub set: InstructionSet,
     pub grids: &'a [LevelGrid],
     pub query: &'a [LevelData<'a>],
     pub frame: &'a QueryFrame,
@@ -27,11 +26,9 @@ impl Source<'_> {
 
     /// The same, for a cell of an image at hand.
     fn sq_l2_in(&self, x: &[f64], levels: &[LevelData<'_>], cell: u32) -> f64 {
-        call(self.set, || {
-            let mut y = Vec::with_capacity(x.len());
-            upsample_into(self.grids, levels, cell as usize, &mut y);
-            sq_l2(x, &y)
-        })
+        let mut y = Vec::with_capacity(x.len());
+        upsample_into(self.grids, levels, cell as usize, &mut y);
+        sq_l2(x, &y)
     }
 }
 
@@ -167,9 +164,7 @@ impl Candidates {
         cell: u32,
     ) -> impl Iterator<Item = Neighbor> + '_ {
         let feature = &mut self.features[lane];
-        call(source.set, || {
-            upsample_into(source.grids, source.query, cell as usize, feature);
-        });
+        upsample_into(source.grids, source.query, cell as usize, feature);
         self.lists[lane].finish(|place| source.sq_l2(feature, place))
     }
 }
