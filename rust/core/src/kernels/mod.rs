@@ -30,7 +30,7 @@ pub(crate) mod product;
 mod scan;
 pub(crate) mod survey;
 
-pub(crate) use prepare::{FramedImage, PreparedImage, prepare_image_into};
+pub(crate) use prepare::{FramedImage, PreparedImage, dot, prepare_image_into};
 pub(crate) use scan::{Hits, Limits, QueryTile, Scratch, scan_image};
 
 use crate::error::{Error, Result};

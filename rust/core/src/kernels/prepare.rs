@@ -211,7 +211,7 @@ pub(super) unsafe fn add_sq_norms<L: Lanes>(
 
 /// Inner product, with eight partial sums: most networks have a multiple of eight channels.
 #[inline(always)]
-pub(super) fn dot(x: &[f32], y: &[f32]) -> f32 {
+pub(crate) fn dot(x: &[f32], y: &[f32]) -> f32 {
     let (x_runs, x_tail) = x.as_chunks::<8>();
     let (y_runs, y_tail) = y.as_chunks::<8>();
     let mut sums = [0.0; 8];

@@ -4,7 +4,7 @@ use super::exact::{sq_l2, upsample_into};
 use super::frame::{QueryFrame, error_bounds};
 use super::twins::twins;
 use crate::gallery::Selection;
-use crate::kernels::{Hits, Limits, MAX_TILE, QueryTile};
+use crate::kernels::{Hits, Limits, MAX_TILE, QueryTile, dot};
 use crate::pyramid::{LevelData, LevelGrid};
 use crate::topk::{Neighbor, Place, Shortlist};
 use std::cell::{Cell, OnceCell};
@@ -101,7 +101,7 @@ impl Tile {
                 // A sum of n terms is wrong by n roundings at most, and the feature by a dozen
                 // roundings of values as large as those it was interpolated from.
                 let roundings = (grid.shape.channels + 16) as f32 * f32::EPSILON;
-                let sq_norm: f32 = feature.iter().map(|value| value * value).sum();
+                let sq_norm = dot(&feature, &feature);
                 self.sq_norms[level][lane] =
                     (sq_norm.sqrt() * (1.0 + roundings) + 16.0 * f32::EPSILON * norm).powi(2);
             }
