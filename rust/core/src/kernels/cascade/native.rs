@@ -155,12 +155,12 @@ impl FourCells {
     }
 }
 
-/// Inner products of the patch with some cells of one level; of the cell `wanted[i]` they are left at
-/// `place(i, wanted[i])`. `queries` are those of the level, from the vector of the patch on.
+/// Inner products of the patch with some cells of one level, left as a vector for each cell of the level.
+/// `queries` are those of the level, from the vector of the patch on.
 ///
 /// # Safety
 /// The instruction set of `L` must be available; `queries` must hold `channels` tiles (the last up to
-/// the vector), `features` all wanted cells, and `products` a vector at each place.
+/// the vector), `features` all wanted cells, and `products` a vector for each.
 #[inline(always)]
 pub(super) unsafe fn take_products<L: Lanes, const CELLS: usize>(
     queries: *const f32,
@@ -168,21 +168,19 @@ pub(super) unsafe fn take_products<L: Lanes, const CELLS: usize>(
     features: *const f32,
     wanted: &[usize],
     products: *mut f32,
-    place: impl Fn(usize, usize) -> usize + Copy,
 ) {
     let mut at = 0;
     while at < wanted.len() {
         // SAFETY: as promised by the caller; `at + N <= wanted.len()`.
         unsafe {
             let cells = wanted.as_ptr().add(at);
-            let place = |i, cell| products.add(place(at + i, cell) * L::WIDTH);
             at += match wanted.len() - at {
                 left if left >= CELLS => {
-                    take::<L, CELLS>(queries, channels, features, cells, place)
+                    take::<L, CELLS>(queries, channels, features, cells, products)
                 }
-                4.. => take::<L, 4>(queries, channels, features, cells, place),
-                2.. => take::<L, 2>(queries, channels, features, cells, place),
-                _ => take::<L, 1>(queries, channels, features, cells, place),
+                4.. => take::<L, 4>(queries, channels, features, cells, products),
+                2.. => take::<L, 2>(queries, channels, features, cells, products),
+                _ => take::<L, 1>(queries, channels, features, cells, products),
             };
         }
     }
@@ -194,11 +192,32 @@ unsafe fn take<L: Lanes, const N: usize>(
     channels: usize,
     features: *const f32,
     cells: *const usize,
-    place: impl Fn(usize, usize) -> *mut f32,
+    products: *mut f32,
 ) -> usize {
     // SAFETY: as promised by the caller.
     unsafe {
         let cells = *cells.cast::<[usize; N]>();
+        let sums = dots::<L, N>(queries, channels, features, cells);
+        for (sum, cell) in sums.iter().zip(cells) {
+            sum.store(products.add(cell * L::WIDTH));
+        }
+    }
+    N
+}
+
+/// Inner products of the patch with `N` cells of one level.
+///
+/// # Safety
+/// As for [`take_products`].
+#[inline(always)]
+pub(super) unsafe fn dots<L: Lanes, const N: usize>(
+    queries: *const f32,
+    channels: usize,
+    features: *const f32,
+    cells: [usize; N],
+) -> [L; N] {
+    // SAFETY: as promised by the caller.
+    unsafe {
         let starts = cells.map(|cell| features.add(cell * channels));
         let mut sums = [L::splat(0.0); N];
         for channel in 0..channels {
@@ -207,9 +226,6 @@ unsafe fn take<L: Lanes, const N: usize>(
                 *sum = query.mul_add(L::splat(*feature.add(channel)), *sum);
             }
         }
-        for (i, (sum, cell)) in sums.iter().zip(cells).enumerate() {
-            sum.store(place(i, cell));
-        }
+        sums
     }
-    N
 }

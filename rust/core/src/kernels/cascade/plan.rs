@@ -16,6 +16,18 @@ pub(crate) struct Plan<'a> {
     pub segments: Vec<Band>,
     /// Where the fine rows and columns of each level come from.
     pub(super) taps: Vec<(Vec<FastTap>, Vec<FastTap>)>,
+    /// For each level but the coarsest, the cells of it that lie in one cell of the next coarser level,
+    /// when levels are nested.
+    pub(super) children: Vec<Vec<Child>>,
+}
+
+/// A cell among those that lie in one coarser cell, as seen from the first of them.
+#[derive(Clone, Copy)]
+pub(super) struct Child {
+    pub row: usize,
+    pub column: usize,
+    /// How many cells after the first it is.
+    pub offset: usize,
 }
 
 impl<'a> Plan<'a> {
@@ -26,12 +38,24 @@ impl<'a> Plan<'a> {
             taps.all(|(fine, tap)| tap.second_weight == 0.0 && tap.first == fine / ratio)
         };
         let coarsest = &grids[grids.len() - 1];
+        let children = |pair: &[LevelGrid]| {
+            let (shape, parent) = (pair[0].shape, pair[1].shape);
+            let (tall, wide) = (shape.height / parent.height, shape.width / parent.width);
+            let child = |(row, column)| Child {
+                row,
+                column,
+                offset: row * shape.width + column,
+            };
+            let places = (0..tall).flat_map(|row| (0..wide).map(move |column| (row, column)));
+            places.map(child).collect()
+        };
         Self {
             grids,
             nested: grids.iter().all(|grid| {
                 is_nested(&grid.rows, grid.shape.height)
                     && is_nested(&grid.columns, grid.shape.width)
             }),
+            children: grids.windows(2).map(children).collect(),
             bands: Band::table(&coarsest.rows),
             segments: Band::table(&coarsest.columns),
             taps: grids

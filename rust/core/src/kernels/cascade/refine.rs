@@ -2,8 +2,9 @@
 
 use super::super::Lanes;
 use super::super::scan::Limits;
-use super::native::take_products;
+use super::native::{NativeCells, dots, take_products};
 use super::patch::{FourfoldQueries, Patch};
+use super::plan::Child;
 use super::scratch::CascadeScratch;
 use super::{CascadeImage, Counts, Plan, TileQueries};
 
@@ -85,7 +86,7 @@ pub(super) unsafe fn refine<L: Lanes, const CELLS: usize>(
             .as_ptr()
             .add(patch.vector * L::WIDTH);
         let (values, to) = (native.values.as_ptr(), products.as_mut_ptr());
-        take_products::<L, CELLS>(from, shape.channels, values, wanted, to, |_, cell| cell);
+        take_products::<L, CELLS>(from, shape.channels, values, wanted, to);
 
         let limit = patch.limit::<L>(tile.limits, level, 1.0);
         let sq_norms = image.survey.sq_norms[level].as_ptr();
@@ -140,25 +141,21 @@ pub(super) unsafe fn refine_nested<L: Lanes>(
 ) {
     let (shape, parent) = (plan.grids[level].shape, plan.grids[level + 1].shape);
     let (tall, wide) = (shape.height / parent.height, shape.width / parent.width);
+    let children = &plan.children[level];
     let CascadeScratch {
         entries: [entries, found],
         native,
-        wanted,
-        products,
         ..
     } = scratch;
     let native = &mut native[level];
     let framed = &image.framed;
     let mean = &framed.means[level][..wide * shape.channels];
     found.len = 0;
-    if products.len() < tall * wide * L::WIDTH {
-        products.resize(tall * wide * L::WIDTH, 0.0);
-    }
     // SAFETY: as promised by the caller; the children of cells of the coarser level lie within this one,
     // each in one of them, so that there is room for all.
     unsafe {
         let limit = patch.limit::<L>(tile.limits, level, 1.0);
-        let from = tile
+        let queries = tile
             .queries
             .level(level)
             .as_ptr()
@@ -169,23 +166,29 @@ pub(super) unsafe fn refine_nested<L: Lanes>(
                 entries.rows[at] as usize * tall,
                 entries.columns[at] as usize * wide,
             );
-            wanted.clear();
-            for row in top..top + tall {
-                let first = row * shape.width + left;
-                let (cells, channels) = (framed.levels[level], shape.channels);
-                let run = first..first + wide;
-                native.centre_and_measure::<L>(cells, mean, framed.scale, channels, run);
-                wanted.extend(first..first + wide);
+            let first = top * shape.width + left;
+            for row in 0..tall {
+                let start = first + row * shape.width;
+                let (cells, run) = (framed.levels[level], start..start + wide);
+                native.centre_and_measure::<L>(cells, mean, framed.scale, shape.channels, run);
             }
-            let (values, to) = (native.values.as_ptr(), products.as_mut_ptr());
-            take_products::<L, 4>(from, shape.channels, values, wanted, to, |at, _| at);
-            for (child, &cell) in wanted.iter().enumerate() {
-                let product = L::load(products.as_ptr().add(child * L::WIDTH));
-                let sq_norm = L::splat(*native.sq_norms.as_ptr().add(cell));
-                let sum = before.add(sq_norm).add(product);
-                if sum.not_above(limit) != 0 {
-                    found.push(top + child / wide, left + child % wide, sum);
-                }
+            let found = &mut *found;
+            let mut push =
+                |child: &Child, sum: L| found.push(top + child.row, left + child.column, sum);
+            let family = Family {
+                queries,
+                native,
+                channels: shape.channels,
+                first,
+                before,
+                limit,
+            };
+            let (fours, rest) = children.as_chunks::<4>();
+            for four in fours {
+                family.add(four, &mut push);
+            }
+            for child in rest {
+                family.add(&[*child], &mut push);
             }
         }
         let n_cells = (entries.len * tall * wide) as u64;
@@ -194,6 +197,39 @@ pub(super) unsafe fn refine_nested<L: Lanes>(
         counts.pairs[level] += n_cells * patch.n_queries;
     }
     scratch.entries.swap(0, 1);
+}
+
+/// What the children of one entry have in common.
+struct Family<'a, L> {
+    queries: *const f32,
+    native: &'a NativeCells,
+    channels: usize,
+    first: usize,
+    before: L,
+    limit: L,
+}
+
+impl<L: Lanes> Family<'_, L> {
+    /// Adds a level to the sums of `N` children, and tells of those that are still of interest.
+    ///
+    /// # Safety
+    /// As for [`super::SearchPatches`]; the children must exist, and be centred and measured.
+    #[inline(always)]
+    unsafe fn add<const N: usize>(&self, children: &[Child; N], mut found: impl FnMut(&Child, L)) {
+        // SAFETY: as promised by the caller.
+        unsafe {
+            let cells = children.map(|child| self.first + child.offset);
+            let values = self.native.values.as_ptr();
+            let products = dots::<L, N>(self.queries, self.channels, values, cells);
+            for ((child, cell), product) in children.iter().zip(cells).zip(products) {
+                let sq_norm = L::splat(*self.native.sq_norms.get_unchecked(cell));
+                let sum = self.before.add(sq_norm).add(product);
+                if sum.not_above(self.limit) != 0 {
+                    found(child, sum);
+                }
+            }
+        }
+    }
 }
 
 /// As [`refine_nested`], where the patch has few different queries on this level: each of them is
@@ -257,10 +293,10 @@ pub(super) unsafe fn refine_fourfold<L: Lanes>(
             if within == 0 {
                 continue;
             }
-            for (child, unpacking) in queries.unpacking.iter().enumerate() {
-                if within & (FIRST_OF_FOUR << child) != 0 {
-                    let (row, column) = (top + child / wide, left + child % wide);
-                    found.push(row, column, sum.permute(unpacking));
+            for (index, unpacking) in queries.unpacking.iter().enumerate() {
+                if within & (FIRST_OF_FOUR << index) != 0 {
+                    let child = plan.children[level][index];
+                    found.push(top + child.row, left + child.column, sum.permute(unpacking));
                 }
             }
         }
