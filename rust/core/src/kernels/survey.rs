@@ -31,17 +31,21 @@ pub(crate) struct Survey {
     pub nearest: Vec<(f32, u32)>,
 }
 
-/// The coarsest level of a query image, packed as `[channel][cell]` and multiplied by -2.
-#[derive(Default)]
-pub(crate) struct CoarseQueries {
-    /// Cells, rounded up to whole vectors.
+/// What the surveys of all gallery images need of a query image.
+pub(crate) struct SurveyQuery {
+    /// Cells of the coarsest level, rounded up to whole vectors.
     pub stride: usize,
+    /// The coarsest level as `[channel][cell]`, multiplied by -2.
     packed: Vec<f32>,
+    /// Those of leading coordinates; none when levels are nested.
+    directions: Option<Directions>,
 }
 
-impl CoarseQueries {
-    /// Packs the centred values of the coarsest level.
-    pub(crate) fn new(set: InstructionSet, grid: &LevelGrid, values: &[f32]) -> Self {
+impl SurveyQuery {
+    /// Packs the coarsest of the centred levels, and fits directions on the others.
+    pub(crate) fn new(set: InstructionSet, plan: &Plan<'_>, centred: &[Vec<f32>]) -> Self {
+        let coarsest = plan.grids.len() - 1;
+        let (grid, values) = (&plan.grids[coarsest], &centred[coarsest]);
         let channels = grid.shape.channels;
         let stride = grid.shape.cells().next_multiple_of(set.width());
         let mut packed = vec![0.0; channels * stride];
@@ -50,7 +54,25 @@ impl CoarseQueries {
                 packed[channel * stride + cell] = -2.0 * value;
             }
         }
-        Self { stride, packed }
+        let directions = || Directions::fit(set, plan.grids, centred);
+        Self {
+            stride,
+            packed,
+            directions: (!plan.nested).then(directions),
+        }
+    }
+
+    /// Leading coordinates of the query image itself, if any are used; no cell of a level exceeds its
+    /// `max_norm`.
+    pub(crate) fn leading(
+        &self,
+        set: InstructionSet,
+        grids: &[LevelGrid],
+        image: FramedImage<'_>,
+        max_norms: &[f32],
+    ) -> Option<Leading> {
+        let directions = self.directions.as_ref()?;
+        Some(Leading::of(set, grids, image, directions, max_norms))
     }
 }
 
@@ -68,23 +90,23 @@ pub(crate) fn survey(
     set: InstructionSet,
     plan: &Plan<'_>,
     image: FramedImage<'_>,
-    queries: &CoarseQueries,
-    directions: &Directions,
+    query: &SurveyQuery,
     max_norms: Vec<f32>,
     scratch: &mut SurveyScratch,
     survey: &mut Survey,
 ) {
     let coarsest = plan.grids[plan.grids.len() - 1].shape;
-    assert_eq!(queries.packed.len(), coarsest.channels * queries.stride);
-    assert!(queries.stride.is_multiple_of(set.width()) && queries.stride >= coarsest.cells());
+    assert_eq!(query.packed.len(), coarsest.channels * query.stride);
+    assert!(query.stride.is_multiple_of(set.width()) && query.stride >= coarsest.cells());
     image.check(plan.grids);
-    directions.check(plan.grids, set);
+    if let Some(directions) = &query.directions {
+        directions.check(plan.grids, set);
+    }
     survey.max_norms = max_norms;
     let kernel = SurveyImage {
         plan,
         image,
-        queries,
-        directions,
+        query,
         scratch,
         survey,
     };
@@ -96,8 +118,7 @@ pub(crate) fn survey(
 struct SurveyImage<'a> {
     plan: &'a Plan<'a>,
     image: FramedImage<'a>,
-    queries: &'a CoarseQueries,
-    directions: &'a Directions,
+    query: &'a SurveyQuery,
     scratch: &'a mut SurveyScratch,
     survey: &'a mut Survey,
 }
@@ -108,8 +129,7 @@ impl Kernel for SurveyImage<'_> {
         let Self {
             plan,
             image,
-            queries,
-            directions,
+            query,
             scratch,
             survey,
         } = self;
@@ -125,17 +145,17 @@ impl Kernel for SurveyImage<'_> {
             // SAFETY: the instruction set is there.
             survey.coarse_sq_norms.push(dot(cell, cell));
         }
-        let len = grid.shape.cells() * queries.stride;
+        let len = grid.shape.cells() * query.stride;
         survey.products.clear();
         survey.products.reserve_exact(len);
-        // SAFETY: `queries` holds `channels` rows of `stride`, whole vectors; there is room for one such
+        // SAFETY: the query holds `channels` rows of `stride`, whole vectors; there is room for one such
         // row for each cell, and all of it is written.
         unsafe {
             let (channels, to) = (grid.shape.channels, survey.products.as_mut_ptr());
-            products::<L, CELLS>(queries, channels, centred, to);
+            products::<L, CELLS>(query, channels, centred, to);
             survey.products.set_len(len);
         }
-        if !plan.nested {
+        if let Some(directions) = &query.directions {
             survey.sq_norms.resize_with(grids.len(), Vec::new);
             let (finer, sq_norms) = survey.sq_norms.split_at_mut(coarsest);
             let sq_norms = &mut sq_norms[0];
@@ -163,7 +183,7 @@ impl Kernel for SurveyImage<'_> {
 /// Inner products of all coarse query cells with all cells of `features`, laid out as in [`Survey`].
 #[inline(always)]
 unsafe fn products<L: Lanes, const CELLS: usize>(
-    queries: &CoarseQueries,
+    queries: &SurveyQuery,
     channels: usize,
     features: &[f32],
     out: *mut f32,

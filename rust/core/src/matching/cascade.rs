@@ -24,8 +24,8 @@ use crate::kernels::cascade::{
     CascadeImage, CascadeScratch, Counts, Patch, PatchHits, Plan, TileQueries, distances,
     search_patches,
 };
-use crate::kernels::leading::{Directions, Leading};
-use crate::kernels::survey::{CoarseQueries, Survey, SurveyScratch, survey};
+use crate::kernels::leading::Leading;
+use crate::kernels::survey::{Survey, SurveyQuery, SurveyScratch, survey};
 use crate::kernels::{Hits, InstructionSet, TILE_VECTORS};
 use crate::pyramid::{LevelData, LevelGrid};
 use crate::stored::StoredImage;
@@ -68,12 +68,9 @@ pub(super) fn search_image(
     };
     let plan = Plan::new(grids);
     let coarsest = grids.len() - 1;
-    let coarse = CoarseQueries::new(set, &grids[coarsest], &frame.centred[coarsest]);
-    let directions = Directions::fit(set, grids, &frame.centred);
-    let leading = (!plan.nested).then(|| {
-        let framed = frame.framed(query);
-        Leading::of(set, grids, framed, &directions, &frame.query_max_norms())
-    });
+    let survey_query = SurveyQuery::new(set, &plan, &frame.centred);
+    let max_norms = frame.query_max_norms();
+    let leading = survey_query.leading(set, grids, frame.framed(query), &max_norms);
     let images: Vec<(u32, &StoredImage)> = selection.images().collect();
     let mut workers: Vec<Worker> = (0..threads).map(|_| Worker::default()).collect();
 
@@ -89,9 +86,9 @@ pub(super) fn search_image(
     let mut jobs = run(&mut workers, hands, options.cancel, work);
 
     let image_bytes = size_of::<f32>()
-        * (grids[coarsest].shape.cells() * coarse.stride
+        * (grids[coarsest].shape.cells() * survey_query.stride
             + (grids.len() + Leading::n_values(grids)) * grids[0].shape.cells()
-            + coarse.stride * 2);
+            + survey_query.stride * 2);
     let per_round = (SURVEY_BYTES / image_bytes).clamp(1, images.len().max(1));
     let mut surveys: Vec<Survey> = Vec::new();
     surveys.resize_with(per_round.min(images.len()), Survey::default);
@@ -108,16 +105,7 @@ pub(super) fn search_image(
                     let framed = frame.framed(&levels);
                     let max_norms = frame.max_norms(image.spheres(grids));
                     let scratch = &mut worker.survey;
-                    survey(
-                        set,
-                        &plan,
-                        framed,
-                        &coarse,
-                        &directions,
-                        max_norms,
-                        scratch,
-                        to,
-                    );
+                    survey(set, &plan, framed, &survey_query, max_norms, scratch, to);
                 },
             );
         }
@@ -126,7 +114,7 @@ pub(super) fn search_image(
             source: &source,
             plan: &plan,
             set,
-            stride: coarse.stride,
+            stride: survey_query.stride,
             images: round,
             surveys,
             options,

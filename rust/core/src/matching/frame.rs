@@ -151,7 +151,7 @@ impl QueryFrame {
 /// value passes through at most `depth` roundings, each a factor of `1 + u` at most: one for
 /// centring the gallery, one for rounding the upsampled query, one per channel of a coarse level,
 /// a handful for each of the two blends, one per level and one per channel of the finest level; those
-/// of `|v_q|^2`, with a sum for each of four lanes at least, one per four channels more. The
+/// of `|v_q|^2`, with eight partial sums, one per four channels more at most. The
 /// standard bound `depth u / (1 - depth u)` then applies to the sums of absolute values; a hundredth
 /// on top covers the denominator and the rounding of the norms themselves. A hundredth of `a_l^2`
 /// covers the rounding of the float64 distances that settle the order: pairs that they cannot tell

@@ -28,8 +28,13 @@
 //! these cells; both are known from the survey. The cells are passed over when either bound is above
 //! the limit, for every query of the patch.
 //!
+//! Of the cells that are left, the sum of the coarsest level is computed, and those that are within the
+//! limit are tried by a bound on what the finer levels add ([`super::leading`]). Products of finer
+//! levels are taken of what is left then.
+//!
 //! A patch is as many queries as a vector has lanes, close together in the image, so that they need
-//! much the same gallery cells: what only one of them needs is computed for all.
+//! much the same gallery cells: what only one of them needs is computed for all. When levels are nested,
+//! few of them differ on a coarse level; there, four gallery cells share a vector ([`patch`]).
 //!
 //! What rounding adds is covered by `error`, a bound on the error of any sum of levels of `s`
 //! ([`crate::matching`]); the limits hold it once already, and it is added once more for the

@@ -24,67 +24,29 @@ pub(super) unsafe fn sift<L: Lanes>(
     let coarsest = plan.grids.len() - 1;
     let grid = &plan.grids[coarsest];
     let (width, fine_width) = (grid.shape.width, grid.columns.len());
-    let entries = &mut scratch.entries[0];
+    let CascadeScratch {
+        entries: [entries, _],
+        surviving,
+        products: lows,
+        ..
+    } = scratch;
     entries.len = 0;
-    if scratch.products.len() < width * L::WIDTH {
-        scratch.products.resize(width * L::WIDTH, 0.0);
+    if lows.len() < width * L::WIDTH {
+        lows.resize(width * L::WIDTH, 0.0);
     }
     let mut n_cells = 0;
     for (band, rows) in plan.bands.iter().enumerate() {
         // SAFETY: as promised by the caller; segments and bands lie within the grid.
         unsafe {
-            let first = hold_row::<L>(image, width, rows.first, patch);
-            let second = hold_row::<L>(image, width, rows.second, patch);
-            let (first, second) = (patch.rows[first].as_ptr(), patch.rows[second].as_ptr());
-            let sq_norms = image.survey.coarse_sq_norms.as_ptr();
-            let (first_norms, second_norms) = (
-                sq_norms.add(rows.first * width),
-                sq_norms.add(rows.second * width),
-            );
-            let spreads = image
-                .survey
-                .spreads
-                .as_ptr()
-                .add(band * plan.segments.len());
-            let least = image
-                .survey
-                .least_sq_norms
-                .as_ptr()
-                .add(band * plan.segments.len());
-
-            // The smallest products of each column, then of each block.
+            let held = [rows.first, rows.second].map(|row| {
+                let slot = hold_row::<L>(image, width, row, patch);
+                patch.rows[slot].as_ptr()
+            });
             let limit = patch.limit::<L>(limits, coarsest, 4.0);
-            let lows = scratch.products.as_mut_ptr();
-            for column in 0..width {
-                let at = column * L::WIDTH;
-                L::load(first.add(at))
-                    .min(L::load(second.add(at)))
-                    .store(lows.add(at));
-            }
-            scratch.surviving.clear();
-            for (index, segment) in plan.segments.iter().enumerate() {
-                let (left, right) = (segment.first, segment.second);
-                let low =
-                    L::load(lows.add(left * L::WIDTH)).min(L::load(lows.add(right * L::WIDTH)));
-                let within = low.add(L::splat(*least.add(index))).not_above(limit);
-                if within == 0 {
-                    continue;
-                }
-                let corner = |products: *const f32, sq_norms: *const f32, column: usize| {
-                    L::load(products.add(column * L::WIDTH)).add(L::splat(*sq_norms.add(column)))
-                };
-                let upper = corner(first, first_norms, left).min(corner(first, first_norms, right));
-                let lower =
-                    corner(second, second_norms, left).min(corner(second, second_norms, right));
-                let low = upper.min(lower).add(L::splat(-*spreads.add(index)));
-                if within & low.not_above(limit) != 0 {
-                    scratch.surviving.push(index as u32);
-                }
-            }
-            if scratch.surviving.is_empty() {
+            sift_blocks(plan, image, band, held, limit, lows, surviving);
+            if surviving.is_empty() {
                 continue;
             }
-
             let limits = (
                 patch.limit::<L>(limits, coarsest, 1.0),
                 patch.limit::<L>(limits, 0, leading::ERRORS),
@@ -95,13 +57,10 @@ pub(super) unsafe fn sift<L: Lanes>(
                 let down = grid.rows.get_unchecked(row).second_weight as f32;
                 let (upper, lower) = (L::splat(1.0 - down), L::splat(down));
                 let blend = |column: usize| {
-                    let (a, b) = (
-                        L::load(first.add(column * L::WIDTH)),
-                        L::load(second.add(column * L::WIDTH)),
-                    );
+                    let [a, b] = held.map(|products| L::load(products.add(column * L::WIDTH)));
                     b.mul_add(lower, a.mul(upper))
                 };
-                for &index in &scratch.surviving {
+                for &index in &*surviving {
                     let segment = plan.segments.get_unchecked(index as usize);
                     let ends = (blend(segment.first), blend(segment.second));
                     n_cells += segment.fine.len();
@@ -116,9 +75,9 @@ pub(super) unsafe fn sift<L: Lanes>(
                         let found = |n: usize, sum: L| entries.push(row, column + n, sum);
                         let leading = &image.survey.leading;
                         column += match segment.fine.end - column {
-                            4.. => sift_cells::<L, 4>(ends, cells, leading, patch, limits, found),
-                            2.. => sift_cells::<L, 2>(ends, cells, leading, patch, limits, found),
-                            _ => sift_cells::<L, 1>(ends, cells, leading, patch, limits, found),
+                            4.. => sift_cells::<L, 4>(ends, &cells, leading, patch, limits, found),
+                            2.. => sift_cells::<L, 2>(ends, &cells, leading, patch, limits, found),
+                            _ => sift_cells::<L, 1>(ends, &cells, leading, patch, limits, found),
                         };
                     }
                 }
@@ -127,6 +86,57 @@ pub(super) unsafe fn sift<L: Lanes>(
     }
     counts.vectors[coarsest] += n_cells as u64;
     counts.pairs[coarsest] += n_cells as u64 * patch.n_queries;
+}
+
+/// The segments of a band that may hold something of interest, by the bounds for cells between the same
+/// coarse cells; `held` are the products with the coarse rows above and below, `lows` has room for a row.
+#[inline(always)]
+unsafe fn sift_blocks<L: Lanes>(
+    plan: &Plan<'_>,
+    image: &CascadeImage<'_>,
+    band: usize,
+    held: [*const f32; 2],
+    limit: L,
+    lows: &mut [f32],
+    surviving: &mut Vec<u32>,
+) {
+    let width = plan.grids[plan.grids.len() - 1].shape.width;
+    let (rows, blocks) = (&plan.bands[band], band * plan.segments.len());
+    surviving.clear();
+    // SAFETY: as promised by the caller.
+    unsafe {
+        let [spreads, least] = [&image.survey.spreads, &image.survey.least_sq_norms]
+            .map(|values| values.as_ptr().add(blocks));
+        let sq_norms = [rows.first, rows.second]
+            .map(|row| image.survey.coarse_sq_norms.as_ptr().add(row * width));
+        // The smallest products of each column, then of each block.
+        for column in 0..width {
+            let [first, second] = held.map(|products| L::load(products.add(column * L::WIDTH)));
+            let low = lows.as_mut_ptr().add(column * L::WIDTH);
+            first.min(second).store(low);
+        }
+        for (index, segment) in plan.segments.iter().enumerate() {
+            let ends = [segment.first, segment.second];
+            let [left, right] = ends.map(|end| L::load(lows.as_ptr().add(end * L::WIDTH)));
+            let low = left.min(right).add(L::splat(*least.add(index)));
+            let mut within = low.not_above(limit);
+            if within == 0 {
+                continue;
+            }
+            let [left, right] = ends.map(|end| {
+                let corner = |row: usize| {
+                    let product = L::load(held[row].add(end * L::WIDTH));
+                    product.add(L::splat(*sq_norms[row].add(end)))
+                };
+                corner(0).min(corner(1))
+            });
+            let low = left.min(right).add(L::splat(-*spreads.add(index)));
+            within &= low.not_above(limit);
+            if within != 0 {
+                surviving.push(index as u32);
+            }
+        }
+    }
 }
 
 /// Consecutive fine cells of a row: where they lie between coarse ones, their norms of the coarsest
@@ -142,7 +152,7 @@ struct Cells {
 #[inline(always)]
 unsafe fn sift_cells<L: Lanes, const N: usize>(
     (left, right): (L, L),
-    cells: Cells,
+    cells: &Cells,
     leading: &Leading,
     patch: &Patch,
     limits: (L, L),
