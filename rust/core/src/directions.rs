@@ -53,7 +53,7 @@ pub(crate) fn principal_directions(
 
 /// Gram-Schmidt, twice, which is enough for orthogonality to rounding. What depends on the vectors
 /// before it (or is empty) makes way for one without a pattern.
-fn orthonormalise(vectors: &mut [Vec<f64>], len: usize) {
+pub(crate) fn orthonormalise(vectors: &mut [Vec<f64>], len: usize) {
     let mut state = 1_u64;
     let mut random = || {
         // Knuth's MMIX generator: any vector does that is not special.

@@ -280,3 +280,61 @@ pub(crate) fn sq_norm(row: &[f32], mean: &[f32]) -> f64 {
     }
     sums.iter().sum()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::directions::orthonormalise;
+
+    /// Where next to nothing is left out, rounding decides.
+    #[test]
+    fn rests_are_not_below_what_the_coordinates_leave_out() {
+        const CHANNELS: usize = 24;
+        let mut rows = Vec::new();
+        for row in 0..500_u16 {
+            for channel in 0..CHANNELS {
+                let (a, b) = (f32::from(row) * 0.37, f32::from(row) * 0.11);
+                let c = channel as f32;
+                let little = 1e-5 * (f32::from(row) * c).sin();
+                rows.push(3.0 + a.sin() * (c + 1.0).sin() + b.cos() * (2.0 * c).cos() + little);
+            }
+        }
+        for set in InstructionSet::available() {
+            let append = |at: usize, to: &mut Vec<f32>| {
+                to.extend_from_slice(&rows[at * CHANNELS..][..CHANNELS]);
+            };
+            let rotation = Rotation::fit(set, CHANNELS, 500, append).unwrap();
+            let m = rotation.n_leading();
+            let mut basis: Vec<Vec<f64>> = (0..m)
+                .map(|at| {
+                    let column = rotation.basis[at..].iter().step_by(m);
+                    column.map(|&v| f64::from(v)).collect()
+                })
+                .collect();
+            orthonormalise(&mut basis, CHANNELS);
+            let rotated = rotation.rotate(set, &rows).unwrap();
+            for (row, rests) in rows.chunks_exact(CHANNELS).zip(&rotated.rests) {
+                let scale = f64::from(rotation.scale);
+                let centred = row.iter().zip(&rotation.mean);
+                let centred = centred.map(|(v, mean)| (f64::from(*v) - f64::from(*mean)) * scale);
+                let mut left: Vec<f64> = centred.collect();
+                let mut used = 0;
+                for (filter, rest) in rotation.filters.iter().zip(rests) {
+                    for direction in &basis[used..filter.n_leading] {
+                        let along = dot(&left, direction);
+                        let pairs = left.iter_mut().zip(direction);
+                        pairs.for_each(|(value, direction)| *value -= along * direction);
+                    }
+                    used = filter.n_leading;
+                    let norm = dot(&left, &left).sqrt();
+                    assert!(f64::from(*rest) >= norm, "{set:?}: {rest} < {norm}");
+                    assert!(f64::from(*rest) <= norm + 0.05, "{set:?}: {rest}, {norm}");
+                }
+            }
+        }
+    }
+
+    fn dot(x: &[f64], y: &[f64]) -> f64 {
+        x.iter().zip(y).map(|(x, y)| x * y).sum()
+    }
+}

@@ -27,15 +27,15 @@ mod seeds;
 
 use self::search::Search;
 use super::exhaustive::Job;
+use super::threads::run;
 use super::{Matcher, Options, Work};
 use crate::gallery::Selection;
 use crate::kernels::InstructionSet;
 use crate::pyramid::PyramidContext;
-use crate::rotation::{Rotation, decode_into};
+use crate::rotation::{Rotation, Slot, decode_into};
 use crate::stored::StoredImage;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::thread;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// More channels than this are searched exhaustively: the directions take their square in memory.
 const MAX_CHANNELS: usize = 8192;
@@ -159,28 +159,14 @@ fn encode(
         .iter()
         .flat_map(|s| s.images().map(|(_, image)| (s.rotation(), image)))
         .collect();
-    let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
-    let work = || {
-        while let Some((slot, image)) = images.get(next.fetch_add(1, Ordering::Relaxed)) {
-            if options.cancel.is_set() || image.codes(slot, set).is_none() {
-                failed.store(true, Ordering::Relaxed);
-                return;
-            }
-        }
-    };
-    if images.iter().all(|(_, image)| image.is_encoded()) {
-        work();
-    } else {
-        thread::scope(|scope| {
-            for _ in 1..threads.min(images.len()) {
-                if thread::Builder::new().spawn_scoped(scope, work).is_err() {
-                    break;
-                }
-            }
-            work();
-        });
-    }
-    !failed.into_inner()
+    // What is there need not be made: no threads for that.
+    let is_there = images.iter().all(|(_, image)| image.is_encoded());
+    let mut workers = vec![(); if is_there { 1 } else { threads }];
+    let n_images = images.len();
+    let encode =
+        |(): &mut (), (slot, image): (&Arc<Slot>, &StoredImage)| image.codes(slot, set).is_some();
+    let encoded = run(&mut workers, images, options.cancel, encode);
+    encoded.len() == n_images && encoded.into_iter().all(|is_encoded| is_encoded)
 }
 
 #[cfg(test)]
