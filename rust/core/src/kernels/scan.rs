@@ -45,9 +45,12 @@ impl QueryTile {
         }
     }
 
-    /// Sets one channel of one query.
-    pub(crate) fn set(&mut self, level: usize, channel: usize, lane: usize, value: f32) {
-        self.levels[level][channel * self.width + lane] = -2.0 * value;
+    /// Sets one level of one query.
+    pub(crate) fn set(&mut self, level: usize, lane: usize, feature: &[f32]) {
+        let channels = self.levels[level][lane..].iter_mut().step_by(self.width);
+        for (to, value) in channels.zip(feature) {
+            *to = -2.0 * value;
+        }
     }
 
     /// The packed channels of one level.

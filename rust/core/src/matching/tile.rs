@@ -18,17 +18,17 @@ pub(super) struct Source<'a> {
 }
 
 impl Source<'_> {
-    /// The exact squared distance between the query's feature `x` and a gallery cell.
-    fn sq_l2(&self, x: &[f64], place: Place) -> f64 {
+    /// The exact squared distance between the query's feature `x` and a gallery cell, whose feature is
+    /// left in `y`.
+    fn sq_l2(&self, x: &[f64], place: Place, y: &mut Vec<f64>) -> f64 {
         let image = self.selection.image(place.rank);
-        self.sq_l2_in(x, &image.levels(), place.cell)
+        self.sq_l2_in(x, &image.levels(), place.cell, y)
     }
 
     /// The same, for a cell of an image at hand.
-    fn sq_l2_in(&self, x: &[f64], levels: &[LevelData<'_>], cell: u32) -> f64 {
-        let mut y = Vec::with_capacity(x.len());
-        upsample_into(self.grids, levels, cell as usize, &mut y);
-        sq_l2(x, &y)
+    fn sq_l2_in(&self, x: &[f64], levels: &[LevelData<'_>], cell: u32, y: &mut Vec<f64>) -> f64 {
+        upsample_into(self.grids, levels, cell as usize, y);
+        sq_l2(x, y)
     }
 }
 
@@ -91,9 +91,7 @@ impl Tile {
             for (level, grid) in source.grids.iter().enumerate() {
                 let centred = &source.frame.centred[level];
                 grid.interpolate_into(centred, row, column, &mut feature);
-                for (channel, value) in feature.iter().enumerate() {
-                    self.packed.set(level, channel, lane, *value);
-                }
+                self.packed.set(level, lane, &feature);
                 let norms = &source.frame.norms[level];
                 let corners = grid.corners(row, column).map(|at| norms[at]);
                 let norm = 1.001 * corners.into_iter().fold(0.0, f32::max);
@@ -135,6 +133,8 @@ pub(super) struct Candidates {
     sq_norms: [f64; MAX_TILE],
     /// The last exact distance of each settled query, and the rank and twin of the cell.
     known: [(u32, u32, f64); MAX_TILE],
+    /// Features that are compared at the moment.
+    compared: [Vec<f64>; 2],
 }
 
 const NOTHING_KNOWN: (u32, u32, f64) = (u32::MAX, u32::MAX, f64::NAN);
@@ -146,6 +146,7 @@ impl Candidates {
             features: vec![Vec::new(); MAX_TILE],
             sq_norms: [0.0; MAX_TILE],
             known: [NOTHING_KNOWN; MAX_TILE],
+            compared: [Vec::new(), Vec::new()],
         }
     }
 
@@ -163,9 +164,9 @@ impl Candidates {
         lane: usize,
         cell: u32,
     ) -> impl Iterator<Item = Neighbor> + '_ {
-        let feature = &mut self.features[lane];
-        upsample_into(source.grids, source.query, cell as usize, feature);
-        self.lists[lane].finish(|place| source.sq_l2(feature, place))
+        let [x, y] = &mut self.compared;
+        upsample_into(source.grids, source.query, cell as usize, x);
+        self.lists[lane].finish(|place| source.sq_l2(x, place, y))
     }
 }
 
@@ -233,6 +234,7 @@ impl TileHits<'_> {
             lists,
             features,
             sq_norms,
+            compared: [_, other],
             ..
         } = &mut *self.candidates;
         let (list, feature) = (&mut lists[lane], &mut features[lane]);
@@ -243,7 +245,7 @@ impl TileHits<'_> {
             sq_norms[lane] = source.frame.sq_norm(source.grids, feature);
             let sq_norm = sq_norms[lane];
             list.prune(
-                |place| source.sq_l2(feature, place),
+                |place| source.sq_l2(feature, place, other),
                 |sq_l2| source.frame.interval(sq_l2, sq_norm),
             );
         }
@@ -257,13 +259,15 @@ impl TileHits<'_> {
             features,
             sq_norms,
             known,
+            compared: [_, other],
         } = &mut *self.candidates;
         let twins = image
             .twins
             .get_or_init(|| twins(source.grids, image.levels));
         let twin = twins[place.cell as usize];
         if (known[lane].0, known[lane].1) != (place.rank, twin) {
-            let sq_l2 = source.sq_l2_in(&features[lane], image.levels, place.cell);
+            let (x, cell) = (&features[lane], place.cell);
+            let sq_l2 = source.sq_l2_in(x, image.levels, cell, other);
             known[lane] = (place.rank, twin, sq_l2);
         }
         let (sq_l2, sq_norm) = (known[lane].2, sq_norms[lane]);
