@@ -79,11 +79,8 @@ pub(super) fn search_image(
     // is hard to match, such as a defect, is spread over all jobs.
     let n_jobs = tiles.len().min(threads);
     let hands = (0..n_jobs).map(|job| tiles.iter().skip(job).step_by(n_jobs));
-    let work = |_: &mut Worker, cells: Vec<&Vec<u32>>| {
-        Job::new(&source, &plan, set, leading.as_ref(), &cells, options)
-    };
-    let hands = hands.map(Iterator::collect).collect();
-    let mut jobs = run(&mut workers, hands, options.cancel, work);
+    let mut jobs: Vec<(Vec<&Vec<u32>>, Option<Job>)> =
+        hands.map(|hand| (hand.collect(), None)).collect();
 
     let image_bytes = size_of::<f32>()
         * (grids[coarsest].shape.cells() * survey_query.stride
@@ -92,55 +89,53 @@ pub(super) fn search_image(
     let per_round = (SURVEY_BYTES / image_bytes).clamp(1, images.len().max(1));
     let mut surveys: Vec<Survey> = Vec::new();
     surveys.resize_with(per_round.min(images.len()), Survey::default);
-    for round in images.chunks(per_round) {
+    let n_rounds = images.len().div_ceil(per_round);
+    for (index, round) in images.chunks(per_round).enumerate() {
         let surveys = &mut surveys[..round.len()];
-        if jobs.iter().any(|job| job.pruning) {
-            let tasks = surveys.iter_mut().zip(round).collect();
-            run(
-                &mut workers,
-                tasks,
-                options.cancel,
-                |worker, (to, (_, image))| {
-                    let levels = image.levels();
+        let prunes = |job: &Option<Job>| job.as_ref().is_none_or(|job| job.pruning);
+        if jobs.iter().any(|(_, job)| prunes(job)) {
+            let survey_image =
+                |worker: &mut Worker, (to, image): (&mut _, &(u32, &StoredImage))| {
+                    let levels = image.1.levels();
                     let framed = frame.framed(&levels);
-                    let max_norms = frame.max_norms(image.spheres(grids));
+                    let max_norms = frame.max_norms(image.1.spheres(grids));
                     let scratch = &mut worker.survey;
                     survey(set, &plan, framed, &survey_query, max_norms, scratch, to);
-                },
-            );
+                };
+            let tasks = surveys.iter_mut().zip(round).collect();
+            run(&mut workers, tasks, options.cancel, survey_image);
         }
-        let surveys = &*surveys;
         let round = Round {
             source: &source,
             plan: &plan,
             set,
             stride: survey_query.stride,
             images: round,
-            surveys,
+            surveys: &*surveys,
             options,
         };
-        run(
+        let work = |worker: &mut Worker, (cells, job): &mut (Vec<&Vec<u32>>, Option<Job>)| {
+            let new = || Job::new(&source, &plan, set, leading.as_ref(), cells, options);
+            let job = job.get_or_insert_with(new);
+            job.search(&round, worker);
+            if index + 1 < n_rounds {
+                return Vec::new();
+            }
+            job.finish(&source, options)
+        };
+        let found = run(
             &mut workers,
             jobs.iter_mut().collect(),
             options.cancel,
-            |worker, job| {
-                job.search(&round, worker);
-            },
+            work,
         );
         options.cancel.check()?;
-    }
-    let finished = run(
-        &mut workers,
-        jobs.iter_mut().collect(),
-        options.cancel,
-        |_, job| job.finish(&source, options),
-    );
-    options.cancel.check()?;
-    for (cell, neighbors) in finished.into_iter().flatten() {
-        put(cell, &mut neighbors.into_iter());
+        for (cell, neighbors) in found.into_iter().flatten() {
+            put(cell, &mut neighbors.into_iter());
+        }
     }
     let mut total = Work::default();
-    for job in jobs {
+    for job in jobs.iter().filter_map(|(_, job)| job.as_ref()) {
         total.add(&job.work);
     }
     Ok(total)
