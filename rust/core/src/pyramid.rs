@@ -477,6 +477,10 @@ impl LevelGrid {
             self.columns[column].second_weight as f32,
         );
         feature.clear();
+        if down == 0.0 && across == 0.0 {
+            feature.extend_from_slice(a);
+            return;
+        }
         feature.extend(
             a.iter()
                 .zip(b)
