@@ -434,7 +434,9 @@ mod tests {
                             pairs.for_each(|(value, other)| *value -= along * other);
                         }
                         let norm = dot(&direction, &direction).sqrt();
-                        direction.iter_mut().for_each(|value| *value /= norm);
+                        for value in &mut direction {
+                            *value /= norm;
+                        }
                         let along = dot(&left, &direction);
                         let pairs = left.iter_mut().zip(&direction);
                         pairs.for_each(|(value, direction)| *value -= along * direction);
