@@ -255,10 +255,10 @@ pub(super) unsafe fn lead<L: Lanes, const CELLS: usize>(
         centre_into(image.levels[level], mean, image.scale, &mut centred);
         sq_norms.clear();
         sq_norms.resize(grids[0].shape.cells(), 0.0);
+        add_sq_norms(grid, &centred, sq_norms, &mut scratch.norms);
+        let (level, max_norm) = ((level, grid), max_norms[level]);
         // SAFETY: as promised by the caller.
         unsafe {
-            add_sq_norms::<L>(grid, &centred, sq_norms, &mut scratch.norms);
-            let (level, max_norm) = ((level, grid), max_norms[level]);
             leading.add_level::<L, CELLS>(level, directions, &centred, sq_norms, max_norm, scratch);
         }
         scratch.centred = centred;

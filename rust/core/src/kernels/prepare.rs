@@ -103,11 +103,8 @@ impl Kernel for PrepareImage<'_> {
         {
             centred.resize(grid.shape.values(), 0.0);
             centre_into(*data, mean, image.scale, centred);
-            // SAFETY: as promised by the caller.
-            unsafe {
-                max_norms.push(max_norm::<L>(grid, centred));
-                add_sq_norms::<L>(grid, centred, sq_norms, scratch);
-            }
+            max_norms.push(max_norm(grid, centred));
+            add_sq_norms(grid, centred, sq_norms, scratch);
         }
     }
 }
@@ -135,9 +132,8 @@ pub(super) fn centre_into(cells: LevelData<'_>, mean: &[f32], scale: f32, out: &
 
 /// The largest norm of a cell of a level.
 #[inline(always)]
-unsafe fn max_norm<L: Lanes>(grid: &LevelGrid, level: &[f32]) -> f32 {
+fn max_norm(grid: &LevelGrid, level: &[f32]) -> f32 {
     let cells = level.chunks_exact(grid.shape.channels);
-    // SAFETY: as promised by the caller.
     let sq_norms = cells.map(|cell| dot(cell, cell));
     sq_norms.fold(0.0, f32::max).sqrt()
 }
@@ -146,7 +142,7 @@ unsafe fn max_norm<L: Lanes>(grid: &LevelGrid, level: &[f32]) -> f32 {
 /// `a x + b y` of two neighbours of a vertically blended row, so its squared norm follows from
 /// `x.x`, `y.y` and `x.y` without upsampling the columns.
 #[inline(always)]
-pub(super) unsafe fn add_sq_norms<L: Lanes>(
+pub(super) fn add_sq_norms(
     grid: &LevelGrid,
     level: &[f32],
     sq_norms: &mut [f32],
@@ -160,7 +156,6 @@ pub(super) unsafe fn add_sq_norms<L: Lanes>(
     let (width, channels) = (grid.shape.width, grid.shape.channels);
     if grid.shape.cells() == sq_norms.len() {
         for (cell, sq_norm) in level.chunks_exact(channels).zip(sq_norms) {
-            // SAFETY: as promised by the caller.
             *sq_norm += dot(cell, cell);
         }
         return;
@@ -185,10 +180,8 @@ pub(super) unsafe fn add_sq_norms<L: Lanes>(
                 blended.as_slice()
             };
             row_norms.clear();
-            // SAFETY: as promised by the caller.
             row_norms.extend(row.chunks_exact(channels).map(|cell| dot(cell, cell)));
             row_products.clear();
-            // SAFETY: the same.
             row_products.extend(
                 row.chunks_exact(channels)
                     .zip(row[channels..].chunks_exact(channels))

@@ -142,7 +142,6 @@ impl Kernel for SurveyImage<'_> {
         centre_into(image.levels[coarsest], mean, image.scale, centred);
         survey.coarse_sq_norms.clear();
         for cell in centred.chunks_exact(grid.shape.channels) {
-            // SAFETY: the instruction set is there.
             survey.coarse_sq_norms.push(dot(cell, cell));
         }
         let len = grid.shape.cells() * query.stride;
@@ -161,9 +160,9 @@ impl Kernel for SurveyImage<'_> {
             let sq_norms = &mut sq_norms[0];
             sq_norms.clear();
             sq_norms.resize(grids[0].shape.cells(), 0.0);
+            add_sq_norms(grid, centred, sq_norms, &mut scratch.norms);
             // SAFETY: the instruction set is there; sizes were checked.
             unsafe {
-                add_sq_norms::<L>(grid, centred, sq_norms, &mut scratch.norms);
                 lead::<L, CELLS>(
                     grids,
                     &image,

@@ -63,8 +63,7 @@ impl NativeCells {
     pub fn centre(
         &mut self,
         cells: LevelData<'_>,
-        mean: &[f32],
-        scale: f32,
+        (mean, scale): (&[f32], f32),
         channels: usize,
         run: Range<usize>,
     ) -> bool {
@@ -78,23 +77,18 @@ impl NativeCells {
     }
 
     /// Makes sure that a run of cells is centred, and their norms known.
-    ///
-    /// # Safety
-    /// The instruction set of `L` must be available.
     #[inline(always)]
-    pub unsafe fn centre_and_measure<L: Lanes>(
+    pub fn centre_and_measure(
         &mut self,
         cells: LevelData<'_>,
-        mean: &[f32],
-        scale: f32,
+        frame: (&[f32], f32),
         channels: usize,
         run: Range<usize>,
     ) {
-        if self.centre(cells, mean, scale, channels, run.clone()) {
+        if self.centre(cells, frame, channels, run.clone()) {
             let values = &self.values[run.start * channels..run.end * channels];
             let cells = values.chunks_exact(channels);
             for (sq_norm, cell) in self.sq_norms[run].iter_mut().zip(cells) {
-                // SAFETY: the caller has the instruction set.
                 *sq_norm = dot(cell, cell);
             }
         }

@@ -78,7 +78,7 @@ pub(super) unsafe fn refine<L: Lanes, const CELLS: usize>(
         let mean = &framed.means[level][..shape.channels];
         for &cell in &*wanted {
             let (cells, channels) = (framed.levels[level], shape.channels);
-            native.centre(cells, mean, framed.scale, channels, cell..cell + 1);
+            native.centre(cells, (mean, framed.scale), channels, cell..cell + 1);
         }
         let from = tile
             .queries
@@ -170,7 +170,7 @@ pub(super) unsafe fn refine_nested<L: Lanes>(
             for row in 0..tall {
                 let start = first + row * shape.width;
                 let (cells, run) = (framed.levels[level], start..start + wide);
-                native.centre_and_measure::<L>(cells, mean, framed.scale, shape.channels, run);
+                native.centre_and_measure(cells, (mean, framed.scale), shape.channels, run);
             }
             let found = &mut *found;
             let mut push =
