@@ -110,8 +110,13 @@ pub(crate) fn search_patches(
     scratch: &mut CascadeScratch,
     hits: &mut dyn PatchHits,
 ) -> Counts {
+    check_image(set, plan, image);
+    for tile in tiles {
+        tile.queries.check(plan.grids, set);
+    }
     for patch in &*patches {
-        check(set, plan, image, tiles[patch.tile], patch);
+        assert!(patch.tile < tiles.len());
+        check_patch(set, plan, image, patch);
     }
     scratch.start_image(plan.grids, set.width());
     let mut counts = Counts::new(plan.grids.len());
@@ -129,18 +134,11 @@ pub(crate) fn search_patches(
     counts
 }
 
-/// Panics unless every buffer has the size that the kernels rely on. What a plan holds fits its grids,
-/// as it was made from them.
-fn check(
-    set: InstructionSet,
-    plan: &Plan<'_>,
-    image: &CascadeImage<'_>,
-    tile: TileQueries<'_>,
-    patch: &Patch,
-) {
+/// Panics unless every buffer of an image has the size that the kernels rely on. What a plan holds fits
+/// its grids, as it was made from them.
+fn check_image(set: InstructionSet, plan: &Plan<'_>, image: &CascadeImage<'_>) {
     let (grids, survey) = (plan.grids, image.survey);
     let coarsest = grids[grids.len() - 1].shape;
-    tile.queries.check(grids, set);
     image.framed.check(grids);
     assert!(image.stride.is_multiple_of(set.width()));
     assert_eq!(survey.products.len(), coarsest.cells() * image.stride);
@@ -152,8 +150,14 @@ fn check(
         let blocks = plan.bands.len() * plan.segments.len();
         assert!(survey.spreads.len() == blocks && survey.least_sq_norms.len() == blocks);
         survey.leading.check(grids);
-        assert_eq!(patch.leading.len(), Leading::n_values(grids));
     }
+}
+
+/// The same for a patch.
+fn check_patch(set: InstructionSet, plan: &Plan<'_>, image: &CascadeImage<'_>, patch: &Patch) {
+    let (grids, survey) = (plan.grids, image.survey);
+    let coarsest = grids[grids.len() - 1].shape;
+    assert!(plan.nested || patch.leading.len() == Leading::n_values(grids));
     assert!(patch.vector < TILE_VECTORS);
     let row = coarsest.width * set.width();
     assert!(patch.rows.iter().all(|values| values.len() == row));
@@ -167,8 +171,8 @@ fn check(
     assert_eq!(patch.fourfold.len(), grids.len());
 }
 
-/// See [`search_patches`]. Its parts, in [`sift`] and [`refine`], rely on what [`check`] makes sure of,
-/// and on room in the scratch for an entry for each fine cell.
+/// See [`search_patches`]. Its parts, in [`sift`] and [`refine`], rely on what [`check_image`] and
+/// [`check_patch`] make sure of, and on room in the scratch for an entry for each fine cell.
 struct SearchPatches<'a> {
     plan: &'a Plan<'a>,
     image: &'a CascadeImage<'a>,
@@ -228,7 +232,6 @@ unsafe fn refine_all<L: Lanes, const CELLS: usize>(
         if scratch.entries[0].len == 0 {
             return;
         }
-        refine::start_level(plan, level, scratch);
         // SAFETY: as promised by the caller.
         unsafe {
             if let Some(queries) = &patch.fourfold[level] {
@@ -259,7 +262,9 @@ pub(crate) fn distances(
         queries,
         limits: &limits,
     };
-    check(set, plan, image, tile, patch);
+    check_image(set, plan, image);
+    queries.check(plan.grids, set);
+    check_patch(set, plan, image, patch);
     assert!(cell < plan.grids[plan.grids.len() - 1].shape.cells());
     scratch.start_image(plan.grids, set.width());
     let kernel = Distances {

@@ -14,11 +14,15 @@ struct UseMarks {
 }
 
 impl UseMarks {
-    fn start(&mut self, n_cells: usize) {
+    /// Makes room for so many cells, which are not ready unless they were marked.
+    fn reserve(&mut self, n_cells: usize) {
         if self.marks.len() < n_cells {
             self.marks.resize(n_cells, 0);
         }
-        // What was noted of one use is out of date in the next; 0 is no use.
+    }
+
+    /// What was noted of one use is out of date in the next; 0 is no use.
+    fn forget(&mut self) {
         self.use_number = self.use_number.wrapping_add(1);
         if self.use_number == 0 {
             self.marks.fill(0);
@@ -41,15 +45,17 @@ pub(super) struct NativeCells {
     pub values: Vec<f32>,
     pub sq_norms: Vec<f32>,
     ready: UseMarks,
-    /// Whether some cells of this image were asked for.
-    pub started: bool,
 }
 
 impl NativeCells {
-    /// Makes ready for another image.
-    pub fn start(&mut self, n_cells: usize, channels: usize) {
-        self.started = true;
-        self.ready.start(n_cells);
+    /// Forgets the last image.
+    pub fn forget(&mut self) {
+        self.ready.forget();
+    }
+
+    /// Makes room for a level.
+    pub fn reserve(&mut self, n_cells: usize, channels: usize) {
+        self.ready.reserve(n_cells);
         if self.sq_norms.len() < n_cells {
             self.sq_norms.resize(n_cells, 0.0);
         }
@@ -106,9 +112,14 @@ pub(super) struct FourCells {
 }
 
 impl FourCells {
-    /// Makes ready for another image, of as many fours.
-    pub fn start(&mut self, n_fours: usize, channels: usize) {
-        self.ready.start(n_fours);
+    /// Forgets the last image.
+    pub fn forget(&mut self) {
+        self.ready.forget();
+    }
+
+    /// Makes room for a level of as many fours.
+    pub fn reserve(&mut self, n_fours: usize, channels: usize) {
+        self.ready.reserve(n_fours);
         if self.sq_norms.len() < n_fours {
             self.sq_norms.resize(n_fours, [0.0; 4]);
         }

@@ -8,17 +8,6 @@ use super::plan::Child;
 use super::scratch::CascadeScratch;
 use super::{CascadeImage, Counts, Plan, TileQueries};
 
-/// Makes ready for the cells of one level to be asked for.
-#[inline(always)]
-pub(super) fn start_level(plan: &Plan<'_>, level: usize, scratch: &mut CascadeScratch) {
-    let native = &mut scratch.native[level];
-    if !native.started {
-        let shape = plan.grids[level].shape;
-        native.start(shape.cells(), shape.channels);
-        scratch.fours[level].start(shape.cells() / 4, shape.channels);
-    }
-}
-
 /// Adds one level to the sums of the entries, and keeps those that are still of interest: products
 /// are taken once for each cell of the level, and interpolated.
 ///
@@ -45,6 +34,7 @@ pub(super) unsafe fn refine<L: Lanes, const CELLS: usize>(
         ..
     } = scratch;
     let native = &mut native[level];
+    native.reserve(shape.cells(), shape.channels);
     let framed = &image.framed;
     if flags.len() < shape.cells() {
         flags.resize(shape.cells(), false);
@@ -148,6 +138,7 @@ pub(super) unsafe fn refine_nested<L: Lanes>(
         ..
     } = scratch;
     let native = &mut native[level];
+    native.reserve(shape.cells(), shape.channels);
     let framed = &image.framed;
     let mean = &framed.means[level][..wide * shape.channels];
     found.len = 0;
@@ -254,6 +245,8 @@ pub(super) unsafe fn refine_fourfold<L: Lanes>(
         fours,
         ..
     } = scratch;
+    let fours = &mut fours[level];
+    fours.reserve(parent.cells(), shape.channels);
     let framed = &image.framed;
     let mean = &framed.means[level][..wide * shape.channels];
     found.len = 0;
@@ -264,7 +257,7 @@ pub(super) unsafe fn refine_fourfold<L: Lanes>(
         for at in 0..entries.len {
             let (row, column) = (entries.rows[at] as usize, entries.columns[at] as usize);
             let (top, left) = (row * tall, column * wide);
-            let (values, sq_norms) = fours[level].centre(
+            let (values, sq_norms) = fours.centre(
                 row * parent.width + column,
                 framed.levels[level],
                 (mean, framed.scale),

@@ -28,9 +28,8 @@ impl CascadeScratch {
     pub(super) fn start_image(&mut self, grids: &[LevelGrid], width: usize) {
         self.native.resize_with(grids.len(), NativeCells::default);
         self.fours.resize_with(grids.len(), FourCells::default);
-        for native in &mut self.native {
-            native.started = false;
-        }
+        self.native.iter_mut().for_each(NativeCells::forget);
+        self.fours.iter_mut().for_each(FourCells::forget);
         for entries in &mut self.entries {
             entries.reserve(grids[0].shape.cells(), width);
         }
