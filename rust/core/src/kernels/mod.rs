@@ -44,6 +44,9 @@ pub(crate) const MAX_WIDTH: usize = 16;
 /// The widest tile of any instruction set.
 pub(crate) const MAX_TILE: usize = TILE_VECTORS * MAX_WIDTH;
 
+/// In place of the fine cell of its query, in a lane that has none.
+pub(crate) const NO_QUERY: u32 = u32::MAX;
+
 /// The instruction sets that kernels exist for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum InstructionSet {

@@ -16,7 +16,7 @@
 use super::exhaustive::Scanner;
 use super::frame::QueryFrame;
 use super::threads::run;
-use super::tile::{Candidates, NO_QUERY, Searched, Source, Tile, TileHits};
+use super::tile::{Candidates, Searched, Source, Tile, TileHits};
 use super::{Matcher, Options, Resources, Work};
 use crate::error::Result;
 use crate::gallery::Selection;
@@ -26,7 +26,7 @@ use crate::kernels::cascade::{
 };
 use crate::kernels::leading::Leading;
 use crate::kernels::survey::{Survey, SurveyQuery, SurveyScratch, survey};
-use crate::kernels::{Hits, InstructionSet, TILE_VECTORS};
+use crate::kernels::{Hits, InstructionSet, NO_QUERY, TILE_VECTORS};
 use crate::pyramid::{LevelData, LevelGrid};
 use crate::stored::StoredImage;
 use crate::topk::Neighbor;
@@ -82,9 +82,15 @@ pub(super) fn search_image(
     let mut jobs: Vec<(Vec<&Vec<u32>>, Option<Job>)> =
         hands.map(|hand| (hand.collect(), None)).collect();
 
+    // Of nested levels nothing is held on the finest grid.
+    let fine_values = if plan.nested {
+        0
+    } else {
+        grids.len() + 1 + Leading::n_values(grids)
+    };
     let image_bytes = size_of::<f32>()
         * (grids[coarsest].shape.cells() * survey_query.stride
-            + (grids.len() + Leading::n_values(grids)) * grids[0].shape.cells()
+            + fine_values * grids[0].shape.cells()
             + survey_query.stride * 2);
     let per_round = (SURVEY_BYTES / image_bytes).clamp(1, images.len().max(1));
     let mut surveys: Vec<Survey> = Vec::new();

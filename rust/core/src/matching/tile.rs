@@ -4,7 +4,7 @@ use super::exact::{sq_l2, upsample_into};
 use super::frame::{QueryFrame, error_bounds};
 use super::twins::twins;
 use crate::gallery::Selection;
-use crate::kernels::{Hits, Limits, MAX_TILE, QueryTile, dot};
+use crate::kernels::{Hits, Limits, MAX_TILE, NO_QUERY, QueryTile, dot};
 use crate::pyramid::{LevelData, LevelGrid};
 use crate::topk::{Neighbor, Place, Shortlist};
 use std::cell::{Cell, OnceCell};
@@ -31,9 +31,6 @@ impl Source<'_> {
         sq_l2(x, y)
     }
 }
-
-/// A lane without a query.
-pub(super) const NO_QUERY: u32 = u32::MAX;
 
 /// Queries packed for the kernels, and how near a pair must be to be of interest.
 pub(super) struct Tile {

@@ -2,7 +2,7 @@
 
 use super::super::leading::Leading;
 use super::super::scan::{Limits, QueryTile};
-use super::super::{InstructionSet, Lanes, MAX_TILE, MAX_WIDTH};
+use super::super::{InstructionSet, Lanes, MAX_TILE, MAX_WIDTH, NO_QUERY};
 use super::Plan;
 
 /// A vector of queries, close together in the image.
@@ -55,7 +55,7 @@ impl FourfoldQueries {
         let mut packing = [0; MAX_WIDTH];
         let mut unpacking = [[0; MAX_WIDTH]; 4];
         for (lane, &cell) in cells.iter().enumerate() {
-            if cell == u32::MAX {
+            if cell == NO_QUERY {
                 continue;
             }
             let (row, column) = (cell as usize / fine_width, cell as usize % fine_width);
@@ -137,7 +137,7 @@ impl Patch {
         let mut corners: Vec<Corner> = Vec::new();
         let mut n_queries = 0;
         for (lane, &cell) in cells[lanes.clone()].iter().enumerate() {
-            if cell == u32::MAX {
+            if cell == NO_QUERY {
                 continue;
             }
             n_queries += 1;
@@ -173,7 +173,7 @@ impl Patch {
             for value in image.values() {
                 let mut packed = [0.0; MAX_WIDTH];
                 for (packed, &cell) in packed.iter_mut().zip(&cells[lanes.clone()]) {
-                    if cell != u32::MAX {
+                    if cell != NO_QUERY {
                         *packed = -2.0 * value[cell as usize];
                     }
                 }
@@ -255,7 +255,7 @@ mod tests {
         let shape = PyramidShape::new(&[(4, 4, 1), (2, 2, 1), (1, 1, 1)]).unwrap();
         let context = PyramidContext::new(shape, Upsample::Bilinear);
         let set = InstructionSet::Portable;
-        let cells = from_fn(|lane| if lane < 12 { lane as u32 } else { u32::MAX });
+        let cells = from_fn(|lane| if lane < 12 { lane as u32 } else { NO_QUERY });
         let sq_norms = [1.0, 10.0, 100.0].map(|norm| from_fn(|lane| norm * (lane + 1) as f32));
         let plan = Plan::new(&context.grids);
         let mut tile = QueryTile::default();
