@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -52,6 +53,22 @@ def features_of(
         train, test = images.train[:n_train], [image.path for image in images.test[:n_queries]]
     network = ks.Backbone(backbone, levels=(1, 2, 3), image_size=224)
     return network.extract(train), network.extract(test)
+
+
+def comparison_options(
+    description: str,
+) -> tuple[dict[str, Path | None], argparse.Namespace]:
+    """Read the command line of a comparison: its datasets (elpv without any), and the rest."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("datasets", nargs="*", metavar="NAME=PATH", help="in MVTec layout")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=3)
+    options = parser.parse_args()
+    datasets: dict[str, Path | None] = {}
+    for entry in options.datasets:
+        name, path = entry.split("=", 1)
+        datasets[name] = Path(path)
+    return datasets or {"elpv": None}, options
 
 
 def timed(work: Callable[[], Any]) -> tuple[float, Any]:

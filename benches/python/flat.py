@@ -12,9 +12,7 @@ is told separately.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import faiss
@@ -22,6 +20,7 @@ import numpy as np
 import torch
 from common import (
     assert_same,
+    comparison_options,
     concatenated,
     features_of,
     ratios,
@@ -127,15 +126,10 @@ def compare(
 
 def main() -> None:
     """Run the comparison and keep its figures."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("datasets", nargs="*", metavar="NAME=PATH", help="in MVTec layout")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=3)
-    options = parser.parse_args()
-    datasets = dict(entry.split("=", 1) for entry in options.datasets) or {"elpv": None}
+    datasets, options = comparison_options(__doc__.splitlines()[0])
     figures: list[dict[str, Any]] = []
     for name, path in datasets.items():
-        train, test = features_of(Path(path) if path else None, 10)
+        train, test = features_of(path, 10)
         height, width, _ = train.pyramid.shapes[0]
         rows = concatenated(test.pyramid, "bilinear")
         real = ks.FeaturePyramid([rows.reshape(-1, height, width, rows.shape[1])])

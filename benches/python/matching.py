@@ -12,15 +12,14 @@ cells, the float64 distances must say that ours are no farther.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import faiss
 import numpy as np
 from common import (
     assert_same,
+    comparison_options,
     concatenated,
     features_of,
     ratios,
@@ -134,16 +133,11 @@ def compare(
 
 def main() -> None:
     """Run the comparison and keep its figures."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("datasets", nargs="*", metavar="NAME=PATH", help="in MVTec layout")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=3)
-    options = parser.parse_args()
-    datasets = dict(entry.split("=", 1) for entry in options.datasets) or {"elpv": None}
+    datasets, options = comparison_options(__doc__.splitlines()[0])
     figures: list[dict[str, Any]] = []
     for backbone, upsample, k in CASES:
         for name, path in datasets.items():
-            train, test = features_of(Path(path) if path else None, 10, backbone=backbone)
+            train, test = features_of(path, 10, backbone=backbone)
             entry = compare(
                 train.pyramid, test.pyramid, upsample, k, options.threads, options.repeats
             )

@@ -9,7 +9,8 @@
 mod common;
 
 use common::{
-    Case, KINDS, Kind, MATCHERS, MODES, Numbers, batch, ids, image_of, same_bits, search, stage,
+    Case, KINDS, Kind, MATCHERS, MODES, Numbers, assert_same_as_first, batch, ids, image_of,
+    same_bits, search, stage,
 };
 use knnspect_core::matching::{Matcher, Neighbors};
 use knnspect_core::{DType, Gallery, InstructionSet};
@@ -278,20 +279,10 @@ fn check(case: &Case, numbers: &mut Numbers, tally: &mut Tally) {
     for set in InstructionSet::available() {
         for matcher in MATCHERS {
             let threads = numbers.within(1, 6);
-            let found = search(
-                &gallery,
-                &queries,
-                &selections,
-                (case.k, set, threads, matcher),
-            );
+            let how = (case.k, set, threads, matcher);
+            let found = search(&gallery, &queries, &selections, how);
             tally.add(case, matcher, &found);
-            let expected = first.get_or_insert_with(|| found.clone());
-            assert!(
-                same_bits(&found, expected),
-                "{}, {} with {threads} threads differs",
-                matcher.name(),
-                set.name()
-            );
+            assert_same_as_first(&found, &mut first, how);
         }
     }
     let found = first.unwrap();

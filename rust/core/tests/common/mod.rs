@@ -538,26 +538,36 @@ pub fn search_every_way(
         for threads in 1..=4 {
             // The third chooses one of the others, or both, whatever the number of threads.
             for &matcher in &MATCHERS[..if threads == 2 { 3 } else { 2 }] {
-                let found = search(&gallery, &query, &selections, (k, set, threads, matcher));
-                let expected = first.get_or_insert_with(|| found.clone());
-                assert!(
-                    same_bits(&found, expected),
-                    "{}, {} with {threads} threads differs",
-                    matcher.name(),
-                    set.name()
-                );
+                let how = (k, set, threads, matcher);
+                let found = search(&gallery, &query, &selections, how);
+                assert_same_as_first(&found, &mut first, how);
             }
         }
     }
     first.unwrap()
 }
 
-/// Searches in one way: so many neighbours, instruction set, threads, matcher.
+/// Fails when what was found in one way differs from what was found first; the first is kept.
+pub fn assert_same_as_first(found: &Neighbors, first: &mut Option<Neighbors>, how: How) {
+    let expected = first.get_or_insert_with(|| found.clone());
+    let (_, set, threads, matcher) = how;
+    assert!(
+        same_bits(found, expected),
+        "{}, {} with {threads} threads differs",
+        matcher.name(),
+        set.name()
+    );
+}
+
+/// A way to search: so many neighbours, instruction set, threads, matcher.
+pub type How = (usize, InstructionSet, usize, Matcher);
+
+/// Searches in one way.
 pub fn search(
     gallery: &Gallery,
     query: &PyramidBatch<'_>,
     selections: &[Selection],
-    (k, set, threads, matcher): (usize, InstructionSet, usize, Matcher),
+    (k, set, threads, matcher): How,
 ) -> Neighbors {
     let options = Options {
         threads: NonZero::new(threads),
