@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
@@ -14,7 +15,7 @@ from knnspect.backends import Backend, get_backend
 from knnspect.errors import DTypeError, ParameterError, StoreError
 from knnspect.neighbors import Neighbors
 from knnspect.pyramid import FeaturePyramid
-from knnspect.validation import check_count
+from knnspect.validation import check_choice, check_count
 
 __all__ = ["Gallery"]
 
@@ -24,6 +25,11 @@ class Gallery:
 
     The gallery keeps each level at its own resolution, a fraction of what concatenated features
     take. It may be searched, and changed, from several threads.
+
+    ``Gallery()`` is in memory. `create` makes one in a folder, which is changed there, image by
+    image, and may be larger than memory: features stay on the disk, and adding or removing costs
+    only the images concerned. One process at a time may change it, while any number read it. `save`
+    writes a snapshot of either to one file. `open` opens files and folders.
 
     Parameters
     ----------
@@ -92,8 +98,32 @@ class Gallery:
         """
         return self.core.nbytes
 
+    @property
+    def path(self) -> Path | None:
+        """The folder of a gallery that is in one."""
+        return self.core.path
+
+    @property
+    def mode(self) -> str:
+        """``"r+"`` if the gallery can be changed: in memory, or in a folder open for writing."""
+        return "r+" if self.core.is_writable else "r"
+
+    @property
+    def n_removed(self) -> int:
+        """Number of removed images whose features are in the folder until `compact`."""
+        return self.core.n_removed
+
     def __len__(self) -> int:
         return len(self.core)
+
+    def __contains__(self, id: object) -> bool:  # noqa: A002
+        return isinstance(id, str) and self.core.contains(id)
+
+    def __enter__(self) -> Gallery:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def __copy__(self) -> Gallery:
         return Gallery.from_core(self.core.copy())
@@ -136,6 +166,9 @@ class Gallery:
         ImageError
             If a feature is NaN or infinite, or too large for a float16 gallery; the message names
             the image and the level.
+        StoreError
+            If the gallery's folder is not open for writing, or the disk does not take the images;
+            the gallery is then as it was. When `add` returns they are on the disk.
 
         Examples
         --------
@@ -144,15 +177,43 @@ class Gallery:
         ['000000', '000001']
         """
         if ids is None:
-            known = set(self.ids)
-            numbers = (f"{number:06d}" for number in range(len(known) + pyramid.n_images))
-            ids = [number for number in numbers if number not in known][: pyramid.n_images]
+            ids = self.core.free_ids(pyramid.n_images)
         checked = _check_ids(ids, "ids")
         self.core.add(list(pyramid.levels), checked)
         return checked
 
+    def replace(self, pyramid: FeaturePyramid, ids: Sequence[str]) -> None:
+        """Exchange the features of images: all of them, or none when there is an error.
+
+        Parameters
+        ----------
+        pyramid : FeaturePyramid
+            The new features; levels, channels and sizes are those of the gallery.
+        ids : sequence of str
+            Ids of images in the gallery, one for each image of `pyramid`.
+
+        Raises
+        ------
+        ParameterError
+            If an id is not in the gallery or given twice.
+        ShapeError, ImageError, StoreError
+            As `add`.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> gallery = Gallery()
+        >>> _ = gallery.add(FeaturePyramid([np.zeros((2, 4, 4, 3), "f4")]), ids=["a", "b"])
+        >>> gallery.replace(FeaturePyramid([np.ones((1, 4, 4, 3), "f4")]), ids=["b"])
+        >>> float(gallery.pyramid(["b"]).levels[0].min())
+        1.0
+        """
+        self.core.replace(list(pyramid.levels), _check_ids(ids, "ids"))
+
     def remove(self, ids: Sequence[str]) -> None:
         """Remove images: all of them, or none when one is unknown.
+
+        They are not found any more. In a folder their features keep their room until `compact`.
 
         Parameters
         ----------
@@ -163,6 +224,9 @@ class Gallery:
         ------
         ParameterError
             If an id is not in the gallery.
+        StoreError
+            If the gallery's folder is not open for writing, or the disk does not take the change;
+            the gallery is then as it was.
 
         Examples
         --------
@@ -174,6 +238,53 @@ class Gallery:
         ['b']
         """
         self.core.remove(_check_ids(ids, "ids"))
+
+    def compact(self) -> None:
+        """Give back the room that removed images take in the gallery's folder.
+
+        The files that hold removed images, of up to 256 MiB each, are written anew without these;
+        meanwhile they need that room once more. Who has opened the gallery before keeps what was
+        there then. A gallery in memory has nothing to compact.
+
+        Raises
+        ------
+        StoreError
+            If the folder is not open for writing, there is no room, or an image is damaged; the
+            gallery is then as it was.
+
+        Examples
+        --------
+        >>> import numpy as np, tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     gallery = Gallery.create(folder + "/normal.gallery")
+        ...     _ = gallery.add(FeaturePyramid([np.zeros((2, 4, 4, 3), "f4")]), ids=["a", "b"])
+        ...     gallery.remove(["a"])
+        ...     before = gallery.n_removed
+        ...     gallery.compact()
+        ...     before, gallery.n_removed, gallery.ids
+        (1, 0, ['b'])
+        """
+        self.core.compact()
+
+    def verify(self) -> None:
+        """Read every image of the gallery's folder, and compare its checksum.
+
+        Without it each image is verified when it is first searched. A file is verified when it is
+        opened, and memory needs no checksum.
+
+        Raises
+        ------
+        StoreError
+            If a byte was altered; the message names the gallery and the image.
+        """
+        self.core.verify()
+
+    def close(self) -> None:
+        """End writing to the gallery's folder, so that others may; it can still be searched.
+
+        The end of a ``with`` block does the same.
+        """
+        self.core.close()
 
     def pyramid(self, ids: Sequence[str] | None = None) -> FeaturePyramid:
         """Return the features of some or all images, as copies.
@@ -305,28 +416,80 @@ class Gallery:
         self.core.save(path, "gallery", {}, {})
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str], verify: bool = True) -> Gallery:
-        """Open a saved gallery, memory-mapped.
+    def create(
+        cls,
+        path: str | os.PathLike[str],
+        upsample: str = "bilinear",
+        dtype: str = "float32",
+    ) -> Gallery:
+        """Make an empty gallery in a new folder, open for writing.
+
+        Every change is on the disk when the method that makes it returns. A crash at any moment
+        leaves the gallery as it was before the change or after it.
 
         Parameters
         ----------
         path : path-like
-            A file that `save` wrote. It stays memory-mapped: replace it by `save` or a rename, do
-            not write into it.
-        verify : bool, default True
-            Read the whole file once and compare its checksum. Without it only the structure of the
-            file is checked (and the scales and offsets of an int8 gallery, a hundredth of it), and
-            opening takes the same time whatever its size.
+            The folder to make; it may exist if it is empty.
+        upsample, dtype
+            As of a gallery in memory.
 
         Returns
         -------
         Gallery
-            A gallery whose features stay in the file. It may be changed in memory; the file is not.
+            Empty, and the only one that may change the folder until `close`, or until it is gone.
 
         Raises
         ------
         StoreError
-            If the file is missing, truncated, altered, of a newer version, or not a gallery.
+            If there is something already, or the folder cannot be written.
+        ParameterError
+            If `upsample` or `dtype` is another word.
+
+        Examples
+        --------
+        >>> import numpy as np, tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with Gallery.create(folder + "/normal.gallery", dtype="float16") as gallery:
+        ...         _ = gallery.add(FeaturePyramid([np.zeros((2, 4, 4, 3), "f4")]))
+        ...     Gallery.open(folder + "/normal.gallery")
+        Gallery(upsample='bilinear', dtype='float16', n_images=2, level0=4x4x3)
+        """
+        return cls.from_core(_core.Gallery.create(path, upsample, dtype))
+
+    @classmethod
+    def open(
+        cls, path: str | os.PathLike[str], mode: str = "r", verify: bool | None = None
+    ) -> Gallery:
+        """Open a gallery on the disk; its features stay there, memory-mapped.
+
+        Parameters
+        ----------
+        path : path-like
+            A folder that `create` made, or a file that `save` wrote. Only knnspect may write into
+            it: a file is replaced by `save` or a rename.
+        mode : {"r", "r+"}, default "r"
+            To change a folder, ``"r+"``; one process at a time may. Those who read it keep the
+            gallery as it was when they opened it. A file is a snapshot: what is opened from it may
+            be changed in memory.
+        verify : bool, optional
+            True: read everything once and compare the checksums. False: check the structure only,
+            and of a folder each image when it is first searched. By default a file is verified at
+            once, and a folder image by image, so that opening it takes milliseconds whatever its
+            size.
+
+        Returns
+        -------
+        Gallery
+            Ready to be searched.
+
+        Raises
+        ------
+        StoreError
+            If there is no gallery, it is truncated, altered or of a newer version; with ``"r+"``,
+            if another process has it open for writing, or the disk is read-only.
+        ParameterError
+            If `mode` is another word, or ``"r+"`` for a file.
 
         Examples
         --------
@@ -335,10 +498,21 @@ class Gallery:
         ...
         knnspect.errors.StoreError: no-such.gallery: cannot be opened: No such file or directory...
         """
-        store = _core.Store(path, verify)
+        check_choice("mode", mode, ["r", "r+"])
+        if os.path.isdir(path):
+            gallery = cls.from_core(_core.Gallery.open(path, mode == "r+"))
+            if verify:
+                gallery.verify()
+            return gallery
+        store = _core.Store(path, verify is None or verify)
         if store.kind != "gallery":
             raise StoreError(
                 f"{os.fspath(path)}: expected a gallery, it holds a {store.kind} model"
+            )
+        if mode == "r+":
+            raise ParameterError(
+                f'{os.fspath(path)}: mode "r+" is for galleries in a folder, this is a file: open '
+                "it, change it, and save it"
             )
         return cls.from_core(_core.Gallery.from_store(store))
 

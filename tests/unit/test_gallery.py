@@ -710,7 +710,7 @@ def foreign_files(folder: Path) -> dict[str, str]:
         "short": "not a knnspect file: it has 7 bytes",
         "zeros": "not a knnspect file",
         "text": "not a knnspect file",
-        "folder": "is not a file",
+        "folder": "is not a gallery: it has no journal",
         "missing": "cannot be opened: No such file",
         "missing/missing": "cannot be opened: No such file",
         "empty/file": "cannot be opened: Not a directory",

@@ -2,11 +2,12 @@
 
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
+use crate::living::Known;
 use crate::pyramid::{DType, LevelData, PyramidBatch, PyramidContext, PyramidShape, Upsample};
 use crate::rotation::Slot;
 use crate::store::{Dtype, Store, Tensor, write};
 use crate::stored::{AFFINE, StoredImage, parts};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -42,13 +43,14 @@ impl Selection {
         self.images.is_empty()
     }
 
-    /// The ranks of the images, ascending.
-    pub fn ranks(&self) -> impl Iterator<Item = u32> {
-        self.images.iter().map(|(rank, _)| *rank)
-    }
-
     pub(crate) fn images(&self) -> impl Iterator<Item = (u32, &StoredImage)> {
         self.images.iter().map(|(rank, image)| (*rank, &**image))
+    }
+
+    /// The images that were not read yet, of which the checksum must be compared first.
+    pub(crate) fn unverified(&self) -> impl Iterator<Item = &Arc<StoredImage>> {
+        let images = self.images.iter().map(|(_, image)| image);
+        images.filter(|image| !image.is_verified())
     }
 
     pub(crate) fn image(&self, rank: u32) -> &StoredImage {
@@ -67,44 +69,60 @@ impl Selection {
 
 /// Images on their way into a gallery, checked and stored as it stores them.
 #[derive(Debug)]
-pub struct Additions {
+pub(crate) struct Additions {
     shape: PyramidShape,
     images: BTreeMap<String, Arc<StoredImage>>,
+}
+
+/// Checks that a batch can be added under these ids, whatever the gallery.
+///
+/// # Errors
+/// [`Error::Shape`] when there is not one id per image; [`Error::Parameter`] for an id that is given
+/// twice; [`Error::Image`] for features that are not finite.
+pub(crate) fn check_batch(batch: &PyramidBatch<'_>, ids: &[String]) -> Result<()> {
+    if ids.len() != batch.n_images() {
+        return Err(Error::Shape(format!(
+            "expected one id for each of {} images, got {}",
+            batch.n_images(),
+            ids.len()
+        )));
+    }
+    let mut seen = BTreeSet::new();
+    if let Some(twice) = ids.iter().find(|id| !seen.insert(*id)) {
+        return Err(Error::Parameter(format!("ids: {twice:?} is given twice")));
+    }
+    batch.check_finite(|image| format!("image {:?}", ids[image]))
 }
 
 impl Additions {
     /// Copies the images of a batch.
     ///
     /// # Errors
-    /// [`Error::Shape`] when there is not one id per image; [`Error::Parameter`] for an id that is
-    /// given twice; [`Error::Image`] for features that are not finite, or too large for float16
-    /// storage; [`Error::Interrupted`].
-    pub fn new(
+    /// Those of [`check_batch`]; [`Error::Image`] for features too large for float16 storage;
+    /// [`Error::Interrupted`].
+    pub(crate) fn new(
         batch: &PyramidBatch<'_>,
         ids: &[String],
         dtype: DType,
         cancel: Cancel<'_>,
     ) -> Result<Self> {
-        if ids.len() != batch.n_images() {
-            return Err(Error::Shape(format!(
-                "expected one id for each of {} images, got {}",
-                batch.n_images(),
-                ids.len()
-            )));
-        }
-        batch.check_finite(|image| format!("image {:?}", ids[image]))?;
+        check_batch(batch, ids)?;
         let mut images = BTreeMap::new();
         for (image, id) in ids.iter().enumerate() {
             cancel.check()?;
             let stored = StoredImage::new(batch.shape(), &batch.image(image), dtype, id)?;
-            if images.insert(id.clone(), Arc::new(stored)).is_some() {
-                return Err(Error::Parameter(format!("ids: {id:?} is given twice")));
-            }
+            images.insert(id.clone(), Arc::new(stored));
         }
-        Ok(Self {
-            shape: batch.shape().clone(),
-            images,
-        })
+        Ok(Self::stored(batch.shape(), images))
+    }
+
+    /// Images that are stored already.
+    pub(crate) fn stored(
+        shape: &PyramidShape,
+        images: BTreeMap<String, Arc<StoredImage>>,
+    ) -> Self {
+        let shape = shape.clone();
+        Self { shape, images }
     }
 }
 
@@ -117,6 +135,22 @@ impl Gallery {
             dtype,
             shape: None,
             images: BTreeMap::new(),
+            rotation: Arc::default(),
+        }
+    }
+
+    /// A gallery of images that are stored already; `shape` is theirs.
+    pub(crate) fn of_images(
+        upsample: Upsample,
+        dtype: DType,
+        shape: Option<PyramidShape>,
+        images: BTreeMap<String, Arc<StoredImage>>,
+    ) -> Self {
+        Self {
+            upsample,
+            dtype,
+            shape,
+            images,
             rotation: Arc::default(),
         }
     }
@@ -179,58 +213,139 @@ impl Gallery {
     /// Adds the images of a batch under `ids`: all of them, or none when there is an error.
     ///
     /// # Errors
-    /// Those of [`Additions::new`] and [`insert`](Self::insert).
+    /// [`Error::Shape`] when the pyramids differ from those of the gallery, or there is not one id per
+    /// image; [`Error::Parameter`] for an id that is given twice or is there already; [`Error::Image`]
+    /// for features that are not finite, or too large for float16 storage.
     pub fn add(&mut self, batch: &PyramidBatch<'_>, ids: &[String]) -> Result<()> {
-        self.insert(Additions::new(batch, ids, self.dtype, Cancel::NEVER)?)
-    }
-
-    /// Adds images that were made ready: all of them, or none when there is an error.
-    ///
-    /// # Errors
-    /// [`Error::Shape`] when the pyramids differ from those of the gallery; [`Error::Parameter`]
-    /// for an id that is there already.
-    pub fn insert(&mut self, additions: Additions) -> Result<()> {
-        if let Some(shape) = &self.shape
-            && *shape != additions.shape
-        {
-            return Err(Error::Shape(format!(
-                "the pyramid to add is {}, the gallery's is {}",
-                additions.shape.describe(),
-                shape.describe()
-            )));
-        }
-        if let Some(id) = additions
-            .images
-            .keys()
-            .find(|id| self.images.contains_key(*id))
-        {
-            return Err(Error::Parameter(format!(
-                "ids: image {id:?} is in the gallery already"
-            )));
-        }
-        if !additions.images.is_empty() {
-            self.shape = Some(additions.shape);
-        }
-        self.images.extend(additions.images);
+        let additions = Additions::new(batch, ids, self.dtype, Cancel::NEVER)?;
+        self.check_insertion(batch.shape(), ids, Known::Refuse)?;
+        self.insert(additions);
         Ok(())
     }
 
-    /// Removes images: all of them, or none when one is unknown.
+    /// Checks that images of this shape can be added under these ids.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when the pyramids differ from those of the gallery; [`Error::Parameter`] for an
+    /// id that is there already, or to replace, one that is not.
+    pub(crate) fn check_insertion(
+        &self,
+        shape: &PyramidShape,
+        ids: &[String],
+        known: Known,
+    ) -> Result<()> {
+        if let Some(own) = &self.shape
+            && own != shape
+        {
+            return Err(Error::Shape(format!(
+                "the pyramid to add is {}, the gallery's is {}",
+                shape.describe(),
+                own.describe()
+            )));
+        }
+        match known {
+            Known::Replace => self.check_known(ids),
+            Known::Refuse => match ids.iter().find(|id| self.images.contains_key(*id)) {
+                None => Ok(()),
+                Some(id) => Err(Error::Parameter(format!(
+                    "ids: image {id:?} is in the gallery already"
+                ))),
+            },
+        }
+    }
+
+    /// Checks that these images are there.
     ///
     /// # Errors
     /// [`Error::Parameter`] for an unknown id.
-    pub fn remove(&mut self, ids: &[String]) -> Result<()> {
-        if let Some(unknown) = ids.iter().find(|id| !self.images.contains_key(*id)) {
-            return Err(unknown_id(unknown));
+    pub(crate) fn check_known(&self, ids: &[String]) -> Result<()> {
+        let unknown = ids.iter().find(|id| !self.images.contains_key(*id));
+        unknown.map_or(Ok(()), |id| Err(unknown_id(id)))
+    }
+
+    /// Adds images that [`check_insertion`](Self::check_insertion) has allowed; returns those whose
+    /// places they take.
+    pub(crate) fn insert(&mut self, additions: Additions) -> Vec<Arc<StoredImage>> {
+        if !additions.images.is_empty() {
+            self.shape = Some(additions.shape);
         }
-        for id in ids {
-            self.images.remove(id);
-        }
+        self.exchange(additions.images)
+    }
+
+    /// Puts images under their ids; returns those that were there.
+    pub(crate) fn exchange(
+        &mut self,
+        images: BTreeMap<String, Arc<StoredImage>>,
+    ) -> Vec<Arc<StoredImage>> {
+        let images = images.into_iter();
+        images
+            .filter_map(|(id, image)| self.images.insert(id, image))
+            .collect()
+    }
+
+    /// Removes images, which it returns: all of them, or none when one is unknown.
+    ///
+    /// # Errors
+    /// [`Error::Parameter`] for an unknown id.
+    pub fn remove(&mut self, ids: &[String]) -> Result<Vec<Arc<StoredImage>>> {
+        self.check_known(ids)?;
+        let removed = ids.iter().filter_map(|id| self.images.remove(id)).collect();
         if self.images.is_empty() {
             self.shape = None; // the next image decides anew
             self.rotation = Arc::default();
         }
-        Ok(())
+        Ok(removed)
+    }
+
+    /// The first running numbers ("000000", "000001", …) that are no ids yet.
+    #[must_use]
+    pub fn free_ids(&self, n: usize) -> Vec<String> {
+        let numbers = (0..).map(|number: u64| format!("{number:06}"));
+        let free = numbers.filter(|id| !self.images.contains_key(id));
+        free.take(n).collect()
+    }
+
+    /// All images, in the order of their ids.
+    pub(crate) fn images(&self) -> impl Iterator<Item = &Arc<StoredImage>> {
+        self.images.values()
+    }
+
+    /// For each list of ids the images (each once); or one selection of all images. With the ids of all
+    /// images that were selected, sorted: ranks are places among them.
+    ///
+    /// # Errors
+    /// [`Error::Parameter`] for an unknown id.
+    pub fn select_each(
+        &self,
+        lists: Option<&[Vec<String>]>,
+    ) -> Result<(Vec<Selection>, Vec<String>)> {
+        let Some(lists) = lists else {
+            let ids = self.ids().map(str::to_owned).collect();
+            return Ok((vec![self.select(None)?], ids));
+        };
+        let mut used: BTreeMap<&str, (u32, &Arc<StoredImage>)> = BTreeMap::new();
+        for id in lists.iter().flatten() {
+            let (id, image) = self
+                .images
+                .get_key_value(id)
+                .ok_or_else(|| unknown_id(id))?;
+            used.insert(id, (0, image));
+        }
+        for (place, (rank, _)) in (0..).zip(used.values_mut()) {
+            *rank = place;
+        }
+        let selections = lists.iter().map(|ids| {
+            let images = ids.iter().map(|id| used[id.as_str()]);
+            let images: BTreeMap<u32, _> = images.collect();
+            let images = images.into_iter();
+            Selection {
+                images: images.map(|(rank, image)| (rank, Arc::clone(image))).collect(),
+                rotation: Arc::clone(&self.rotation),
+            }
+        });
+        let selections = selections.collect();
+        let ids = used.into_keys().map(str::to_owned).collect();
+        Ok((selections, ids))
     }
 
     /// The images with these ids (each once), or all.
@@ -256,7 +371,7 @@ impl Gallery {
         })
     }
 
-    /// The stored pyramid of one image.
+    /// The stored pyramid of one image, not verified.
     ///
     /// # Errors
     /// [`Error::Parameter`] for an unknown id.
@@ -288,6 +403,11 @@ impl Gallery {
         );
         metadata.insert("gallery.upsample".into(), self.upsample.name().into());
 
+        // Damage must not be passed on under a new checksum.
+        for image in self.images() {
+            cancel.check()?;
+            image.verify(false)?;
+        }
         let images: Vec<Vec<LevelData<'_>>> =
             self.images.values().map(|image| image.levels()).collect();
         let mut own = BTreeMap::new();
@@ -396,13 +516,7 @@ impl Gallery {
                 return Err(fail(format!("is damaged: it has two images {id:?}")));
             }
         }
-        Ok(Self {
-            upsample,
-            dtype,
-            shape: Some(shape),
-            images,
-            rotation: Arc::default(),
-        })
+        Ok(Self::of_images(upsample, dtype, Some(shape), images))
     }
 }
 

@@ -7,15 +7,16 @@
 
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
-use memmap2::Mmap;
+use crate::files::{STEP, replace_file};
+use crate::mapping::Mapping;
 use safetensors::tensor::Metadata;
 use safetensors::{SafeTensorError, SafeTensors};
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, HashMap};
-use std::fs::{File, Permissions};
-use std::io::{BufWriter, Write};
+use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 pub use safetensors::Dtype;
 
@@ -108,9 +109,6 @@ pub fn write(
     )
 }
 
-/// Bytes between two looks at the cancel flag.
-const STEP: usize = 1 << 24;
-
 fn hash_parts<'a>(
     hasher: &mut blake3::Hasher,
     parts: impl Iterator<Item = &'a [u8]>,
@@ -120,44 +118,6 @@ fn hash_parts<'a>(
         cancel.check()?;
         hasher.update(piece);
     }
-    Ok(())
-}
-
-/// Writes beside `path`, syncs, and renames: a reader sees the old file or the new one.
-fn replace_file<'a>(
-    path: &Path,
-    parts: impl Iterator<Item = &'a [u8]>,
-    cancel: Cancel<'_>,
-) -> Result<()> {
-    let fail = |error: std::io::Error| Error::store(path, format!("cannot be written: {error}"));
-    // What a symbolic link points to is replaced, not the link.
-    let target = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    let folder = match target.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    if target.is_dir() {
-        return Err(Error::store(path, "cannot be written: it is a folder"));
-    }
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".knnspect-");
-    #[cfg(unix)]
-    builder.permissions(<Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o666)); // less the umask
-    let file = builder.tempfile_in(folder).map_err(fail)?;
-    let mut writer = BufWriter::with_capacity(1 << 20, file);
-    for piece in parts.flat_map(|part| part.chunks(STEP)) {
-        cancel.check()?;
-        writer.write_all(piece).map_err(fail)?;
-    }
-    let file = writer
-        .into_inner()
-        .map_err(|error| fail(error.into_error()))?;
-    file.as_file().sync_all().map_err(fail)?;
-    cancel.check()?;
-    file.persist(&target).map_err(|error| fail(error.error))?;
-    // Makes the rename itself durable, on the file systems that can.
-    #[cfg(unix)]
-    let _ = File::open(folder).and_then(|folder| folder.sync_all());
     Ok(())
 }
 
@@ -185,7 +145,7 @@ fn checksum_digits(header: &[u8]) -> Option<Range<usize>> {
 #[derive(Debug)]
 pub struct Store {
     path: PathBuf,
-    map: Mmap,
+    mapping: Arc<Mapping>,
     kind: String,
     metadata: HashMap<String, String>,
     tensors: BTreeMap<String, StoredTensor>,
@@ -226,27 +186,27 @@ impl Store {
                 about.len()
             )));
         }
-        // SAFETY: the mapping is read-only. Whoever truncates the file in place breaks the promise in
-        // the documentation, as with every memory-mapped format.
-        let map = unsafe { Mmap::map(&file) }
-            .map_err(|error| fail(format!("cannot be mapped: {error}")))?;
-
-        if map.len() < 8 {
+        let len = file
+            .metadata()
+            .map_or(0, |about| usize::try_from(about.len()).unwrap_or(usize::MAX));
+        if len < 8 {
             return Err(fail("was cut short while it was opened".into()));
         }
-        let header_len = header_len(&map);
+        let mapping = Mapping::new(&file, len)
+            .map_err(|error| fail(format!("cannot be mapped: {error}")))?;
+        let map = mapping.slice(0, len);
+        let header_len = header_len(map);
         if header_len == 0 || map.get(8).is_none_or(|&byte| byte != b'{') {
             return Err(fail(
                 "is not a knnspect file: it has no safetensors header".into(),
             ));
         }
-        if header_len > about.len() - 8 {
+        if header_len > len as u64 - 8 {
             return Err(fail(format!(
-                "is truncated or damaged: a header of {header_len} bytes was expected, the file has {}",
-                about.len()
+                "is truncated or damaged: a header of {header_len} bytes was expected, the file has {len}"
             )));
         }
-        let (header_len, header) = SafeTensors::read_metadata(&map).map_err(|error| {
+        let (header_len, header) = SafeTensors::read_metadata(map).map_err(|error| {
             fail(match error {
                 SafeTensorError::MetadataIncompleteBuffer => format!(
                     "is truncated or damaged: its {} bytes are not what its header says",
@@ -274,7 +234,7 @@ impl Store {
             .collect();
         let store = Self {
             path: path.to_owned(),
-            map,
+            mapping: Arc::new(mapping),
             kind,
             metadata,
             tensors,
@@ -291,15 +251,16 @@ impl Store {
     /// [`Error::Store`] when a byte was altered; [`Error::Interrupted`].
     pub fn verify(&self, cancel: Cancel<'_>) -> Result<()> {
         let fail = |reason: &str| Err(Error::store(&self.path, reason));
-        let header_len = header_len(&self.map) as usize;
-        let Some(digits) = checksum_digits(&self.map[..8 + header_len]) else {
+        let map = self.map();
+        let header_len = header_len(map) as usize;
+        let Some(digits) = checksum_digits(&map[..8 + header_len]) else {
             return fail("is damaged: its header has no checksum");
         };
         let mut hasher = blake3::Hasher::new();
         let zeros = [b'0'; CHECKSUM_DIGITS];
-        let parts = [&self.map[..digits.start], &zeros, &self.map[digits.end..]];
+        let parts = [&map[..digits.start], &zeros, &map[digits.end..]];
         hash_parts(&mut hasher, parts.into_iter(), cancel)?;
-        if hasher.finalize().to_hex().as_bytes() == &self.map[digits] {
+        if hasher.finalize().to_hex().as_bytes() == &map[digits] {
             Ok(())
         } else {
             fail("is damaged: its checksum does not match its contents")
@@ -357,14 +318,19 @@ impl Store {
         })
     }
 
-    pub(crate) fn slice(&self, start: usize, len: usize) -> &[u8] {
-        &self.map[start..start + len]
+    fn map(&self) -> &[u8] {
+        self.mapping.slice(0, self.mapping.len())
+    }
+
+    /// The file in memory, for those who keep parts of it.
+    pub(crate) const fn mapping(&self) -> &Arc<Mapping> {
+        &self.mapping
     }
 
     /// The bytes of a tensor of this file.
     #[must_use]
     pub fn bytes(&self, tensor: &StoredTensor) -> &[u8] {
-        &self.map[tensor.range.clone()]
+        &self.map()[tensor.range.clone()]
     }
 }
 

@@ -3,10 +3,14 @@
 use crate::codes::{Codes, encode};
 use crate::error::{Error, Result};
 use crate::kernels::InstructionSet;
+use crate::mapping::Mapping;
 use crate::pyramid::{DType, LevelData, LevelGrid, LevelShape, PyramidShape};
 use crate::rotation::{Codes as RowCodes, Rotation, Slot};
 use crate::store::{Dtype, Store, StoredTensor};
 use half::f16;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 #[cfg(target_endian = "big")]
@@ -20,6 +24,42 @@ pub struct StoredImage {
     spheres: OnceLock<Vec<Sphere>>,
     /// The only level in the coordinates of a flat gallery; made by the first search.
     codes: OnceLock<(Arc<Slot>, Option<RowCodes>)>,
+    /// The checksum of an image of a folder.
+    seal: Option<Seal>,
+}
+
+/// What the bytes of an image in a folder were when it was added.
+#[derive(Debug)]
+struct Seal {
+    /// The folder, and the id there, for messages.
+    gallery: Arc<Path>,
+    id: Box<str>,
+    checksum: Checksum,
+    place: Place,
+    record: Buffer<u8>,
+    /// Whether the bytes were found to be those.
+    verified: AtomicBool,
+}
+
+/// Where in a folder an image is: which record of which segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Place {
+    pub segment: u32,
+    pub record: usize,
+}
+
+/// BLAKE3, cut to 128 bits: against damage, not against forgery.
+pub(crate) type Checksum = [u8; 16];
+
+/// The checksum of some bytes.
+pub(crate) fn checksum(bytes: &[u8]) -> Checksum {
+    first_half(&blake3::hash(bytes))
+}
+
+pub(crate) fn first_half(hash: &blake3::Hash) -> Checksum {
+    let mut half = Checksum::default();
+    half.copy_from_slice(&hash.as_bytes()[..size_of::<Checksum>()]);
+    half
 }
 
 /// A sphere that holds all cells of one level.
@@ -116,6 +156,7 @@ impl StoredImage {
             levels: stored,
             spheres: OnceLock::new(),
             codes: OnceLock::new(),
+            seal: None,
         })
     }
 
@@ -143,7 +184,90 @@ impl StoredImage {
             levels,
             spheres: OnceLock::new(),
             codes: OnceLock::new(),
+            seal: None,
         }
+    }
+
+    /// The image whose record, laid out as `layout` says, is at `place` in a folder, of which the
+    /// segment is mapped.
+    pub(crate) fn in_record(
+        mapping: &Arc<Mapping>,
+        layout: &RecordLayout,
+        place: Place,
+        (gallery, id): (&Arc<Path>, &str),
+        checksum: Checksum,
+    ) -> Self {
+        let start = place.record * layout.stride;
+        let levels = layout
+            .levels
+            .iter()
+            .map(|parts| {
+                let at = |part: usize| (mapping, start + parts[part].start, parts[part].len());
+                match layout.dtype {
+                    DType::F32 => StoredLevel::F32(Buffer::of_bytes(at(0))),
+                    DType::F16 => StoredLevel::F16(Buffer::of_bytes(at(0))),
+                    DType::I8 => StoredLevel::I8 {
+                        codes: Buffer::of_bytes(at(0)),
+                        offsets: Buffer::of_bytes(at(1)),
+                        scales: Buffer::of_bytes(at(2)),
+                    },
+                }
+            })
+            .collect();
+        Self {
+            levels,
+            spheres: OnceLock::new(),
+            codes: OnceLock::new(),
+            seal: Some(Seal {
+                gallery: Arc::clone(gallery),
+                id: id.into(),
+                checksum,
+                place,
+                record: Buffer::of_bytes((mapping, start, layout.stride)),
+                verified: AtomicBool::new(false),
+            }),
+        }
+    }
+
+    /// Whether nothing is left for [`verify`](Self::verify) to read.
+    pub(crate) fn is_verified(&self) -> bool {
+        let seal = self.seal.as_ref();
+        seal.is_none_or(|seal| seal.verified.load(Ordering::Acquire))
+    }
+
+    /// Reads the image and compares its checksum; once it was right, it is not read again, unless
+    /// `anew`. Images that are not in a folder have none: those of a file are verified with it.
+    ///
+    /// # Errors
+    /// [`Error::Store`] with the id, when a byte was altered.
+    pub fn verify(&self, anew: bool) -> Result<()> {
+        let Some(seal) = self.seal.as_ref().filter(|_| anew || !self.is_verified()) else {
+            return Ok(());
+        };
+        let right = checksum(seal.record.values()) == seal.checksum;
+        seal.verified.store(right, Ordering::Release);
+        if right {
+            Ok(())
+        } else {
+            Err(Error::store(
+                &seal.gallery,
+                format!(
+                    "image {:?} is damaged: its checksum does not match its features",
+                    seal.id
+                ),
+            ))
+        }
+    }
+
+    /// The id, checksum and bytes of an image of a folder.
+    pub(crate) fn record(&self) -> Option<(&str, Checksum, &[u8])> {
+        let seal = self.seal.as_ref()?;
+        Some((&seal.id, seal.checksum, seal.record.values()))
+    }
+
+    /// Where in a folder the image is.
+    pub(crate) fn place(&self) -> Option<Place> {
+        self.seal.as_ref().map(|seal| seal.place)
     }
 
     /// A sphere around the cells of each level, whose channels are those of `grids`.
@@ -200,7 +324,7 @@ enum Buffer<T> {
     Owned(Box<[T]>),
     /// The byte of the file at which they start, and their number.
     Mapped {
-        store: Arc<Store>,
+        mapping: Arc<Mapping>,
         start: usize,
         len: usize,
     },
@@ -216,23 +340,90 @@ impl<T: Plain> Buffer<T> {
     fn mapped(store: &Arc<Store>, tensor: &StoredTensor, image: usize) -> Self {
         let len: usize = tensor.shape[1..].iter().product();
         Self::Mapped {
-            store: Arc::clone(store),
+            mapping: Arc::clone(store.mapping()),
             start: tensor.start() + image * len * size_of::<T>(),
             len,
+        }
+    }
+
+    /// The values in these bytes of a file, of which `start` is aligned for them.
+    fn of_bytes((mapping, start, n_bytes): (&Arc<Mapping>, usize, usize)) -> Self {
+        Self::Mapped {
+            mapping: Arc::clone(mapping),
+            start,
+            len: n_bytes / size_of::<T>(),
         }
     }
 
     fn values(&self) -> &[T] {
         match self {
             Self::Owned(values) => values,
-            // The tensor was found to be aligned when the file was opened, and every image starts
-            // at a multiple of the element size, so that nothing is left before or after.
-            Self::Mapped { store, start, len } => {
-                let bytes = store.slice(*start, len * size_of::<T>());
+            // The start was found to be aligned when the file was opened, or made so, and every
+            // image starts at a multiple of the element size, so that nothing is left before or after.
+            Self::Mapped {
+                mapping,
+                start,
+                len,
+            } => {
+                let bytes = mapping.slice(*start, len * size_of::<T>());
                 // SAFETY: every pattern of bits is a value of a `Plain` type.
                 unsafe { bytes.align_to::<T>() }.1
             }
         }
+    }
+}
+
+/// Where the features of one image stand among the bytes of its record in a folder: level by level,
+/// each part at a multiple of [`ALIGNMENT`], zeros between them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct RecordLayout {
+    dtype: DType,
+    /// For each level the bytes of its values, and for int8 those of its offsets and scales.
+    levels: Vec<Vec<Range<usize>>>,
+    /// Bytes of a record.
+    pub stride: usize,
+}
+
+/// Wide enough for every instruction set.
+const ALIGNMENT: usize = 64;
+
+impl RecordLayout {
+    pub(crate) fn new(shape: &PyramidShape, dtype: DType) -> Self {
+        let mut stride = 0;
+        let mut place = |n_bytes: usize| {
+            let start = stride;
+            stride = (start + n_bytes).next_multiple_of(ALIGNMENT);
+            start..start + n_bytes
+        };
+        let levels = shape
+            .levels()
+            .iter()
+            .map(|level| {
+                let affine = level.channels * size_of::<f32>();
+                match dtype {
+                    DType::F32 => vec![place(level.values() * size_of::<f32>())],
+                    DType::F16 => vec![place(level.values() * size_of::<f16>())],
+                    DType::I8 => vec![place(level.values()), place(affine), place(affine)],
+                }
+            })
+            .collect();
+        Self {
+            dtype,
+            levels,
+            stride,
+        }
+    }
+
+    /// The bytes of a record of an image of this shape.
+    pub(crate) fn record(&self, image: &StoredImage, shape: &PyramidShape) -> Vec<u8> {
+        let mut record = vec![0; self.stride];
+        for ((level, shape), places) in image.levels().into_iter().zip(shape.levels()).zip(&self.levels)
+        {
+            for ((.., bytes), place) in parts(level, *shape).into_iter().zip(places) {
+                record[place.clone()].copy_from_slice(bytes);
+            }
+        }
+        record
     }
 }
 
@@ -247,6 +438,8 @@ unsafe impl Plain for f32 {}
 unsafe impl Plain for f16 {}
 // SAFETY: the same.
 unsafe impl Plain for i8 {}
+// SAFETY: the same.
+unsafe impl Plain for u8 {}
 
 /// What a file holds of one level of one image: the end of the tensor's name, its element type, its
 /// shape but for the axis of the images, and the bytes.

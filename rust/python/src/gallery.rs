@@ -5,16 +5,15 @@ use crate::errors::{named, to_py};
 use crate::interrupt;
 use crate::store::{Store, Tensors};
 use half::f16;
-use knnspect_core::gallery::Additions;
+use knnspect_core::living::Known;
 use knnspect_core::matching::{self, Matcher};
 use knnspect_core::pyramid::{LevelData, Upsample};
-use knnspect_core::{DType, InstructionSet, Result};
+use knnspect_core::{DType, InstructionSet, LivingGallery, Result};
 use numpy::{PyArray, PyArray4, PyArrayMethods, PyUntypedArray};
 use pyo3::prelude::*;
 use std::collections::BTreeMap;
 use std::num::NonZero;
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// All pairs, and those of each stage.
 type Work = (u64, Vec<(String, u64)>);
@@ -31,13 +30,46 @@ type Neighbors<'py> = (
 /// be added and removed by other threads meanwhile.
 #[pyclass(frozen, module = "knnspect._core")]
 pub(crate) struct Gallery {
-    inner: Mutex<knnspect_core::Gallery>,
+    inner: LivingGallery,
+}
+
+/// The words for how a gallery upsamples, and keeps features.
+fn settings(py: Python<'_>, upsample: &str, dtype: &str) -> PyResult<(Upsample, DType)> {
+    let fail = |message| named(py, "ParameterError", message);
+    let upsample = Upsample::from_name(upsample).ok_or_else(|| {
+        fail(format!(
+            "upsample: expected \"bilinear\" or \"block\", got {upsample:?}"
+        ))
+    })?;
+    let dtype = DType::from_name(dtype).ok_or_else(|| {
+        fail(format!(
+            "dtype: expected \"float32\", \"float16\" or \"int8\", got {dtype:?}"
+        ))
+    })?;
+    Ok((upsample, dtype))
 }
 
 impl Gallery {
-    fn lock(&self) -> MutexGuard<'_, knnspect_core::Gallery> {
-        // The core changes a gallery only once nothing can fail any more.
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    fn read<T>(&self, look: impl FnOnce(&knnspect_core::Gallery) -> T) -> T {
+        self.inner.read(look)
+    }
+
+    fn put(
+        &self,
+        py: Python<'_>,
+        levels: &[Bound<'_, PyUntypedArray>],
+        ids: &[String],
+        known: Known,
+    ) -> PyResult<()> {
+        let levels = Levels::new(py, levels)?;
+        let batch = levels.batch(py)?;
+        interrupt::run(py, |cancel| self.inner.add(&batch, ids, known, cancel))
+    }
+}
+
+impl From<LivingGallery> for Gallery {
+    fn from(inner: LivingGallery) -> Self {
+        Self { inner }
     }
 }
 
@@ -45,20 +77,9 @@ impl Gallery {
 impl Gallery {
     #[new]
     fn new(py: Python<'_>, upsample: &str, dtype: &str) -> PyResult<Self> {
-        let fail = |message| named(py, "ParameterError", message);
-        let upsample = Upsample::from_name(upsample).ok_or_else(|| {
-            fail(format!(
-                "upsample: expected \"bilinear\" or \"block\", got {upsample:?}"
-            ))
-        })?;
-        let dtype = DType::from_name(dtype).ok_or_else(|| {
-            fail(format!(
-                "dtype: expected \"float32\", \"float16\" or \"int8\", got {dtype:?}"
-            ))
-        })?;
-        Ok(Self {
-            inner: Mutex::new(knnspect_core::Gallery::new(upsample, dtype)),
-        })
+        let (upsample, dtype) = settings(py, upsample, dtype)?;
+        let gallery = knnspect_core::Gallery::new(upsample, dtype);
+        Ok(LivingGallery::from(gallery).into())
     }
 
     /// The gallery in an open file.
@@ -66,43 +87,87 @@ impl Gallery {
     fn from_store(py: Python<'_>, store: &Store) -> PyResult<Self> {
         let inner =
             knnspect_core::Gallery::from_store(&store.inner).map_err(|error| to_py(py, &error))?;
-        Ok(Self {
-            inner: Mutex::new(inner),
-        })
+        Ok(LivingGallery::from(inner).into())
+    }
+
+    /// An empty gallery in a new folder, open for writing.
+    #[staticmethod]
+    fn create(py: Python<'_>, path: PathBuf, upsample: &str, dtype: &str) -> PyResult<Self> {
+        let (upsample, dtype) = settings(py, upsample, dtype)?;
+        py.detach(|| LivingGallery::create(&path, upsample, dtype))
+            .map(Self::from)
+            .map_err(|error| to_py(py, &error))
+    }
+
+    /// The gallery in a folder.
+    #[staticmethod]
+    fn open(py: Python<'_>, path: PathBuf, write: bool) -> PyResult<Self> {
+        py.detach(|| LivingGallery::open(&path, write))
+            .map(Self::from)
+            .map_err(|error| to_py(py, &error))
+    }
+
+    #[getter]
+    fn path(&self) -> Option<PathBuf> {
+        self.inner.path().map(PathBuf::from)
+    }
+
+    #[getter]
+    fn is_writable(&self) -> bool {
+        self.inner.is_writable()
+    }
+
+    #[getter]
+    fn n_removed(&self) -> usize {
+        self.inner.n_removed()
+    }
+
+    fn close(&self, py: Python<'_>) {
+        py.detach(|| self.inner.close());
     }
 
     #[getter]
     fn upsample(&self) -> &'static str {
-        self.lock().upsample().name()
+        self.read(|gallery| gallery.upsample().name())
     }
 
     #[getter]
     fn dtype(&self) -> &'static str {
-        self.lock().dtype().name()
+        self.read(|gallery| gallery.dtype().name())
     }
 
     #[getter]
     fn shapes(&self) -> Vec<(usize, usize, usize)> {
-        let gallery = self.lock();
-        let levels = gallery.shape().map_or(&[][..], |shape| shape.levels());
-        levels
-            .iter()
-            .map(|level| (level.height, level.width, level.channels))
-            .collect()
+        self.read(|gallery| {
+            let levels = gallery.shape().map_or(&[][..], |shape| shape.levels());
+            levels
+                .iter()
+                .map(|level| (level.height, level.width, level.channels))
+                .collect()
+        })
     }
 
     #[getter]
     fn ids(&self) -> Vec<String> {
-        self.lock().ids().map(str::to_owned).collect()
+        self.read(|gallery| gallery.ids().map(str::to_owned).collect())
     }
 
     #[getter]
     fn nbytes(&self) -> usize {
-        self.lock().n_bytes()
+        self.read(knnspect_core::Gallery::n_bytes)
     }
 
     fn __len__(&self) -> usize {
-        self.lock().len()
+        self.read(knnspect_core::Gallery::len)
+    }
+
+    fn contains(&self, id: &str) -> bool {
+        self.read(|gallery| gallery.image(id).is_ok())
+    }
+
+    /// The first running numbers that are no ids yet.
+    fn free_ids(&self, n: usize) -> Vec<String> {
+        self.read(|gallery| gallery.free_ids(n))
     }
 
     fn add(
@@ -111,39 +176,44 @@ impl Gallery {
         levels: Vec<Bound<'_, PyUntypedArray>>,
         ids: Vec<String>,
     ) -> PyResult<()> {
-        let levels = Levels::new(py, &levels)?;
-        let batch = levels.batch(py)?;
-        let dtype = self.lock().dtype();
-        interrupt::run(py, |cancel| {
-            // Copied before the lock is taken, so that nobody waits for more than the insertion.
-            let additions = Additions::new(&batch, &ids, dtype, cancel)?;
-            cancel.check()?;
-            self.lock().insert(additions)
-        })
+        self.put(py, &levels, &ids, Known::Refuse)
+    }
+
+    fn replace(
+        &self,
+        py: Python<'_>,
+        levels: Vec<Bound<'_, PyUntypedArray>>,
+        ids: Vec<String>,
+    ) -> PyResult<()> {
+        self.put(py, &levels, &ids, Known::Replace)
     }
 
     fn remove(&self, py: Python<'_>, ids: Vec<String>) -> PyResult<()> {
-        self.lock().remove(&ids).map_err(|error| to_py(py, &error))
+        py.detach(|| self.inner.remove(&ids))
+            .map_err(|error| to_py(py, &error))
+    }
+
+    fn compact(&self, py: Python<'_>) -> PyResult<()> {
+        interrupt::run(py, |cancel| self.inner.compact(cancel))
+    }
+
+    fn verify(&self, py: Python<'_>) -> PyResult<()> {
+        interrupt::run(py, |cancel| self.inner.verify(cancel))
     }
 
     /// Another gallery of the same images, which are shared.
     fn copy(&self) -> Self {
-        Self {
-            inner: Mutex::new(self.lock().clone()),
-        }
+        LivingGallery::from(self.inner.copy()).into()
     }
 
     /// The stored levels of one image, each `(height, width, channels)`, as copies; codes decoded.
     #[pyo3(signature = (id, /))]
     fn image<'py>(&self, py: Python<'py>, id: &str) -> PyResult<Vec<Bound<'py, PyUntypedArray>>> {
         // Not under the lock: making arrays may run Python code, which may come back here.
-        let (image, shape) = {
-            let gallery = self.lock();
-            (
-                gallery.image(id).map_err(|error| to_py(py, &error))?,
-                gallery.shape().cloned(),
-            )
-        };
+        let found = self.read(|gallery| (gallery.image(id), gallery.shape().cloned()));
+        let (image, shape) = (found.0.map_err(|error| to_py(py, &error))?, found.1);
+        py.detach(|| image.verify(false))
+            .map_err(|error| to_py(py, &error))?;
         let shapes = shape.as_ref().map_or(&[][..], |shape| shape.levels());
         image
             .levels()
@@ -211,18 +281,10 @@ impl Gallery {
         let finest = query.shape().finest();
         let shape = [query.n_images(), finest.height, finest.width, k];
         let (found, ids) = interrupt::run(py, |cancel| {
-            let (context, selections, ids) = {
-                let gallery = self.lock();
-                let selections: Result<Vec<_>> = match &images {
-                    None => gallery.select(None).map(|all| vec![all]),
-                    Some(images) => images.iter().map(|ids| gallery.select(Some(ids))).collect(),
-                };
-                (
-                    gallery.pyramid_context()?,
-                    selections?,
-                    gallery.ids().map(str::to_owned).collect::<Vec<_>>(),
-                )
-            };
+            let (context, (selections, ids)) = self.read(|gallery| {
+                let context = gallery.pyramid_context()?;
+                Result::Ok((context, gallery.select_each(images.as_deref())?))
+            })?;
             let options = matching::Options {
                 k,
                 threads,
@@ -230,23 +292,8 @@ impl Gallery {
                 matcher,
                 cancel,
             };
-            let mut found = matching::search(&query, &context, &selections, &options)?;
-            // Ranks among all ids become places among the ids that occur, which may be few of many.
-            let mut places = vec![u32::MAX; ids.len()];
-            let mut used = Vec::new();
-            for selection in &selections {
-                for rank in selection.ranks() {
-                    places[rank as usize] = 0;
-                }
-            }
-            for (place, id) in places.iter_mut().zip(ids).filter(|(place, _)| **place == 0) {
-                *place = used.len() as u32;
-                used.push(id);
-            }
-            for rank in &mut found.ranks {
-                *rank = places[*rank as usize];
-            }
-            Ok((found, used))
+            let found = matching::search(&query, &context, &selections, &options)?;
+            Ok((found, ids))
         })?;
         Ok((
             PyArray::from_vec(py, found.sq_distances).reshape(shape)?,
@@ -267,7 +314,7 @@ impl Gallery {
         tensors: BTreeMap<String, Bound<'_, PyUntypedArray>>,
     ) -> PyResult<()> {
         let tensors = Tensors::new(py, tensors)?;
-        let gallery = self.lock().clone();
+        let gallery = self.inner.copy();
         interrupt::run(py, |cancel| {
             gallery.save(&path, kind, &metadata, tensors.views(), cancel)
         })

@@ -25,8 +25,10 @@ use crate::gallery::Selection;
 use crate::kernels::InstructionSet;
 use crate::pyramid::{PyramidBatch, PyramidContext};
 use crate::topk::Neighbor;
+use std::collections::BTreeMap;
 use std::num::NonZero;
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 
 /// More threads than this are never started.
@@ -150,12 +152,19 @@ pub fn search(
         }
     }
 
+    // Images of a folder that nobody has used yet; each is asked for once.
+    let unverified = selections
+        .iter()
+        .flat_map(Selection::unverified)
+        .map(|image| (Arc::as_ptr(image), image))
+        .collect::<BTreeMap<_, _>>()
+        .into_values();
+    for_each(unverified.collect(), options.threads, options.cancel, |image| {
+        image.verify(false)
+    })?;
+
     let instruction_set = options.instruction_set.unwrap_or_else(InstructionSet::best);
-    let threads = options
-        .threads
-        .or_else(|| thread::available_parallelism().ok())
-        .map_or(1, NonZero::get)
-        .min(MAX_THREADS);
+    let threads = n_threads(options.threads);
     let how = Resources {
         instruction_set,
         threads,
@@ -165,6 +174,34 @@ pub fn search(
     } else {
         search_in_jobs(query, context, selections, options, how)
     }
+}
+
+fn n_threads(asked: Option<NonZero<usize>>) -> usize {
+    asked
+        .or_else(|| thread::available_parallelism().ok())
+        .map_or(1, NonZero::get)
+        .min(MAX_THREADS)
+}
+
+/// Does `work` for each item, on several threads, until one fails.
+pub(crate) fn for_each<T: Send>(
+    items: Vec<T>,
+    threads: Option<NonZero<usize>>,
+    cancel: Cancel<'_>,
+    work: impl Fn(T) -> Result<()> + Sync,
+) -> Result<()> {
+    let failed = AtomicBool::new(false);
+    let n_workers = n_threads(threads).min(items.len());
+    let done = run(&mut vec![(); n_workers], items, cancel, |(), item| {
+        if failed.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let result = work(item);
+        failed.fetch_or(result.is_err(), Ordering::Relaxed);
+        result
+    });
+    cancel.check()?;
+    done.into_iter().collect()
 }
 
 /// What a search runs on.

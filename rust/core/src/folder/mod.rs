@@ -1,0 +1,397 @@
+//! A gallery in a folder: changed in place, at any time, by one process, and read by many.
+//!
+//! ```text
+//! bottle.gallery/
+//!   journal            what was added and removed (journal.rs)
+//!   features-00000001  the features, image after image (segment.rs)
+//!   lock               held by whoever changes it (lock.rs)
+//! ```
+//!
+//! Features are only ever appended, and synced before the journal has them; the journal is only ever
+//! appended to, or replaced as a whole by [`Folder::compact`]. So every moment leaves a gallery as it
+//! was before or after a change, and who has opened one keeps what was there then, even when its files
+//! have been deleted since. Removed images stay where they are until the folder is compacted.
+//!
+//! Opening reads the journal alone. Every image has a checksum there, which is compared when the image
+//! is first used.
+
+mod journal;
+mod lock;
+mod replay;
+mod segment;
+mod writer;
+
+use self::journal::{Change, Contents, Header, Journal, Run};
+use self::lock::Lock;
+use self::replay::replay;
+use self::segment::Tail;
+use self::writer::{Writer, add_to_runs};
+use crate::cancel::Cancel;
+use crate::error::{Error, Result};
+use crate::files::{replace_file, sync_folder};
+use crate::gallery::Gallery;
+use crate::pyramid::{DType, PyramidBatch, PyramidShape, Upsample};
+use crate::stored::{Place, RecordLayout, StoredImage, checksum};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+const JOURNAL: &str = "journal";
+
+/// Readers try this often to see a journal and its segments while they are being replaced.
+const ATTEMPTS: u32 = 20;
+
+/// What a folder holds.
+#[derive(Debug)]
+pub(crate) struct State {
+    pub gallery: Gallery,
+    /// The images that were removed, but whose features are still there.
+    pub removed: Vec<Arc<StoredImage>>,
+}
+
+/// A gallery's folder, open for writing.
+#[derive(Debug)]
+pub(crate) struct Folder {
+    path: Arc<Path>,
+    header: Header,
+    dtype: DType,
+    journal: Journal,
+    /// The segments that the journal names, by number.
+    segments: BTreeMap<u32, Segment>,
+    /// The segment that grows; nothing before the first image, and after an error.
+    tail: Option<Tail>,
+    _lock: Lock,
+}
+
+/// A segment, as the journal describes it.
+#[derive(Debug)]
+struct Segment {
+    layout: RecordLayout,
+    n_records: usize,
+}
+
+impl Folder {
+    /// Makes an empty gallery in a new folder, or in one that is empty.
+    ///
+    /// # Errors
+    /// [`Error::Store`] when there is something already, or it cannot be written.
+    pub(crate) fn create(path: &Path, upsample: Upsample, dtype: DType) -> Result<(Self, State)> {
+        let fail = |error: io::Error| Error::store(path, format!("cannot be written: {error}"));
+        match std::fs::create_dir(path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(fail(error)),
+            Err(_) if !path.is_dir() => {
+                return Err(Error::store(path, "exists already, and is not a folder"));
+            }
+            _ => {}
+        }
+        let lock = Lock::take(path)?;
+        for entry in std::fs::read_dir(path).map_err(fail)? {
+            let name = entry.map_err(fail)?.file_name();
+            if name == JOURNAL {
+                return Err(Error::store(path, "holds a gallery already: open it"));
+            }
+            // What an interrupted attempt has left may stay.
+            let name = name.to_string_lossy();
+            if name != lock::NAME && !name.starts_with(".knnspect-") {
+                return Err(Error::store(path, format!("is not empty: it has {name:?}")));
+            }
+        }
+        let header = Header::new(upsample.name(), dtype.name());
+        let (text, end) = journal::text(&header, &[]);
+        let journal = path.join(JOURNAL);
+        replace_file(&journal, [text.as_slice()].into_iter(), Cancel::NEVER)?;
+        if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            sync_folder(parent);
+        }
+        let folder = Self {
+            path: path.into(),
+            header,
+            dtype,
+            journal: open_journal(&journal)
+                .and_then(|file| Journal::new(file, end))
+                .map_err(fail)?,
+            segments: BTreeMap::new(),
+            tail: None,
+            _lock: lock,
+        };
+        let state = State {
+            gallery: Gallery::new(upsample, dtype),
+            removed: Vec::new(),
+        };
+        Ok((folder, state))
+    }
+
+    /// Opens a folder for writing.
+    ///
+    /// # Errors
+    /// [`Error::Store`] when it holds no gallery, is damaged, open for writing elsewhere, or cannot be
+    /// written.
+    pub(crate) fn open(path: &Path) -> Result<(Self, State)> {
+        let fail =
+            |error: io::Error| Error::store(path, format!("cannot be opened for writing: {error}"));
+        let at = path.join(JOURNAL);
+        // Looked at first, so that no lock file is left where there is no gallery.
+        read_journal(path, &at)?;
+        let lock = Lock::take(path)?;
+        let contents = parse(path, &read_journal(path, &at)?)?;
+        let end = contents.end;
+        let (state, segments, header) = replay(&Arc::from(path), contents)?;
+        let file = open_journal(&at).map_err(fail)?;
+        let folder = Self {
+            path: path.into(),
+            header,
+            dtype: state.gallery.dtype(),
+            journal: Journal::new(file, end).map_err(fail)?,
+            segments,
+            tail: None,
+            _lock: lock,
+        };
+        folder.delete_leftovers();
+        Ok((folder, state))
+    }
+
+    /// Appends the images of a batch, which were checked, after removing those of `remove`: both or
+    /// neither.
+    ///
+    /// # Errors
+    /// [`Error::Store`] when the disk does not take them, [`Error::Image`] for features that cannot be
+    /// stored, [`Error::Interrupted`]; the gallery is then as it was.
+    pub(crate) fn append(
+        &mut self,
+        batch: &PyramidBatch<'_>,
+        ids: &[String],
+        remove: &[String],
+        is_first: bool,
+        cancel: Cancel<'_>,
+    ) -> Result<BTreeMap<String, Arc<StoredImage>>> {
+        let shape = batch.shape();
+        let layout = RecordLayout::new(shape, self.dtype);
+        let mut change = Change {
+            shape: is_first.then(|| levels_of(shape)),
+            remove: remove.to_vec(),
+            add: Vec::new(),
+        };
+        let tail = self.tail(&layout)?;
+        let dtype = self.dtype;
+        let records = ids.iter().enumerate().map(|(image, id)| {
+            cancel.check()?;
+            let stored = StoredImage::new(shape, &batch.image(image), dtype, id)?;
+            let record = layout.record(&stored, shape);
+            Ok((id.as_str(), checksum(&record), record))
+        });
+        let mut writer = Writer::new(&self.path, &layout, &self.segments, tail);
+        let written = writer.write_all(records).and_then(|images| {
+            cancel.check()?;
+            change.add = std::mem::take(&mut writer.runs);
+            let appended = self.journal.append(&change);
+            appended.map_err(|error| cannot_write(&self.path, &error))?;
+            Ok(images)
+        });
+        match written {
+            Ok(images) => {
+                self.tail = writer.commit(&mut self.segments);
+                Ok(images)
+            }
+            Err(error) => {
+                self.tail = writer.undo();
+                Err(error)
+            }
+        }
+    }
+
+    /// Marks images, which are there, as removed.
+    ///
+    /// # Errors
+    /// [`Error::Store`] when the disk does not take it; the gallery is then as it was.
+    pub(crate) fn remove(&mut self, ids: &[String]) -> Result<()> {
+        let change = Change {
+            remove: ids.to_vec(),
+            ..Change::default()
+        };
+        let appended = self.journal.append(&change);
+        appended.map_err(|error| cannot_write(&self.path, &error))
+    }
+
+    /// Writes the segments that hold removed images anew, without these, and the journal with one
+    /// entry for each segment; then the old files are deleted.
+    ///
+    /// Returns the images that have moved.
+    ///
+    /// # Errors
+    /// [`Error::Store`] when an image is damaged or the disk has no room for what stays of those
+    /// segments, [`Error::Interrupted`]; the gallery is then as it was.
+    pub(crate) fn compact(
+        &mut self,
+        gallery: &Gallery,
+        cancel: Cancel<'_>,
+    ) -> Result<BTreeMap<String, Arc<StoredImage>>> {
+        let path = Arc::clone(&self.path);
+        let mut by_place: BTreeMap<Place, Arc<StoredImage>> = BTreeMap::new();
+        for image in gallery.images() {
+            if let Some(place) = image.place() {
+                by_place.insert(place, Arc::clone(image));
+            }
+        }
+        // Segments of which every record is an image that is still there are kept.
+        let mut n_live: BTreeMap<u32, usize> = BTreeMap::new();
+        for place in by_place.keys() {
+            *n_live.entry(place.segment).or_default() += 1;
+        }
+        let is_kept = |(number, segment): &(&u32, &Segment)| {
+            n_live.get(number) == Some(&segment.n_records)
+        };
+        let kept = self.segments.iter().filter(is_kept);
+        let kept: BTreeSet<u32> = kept.map(|(number, _)| *number).collect();
+
+        let (staying, moving): (Vec<_>, Vec<_>) = by_place
+            .iter()
+            .partition(|(place, _)| kept.contains(&place.segment));
+        let mut runs: Vec<Run> = Vec::new();
+        for (place, image) in staying {
+            if let Some((id, checksum, _)) = image.record() {
+                add_to_runs(&mut runs, *place, id, checksum);
+            }
+        }
+        let records = moving.iter().filter_map(|(_, image)| {
+            // Read once for its checksum, and at once again: damage must not be passed on.
+            let checked = cancel.check().and_then(|()| image.verify(true));
+            checked.map(|()| image.record()).transpose()
+        });
+        let mut new = BTreeMap::new();
+        let (moved, tail) = match gallery.shape() {
+            Some(shape) if !moving.is_empty() => {
+                let layout = RecordLayout::new(shape, self.dtype);
+                let mut writer = Writer::new(&path, &layout, &self.segments, None);
+                match writer.write_all(records) {
+                    Ok(moved) => {
+                        runs.append(&mut writer.runs);
+                        (moved, writer.commit(&mut new))
+                    }
+                    Err(error) => {
+                        writer.undo();
+                        return Err(error);
+                    }
+                }
+            }
+            _ => (BTreeMap::new(), None),
+        };
+        let changes = gallery.shape().map(|shape| Change {
+            shape: Some(levels_of(shape)),
+            remove: Vec::new(),
+            add: runs,
+        });
+        let changes: Vec<Change> = changes.into_iter().collect();
+        let (text, end) = journal::text(&self.header, &changes);
+        let at = path.join(JOURNAL);
+        if let Err(error) = replace_file(&at, [text.as_slice()].into_iter(), cancel) {
+            self.delete_leftovers();
+            return Err(error);
+        }
+        // The change is made. Should anything fail from here on, the journal cannot be written any
+        // more until the folder is opened again, which finds the gallery compacted.
+        self.segments.retain(|number, _| kept.contains(number));
+        self.segments.extend(new);
+        self.tail = tail;
+        self.journal = open_journal(&at)
+            .and_then(|file| Journal::new(file, end))
+            .map_err(|error| cannot_write(&path, &error))?;
+        self.delete_leftovers();
+        Ok(moved)
+    }
+
+    /// The segment to go on with: the last one, where its records have this layout.
+    fn tail(&mut self, layout: &RecordLayout) -> Result<Option<Tail>> {
+        if let Some(tail) = self.tail.take()
+            && tail.layout == *layout
+        {
+            return Ok(Some(tail));
+        }
+        let Some((number, segment)) = self.segments.last_key_value() else {
+            return Ok(None);
+        };
+        if segment.layout != *layout {
+            return Ok(None);
+        }
+        let tail = Tail::open(&self.path, *number, layout.clone(), segment.n_records);
+        tail.map(Some)
+            .map_err(|error| cannot_write(&self.path, &error))
+    }
+
+    /// Deletes what the journal does not name: left by an interrupted change, or by compacting.
+    fn delete_leftovers(&self) {
+        // What cannot be deleted does no harm.
+        let Ok(entries) = std::fs::read_dir(&self.path) else {
+            return;
+        };
+        for entry in entries.flatten() {
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            let left = segment::number(&name)
+                .is_some_and(|number| !self.segments.contains_key(&number))
+                || name.starts_with(".knnspect-");
+            if left {
+                let _ = std::fs::remove_file(entry.path());
+            }
+        }
+    }
+}
+
+/// Opens a folder for reading.
+///
+/// # Errors
+/// [`Error::Store`] when it holds no gallery, or is damaged.
+pub(crate) fn read(path: &Path) -> Result<State> {
+    let at = path.join(JOURNAL);
+    let mut journal = read_journal(path, &at)?;
+    let mut attempt = 0;
+    loop {
+        let read = parse(path, &journal).and_then(|contents| replay(&Arc::from(path), contents));
+        let error = match read {
+            Ok((state, ..)) => return Ok(state),
+            Err(error) => error,
+        };
+        // A writer may have replaced the journal, or cut it, while it was read.
+        let again = read_journal(path, &at)?;
+        attempt += 1;
+        if again == journal || attempt == ATTEMPTS {
+            return Err(error);
+        }
+        journal = again;
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn read_journal(folder: &Path, path: &Path) -> Result<Vec<u8>> {
+    std::fs::read(path).map_err(|error| {
+        let reason = match error.kind() {
+            io::ErrorKind::NotFound if folder.is_dir() => {
+                "is not a gallery: it has no journal".into()
+            }
+            _ => format!("cannot be opened: {error}"),
+        };
+        Error::store(folder, reason)
+    })
+}
+
+fn levels_of(shape: &PyramidShape) -> Vec<(usize, usize, usize)> {
+    let levels = shape.levels().iter();
+    levels
+        .map(|level| (level.height, level.width, level.channels))
+        .collect()
+}
+
+fn open_journal(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).open(path)
+}
+
+fn cannot_write(path: &Path, error: &io::Error) -> Error {
+    Error::store(path, format!("cannot be written: {error}"))
+}
+
+fn parse(path: &Path, journal: &[u8]) -> Result<Contents> {
+    journal::parse(journal).map_err(|reason| Error::store(path, reason))
+}

@@ -1,0 +1,248 @@
+//! A gallery that is changed and searched by several threads, in memory or in a folder.
+
+use crate::cancel::Cancel;
+use crate::error::{Error, Result};
+use crate::folder::{self, Folder, State};
+use crate::gallery::{Additions, Gallery, check_batch};
+use crate::matching::for_each;
+use crate::pyramid::{DType, PyramidBatch, Upsample};
+use crate::stored::StoredImage;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// A [`Gallery`] that may be changed from several threads. Whoever has selected images keeps them as
+/// they were, whatever is done to the gallery meanwhile.
+///
+/// In a folder, a change is on the disk when the method returns; an error, or a crash at any moment,
+/// leaves the gallery as it was before.
+#[derive(Debug)]
+pub struct LivingGallery {
+    /// The folder, if there is one.
+    path: Option<PathBuf>,
+    /// Taken before `state`, by whoever changes a folder.
+    folder: Mutex<Option<Folder>>,
+    state: Mutex<State>,
+}
+
+/// What adding does about ids that are there already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Known {
+    /// All ids must be new.
+    Refuse,
+    /// All ids must be there; their images are exchanged.
+    Replace,
+}
+
+impl From<Gallery> for LivingGallery {
+    /// In memory, or with features that stay in a file.
+    fn from(gallery: Gallery) -> Self {
+        let state = State {
+            gallery,
+            removed: Vec::new(),
+        };
+        Self {
+            path: None,
+            folder: Mutex::new(None),
+            state: Mutex::new(state),
+        }
+    }
+}
+
+impl LivingGallery {
+    /// Makes an empty gallery in a new folder, and opens it for writing.
+    ///
+    /// # Errors
+    /// [`Error::Store`] when there is something already, or it cannot be written.
+    pub fn create(path: &Path, upsample: Upsample, dtype: DType) -> Result<Self> {
+        let (folder, state) = Folder::create(path, upsample, dtype)?;
+        Ok(Self {
+            path: Some(path.to_owned()),
+            folder: Mutex::new(Some(folder)),
+            state: Mutex::new(state),
+        })
+    }
+
+    /// Opens the gallery in a folder. Its features stay there; each image is verified when it is first
+    /// used, or by [`verify`](Self::verify).
+    ///
+    /// # Errors
+    /// [`Error::Store`] when it holds no gallery, or is damaged; to write, when it is open for writing
+    /// already, or cannot be written.
+    pub fn open(path: &Path, write: bool) -> Result<Self> {
+        let (folder, state) = if write {
+            let (folder, state) = Folder::open(path)?;
+            (Some(folder), state)
+        } else {
+            (None, folder::read(path)?)
+        };
+        Ok(Self {
+            path: Some(path.to_owned()),
+            folder: Mutex::new(folder),
+            state: Mutex::new(state),
+        })
+    }
+
+    /// The folder, if the gallery is in one.
+    #[must_use]
+    pub fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
+    }
+
+    /// Whether it may be changed: always in memory, and in a folder that is open for writing.
+    #[must_use]
+    pub fn is_writable(&self) -> bool {
+        self.path.is_none() || lock(&self.folder).is_some()
+    }
+
+    /// Ends writing, so that others may; the gallery can still be searched.
+    pub fn close(&self) {
+        lock(&self.folder).take();
+    }
+
+    /// Looks at the gallery as it is now. Nobody can change it meanwhile, so this should be short.
+    pub fn read<T>(&self, look: impl FnOnce(&Gallery) -> T) -> T {
+        look(&lock(&self.state).gallery)
+    }
+
+    /// A gallery in memory that shares the images of this one.
+    #[must_use]
+    pub fn copy(&self) -> Gallery {
+        self.read(Gallery::clone)
+    }
+
+    /// Number of images that were removed, and whose features are still in the folder.
+    #[must_use]
+    pub fn n_removed(&self) -> usize {
+        lock(&self.state).removed.len()
+    }
+
+    /// Adds the images of a batch under `ids`: all of them, or none when there is an error.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when the pyramids differ from those of the gallery, or there is not one id per
+    /// image; [`Error::Parameter`] for an id that is given twice, or, as `known` says, is there already
+    /// or not; [`Error::Image`] for features that are not finite, or too large for float16 storage;
+    /// [`Error::Store`] when the folder is not open for writing or does not take them;
+    /// [`Error::Interrupted`].
+    pub fn add(
+        &self,
+        batch: &PyramidBatch<'_>,
+        ids: &[String],
+        known: Known,
+        cancel: Cancel<'_>,
+    ) -> Result<()> {
+        if self.path.is_none() {
+            // Copied before the lock is taken, so that nobody waits for more than the insertion.
+            let dtype = self.read(Gallery::dtype);
+            let additions = Additions::new(batch, ids, dtype, cancel)?;
+            cancel.check()?;
+            let mut state = lock(&self.state);
+            state.gallery.check_insertion(batch.shape(), ids, known)?;
+            state.gallery.insert(additions);
+            return Ok(());
+        }
+        let mut folder = lock(&self.folder);
+        let folder = self.writable(&mut folder)?;
+        let named = |error| self.named(error);
+        check_batch(batch, ids).map_err(named)?;
+        let is_first = {
+            let state = lock(&self.state);
+            let checked = state.gallery.check_insertion(batch.shape(), ids, known);
+            checked.map_err(named)?;
+            state.gallery.is_empty()
+        };
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let remove = if known == Known::Replace { ids } else { &[] };
+        let images = folder.append(batch, ids, remove, is_first, cancel);
+        let additions = Additions::stored(batch.shape(), images.map_err(named)?);
+        let mut state = lock(&self.state);
+        let replaced = state.gallery.insert(additions);
+        state.removed.extend(replaced);
+        Ok(())
+    }
+
+    /// Removes images: all of them, or none when one is unknown. In a folder their features stay until
+    /// it is compacted.
+    ///
+    /// # Errors
+    /// [`Error::Parameter`] for an unknown id; [`Error::Store`] when the folder is not open for writing
+    /// or does not take the change.
+    pub fn remove(&self, ids: &[String]) -> Result<()> {
+        if self.path.is_none() {
+            return lock(&self.state).gallery.remove(ids).map(drop);
+        }
+        let mut folder = lock(&self.folder);
+        let folder = self.writable(&mut folder)?;
+        let mut ids = ids.to_vec();
+        ids.sort_unstable();
+        ids.dedup();
+        if ids.is_empty() {
+            return Ok(());
+        }
+        self.read(|gallery| gallery.check_known(&ids))
+            .map_err(|error| self.named(error))?;
+        folder.remove(&ids)?;
+        let mut state = lock(&self.state);
+        let removed = state.gallery.remove(&ids)?;
+        state.removed.extend(removed);
+        Ok(())
+    }
+
+    /// Gives back the room of removed images; in memory there is nothing to do.
+    ///
+    /// # Errors
+    /// [`Error::Store`] when the folder is not open for writing, an image is damaged, or there is no
+    /// room for what stays of the segments that hold removed images; [`Error::Interrupted`].
+    pub fn compact(&self, cancel: Cancel<'_>) -> Result<()> {
+        if self.path.is_none() {
+            return Ok(());
+        }
+        let mut folder = lock(&self.folder);
+        let folder = self.writable(&mut folder)?;
+        let gallery = self.copy();
+        let moved = folder.compact(&gallery, cancel)?;
+        let mut state = lock(&self.state);
+        state.gallery.exchange(moved);
+        state.removed.clear();
+        Ok(())
+    }
+
+    /// Reads every image of a folder, also the removed ones, and compares its checksum.
+    ///
+    /// # Errors
+    /// [`Error::Store`] with the first image that is damaged; [`Error::Interrupted`].
+    pub fn verify(&self, cancel: Cancel<'_>) -> Result<()> {
+        let images: Vec<Arc<StoredImage>> = {
+            let state = lock(&self.state);
+            let images = state.gallery.images().chain(&state.removed);
+            images.cloned().collect()
+        };
+        for_each(images, None, cancel, |image| image.verify(true))
+    }
+
+    fn writable<'a>(&self, folder: &'a mut Option<Folder>) -> Result<&'a mut Folder> {
+        let path = self.path.as_deref().unwrap_or(Path::new(""));
+        folder.as_mut().ok_or_else(|| {
+            let reason = "is not open for writing: open it with mode=\"r+\"";
+            Error::store(path, reason)
+        })
+    }
+
+    /// The error, with the gallery that it is about.
+    fn named(&self, error: Error) -> Error {
+        let path = self.path.as_deref().unwrap_or(Path::new("")).display();
+        match error {
+            Error::Shape(reason) => Error::Shape(format!("{path}: {reason}")),
+            Error::Parameter(reason) => Error::Parameter(format!("{path}: {reason}")),
+            Error::Image(reason) => Error::Image(format!("{path}: {reason}")),
+            other => other,
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What is locked is changed only once nothing can fail any more.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
