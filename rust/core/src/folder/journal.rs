@@ -336,6 +336,17 @@ mod tests {
     }
 
     #[test]
+    fn a_newer_version_and_another_format_are_refused() {
+        let mut header = Header::new("bilinear", "float32");
+        header.format_version = VERSION + 1;
+        let newer = parse(&text(&header, &[]).0).unwrap_err();
+        assert!(newer.contains("a newer knnspect: its format is 2"), "{newer}");
+        header.format = "other".into();
+        let other = parse(&text(&header, &[]).0).unwrap_err();
+        assert!(other.contains("not a gallery"), "{other}");
+    }
+
+    #[test]
     fn every_altered_byte_is_noticed() {
         let good = sample();
         for at in 0..good.len() {

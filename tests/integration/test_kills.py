@@ -1,0 +1,134 @@
+"""Processes killed at random moments while they change a gallery: it is as before or after.
+
+``KNNSPECT_KILLS`` says how often (20); ``KNNSPECT_KILLS_JSON`` names a file for what happened.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from knnspect import Gallery
+
+N_KILLS = int(os.environ.get("KNNSPECT_KILLS", "20"))
+
+#: Changes a gallery until it is killed. Before each change it says what will be there after it.
+CHANGE_FOR_EVER = """
+import json, os, random, sys
+import numpy as np
+from knnspect import FeaturePyramid, Gallery
+
+folder, saved, seed = sys.argv[1], sys.argv[2], int(sys.argv[3])
+gallery = Gallery.open(folder, "r+")
+chance = random.Random(seed)
+state = {id_: float(gallery.pyramid([id_]).levels[0].flat[0]) for id_ in gallery.ids}
+
+def say(what, state):
+    sys.stdout.write(json.dumps([what, state]) + "\\n")
+    sys.stdout.flush()
+
+def images(values):
+    shapes = [(48, 48, 24), (12, 12, 64)]
+    return FeaturePyramid(
+        [np.stack([np.full(shape, value, "f4") for value in values]) for shape in shapes]
+    )
+
+say("ready", state)
+while True:
+    what = chance.choice(["add", "add", "add", "replace", "remove", "remove", "compact", "save"])
+    n = chance.randint(1, 4)
+    values = [float(chance.randrange(1 << 20)) for _ in range(n)]
+    if what == "add" and len(state) < 30:
+        ids = [f"{chance.randrange(1 << 30):09d}" for _ in values]
+        after = state | dict(zip(ids, values))
+        say(what, after)
+        gallery.add(images(values), ids)
+    elif what in ("replace", "remove") and len(state) > n:
+        ids = chance.sample(sorted(state), n)
+        if what == "replace":
+            after = state | dict(zip(ids, values))
+            say(what, after)
+            gallery.replace(images(values), ids)
+        else:
+            after = {id_: value for id_, value in state.items() if id_ not in ids}
+            say(what, after)
+            gallery.remove(ids)
+    elif what == "compact":
+        after = state
+        say(what, after)
+        gallery.compact()
+    elif what == "save" and state:
+        after = state
+        say(what, after)
+        gallery.save(saved)
+    else:
+        continue
+    state = after
+    say("done", state)
+"""
+
+
+def state_of(gallery: Gallery) -> dict[str, float]:
+    """Return the value of each image, which has the same everywhere."""
+    state = {}
+    for id_ in gallery.ids:
+        values = [value for level in gallery.pyramid([id_]).levels for value in np.unique(level)]
+        assert len(set(values)) == 1, "an image is of one addition"
+        state[id_] = float(values[0])
+    return state
+
+
+@pytest.mark.timeout(60 + 10 * N_KILLS)
+def test_every_kill_leaves_the_gallery_as_before_or_after(tmp_path: Path) -> None:
+    folder, saved, log = tmp_path / "gallery", tmp_path / "saved", tmp_path / "log"
+    Gallery.create(folder).close()
+    chance = random.Random(4)
+    known: dict[str, float] = {}
+    saves: list[dict[str, float]] = []
+    interrupted: Counter[str] = Counter()
+    outcomes: Counter[str] = Counter()
+    for kill in range(N_KILLS):
+        with log.open("wb") as output:
+            command = [sys.executable, "-c", CHANGE_FOR_EVER, folder, saved, str(kill)]
+            with subprocess.Popen(list(map(str, command)), stdout=output) as process:
+                while not log.stat().st_size and process.poll() is None:
+                    time.sleep(0.005)
+                time.sleep(chance.uniform(0, 0.5))
+                assert process.poll() is None, "it works until it is killed"
+                process.kill()
+        said: list[Any] = [json.loads(line) for line in log.read_text().splitlines(keepends=True)
+                           if line.endswith("\n")]
+        assert said[0] == ["ready", known], "the next one finds what the last one has left"
+        before = next(state for what, state in reversed(said) if what in ("done", "ready"))
+        last, after = said[-1]
+        saves += [state for what, state in said if what == "save"]
+
+        gallery = Gallery.open(folder, verify=True)
+        known = state_of(gallery)
+        assert known in (before, after), f"kill {kill}, while {last}"
+        if last not in ("done", "ready"):
+            interrupted[last] += 1
+            if before != after:
+                outcomes["after" if known == after else "before"] += 1
+        if saved.exists():
+            assert state_of(Gallery.open(saved)) in saves
+        left = [path.name for path in tmp_path.iterdir() if path.name.startswith(".knnspect-")]
+        for name in left:  # a file that was to be renamed; nobody takes it for one of ours
+            (tmp_path / name).unlink()
+    with Gallery.open(folder, "r+") as last_one:
+        last_one.compact()
+    assert {path.name.split("-")[0] for path in folder.iterdir()} <= {"journal", "features", "lock"}
+    figures = {"kills": N_KILLS, "while": dict(interrupted), "found": dict(outcomes)}
+    print(figures)
+    if "KNNSPECT_KILLS_JSON" in os.environ:
+        Path(os.environ["KNNSPECT_KILLS_JSON"]).write_text(json.dumps(figures, indent=2) + "\n")
