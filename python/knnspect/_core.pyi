@@ -7,10 +7,16 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Gallery", "Store", "__version__", "instruction_sets"]
+__all__ = ["Gallery", "Store", "__version__", "instruction_sets", "save_tensors"]
 __version__: str
 
 def instruction_sets() -> list[str]: ...
+def save_tensors(
+    path: str | PathLike[str],
+    kind: str,
+    metadata: dict[str, str],
+    tensors: dict[str, NDArray[Any]],
+) -> None: ...
 
 @final
 class Gallery:

@@ -101,6 +101,13 @@ BackendName = Annotated[
 Threads = Annotated[int | None, typer.Option(help="Threads of the search; all by default.")]
 BatchSize = Annotated[int, typer.Option(help="Images that go through the network together.")]
 Workers = Annotated[int, typer.Option(help="Threads that read images.")]
+MaxMemory = Annotated[
+    str | None,
+    typer.Option(
+        help="Memory to use, such as 2GB: features go to a folder as they come, which becomes the "
+        "model; an interrupted fit goes on there."
+    ),
+]
 SkipBad = Annotated[
     bool, typer.Option("--skip-bad", help="Report unusable images and go on without them.")
 ]
@@ -131,7 +138,9 @@ def demo(
 @app.command()
 def fit(
     images: Annotated[Path, typer.Argument(help="Folder of normal images, or one image.")],
-    output: Annotated[Path, typer.Option(help="The model file to write.")],
+    output: Annotated[
+        Path, typer.Option(help="The model to write: a file, or a folder with --max-memory.")
+    ],
     method: Method = "spade",
     backbone: BackboneName = "efficientnet_lite0",
     weights: Weights = "auto",
@@ -150,21 +159,28 @@ def fit(
     device: Device = None,
     batch_size: BatchSize = 16,
     workers: Workers = 2,
+    max_memory: MaxMemory = None,
     skip_bad: SkipBad = False,
 ) -> None:
     """Learn what is normal from a folder of images."""
     detector = _detector(locals())
-    _check_writable(output)
+    _check_writable(output, folder=max_memory is not None)
     start = time.perf_counter()
     with _LeftOut() as left_out:
         detector.fit(
-            images, batch_size=batch_size, n_workers=workers, skip_bad=skip_bad, progress=True
+            images,
+            batch_size=batch_size,
+            n_workers=workers,
+            skip_bad=skip_bad,
+            progress=True,
+            max_memory=max_memory,
+            folder=None if max_memory is None else output,
         )
     detector.save(output)
     n_images = len(detector.gallery_)
     typer.echo(
         f"{output}: learnt from {n_images} images in {time.perf_counter() - start:.1f} s, "
-        f"{output.stat().st_size / 1e6:.1f} MB{left_out.summary()}"
+        f"{_size(output) / 1e6:.1f} MB{left_out.summary()}"
     )
 
 
@@ -230,7 +246,7 @@ def evaluate(
     """Fit on train/good, judge test/*, and compare with ground_truth/*."""
     from knnspect.data import MVTecDataset
     from knnspect.evaluation import evaluate as run_evaluation
-    from knnspect.report.replace import replace_file
+    from knnspect.files import replace_file
 
     detector = _detector(locals())
     if json_file is not None:
@@ -253,25 +269,44 @@ def evaluate(
 
 @app.command()
 def info(
-    model: Annotated[Path, typer.Argument(help="A model or a gallery.")],
+    model: Annotated[Path, typer.Argument(help="A model or a gallery: a file or a folder.")],
+    verify: Annotated[
+        bool,
+        typer.Option("--verify", help="Also read all images of a folder; a file is always read."),
+    ] = False,
 ) -> None:
-    """Verify a file and say what it holds."""
-    from knnspect import _core
+    """Say what a model or a gallery holds, and whether it is as it was written."""
+    from knnspect import Gallery, _core
+    from knnspect.detectors.building import GALLERY, MODEL
 
-    store = _core.Store(model, True)
-    metadata = store.metadata
-    gallery = _core.Gallery.from_store(store)
-    rows = {
-        "holds": store.kind,
-        "format version": metadata["format_version"],
-        "checksum": f"BLAKE3 {metadata['checksum'][:16]}…, verified",
-        "file": f"{model.stat().st_size / 1e6:.1f} MB",
+    is_gallery = model.is_dir() and not (model / MODEL).exists()
+    file = model / MODEL if model.is_dir() else model
+    rows: dict[str, str] = {"holds": "gallery"}
+    config: dict[str, Any] = {}
+    if not is_gallery:
+        store = _core.Store(file, True)
+        metadata = store.metadata
+        config = json.loads(metadata.get("config", "{}"))
+        rows = {
+            "holds": store.kind,
+            "format version": metadata["format_version"],
+            "checksum": f"BLAKE3 {metadata['checksum'][:16]}…, verified",
+        }
+    if model.is_dir():
+        gallery = Gallery.open(model if is_gallery else model / GALLERY, verify=verify)
+        rows["features are"] = "verified" if verify else "verified when first used, or by --verify"
+    else:
+        gallery = Gallery.from_core(_core.Gallery.from_store(store))
+    rows |= {
+        "folder" if model.is_dir() else "file": f"{_size(model) / 1e6:.1f} MB",
         "images": str(len(gallery)),
         "features": f"{gallery.nbytes / 1e6:.1f} MB, {gallery.dtype}",
-        "levels": " + ".join(f"{h}x{w}x{c}" for h, w, c in gallery.shapes),
+        "levels": " + ".join(f"{h}x{w}x{c}" for h, w, c in gallery.shapes) or "none yet",
         "upsample": gallery.upsample,
     }
-    for name, value in json.loads(metadata.get("config", "{}")).items():
+    if gallery.n_removed:
+        rows["removed"] = f"{gallery.n_removed} images, whose room compact() gives back"
+    for name, value in config.items():
         if isinstance(value, dict):
             rows |= {f"{name} {key}".replace("_", " "): _figure(v) for key, v in value.items()}
         elif name not in rows:
@@ -380,9 +415,17 @@ def _image_size(text: str) -> tuple[int, int]:
     return sizes[0], sizes[-1]
 
 
-def _check_writable(path: Path) -> None:
+def _size(path: Path) -> int:
+    """Return the bytes of a file, or of all files in a folder."""
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
+def _check_writable(path: Path, folder: bool = False) -> None:
     """Fail before the work rather than after it."""
-    if path.is_dir():
+    if folder and path.is_file():
+        raise StoreError(f"{path}: expected a folder to write, as there is a limit; it is a file")
+    if path.is_dir() and not folder:
         raise StoreError(f"{path}: expected a file to write, it is a folder")
     if not path.absolute().parent.is_dir():
         raise StoreError(f"{path}: the folder {path.absolute().parent} does not exist")

@@ -421,7 +421,7 @@ class Evil:
 
 OTHER_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "nothing": (lambda path: None, "cannot be opened"),
-    "a folder": (lambda path: path.mkdir(), "not a file"),
+    "a folder": (lambda path: path.mkdir(), "expected a detector, it is a folder"),
     "a gallery": (write_gallery, "expected a detector, the file holds a gallery"),
     "an unknown detector": (write_unknown_kind, "oracle"),
     "settings that lack everything": (write_unusable_settings, "is damaged"),

@@ -106,8 +106,11 @@ def test_every_kill_leaves_the_gallery_as_before_or_after(tmp_path: Path) -> Non
                 time.sleep(chance.uniform(0, 0.5))
                 assert process.poll() is None, "it works until it is killed"
                 process.kill()
-        said: list[Any] = [json.loads(line) for line in log.read_text().splitlines(keepends=True)
-                           if line.endswith("\n")]
+        said: list[Any] = [
+            json.loads(line)
+            for line in log.read_text().splitlines(keepends=True)
+            if line.endswith("\n")
+        ]
         assert said[0] == ["ready", known], "the next one finds what the last one has left"
         before = next(state for what, state in reversed(said) if what in ("done", "ready"))
         last, after = said[-1]

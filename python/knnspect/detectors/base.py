@@ -8,12 +8,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from knnspect import _core
+from knnspect.detectors.building import GALLERY, MODEL
 from knnspect.errors import StoreError
 from knnspect.features import Backbone
 from knnspect.features.network import check_device
@@ -80,6 +82,8 @@ class Detector(ABC):
         n_workers: int = 2,
         skip_bad: bool = False,
         progress: bool = False,
+        max_memory: int | str | None = None,
+        folder: str | os.PathLike[str] | None = None,
     ) -> Detector:
         """Learn from normal images; see the detector's own documentation."""
 
@@ -102,9 +106,13 @@ class Detector(ABC):
     @classmethod
     @abstractmethod
     def _from_store(
-        cls, store: _core.Store, config: dict[str, Any], device: str | None
+        cls,
+        store: _core.Store,
+        config: dict[str, Any],
+        device: str | None,
+        folder: Path | None,
     ) -> Detector:
-        """Rebuild a detector from an open file and the settings in it."""
+        """Rebuild a detector from an open file and the settings in it; from a folder, with it."""
 
     def predict(
         self,
@@ -164,8 +172,9 @@ def load(path: str | os.PathLike[str], device: str | None = None) -> Detector:
     Parameters
     ----------
     path : path-like
-        The file. Its checksum is verified; nothing in it is executed. It stays memory-mapped:
-        replace it by `Detector.save` or a rename, do not write into it.
+        The file, or the folder. Its checksum is verified, but for the features in a folder, which
+        are verified image by image when they are first used; nothing in it is executed. It stays
+        memory-mapped: replace it by `Detector.save` or a rename, do not write into it.
     device : str, optional
         Where the network is to run; CUDA where there is one, else the CPU.
 
@@ -189,7 +198,8 @@ def load(path: str | os.PathLike[str], device: str | None = None) -> Detector:
     ...
     knnspect.errors.StoreError: no-such.ks: cannot be opened: No such file or directory...
     """
-    store = _core.Store(path, True)
+    folder = Path(path) if Path(path).is_dir() else None
+    store = _core.Store(path if folder is None else _model_in(folder), True)
     where = os.fspath(path)
     if store.kind not in _DETECTORS:
         raise StoreError(f"{where}: expected a detector, the file holds a {store.kind}")
@@ -199,8 +209,19 @@ def load(path: str | os.PathLike[str], device: str | None = None) -> Detector:
     detector: type[Detector] = getattr(import_module(module), name)
     try:
         config = json.loads(store.metadata["config"])
-        return detector._from_store(store, config, device)
+        return detector._from_store(store, config, device, folder)
     except (KeyError, TypeError, ValueError) as error:
         if isinstance(error, StoreError):
             raise
         raise StoreError(f"{where}: is damaged: its settings cannot be used ({error})") from error
+
+
+def _model_in(folder: Path) -> Path:
+    """Return the file of a folder that is a model."""
+    file = folder / MODEL
+    if not file.exists():
+        kind = "gallery" if (folder / "journal").exists() else "folder"
+        if (folder / GALLERY).exists():
+            kind = "model that is not finished: fit it again, with the same folder, to go on"
+        raise StoreError(f"{folder}: expected a detector, it is a {kind}")
+    return file

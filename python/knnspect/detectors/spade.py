@@ -8,6 +8,7 @@ import os
 import warnings
 from collections.abc import Iterator, Sequence
 from copy import copy
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from knnspect import _core
 from knnspect.backends import Backend, get_backend
 from knnspect.detectors.base import Detector, Prediction
+from knnspect.detectors.building import MODEL, check_pooled, learn, read_learnt
 from knnspect.detectors.maps import pixel_map
 from knnspect.errors import DTypeError, ImageError, NotFittedError, ParameterError
 from knnspect.features import Backbone, Features
@@ -152,6 +154,8 @@ class Spade(Detector):
         n_workers: int = 2,
         skip_bad: bool = False,
         progress: bool = False,
+        max_memory: int | str | None = None,
+        folder: str | os.PathLike[str] | None = None,
     ) -> Spade:
         """Build the gallery of normal images.
 
@@ -167,6 +171,15 @@ class Spade(Detector):
             Leave out images that cannot be used, with an `ImageWarning`, instead of raising.
         progress : bool, default False
             Report progress on standard error.
+        max_memory : int or str, optional
+            Anonymous memory that the process may use, in bytes or such as ``"2GB"``: features go to
+            a folder as they come, and images are handled in smaller batches where needed. With
+            `progress`, what memory and disk it will take is said before it starts.
+        folder : path-like, optional
+            The folder for the features; a temporary one by default when there is a `max_memory`.
+            An interrupted `fit` goes on where it stopped: images that are in the folder already, by
+            their ids, are not read again, and those that are not among `images` are removed. So the
+            next `fit` with some more images costs only these.
 
         Returns
         -------
@@ -180,38 +193,37 @@ class Spade(Detector):
         ParameterError, DTypeError
             If a parameter of the detector or its backbone lies outside its values.
         StoreError
-            If the backbone's weights cannot be read.
+            If the backbone's weights cannot be read, or the folder cannot be written or has no room.
+        MemoryError
+            If more than `max_memory` is in use.
         """
         self._check_parameters()
-        gallery, watch = Gallery(self.upsample, self.gallery_dtype), Stopwatch()
-        ids: list[str] = []
-        sizes: list[tuple[int, int]] = []
-        pooled: list[NDArray[np.float32]] = []
-        constant = _ConstantLevels()
-        for features in self.backbone.iterate(
-            images, batch_size, n_workers, skip_bad, progress, watch, "learning"
-        ):
-            with watch.stage("gallery"):
-                gallery.add(features.pyramid, features.ids)
-                _check_pooled(features)
-                constant.see(features.pyramid)
-            ids += features.ids
-            sizes += features.sizes
-            pooled.append(features.pooled)
-        constant.check()
-        by_id = sorted(range(len(ids)), key=ids.__getitem__)
+        watch = Stopwatch()
+        found = learn(
+            self.backbone,
+            images,
+            Gallery(self.upsample, self.gallery_dtype),
+            batch_size=batch_size,
+            n_workers=n_workers,
+            skip_bad=skip_bad,
+            progress=progress,
+            watch=watch,
+            max_memory=max_memory,
+            folder=folder,
+        )
         learnt = copy(self)  # so that a failure leaves what was learnt before
-        learnt.gallery_ = gallery
-        learnt.pooled_ = np.concatenate(pooled)[by_id]
+        learnt.gallery_ = found.gallery
+        learnt.pooled_ = found.pooled
         learnt._check_pixel_neighbors()
         with watch.stage("gallery"):
-            learnt.normal_map_max_ = learnt._normal_map_max(dict(zip(ids, sizes, strict=True)))
+            learnt.normal_map_max_ = learnt._normal_map_max(found.sizes)
         learnt.seconds_ = watch.seconds
         self.__dict__.update(learnt.__dict__)
-        if self.image_neighbors > len(ids):
+        n_images = len(self.gallery_)
+        if self.image_neighbors > n_images:
             warnings.warn(
                 f"image_neighbors={self.image_neighbors} exceeds the number of normal images: "
-                f"using all {len(ids)}",
+                f"using all {n_images}",
                 stacklevel=2,
             )
         return self
@@ -258,7 +270,7 @@ class Spade(Detector):
             images, batch_size, n_workers, skip_bad, progress, watch, "judging"
         ):
             with watch.stage("matching"):
-                _check_pooled(features)
+                check_pooled(features)
                 nearest = [self._nearest_images(pooled) for pooled in features.pooled]
                 neighbors = self._match(features, [[id_ for id_, _ in near] for near in nearest])
             for index, near in enumerate(nearest):
@@ -278,7 +290,8 @@ class Spade(Detector):
         ----------
         path : path-like
             The file; safetensors with a versioned header and a checksum. What is there is replaced
-            only when everything is written.
+            only when everything is written. If it is the `folder` of `fit`, the features stay where
+            they are, and the folder becomes the model.
 
         Raises
         ------
@@ -299,22 +312,34 @@ class Spade(Detector):
             "sigma": float(self.sigma),
             "normal_map_max": self.normal_map_max_ if len(self.gallery_) > 1 else None,
         }
-        self.gallery_.core.save(
-            path,
-            self.method,
-            {"config": json.dumps(config, sort_keys=True)},
-            {"pooled": self.pooled_, **{f"backbone.{name}": t for name, t in tensors.items()}},
-        )
+        metadata = {"config": json.dumps(config, sort_keys=True)}
+        named = {f"backbone.{name}": tensor for name, tensor in tensors.items()}
+        in_folder = self.gallery_.path
+        if in_folder is not None and in_folder.parent.resolve() == Path(path).resolve():
+            _core.save_tensors(Path(path) / MODEL, self.method, metadata, named)
+        else:
+            self.gallery_.core.save(path, self.method, metadata, named | {"pooled": self.pooled_})
 
     @classmethod
-    def _from_store(cls, store: _core.Store, config: dict[str, Any], device: str | None) -> Spade:
+    def _from_store(
+        cls,
+        store: _core.Store,
+        config: dict[str, Any],
+        device: str | None,
+        folder: Path | None,
+    ) -> Spade:
         prefix = "backbone."
         tensors = {
             name.removeprefix(prefix): store.tensor(name)
             for name in store.names
             if name.startswith(prefix)
         }
-        gallery = Gallery.from_core(_core.Gallery.from_store(store))
+        if folder is None:
+            gallery = Gallery.from_core(_core.Gallery.from_store(store))
+            pooled = store.tensor("pooled")
+        else:
+            learnt = read_learnt(folder)
+            gallery, pooled = learnt.gallery, learnt.pooled
         spade = cls(
             Backbone.from_state(config["backbone"], tensors, device),
             image_neighbors=config["image_neighbors"],
@@ -326,7 +351,7 @@ class Spade(Detector):
         )
         spade._check_parameters()
         spade.gallery_ = gallery
-        spade.pooled_ = store.tensor("pooled")
+        spade.pooled_ = pooled
         known = config["normal_map_max"]
         spade.normal_map_max_ = float("nan") if known is None else float(known)
         spade.seconds_ = {}
@@ -414,33 +439,3 @@ class Spade(Detector):
     def _check_fitted(self) -> None:
         if not hasattr(self, "gallery_"):
             raise NotFittedError("this Spade is not fitted yet: call fit with normal images first")
-
-
-def _check_pooled(features: Features) -> None:
-    for id_, pooled in zip(features.ids, features.pooled, strict=True):
-        if not np.isfinite(pooled).all():
-            raise ImageError(f"image {id_}: its pooled features are not finite")
-
-
-class _ConstantLevels:
-    """Notices levels that are the same at every cell of every image: nothing can be learnt."""
-
-    def __init__(self) -> None:
-        self._first: list[NDArray[Any]] | None = None
-        self._constant: set[int] = set()
-
-    def see(self, pyramid: FeaturePyramid) -> None:
-        if self._first is None:
-            self._first = [level[0, 0, 0].copy() for level in pyramid.levels]
-            self._constant = set(range(len(pyramid.levels)))
-        for level in sorted(self._constant):
-            if (pyramid.levels[level] != self._first[level]).any():
-                self._constant.discard(level)
-
-    def check(self) -> None:
-        if self._constant:
-            level = min(self._constant)
-            raise ImageError(
-                f"the features of level {level} are the same at every cell of every image, "
-                "so that nothing can be told apart: check the images and the backbone's weights"
-            )

@@ -179,6 +179,7 @@ class Backbone:
         progress: bool = False,
         stopwatch: Stopwatch | None = None,
         label: str = "features",
+        may_be_none: bool = False,
     ) -> Iterator[Features]:
         """Extract the features batch by batch; the parameters are those of `extract`.
 
@@ -190,6 +191,8 @@ class Backbone:
             Receives the time waited for images ("decode") and that in the network ("features").
         label : str, default "features"
             What the progress report calls the work.
+        may_be_none : bool, default False
+            That no image can be used, or that there is none, is no error.
 
         Yields
         ------
@@ -226,7 +229,7 @@ class Backbone:
                 n_images += len(batch.ids)
                 report.advance(len(batch.ids))
                 yield Features(pyramid, pooled, batch.ids, batch.sizes)
-        if n_images == 0:
+        if n_images == 0 and not may_be_none:
             raise ImageError(f"images: none of the {len(bad)} images could be used")
 
     def state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from knnspect.errors import DTypeError, ParameterError, ShapeError
 from knnspect.report.colors import colorize
-from knnspect.report.replace import replace_file
+from knnspect.files import replace_file
 
 __all__ = ["overlay", "save_png", "to_rgb"]
 

@@ -18,7 +18,7 @@ from knnspect.data import Geometry
 from knnspect.detectors import Prediction
 from knnspect.errors import StoreError
 from knnspect.report.overlay import overlay, save_png
-from knnspect.report.replace import replace_file
+from knnspect.files import replace_file
 
 __all__ = ["ResultsFolder"]
 

@@ -26,6 +26,7 @@ fn instruction_sets() -> Vec<&'static str> {
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_function(wrap_pyfunction!(instruction_sets, module)?)?;
+    module.add_function(wrap_pyfunction!(store::save_tensors, module)?)?;
     module.add_class::<gallery::Gallery>()?;
     module.add_class::<store::Store>()?;
     Ok(())

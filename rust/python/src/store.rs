@@ -60,6 +60,21 @@ impl Store {
     }
 }
 
+/// Writes arrays and metadata to a file of `kind`, atomically.
+#[pyfunction]
+pub(crate) fn save_tensors(
+    py: Python<'_>,
+    path: PathBuf,
+    kind: &str,
+    metadata: BTreeMap<String, String>,
+    tensors: BTreeMap<String, Bound<'_, PyUntypedArray>>,
+) -> PyResult<()> {
+    let tensors = Tensors::new(py, tensors)?;
+    interrupt::run(py, |cancel| {
+        store::write(&path, kind, &metadata, &tensors.views(), cancel)
+    })
+}
+
 fn array<'py, T: Element, const N: usize>(
     py: Python<'py>,
     bytes: &[u8],
