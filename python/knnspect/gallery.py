@@ -499,7 +499,7 @@ class Gallery:
         knnspect.errors.StoreError: no-such.gallery: cannot be opened: No such file or directory...
         """
         check_choice("mode", mode, ["r", "r+"])
-        if os.path.isdir(path):
+        if Path(path).is_dir():
             gallery = cls.from_core(_core.Gallery.open(path, mode == "r+"))
             if verify:
                 gallery.verify()

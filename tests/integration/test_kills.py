@@ -132,6 +132,6 @@ def test_every_kill_leaves_the_gallery_as_before_or_after(tmp_path: Path) -> Non
         last_one.compact()
     assert {path.name.split("-")[0] for path in folder.iterdir()} <= {"journal", "features", "lock"}
     figures = {"kills": N_KILLS, "while": dict(interrupted), "found": dict(outcomes)}
-    print(figures)
+    sys.stdout.write(f"{figures}\n")
     if "KNNSPECT_KILLS_JSON" in os.environ:
         Path(os.environ["KNNSPECT_KILLS_JSON"]).write_text(json.dumps(figures, indent=2) + "\n")

@@ -132,7 +132,7 @@ def test_compacting_gives_the_room_back(folder: Path) -> None:
         assert contents(Gallery.open(folder, verify=True)) == expected
         gallery.add(pyramid(1, 3), ["after"])
         np.testing.assert_array_equal(
-            held.sq_distances, gallery.search(pyramid(1, 7), images=expected).sq_distances
+            held.sq_distances, gallery.search(pyramid(1, 7), images=[*expected]).sq_distances
         )
     assert contents(reader) == expected, "a reader keeps files that are deleted"
     assert Gallery.open(folder).ids == [*sorted([*expected, "after"])]

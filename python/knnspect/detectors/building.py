@@ -21,11 +21,11 @@ from knnspect.data import open_images
 from knnspect.data.sources import ImageItem, ImageSource
 from knnspect.errors import ImageError, ParameterError, StoreError
 from knnspect.features import Backbone, Features
+from knnspect.files import replace_file
 from knnspect.gallery import Gallery
 from knnspect.memory import PeakMemory, anonymous_bytes, describe_bytes, parse_bytes
 from knnspect.progress import Stopwatch
 from knnspect.pyramid import FeaturePyramid
-from knnspect.files import replace_file
 from knnspect.validation import check_count
 
 __all__ = ["GALLERY", "MODEL", "Learnt", "learn", "read_learnt"]

@@ -24,7 +24,6 @@ from knnspect.features import Backbone, Features
 from knnspect.gallery import Gallery
 from knnspect.neighbors import Neighbors
 from knnspect.progress import Stopwatch
-from knnspect.pyramid import FeaturePyramid
 from knnspect.validation import check_choice, check_count, check_positive
 
 __all__ = ["Spade"]
@@ -193,7 +192,7 @@ class Spade(Detector):
         ParameterError, DTypeError
             If a parameter of the detector or its backbone lies outside its values.
         StoreError
-            If the backbone's weights cannot be read, or the folder cannot be written or has no room.
+            If the backbone's weights cannot be read, or the folder cannot be written or is full.
         MemoryError
             If more than `max_memory` is in use.
         """

@@ -11,8 +11,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from knnspect.errors import DTypeError, ParameterError, ShapeError
-from knnspect.report.colors import colorize
 from knnspect.files import replace_file
+from knnspect.report.colors import colorize
 
 __all__ = ["overlay", "save_png", "to_rgb"]
 

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from knnspect.data import Geometry
 from knnspect.detectors import Prediction
 from knnspect.errors import StoreError
-from knnspect.report.overlay import overlay, save_png
 from knnspect.files import replace_file
+from knnspect.report.overlay import overlay, save_png
 
 __all__ = ["ResultsFolder"]
 

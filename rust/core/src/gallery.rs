@@ -117,10 +117,7 @@ impl Additions {
     }
 
     /// Images that are stored already.
-    pub(crate) fn stored(
-        shape: &PyramidShape,
-        images: BTreeMap<String, Arc<StoredImage>>,
-    ) -> Self {
+    pub(crate) fn stored(shape: &PyramidShape, images: BTreeMap<String, Arc<StoredImage>>) -> Self {
         let shape = shape.clone();
         Self { shape, images }
     }
@@ -339,7 +336,9 @@ impl Gallery {
             let images: BTreeMap<u32, _> = images.collect();
             let images = images.into_iter();
             Selection {
-                images: images.map(|(rank, image)| (rank, Arc::clone(image))).collect(),
+                images: images
+                    .map(|(rank, image)| (rank, Arc::clone(image)))
+                    .collect(),
                 rotation: Arc::clone(&self.rotation),
             }
         });

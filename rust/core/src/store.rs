@@ -186,14 +186,14 @@ impl Store {
                 about.len()
             )));
         }
-        let len = file
-            .metadata()
-            .map_or(0, |about| usize::try_from(about.len()).unwrap_or(usize::MAX));
+        let len = file.metadata().map_or(0, |about| {
+            usize::try_from(about.len()).unwrap_or(usize::MAX)
+        });
         if len < 8 {
             return Err(fail("was cut short while it was opened".into()));
         }
-        let mapping = Mapping::new(&file, len)
-            .map_err(|error| fail(format!("cannot be mapped: {error}")))?;
+        let mapping =
+            Mapping::new(&file, len).map_err(|error| fail(format!("cannot be mapped: {error}")))?;
         let map = mapping.slice(0, len);
         let header_len = header_len(map);
         if header_len == 0 || map.get(8).is_none_or(|&byte| byte != b'{') {

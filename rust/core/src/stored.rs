@@ -417,7 +417,11 @@ impl RecordLayout {
     /// The bytes of a record of an image of this shape.
     pub(crate) fn record(&self, image: &StoredImage, shape: &PyramidShape) -> Vec<u8> {
         let mut record = vec![0; self.stride];
-        for ((level, shape), places) in image.levels().into_iter().zip(shape.levels()).zip(&self.levels)
+        for ((level, shape), places) in image
+            .levels()
+            .into_iter()
+            .zip(shape.levels())
+            .zip(&self.levels)
         {
             for ((.., bytes), place) in parts(level, *shape).into_iter().zip(places) {
                 record[place.clone()].copy_from_slice(bytes);

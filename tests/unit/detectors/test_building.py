@@ -40,7 +40,7 @@ class Counted:
         items = [ImageItem(path.name, partial(self._read, path)) for path in self.paths]
         return ImageSource(items, len(items))
 
-    def _read(self, path: Path) -> NDArray[np.uint8]:
+    def _read(self, path: Path) -> NDArray[Any]:
         if self.stop_after is not None and self.n_read >= self.stop_after:
             raise KeyboardInterrupt
         self.n_read += 1
@@ -147,7 +147,7 @@ def test_a_stream_is_learnt_into_a_folder(tmp_path: Path) -> None:
     batches = [np.stack([read_image(p) for p in SPLIT.train[i : i + 4]]) for i in range(0, 12, 4)]
 
     class Loader:
-        def __iter__(self) -> Iterator[NDArray[np.uint8]]:
+        def __iter__(self) -> Iterator[NDArray[Any]]:
             return iter(batches)
 
     expected = spade().fit(Loader())
@@ -217,7 +217,9 @@ def test_constant_features_are_noticed_also_when_nothing_is_new(tmp_path: Path) 
 
 
 def test_a_limit_that_one_image_exceeds_is_refused_with_what_it_needs(tmp_path: Path) -> None:
-    with pytest.raises(ParameterError, match="expected at least .*MB, got 100 MB.*one image needs"):
+    with pytest.raises(
+        ParameterError, match=r"expected at least .*MB, got 100 MB.*one image needs"
+    ):
         spade().fit(SPLIT.train, max_memory="100MB", folder=tmp_path / "a")
     with pytest.raises(ParameterError, match="max_memory: expected bytes"):
         spade().fit(SPLIT.train, max_memory="much", folder=tmp_path / "b")
@@ -228,7 +230,7 @@ def test_a_disk_without_room_is_noticed_before(
 ) -> None:
     usage = type("usage", (), {"free": 1000})
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
-    with pytest.raises(StoreError, match="24 images need .*MB of disk, 1 kB are free"):
+    with pytest.raises(StoreError, match=r"24 images need .*MB of disk, 1 kB are free"):
         spade().fit(Counted(SPLIT.train).source(), folder=tmp_path / "a")
 
 

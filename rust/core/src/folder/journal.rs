@@ -105,7 +105,10 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Contents, String> {
                 continue;
             }
             // The mark may be on its way, or have been lost by a crash.
-            let written = rest.iter().rposition(|byte| *byte != 0).map_or(0, |at| at + 1);
+            let written = rest
+                .iter()
+                .rposition(|byte| *byte != 0)
+                .map_or(0, |at| at + 1);
             let zeros = rest.len() > MARK.len(); // room that was made for what was never written
             if MARK.starts_with(&rest[..if zeros { written } else { rest.len() }]) {
                 break;
@@ -264,9 +267,7 @@ impl Journal {
         }
         self.mark()?;
         let (line, chain) = line(self.end.chain, &to_json(change));
-        let written = self
-            .write(&line)
-            .and_then(|()| self.file.sync_data());
+        let written = self.write(&line).and_then(|()| self.file.sync_data());
         if let Err(error) = written {
             // The line may be there in part or as a whole. It must go, or it would be found by those
             // who open the gallery next, although this change is reported to have failed.
@@ -340,7 +341,10 @@ mod tests {
         let mut header = Header::new("bilinear", "float32");
         header.format_version = VERSION + 1;
         let newer = parse(&text(&header, &[]).0).unwrap_err();
-        assert!(newer.contains("a newer knnspect: its format is 2"), "{newer}");
+        assert!(
+            newer.contains("a newer knnspect: its format is 2"),
+            "{newer}"
+        );
         header.format = "other".into();
         let other = parse(&text(&header, &[]).0).unwrap_err();
         assert!(other.contains("not a gallery"), "{other}");
@@ -374,7 +378,10 @@ mod tests {
             let contents = parse(&[&good[..at], &[0; 50]].concat()).unwrap();
             assert_eq!(contents.changes.len(), whole - 1, "zeros from byte {at}");
         }
-        assert!(parse(&good[..ends[0] - 1]).is_err(), "half of the first line");
+        assert!(
+            parse(&good[..ends[0] - 1]).is_err(),
+            "half of the first line"
+        );
     }
 
     #[test]
@@ -386,7 +393,10 @@ mod tests {
                 if left.starts_with(b"0") && !marked {
                     continue; // nothing is written before the mark of what was
                 }
-                let bytes = [&good[..start], if marked && left == b"o" { b"" } else { left }];
+                let bytes = [
+                    &good[..start],
+                    if marked && left == b"o" { b"" } else { left },
+                ];
                 let mut file = tempfile::tempfile().unwrap();
                 file.write_all(&bytes.concat()).unwrap();
                 let contents = parse(&bytes.concat()).unwrap();

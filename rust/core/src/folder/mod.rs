@@ -104,7 +104,10 @@ impl Folder {
         let (text, end) = journal::text(&header, &[]);
         let journal = path.join(JOURNAL);
         replace_file(&journal, [text.as_slice()].into_iter(), Cancel::NEVER)?;
-        if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        if let Some(parent) = path
+            .parent()
+            .filter(|parent| !parent.as_os_str().is_empty())
+        {
             sync_folder(parent);
         }
         let folder = Self {
@@ -241,9 +244,8 @@ impl Folder {
         for place in by_place.keys() {
             *n_live.entry(place.segment).or_default() += 1;
         }
-        let is_kept = |(number, segment): &(&u32, &Segment)| {
-            n_live.get(number) == Some(&segment.n_records)
-        };
+        let is_kept =
+            |(number, segment): &(&u32, &Segment)| n_live.get(number) == Some(&segment.n_records);
         let kept = self.segments.iter().filter(is_kept);
         let kept: BTreeSet<u32> = kept.map(|(number, _)| *number).collect();
 

@@ -26,8 +26,7 @@ pub(super) fn replay(
     let damaged = |what: String| Error::store(path, format!("is damaged: {what}"));
     let header = contents.header;
     let upsample = Upsample::from_name(&header.upsample);
-    let upsample =
-        upsample.ok_or_else(|| damaged(format!("upsample is {:?}", header.upsample)))?;
+    let upsample = upsample.ok_or_else(|| damaged(format!("upsample is {:?}", header.upsample)))?;
     let dtype = DType::from_name(&header.dtype);
     let dtype = dtype.ok_or_else(|| damaged(format!("dtype is {:?}", header.dtype)))?;
 
@@ -50,8 +49,7 @@ pub(super) fn replay(
                 .as_ref()
                 .ok_or_else(|| damaged("an image has no shape".into()))?;
             extend(&mut segments, &run, layout).map_err(&damaged)?;
-            for (record, (id, digits)) in
-                (run.first..).zip(run.ids.into_iter().zip(run.checksums))
+            for (record, (id, digits)) in (run.first..).zip(run.ids.into_iter().zip(run.checksums))
             {
                 let checksum = from_hex(&digits)
                     .ok_or_else(|| damaged(format!("{digits:?} is not a checksum")))?;

@@ -70,7 +70,13 @@ impl<'a> Writer<'a> {
         };
         add_to_runs(&mut self.runs, place, id, checksum);
         let name = (self.folder, id);
-        Ok(StoredImage::in_record(&mapping, self.layout, place, name, checksum))
+        Ok(StoredImage::in_record(
+            &mapping,
+            self.layout,
+            place,
+            name,
+            checksum,
+        ))
     }
 
     /// The change is in the journal.
@@ -106,9 +112,9 @@ impl<'a> Writer<'a> {
 
 /// Adds a record to the runs, which are in the order of their places.
 pub(super) fn add_to_runs(runs: &mut Vec<Run>, place: Place, id: &str, checksum: Checksum) {
-    let follows = runs
-        .last()
-        .is_some_and(|run| run.segment == place.segment && run.first + run.ids.len() == place.record);
+    let follows = runs.last().is_some_and(|run| {
+        run.segment == place.segment && run.first + run.ids.len() == place.record
+    });
     if !follows {
         runs.push(Run {
             segment: place.segment,

@@ -159,9 +159,12 @@ pub fn search(
         .map(|image| (Arc::as_ptr(image), image))
         .collect::<BTreeMap<_, _>>()
         .into_values();
-    for_each(unverified.collect(), options.threads, options.cancel, |image| {
-        image.verify(false)
-    })?;
+    for_each(
+        unverified.collect(),
+        options.threads,
+        options.cancel,
+        |image| image.verify(false),
+    )?;
 
     let instruction_set = options.instruction_set.unwrap_or_else(InstructionSet::best);
     let threads = n_threads(options.threads);
