@@ -22,6 +22,7 @@
 //! # Ok::<(), knnspect_core::Error>(())
 //! ```
 
+mod buffer;
 mod cancel;
 pub mod codes;
 pub mod directions;
@@ -34,6 +35,7 @@ pub mod living;
 mod mapping;
 pub mod matching;
 pub mod pyramid;
+mod record;
 mod rotation;
 pub mod store;
 mod stored;

@@ -175,14 +175,14 @@ impl LivingGallery {
         }
         let mut folder = lock(&self.folder);
         let folder = self.writable(&mut folder)?;
+        self.read(|gallery| gallery.check_known(ids))
+            .map_err(|error| self.named(error))?;
         let mut ids = ids.to_vec();
         ids.sort_unstable();
         ids.dedup();
         if ids.is_empty() {
             return Ok(());
         }
-        self.read(|gallery| gallery.check_known(&ids))
-            .map_err(|error| self.named(error))?;
         folder.remove(&ids)?;
         let mut state = lock(&self.state);
         let removed = state.gallery.remove(&ids)?;

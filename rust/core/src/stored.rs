@@ -1,20 +1,18 @@
 //! The stored pyramid of one image, in memory or in a file.
 
+use crate::buffer::{Buffer, to_bytes};
 use crate::codes::{Codes, encode};
 use crate::error::{Error, Result};
 use crate::kernels::InstructionSet;
 use crate::mapping::Mapping;
 use crate::pyramid::{DType, LevelData, LevelGrid, LevelShape, PyramidShape};
+use crate::record::{Checksum, Place, RecordLayout, checksum};
 use crate::rotation::{Codes as RowCodes, Rotation, Slot};
 use crate::store::{Dtype, Store, StoredTensor};
 use half::f16;
-use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-
-#[cfg(target_endian = "big")]
-compile_error!("gallery files are little-endian and used in place");
 
 /// The pyramid of one image.
 #[derive(Debug)]
@@ -39,27 +37,6 @@ struct Seal {
     record: Buffer<u8>,
     /// Whether the bytes were found to be those.
     verified: AtomicBool,
-}
-
-/// Where in a folder an image is: which record of which segment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Place {
-    pub segment: u32,
-    pub record: usize,
-}
-
-/// BLAKE3, cut to 128 bits: against damage, not against forgery.
-pub(crate) type Checksum = [u8; 16];
-
-/// The checksum of some bytes.
-pub(crate) fn checksum(bytes: &[u8]) -> Checksum {
-    first_half(&blake3::hash(bytes))
-}
-
-pub(crate) fn first_half(hash: &blake3::Hash) -> Checksum {
-    let mut half = Checksum::default();
-    half.copy_from_slice(&hash.as_bytes()[..size_of::<Checksum>()]);
-    half
 }
 
 /// A sphere that holds all cells of one level.
@@ -318,133 +295,6 @@ impl StoredImage {
     }
 }
 
-/// Values in memory or in a file.
-#[derive(Debug)]
-enum Buffer<T> {
-    Owned(Box<[T]>),
-    /// The byte of the file at which they start, and their number.
-    Mapped {
-        mapping: Arc<Mapping>,
-        start: usize,
-        len: usize,
-    },
-}
-
-impl<T> From<Vec<T>> for Buffer<T> {
-    fn from(values: Vec<T>) -> Self {
-        Self::Owned(values.into())
-    }
-}
-
-impl<T: Plain> Buffer<T> {
-    fn mapped(store: &Arc<Store>, tensor: &StoredTensor, image: usize) -> Self {
-        let len: usize = tensor.shape[1..].iter().product();
-        Self::Mapped {
-            mapping: Arc::clone(store.mapping()),
-            start: tensor.start() + image * len * size_of::<T>(),
-            len,
-        }
-    }
-
-    /// The values in these bytes of a file, of which `start` is aligned for them.
-    fn of_bytes((mapping, start, n_bytes): (&Arc<Mapping>, usize, usize)) -> Self {
-        Self::Mapped {
-            mapping: Arc::clone(mapping),
-            start,
-            len: n_bytes / size_of::<T>(),
-        }
-    }
-
-    fn values(&self) -> &[T] {
-        match self {
-            Self::Owned(values) => values,
-            // The start was found to be aligned when the file was opened, or made so, and every
-            // image starts at a multiple of the element size, so that nothing is left before or after.
-            Self::Mapped {
-                mapping,
-                start,
-                len,
-            } => {
-                let bytes = mapping.slice(*start, len * size_of::<T>());
-                // SAFETY: every pattern of bits is a value of a `Plain` type.
-                unsafe { bytes.align_to::<T>() }.1
-            }
-        }
-    }
-}
-
-/// Where the features of one image stand among the bytes of its record in a folder: level by level,
-/// each part at a multiple of [`ALIGNMENT`], zeros between them.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct RecordLayout {
-    dtype: DType,
-    /// For each level the bytes of its values, and for int8 those of its offsets and scales.
-    levels: Vec<Vec<Range<usize>>>,
-    /// Bytes of a record.
-    pub stride: usize,
-}
-
-/// Wide enough for every instruction set.
-const ALIGNMENT: usize = 64;
-
-impl RecordLayout {
-    pub(crate) fn new(shape: &PyramidShape, dtype: DType) -> Self {
-        let mut stride = 0;
-        let mut place = |n_bytes: usize| {
-            let start = stride;
-            stride = (start + n_bytes).next_multiple_of(ALIGNMENT);
-            start..start + n_bytes
-        };
-        let levels = shape
-            .levels()
-            .iter()
-            .map(|level| {
-                let affine = level.channels * size_of::<f32>();
-                match dtype {
-                    DType::F32 => vec![place(level.values() * size_of::<f32>())],
-                    DType::F16 => vec![place(level.values() * size_of::<f16>())],
-                    DType::I8 => vec![place(level.values()), place(affine), place(affine)],
-                }
-            })
-            .collect();
-        Self {
-            dtype,
-            levels,
-            stride,
-        }
-    }
-
-    /// The bytes of a record of an image of this shape.
-    pub(crate) fn record(&self, image: &StoredImage, shape: &PyramidShape) -> Vec<u8> {
-        let mut record = vec![0; self.stride];
-        for ((level, shape), places) in image
-            .levels()
-            .into_iter()
-            .zip(shape.levels())
-            .zip(&self.levels)
-        {
-            for ((.., bytes), place) in parts(level, *shape).into_iter().zip(places) {
-                record[place.clone()].copy_from_slice(bytes);
-            }
-        }
-        record
-    }
-}
-
-/// Types of which every pattern of bits is a value, without padding.
-///
-/// # Safety
-/// They must be such.
-pub(crate) unsafe trait Plain {}
-// SAFETY: numbers are such.
-unsafe impl Plain for f32 {}
-// SAFETY: the same.
-unsafe impl Plain for f16 {}
-// SAFETY: the same.
-unsafe impl Plain for i8 {}
-// SAFETY: the same.
-unsafe impl Plain for u8 {}
-
 /// What a file holds of one level of one image: the end of the tensor's name, its element type, its
 /// shape but for the axis of the images, and the bytes.
 pub(crate) type Part<'a> = (&'static str, Dtype, Vec<usize>, &'a [u8]);
@@ -466,9 +316,4 @@ pub(crate) fn parts(level: LevelData<'_>, shape: LevelShape) -> Vec<Part<'_>> {
             ]
         }
     }
-}
-
-fn to_bytes<T: Plain>(values: &[T]) -> &[u8] {
-    // SAFETY: there is no padding, and every byte is a valid `u8`, which needs no alignment.
-    unsafe { values.align_to::<u8>().1 }
 }

@@ -2,7 +2,7 @@
 
 use crate::files::sync_folder;
 use crate::mapping::Mapping;
-use crate::stored::RecordLayout;
+use crate::record::RecordLayout;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
