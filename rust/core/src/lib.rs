@@ -24,6 +24,7 @@
 
 mod cancel;
 pub mod codes;
+pub mod coreset;
 pub mod directions;
 mod error;
 pub mod gallery;
@@ -31,6 +32,7 @@ mod kernels;
 pub mod matching;
 pub mod pyramid;
 mod rotation;
+pub mod rows;
 pub mod store;
 mod stored;
 mod topk;
