@@ -1,15 +1,33 @@
 """The Rust core."""
 
+from collections.abc import Callable
 from os import PathLike
 from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Gallery", "Store", "__version__", "instruction_sets"]
+__all__ = ["Gallery", "Store", "__version__", "concatenate", "instruction_sets", "pick_rows"]
 __version__: str
 
 def instruction_sets() -> list[str]: ...
+def concatenate(levels: list[NDArray[Any]], upsample: str) -> NDArray[np.float32]: ...
+def pick_rows(
+    gallery: Gallery,
+    count: int,
+    first: tuple[int, int],
+    projection: NDArray[np.float32] | None,
+    threads: int | None,
+    instruction_set: str | None,
+    progress: Callable[[int], object] | None,
+) -> tuple[
+    NDArray[np.uint32],
+    NDArray[np.uint32],
+    NDArray[np.float32],
+    float,
+    list[str],
+    tuple[int, list[tuple[str, int]]],
+]: ...
 
 @final
 class Gallery:

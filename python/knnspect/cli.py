@@ -26,6 +26,8 @@ from knnspect.errors import (
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from knnspect import _core
+
 app = typer.Typer(
     help="Find defects in images by comparing deep features with those of normal images.",
     no_args_is_help=True,
@@ -253,23 +255,19 @@ def evaluate(
 
 @app.command()
 def info(
-    model: Annotated[Path, typer.Argument(help="A model or a gallery.")],
+    model: Annotated[Path, typer.Argument(help="A model, a gallery or a coreset.")],
 ) -> None:
     """Verify a file and say what it holds."""
     from knnspect import _core
 
     store = _core.Store(model, True)
     metadata = store.metadata
-    gallery = _core.Gallery.from_store(store)
     rows = {
         "holds": store.kind,
         "format version": metadata["format_version"],
         "checksum": f"BLAKE3 {metadata['checksum'][:16]}…, verified",
         "file": f"{model.stat().st_size / 1e6:.1f} MB",
-        "images": str(len(gallery)),
-        "features": f"{gallery.nbytes / 1e6:.1f} MB, {gallery.dtype}",
-        "levels": " + ".join(f"{h}x{w}x{c}" for h, w, c in gallery.shapes),
-        "upsample": gallery.upsample,
+        **_contents(store),
     }
     for name, value in json.loads(metadata.get("config", "{}")).items():
         if isinstance(value, dict):
@@ -277,6 +275,34 @@ def info(
         elif name not in rows:
             rows[name.replace("_", " ")] = _figure(value)
     _print_table(str(model), rows)
+
+
+def _contents(store: _core.Store) -> dict[str, str]:
+    """Say what a file holds of normal images: all their features, or a coreset."""
+    from knnspect import _core
+    from knnspect.coreset import Coreset
+
+    if "coreset" in store.metadata:
+        coreset = Coreset.from_store(store)
+        n_bytes, dtype = coreset.rows.nbytes, "float32"
+        radius = "not known" if coreset.sq_radius is None else f"{coreset.sq_radius**0.5:.4g} (l2)"
+        about = {
+            "rows": str(len(coreset)),
+            "images": str(len(coreset.image_ids)),
+            "covering radius": radius,
+        }
+        shapes, upsample = coreset.shapes, coreset.upsample
+    else:
+        gallery = _core.Gallery.from_store(store)
+        n_bytes, dtype = gallery.nbytes, gallery.dtype
+        about = {"images": str(len(gallery))}
+        shapes, upsample = gallery.shapes, gallery.upsample
+    return {
+        **about,
+        "features": f"{n_bytes / 1e6:.1f} MB, {dtype}",
+        "levels": " + ".join(f"{h}x{w}x{c}" for h, w, c in shapes),
+        "upsample": upsample,
+    }
 
 
 def main() -> None:

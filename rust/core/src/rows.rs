@@ -1,27 +1,47 @@
 //! Upsampled, concatenated features as rows of float32: what a bank of rows holds, and what it is
 //! asked for.
 
+use crate::cancel::Cancel;
+use crate::error::{Error, Result};
 use crate::gallery::Selection;
 use crate::pyramid::{LevelData, LevelGrid, PyramidBatch, PyramidContext};
 
 /// The features of all cells of all images, row-major (image, row, column, channel): blended in
 /// float64 and rounded once.
 ///
-/// # Panics
-/// When the batch has another shape than the context.
-#[must_use]
-pub fn concatenate(batch: &PyramidBatch<'_>, context: &PyramidContext) -> Vec<f32> {
-    assert_eq!(batch.shape(), context.shape());
+/// # Errors
+/// [`Error::Shape`] when the batch has another shape than the context; [`Error::Resources`] when
+/// there is not enough memory; [`Error::Interrupted`].
+pub fn concatenate(
+    batch: &PyramidBatch<'_>,
+    context: &PyramidContext,
+    cancel: Cancel<'_>,
+) -> Result<Vec<f32>> {
+    if batch.shape() != context.shape() {
+        return Err(Error::Shape(format!(
+            "the pyramid is {}, {} was expected",
+            batch.shape().describe(),
+            context.shape().describe()
+        )));
+    }
     let cells = context.shape().finest().cells();
-    let mut rows = Vec::with_capacity(batch.n_images() * cells * n_features(context));
+    let mut rows = Vec::new();
+    let len = [cells, n_features(context)]
+        .into_iter()
+        .try_fold(batch.n_images(), usize::checked_mul);
+    if len.is_none_or(|len| rows.try_reserve_exact(len).is_err()) {
+        let message = "not enough memory for the concatenated features";
+        return Err(Error::Resources(message.into()));
+    }
     let mut scratch = Vec::new();
     for image in 0..batch.n_images() {
+        cancel.check()?;
         let levels = batch.image(image);
         for cell in 0..cells {
             append_row(&context.grids, &levels, cell, &mut scratch, &mut rows);
         }
     }
-    rows
+    Ok(rows)
 }
 
 /// Values of a row.

@@ -418,7 +418,10 @@ fn rows_are_upsampled_concatenated_features() {
                 .flat_map(|feature| feature.values)
                 .map(|value| value as f32)
                 .collect();
-            assert_eq!(concatenate(&batch, &context), expected);
+            assert_eq!(
+                concatenate(&batch, &context, Cancel::NEVER).unwrap(),
+                expected
+            );
         }
     }
 }

@@ -17,7 +17,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// All pairs, and those of each stage.
-type Work = (u64, Vec<(String, u64)>);
+pub(crate) type Work = (u64, Vec<(String, u64)>);
 
 type Neighbors<'py> = (
     Bound<'py, PyArray4<f32>>,
@@ -35,26 +35,40 @@ pub(crate) struct Gallery {
 }
 
 impl Gallery {
-    fn lock(&self) -> MutexGuard<'_, knnspect_core::Gallery> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, knnspect_core::Gallery> {
         // The core changes a gallery only once nothing can fail any more.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A way of upsampling by its name.
+pub(crate) fn upsample_from(py: Python<'_>, name: &str) -> PyResult<Upsample> {
+    Upsample::from_name(name).ok_or_else(|| {
+        let message = format!("upsample: expected \"bilinear\" or \"block\", got {name:?}");
+        named(py, "ParameterError", message)
+    })
+}
+
+/// A number of threads, if one is asked for.
+pub(crate) fn threads_from(
+    py: Python<'_>,
+    threads: Option<usize>,
+) -> PyResult<Option<NonZero<usize>>> {
+    let zero = || "threads: expected at least 1, got 0".to_owned();
+    threads
+        .map(|threads| NonZero::new(threads).ok_or_else(|| named(py, "ParameterError", zero())))
+        .transpose()
 }
 
 #[pymethods]
 impl Gallery {
     #[new]
     fn new(py: Python<'_>, upsample: &str, dtype: &str) -> PyResult<Self> {
-        let fail = |message| named(py, "ParameterError", message);
-        let upsample = Upsample::from_name(upsample).ok_or_else(|| {
-            fail(format!(
-                "upsample: expected \"bilinear\" or \"block\", got {upsample:?}"
-            ))
-        })?;
+        let upsample = upsample_from(py, upsample)?;
         let dtype = DType::from_name(dtype).ok_or_else(|| {
-            fail(format!(
-                "dtype: expected \"float32\", \"float16\" or \"int8\", got {dtype:?}"
-            ))
+            let message =
+                format!("dtype: expected \"float32\", \"float16\" or \"int8\", got {dtype:?}");
+            named(py, "ParameterError", message)
         })?;
         Ok(Self {
             inner: Mutex::new(knnspect_core::Gallery::new(upsample, dtype)),
@@ -185,17 +199,7 @@ impl Gallery {
         matcher: &str,
     ) -> PyResult<Neighbors<'py>> {
         let raise = |error| to_py(py, &error);
-        let threads = threads
-            .map(|threads| {
-                NonZero::new(threads).ok_or_else(|| {
-                    named(
-                        py,
-                        "ParameterError",
-                        "threads: expected at least 1, got 0".into(),
-                    )
-                })
-            })
-            .transpose()?;
+        let threads = threads_from(py, threads)?;
         let instruction_set = instruction_set
             .map(InstructionSet::from_name)
             .transpose()
