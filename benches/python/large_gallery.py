@@ -1,13 +1,13 @@
 """A gallery of 20,000 images in a folder: built under a limit, opened, searched, changed.
 
-Synthetic pyramids with the shape of solar cells' (56x56x24 + 28x28x40 + 14x14x112, .51 MB an image):
-each a mixture of two real ones, so that they can be pruned as real ones can. Each step is a process
-of its own, watched for its anonymous memory (RssAnon every 2 ms):
+Synthetic pyramids with the shape of solar cells' (56x56x24 + 28x28x40 + 14x14x112, .51 MB an
+image): each a mixture of two real ones, so that they can be pruned as real ones can. Each step is a
+process of its own, watched for its anonymous memory (RssAnon every 2 ms):
 
 - build: in batches of 16 under a limit of 1 GB;
 - open: from the page cache, median of several;
-- search: 10 query images against 50 images each, on the disk and the same images in memory, in turns,
-  the same answers; cached, so that what is compared is not the disk;
+- search: 10 query images against 50 images each, on the disk and the same images in memory, in
+  turns, the same answers; cached, so that what is compared is not the disk;
 - growth: adding 50 images to a gallery of 10,000 and to an empty one, in turns.
 
     python benches/python/large_gallery.py [--images 20000] [--folder DIR]
@@ -122,7 +122,8 @@ def compare_search(folder: Path, queries: Path, repeats: int) -> dict[str, Any]:
                 assert_same(found["disk"], found["memory"])
         for name, values in times.items():
             seconds[name].append(float(np.median(values)))
-        first.append(timed(lambda: ks.Gallery.open(folder).search(query, images=ids))[0])
+        anew = timed(lambda q=query, i=ids: ks.Gallery.open(folder).search(q, images=i))  # type: ignore[misc]
+        first.append(anew[0])
     return {
         "disk": spread(seconds["disk"]),
         "memory": spread(seconds["memory"]),

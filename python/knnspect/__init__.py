@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from knnspect._core import __version__
 
 if TYPE_CHECKING:
+    from knnspect.coreset import Coreset
     from knnspect.detectors import Detector, Prediction, Spade, load
     from knnspect.errors import (
         BackendUnavailable,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Backbone": "features",
     "BackendUnavailable": "errors",
+    "Coreset": "coreset",
     "DTypeError": "errors",
     "Detector": "detectors",
     "FeaturePyramid": "pyramid",
@@ -58,6 +60,7 @@ _HOMES = {
 __all__ = [
     "Backbone",
     "BackendUnavailable",
+    "Coreset",
     "DTypeError",
     "Detector",
     "FeaturePyramid",

@@ -1,5 +1,6 @@
 """The Rust core."""
 
+from collections.abc import Callable
 from os import PathLike
 from pathlib import Path
 from typing import Any, final
@@ -7,7 +8,15 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Gallery", "Store", "__version__", "instruction_sets", "save_tensors"]
+__all__ = [
+    "Gallery",
+    "Store",
+    "__version__",
+    "concatenate",
+    "instruction_sets",
+    "pick_rows",
+    "save_tensors",
+]
 __version__: str
 
 def instruction_sets() -> list[str]: ...
@@ -17,6 +26,23 @@ def save_tensors(
     metadata: dict[str, str],
     tensors: dict[str, NDArray[Any]],
 ) -> None: ...
+def concatenate(levels: list[NDArray[Any]], upsample: str) -> NDArray[np.float32]: ...
+def pick_rows(
+    gallery: Gallery,
+    count: int,
+    first: tuple[int, int],
+    projection: NDArray[np.float32] | None,
+    threads: int | None,
+    instruction_set: str | None,
+    progress: Callable[[int], object] | None,
+) -> tuple[
+    NDArray[np.uint32],
+    NDArray[np.uint32],
+    NDArray[np.float32],
+    float,
+    list[str],
+    tuple[int, list[tuple[str, int]]],
+]: ...
 
 @final
 class Gallery:

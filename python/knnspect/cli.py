@@ -26,6 +26,7 @@ from knnspect.errors import (
 if TYPE_CHECKING:
     from rich.console import Console
 
+
 app = typer.Typer(
     help="Find defects in images by comparing deep features with those of normal images.",
     no_args_is_help=True,
@@ -163,6 +164,8 @@ def fit(
     skip_bad: SkipBad = False,
 ) -> None:
     """Learn what is normal from a folder of images."""
+    from knnspect.report.contents import size_of
+
     detector = _detector(locals())
     _check_writable(output, folder=max_memory is not None)
     start = time.perf_counter()
@@ -180,7 +183,7 @@ def fit(
     n_images = len(detector.gallery_)
     typer.echo(
         f"{output}: learnt from {n_images} images in {time.perf_counter() - start:.1f} s, "
-        f"{_size(output) / 1e6:.1f} MB{left_out.summary()}"
+        f"{size_of(output) / 1e6:.1f} MB{left_out.summary()}"
     )
 
 
@@ -269,49 +272,18 @@ def evaluate(
 
 @app.command()
 def info(
-    model: Annotated[Path, typer.Argument(help="A model or a gallery: a file or a folder.")],
+    model: Annotated[
+        Path, typer.Argument(help="A model, a gallery or a coreset: a file or a folder.")
+    ],
     verify: Annotated[
         bool,
         typer.Option("--verify", help="Also read all images of a folder; a file is always read."),
     ] = False,
 ) -> None:
     """Say what a model or a gallery holds, and whether it is as it was written."""
-    from knnspect import Gallery, _core
-    from knnspect.detectors.building import GALLERY, MODEL
+    from knnspect.report.contents import contents
 
-    is_gallery = model.is_dir() and not (model / MODEL).exists()
-    file = model / MODEL if model.is_dir() else model
-    rows: dict[str, str] = {"holds": "gallery"}
-    config: dict[str, Any] = {}
-    if not is_gallery:
-        store = _core.Store(file, True)
-        metadata = store.metadata
-        config = json.loads(metadata.get("config", "{}"))
-        rows = {
-            "holds": store.kind,
-            "format version": metadata["format_version"],
-            "checksum": f"BLAKE3 {metadata['checksum'][:16]}…, verified",
-        }
-    if model.is_dir():
-        gallery = Gallery.open(model if is_gallery else model / GALLERY, verify=verify)
-        rows["features are"] = "verified" if verify else "verified when first used, or by --verify"
-    else:
-        gallery = Gallery.from_core(_core.Gallery.from_store(store))
-    rows |= {
-        "folder" if model.is_dir() else "file": f"{_size(model) / 1e6:.1f} MB",
-        "images": str(len(gallery)),
-        "features": f"{gallery.nbytes / 1e6:.1f} MB, {gallery.dtype}",
-        "levels": " + ".join(f"{h}x{w}x{c}" for h, w, c in gallery.shapes) or "none yet",
-        "upsample": gallery.upsample,
-    }
-    if gallery.n_removed:
-        rows["removed"] = f"{gallery.n_removed} images, whose room compact() gives back"
-    for name, value in config.items():
-        if isinstance(value, dict):
-            rows |= {f"{name} {key}".replace("_", " "): _figure(v) for key, v in value.items()}
-        elif name not in rows:
-            rows[name.replace("_", " ")] = _figure(value)
-    _print_table(str(model), rows)
+    _print_table(str(model), {name: _figure(value) for name, value in contents(model, verify)})
 
 
 def main() -> None:
@@ -413,12 +385,6 @@ def _image_size(text: str) -> tuple[int, int]:
     if len(sizes) > 2:
         raise ParameterError(f"--image-size: expected 224 or HEIGHTxWIDTH, got {text!r}")
     return sizes[0], sizes[-1]
-
-
-def _size(path: Path) -> int:
-    """Return the bytes of a file, or of all files in a folder."""
-    files = path.rglob("*") if path.is_dir() else [path]
-    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def _check_writable(path: Path, folder: bool = False) -> None:

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 
@@ -17,7 +17,10 @@ from knnspect.neighbors import Neighbors
 from knnspect.pyramid import FeaturePyramid
 from knnspect.validation import check_choice, check_count
 
-__all__ = ["Gallery"]
+if TYPE_CHECKING:
+    from knnspect.coreset import Coreset
+
+__all__ = ["Gallery", "check_ids"]
 
 
 class Gallery:
@@ -178,7 +181,7 @@ class Gallery:
         """
         if ids is None:
             ids = self.core.free_ids(pyramid.n_images)
-        checked = _check_ids(ids, "ids")
+        checked = check_ids(ids, "ids")
         self.core.add(list(pyramid.levels), checked)
         return checked
 
@@ -208,7 +211,7 @@ class Gallery:
         >>> float(gallery.pyramid(["b"]).levels[0].min())
         1.0
         """
-        self.core.replace(list(pyramid.levels), _check_ids(ids, "ids"))
+        self.core.replace(list(pyramid.levels), check_ids(ids, "ids"))
 
     def remove(self, ids: Sequence[str]) -> None:
         """Remove images: all of them, or none when one is unknown.
@@ -237,7 +240,7 @@ class Gallery:
         >>> gallery.ids
         ['b']
         """
-        self.core.remove(_check_ids(ids, "ids"))
+        self.core.remove(check_ids(ids, "ids"))
 
     def compact(self) -> None:
         """Give back the room that removed images take in the gallery's folder.
@@ -315,7 +318,7 @@ class Gallery:
         >>> gallery.pyramid(["b"])
         FeaturePyramid(n_images=1, levels=4x4x3)
         """
-        checked = self.ids if ids is None else _check_ids(ids, "ids")
+        checked = self.ids if ids is None else check_ids(ids, "ids")
         if not checked:
             raise ParameterError("ids: expected at least one image, got none")
         images = [self.core.image(name) for name in checked]
@@ -343,7 +346,8 @@ class Gallery:
         Parameters
         ----------
         query : FeaturePyramid
-            The images to look up; same levels, channels and sizes as the gallery's.
+            The images to look up; same levels, channels and sizes as the gallery's. Where there is
+            one level only the channels need to be the same.
         k : int, default 1
             Neighbours of each cell.
         images : sequence of str, or of sequences of str, optional
@@ -387,6 +391,72 @@ class Gallery:
         k = min(check_count("k", k), sys.maxsize)
         threads = None if threads is None else min(check_count("threads", threads), sys.maxsize)
         return get_backend(backend).search(self, query, k, _check_subset(images), threads)
+
+    def coreset(
+        self,
+        size: int | float,
+        seed: int = 0,
+        projection: int | None = None,
+        threads: int | None = None,
+        progress: bool = False,
+    ) -> Coreset:
+        """Pick a few rows that lie near all others; see `Coreset`.
+
+        A row is the upsampled, concatenated feature of one cell. The first is drawn by `seed`; each
+        next one is the row that is farthest from all that were picked (greedy k-centre selection),
+        by squared L2 distance in float64; ties go to the lowest (image id, row, column). Neither
+        the number of threads nor the machine's instruction set changes what is picked. Rows that
+        coincide with picked ones are never picked: there may be fewer than asked for.
+
+        Parameters
+        ----------
+        size : int or float
+            How many rows, or which share of all, above 0 and at most 1.0 (the nearest whole number,
+            at least one row). Mind that ``1`` is one row and ``1.0`` is all.
+        seed : int, default 0
+            Chooses the first row and the projection.
+        projection : int, optional
+            Measure distances after a random Gaussian projection to so many dimensions, as others
+            do; by default they are exact, which takes no longer.
+        threads : int, optional
+            Number of threads; by default all that the process may use.
+        progress : bool, default False
+            Report progress on standard error.
+
+        Returns
+        -------
+        Coreset
+            The rows and where they came from.
+
+        Raises
+        ------
+        ParameterError
+            If the gallery is empty, or an argument is out of range.
+        DTypeError
+            If an argument is of another type.
+        ImageError
+            If a projected feature is not finite.
+        MemoryError
+            If the rows that are picked do not fit into memory.
+
+        Source
+        ------
+        Roth et al., "Towards Total Recall in Industrial Anomaly Detection" (2022), algorithm 1;
+        Gonzalez, "Clustering to minimize the maximum intercluster distance" (1985).
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> gallery = Gallery()
+        >>> normal = np.arange(16, dtype="f4").reshape(1, 4, 4, 1)
+        >>> _ = gallery.add(FeaturePyramid([normal]), ids=["a"])
+        >>> coreset = gallery.coreset(3)
+        >>> coreset.rows[coreset.order, 0], coreset.sq_radius
+        (array([13.,  0.,  6.], dtype=float32), 9.0)
+        """
+        from knnspect.coreset import pick_coreset
+
+        return pick_coreset(self, size, seed, projection, threads, progress)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the gallery to a file, replacing what is there only when all is written.
@@ -524,7 +594,12 @@ class Gallery:
         return gallery
 
 
-def _check_ids(ids: object, name: str) -> list[str]:
+def check_ids(ids: object, name: str) -> list[str]:
+    """Return a list of ids, or raise a DTypeError or ParameterError that names the first bad one.
+
+    >>> check_ids(("a", "b"), "ids")
+    ['a', 'b']
+    """
     if isinstance(ids, str) or not isinstance(ids, Iterable):
         raise DTypeError(f"{name}: expected a sequence of str, got {_what(ids)}")
     checked = list(ids)
@@ -543,8 +618,8 @@ def _check_subset(images: object) -> list[list[str]] | None:
         raise DTypeError(f"images: expected a sequence of ids, got {_what(images)}")
     entries = list(images)
     if all(isinstance(entry, str) for entry in entries):
-        return [_check_ids(entries, "images")]
-    return [_check_ids(entry, f"images[{index}]") for index, entry in enumerate(entries)]
+        return [check_ids(entries, "images")]
+    return [check_ids(entry, f"images[{index}]") for index, entry in enumerate(entries)]
 
 
 def _what(value: object) -> str:

@@ -15,16 +15,18 @@ _LINE_INTERVAL = 5.0
 
 
 class Progress:
-    """Reports how many of `total` images are done; a context manager.
+    """Reports how many of `total` images (or other things) are done; a context manager.
 
     Parameters
     ----------
     label : str
         What is being done.
     total : int or None
-        How many images there are, if it is known.
+        How many there are, if it is known.
     show : bool
         Report at all.
+    unit : str, default "images"
+        What is counted.
 
     Examples
     --------
@@ -32,8 +34,8 @@ class Progress:
     ...     progress.advance(2)
     """
 
-    def __init__(self, label: str, total: int | None, show: bool) -> None:
-        self._label, self._total, self._done = label, total, 0
+    def __init__(self, label: str, total: int | None, show: bool, unit: str = "images") -> None:
+        self._label, self._total, self._done, self._unit = label, total, 0, unit
         self._bar = None
         self._lines = show and not sys.stderr.isatty()
         self._last_line = time.monotonic()
@@ -73,18 +75,22 @@ class Progress:
         elif self._lines and kind is None:
             self._print_line()
 
-    def advance(self, n_images: int) -> None:
-        """Report that `n_images` more are done."""
-        self._done += n_images
+    def advance(self, n: int) -> None:
+        """Report that `n` more are done."""
+        self._done += n
         if self._bar:
-            self._bar.advance(self._task, n_images)
+            self._bar.advance(self._task, n)
         elif self._lines and time.monotonic() - self._last_line >= _LINE_INTERVAL:
             self._print_line()
+
+    def reach(self, n: int) -> None:
+        """Report that `n` are done by now."""
+        self.advance(n - self._done)
 
     def _print_line(self) -> None:
         self._last_line = time.monotonic()
         total = "" if self._total is None else f" of {self._total}"
-        sys.stderr.write(f"{self._label}: {self._done}{total} images\n")
+        sys.stderr.write(f"{self._label}: {self._done}{total} {self._unit}\n")
         sys.stderr.flush()
 
 

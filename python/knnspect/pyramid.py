@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from knnspect import _core
 from knnspect.errors import DTypeError, ShapeError
 
 __all__ = ["FeaturePyramid"]
@@ -96,6 +97,40 @@ class FeaturePyramid:
     def __repr__(self) -> str:
         levels = " + ".join(f"{h}x{w}x{c}" for h, w, c in self.shapes)
         return f"FeaturePyramid(n_images={self.n_images}, levels={levels})"
+
+    def concatenated(
+        self, upsample: Literal["bilinear", "block"] = "bilinear"
+    ) -> NDArray[np.float32]:
+        """Return the features of every cell in one row: all levels upsampled, one after the other.
+
+        Parameters
+        ----------
+        upsample : {"bilinear", "block"}, default "bilinear"
+            How coarse levels are brought to the resolution of the finest one; see `Gallery`.
+
+        Returns
+        -------
+        ndarray of float32, shape (n_images, height, width, n_features)
+            Interpolated in float64 and rounded once; a copy. Height and width are those of the
+            finest level, `n_features` is the sum of all channels.
+
+        Raises
+        ------
+        ParameterError
+            If `upsample` is another word.
+        MemoryError
+            If there is not enough memory.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> fine = np.zeros((1, 2, 2, 1), "f4")
+        >>> coarse = np.array([[[[3.0]]]], "f4")
+        >>> FeaturePyramid([fine, coarse]).concatenated("block")[0, 1]
+        array([[0., 3.],
+               [0., 3.]], dtype=float32)
+        """
+        return _core.concatenate(list(self.levels), upsample)
 
     @classmethod
     def concatenate(cls, pyramids: Iterable[FeaturePyramid]) -> FeaturePyramid:

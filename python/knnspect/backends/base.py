@@ -33,5 +33,8 @@ class Backend(Protocol):
         images: ImageSubset,
         threads: int | None,
     ) -> Neighbors:
-        """Find the `k` nearest gallery cells of every cell of `query`; see `Gallery.search`."""
+        """Find the `k` nearest gallery cells of every cell of `query`; see `Gallery.search`.
+
+        Of pyramids of one level only the channels need to agree; their cells may lie on any grids.
+        """
         ...

@@ -54,6 +54,7 @@ class RustBackend:
         threads: int | None,
     ) -> Neighbors:
         """Find the `k` nearest gallery cells of every cell of `query`; see `Gallery.search`."""
+        shapes = gallery.shapes or query.shapes  # a bank's grid is not that of the query
         sq_distances, image_index, cells, ids, (pairs, stages) = gallery.core.search(
             list(query.levels),
             k,
@@ -62,7 +63,6 @@ class RustBackend:
             self.instruction_set,
             self.matcher,
         )
-        width = query.shapes[0][1]
-        rows_columns = np.stack(np.divmod(cells, np.uint32(width)), axis=-1)
+        rows_columns = np.stack(np.divmod(cells, np.uint32(shapes[0][1])), axis=-1)
         work = Work(pairs, dict(stages))
         return Neighbors(sq_distances, image_index, rows_columns, tuple(ids), work)

@@ -25,6 +25,7 @@
 mod buffer;
 mod cancel;
 pub mod codes;
+pub mod coreset;
 pub mod directions;
 mod error;
 mod files;
@@ -37,6 +38,7 @@ pub mod matching;
 pub mod pyramid;
 mod record;
 mod rotation;
+pub mod rows;
 pub mod store;
 mod stored;
 mod topk;

@@ -4,7 +4,7 @@
 mod common;
 
 use common::{
-    Case, KINDS, Kind, MATCHERS, MODES, Numbers, batch, features, ids, same_bits, search,
+    Case, KINDS, Kind, MATCHERS, MODES, Numbers, batch, features, ids, kept, same_bits, search,
     search_every_way, stage,
 };
 use half::f16;
@@ -176,6 +176,121 @@ fn a_flat_gallery_of_many_rows() {
         (case.n_images, case.k) = (4, k);
         case.dtype = if half { DType::F16 } else { DType::F32 };
         case.check_features(&[query], &[normal]);
+    }
+}
+
+/// Features of one level are found whatever the grids that they and the query's lie on.
+#[test]
+fn one_level_is_searched_on_any_grid() {
+    let mut numbers = Numbers(5);
+    let grids = [(1, 1), (1, 5), (5, 1), (7, 6), (1, 97), (3, 50)];
+    for (at, kind) in (0..).zip(KINDS.into_iter().cycle().take(48)) {
+        let channels = numbers.within(1, 70);
+        let [gallery_grid, query_grid] = [0, 0].map(|_| numbers.choose(&grids));
+        let dtype = [DType::F32, DType::F32, DType::I8][at % 3];
+        let k = numbers.choose(&[1, 2, 5, 1000]);
+        check_grids(
+            (channels, kind, dtype),
+            gallery_grid,
+            query_grid,
+            k,
+            at as u64,
+        );
+    }
+    // Large enough to be pruned unasked.
+    for (gallery_grid, query_grid) in [((1, 3000), (19, 21)), ((60, 50), (1, 400))] {
+        let of = (64, Kind::Structured, DType::F32);
+        let found = check_grids(of, gallery_grid, query_grid, 2, 3);
+        assert!(stage(&found, "filter 1").is_some(), "{:?}", found.work);
+    }
+}
+
+/// Searches an image and a half of the gallery's grid in every way and compares with an oracle.
+fn check_grids(
+    (channels, kind, dtype): (usize, Kind, DType),
+    gallery_grid: (usize, usize),
+    query_grid: (usize, usize),
+    k: usize,
+    seed: u64,
+) -> Neighbors {
+    let shapes = |(height, width): (usize, usize)| vec![(height, width, channels)];
+    let (cells, n_queries) = (gallery_grid.0 * gallery_grid.1, query_grid.0 * query_grid.1);
+    let normal = features(kind, seed, 2, &shapes(gallery_grid));
+    let mut query = features(kind, seed + 1, 2, &shapes(query_grid));
+    let n = channels.min(query[0].len());
+    query[0][..n].copy_from_slice(&normal[0][..n]);
+    let mut gallery = Gallery::new(Upsample::Bilinear, dtype);
+    let images = batch(&shapes(gallery_grid), 2, &normal);
+    gallery.add(&images, &ids(2)).unwrap();
+    let k = k.min(2 * cells);
+    let (of_query, all) = (
+        batch(&shapes(query_grid), 2, &query),
+        [gallery.select(None).unwrap()],
+    );
+    let mut first: Option<Neighbors> = None;
+    for set in InstructionSet::available() {
+        for (threads, matcher) in [1, 3].into_iter().flat_map(|n| MATCHERS.map(|m| (n, m))) {
+            let found = search(&gallery, &of_query, &all, (k, set, threads, matcher));
+            let same = first.as_ref().is_none_or(|first| same_bits(&found, first));
+            assert!(same, "{set:?} {threads} {matcher:?}");
+            first = Some(found);
+        }
+    }
+    let found = first.unwrap();
+    assert_eq!(found.work.pairs, (4 * cells * n_queries) as u64);
+
+    let kept = kept(&shapes(gallery_grid), dtype, 2, &normal);
+    let places: Vec<&[f32]> = kept[0].chunks(channels).collect();
+    let sq_l2 = |x: &[f32], y: &[f32]| -> f64 {
+        let pairs = x.iter().zip(y);
+        pairs
+            .map(|(x, y)| (f64::from(*x) - f64::from(*y)).powi(2))
+            .sum()
+    };
+    for (at, feature) in query[0].chunks(channels).enumerate() {
+        let mut distances: Vec<f64> = places.iter().map(|place| sq_l2(feature, place)).collect();
+        for rank in at * k..(at + 1) * k {
+            let place = found.ranks[rank] as usize * cells + found.cells[rank] as usize;
+            let sq = distances[place];
+            let nearest = distances.iter().copied().fold(f64::INFINITY, f64::min);
+            assert!(sq <= nearest * (1.0 + 1e-12), "{sq} instead of {nearest}");
+            let earlier = distances[..place].iter().position(|&d| d == sq);
+            assert!(
+                earlier.is_none_or(|e| places[e] != places[place]),
+                "a tie goes to the first place"
+            );
+            let given = f64::from(found.sq_distances[rank]);
+            assert!(
+                (given - sq).abs() <= 1e-7 * sq + 1e-40,
+                "{given} instead of {sq}"
+            );
+            distances[place] = f64::INFINITY; // each is found once
+        }
+    }
+    found
+}
+
+#[test]
+fn other_grids_need_one_level_and_the_same_channels() {
+    let normal: [&[(usize, usize, usize)]; 2] = [&[(4, 4, 3)], &[(4, 4, 3), (2, 2, 1)]];
+    let queries: [&[(usize, usize, usize)]; 3] = [
+        &[(4, 4, 4)],
+        &[(8, 4, 3), (2, 2, 1)],
+        &[(4, 4, 3), (4, 4, 1)],
+    ];
+    for shapes in normal {
+        let mut gallery = Gallery::new(Upsample::Bilinear, DType::F32);
+        let levels = features(Kind::Uniform, 1, 1, &shapes.to_vec());
+        let images = batch(&shapes.to_vec(), 1, &levels);
+        gallery.add(&images, &ids(1)).unwrap();
+        let context = gallery.pyramid_context().unwrap();
+        let all = [gallery.select(None).unwrap()];
+        for query in queries {
+            let levels = features(Kind::Uniform, 1, 1, &query.to_vec());
+            let query = batch(&query.to_vec(), 1, &levels);
+            let error = matching::search(&query, &context, &all, &Options::new(1)).unwrap_err();
+            assert!(matches!(error, Error::Shape(_)), "{error:?}");
+        }
     }
 }
 

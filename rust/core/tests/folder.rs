@@ -2,7 +2,7 @@
 
 use knnspect_core::living::Known;
 use knnspect_core::pyramid::{LevelData, PyramidBatch, PyramidShape, Upsample};
-use knnspect_core::{Cancel, DType, Error, LivingGallery};
+use knnspect_core::{Cancel, DType, Error, Gallery, LivingGallery};
 use proptest::prelude::*;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -99,7 +99,7 @@ proptest! {
     ) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("gallery");
-        let memory = LivingGallery::from(knnspect_core::Gallery::new(Upsample::Block, dtype));
+        let memory = LivingGallery::from(Gallery::new(Upsample::Block, dtype));
         let mut disk = LivingGallery::create(&path, Upsample::Block, dtype).unwrap();
         for (seed, step) in steps.iter().enumerate() {
             if matches!(step, Step::Reopen) {
@@ -115,7 +115,7 @@ proptest! {
             prop_assert_eq!(contents(&disk), contents(&memory));
             prop_assert_eq!(contents(&open(&path, false)), contents(&memory));
         }
-        prop_assert_eq!(disk.read(|g| g.n_bytes()), memory.read(|g| g.n_bytes()));
+        prop_assert_eq!(disk.read(Gallery::n_bytes), memory.read(Gallery::n_bytes));
     }
 }
 

@@ -16,7 +16,7 @@ use std::num::NonZero;
 use std::path::PathBuf;
 
 /// All pairs, and those of each stage.
-type Work = (u64, Vec<(String, u64)>);
+pub(crate) type Work = (u64, Vec<(String, u64)>);
 
 type Neighbors<'py> = (
     Bound<'py, PyArray4<f32>>,
@@ -35,22 +35,17 @@ pub(crate) struct Gallery {
 
 /// The words for how a gallery upsamples, and keeps features.
 fn settings(py: Python<'_>, upsample: &str, dtype: &str) -> PyResult<(Upsample, DType)> {
-    let fail = |message| named(py, "ParameterError", message);
-    let upsample = Upsample::from_name(upsample).ok_or_else(|| {
-        fail(format!(
-            "upsample: expected \"bilinear\" or \"block\", got {upsample:?}"
-        ))
-    })?;
+    let upsample = upsample_from(py, upsample)?;
     let dtype = DType::from_name(dtype).ok_or_else(|| {
-        fail(format!(
-            "dtype: expected \"float32\", \"float16\" or \"int8\", got {dtype:?}"
-        ))
+        let message =
+            format!("dtype: expected \"float32\", \"float16\" or \"int8\", got {dtype:?}");
+        named(py, "ParameterError", message)
     })?;
     Ok((upsample, dtype))
 }
 
 impl Gallery {
-    fn read<T>(&self, look: impl FnOnce(&knnspect_core::Gallery) -> T) -> T {
+    pub(crate) fn read<T>(&self, look: impl FnOnce(&knnspect_core::Gallery) -> T) -> T {
         self.inner.read(look)
     }
 
@@ -71,6 +66,25 @@ impl From<LivingGallery> for Gallery {
     fn from(inner: LivingGallery) -> Self {
         Self { inner }
     }
+}
+
+/// A way of upsampling by its name.
+pub(crate) fn upsample_from(py: Python<'_>, name: &str) -> PyResult<Upsample> {
+    Upsample::from_name(name).ok_or_else(|| {
+        let message = format!("upsample: expected \"bilinear\" or \"block\", got {name:?}");
+        named(py, "ParameterError", message)
+    })
+}
+
+/// A number of threads, if one is asked for.
+pub(crate) fn threads_from(
+    py: Python<'_>,
+    threads: Option<usize>,
+) -> PyResult<Option<NonZero<usize>>> {
+    let zero = || "threads: expected at least 1, got 0".to_owned();
+    threads
+        .map(|threads| NonZero::new(threads).ok_or_else(|| named(py, "ParameterError", zero())))
+        .transpose()
 }
 
 #[pymethods]
@@ -255,17 +269,7 @@ impl Gallery {
         matcher: &str,
     ) -> PyResult<Neighbors<'py>> {
         let raise = |error| to_py(py, &error);
-        let threads = threads
-            .map(|threads| {
-                NonZero::new(threads).ok_or_else(|| {
-                    named(
-                        py,
-                        "ParameterError",
-                        "threads: expected at least 1, got 0".into(),
-                    )
-                })
-            })
-            .transpose()?;
+        let threads = threads_from(py, threads)?;
         let instruction_set = instruction_set
             .map(InstructionSet::from_name)
             .transpose()

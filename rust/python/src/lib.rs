@@ -5,6 +5,7 @@
 #![allow(clippy::needless_pass_by_value)]
 
 mod arrays;
+mod coreset;
 mod errors;
 mod gallery;
 mod interrupt;
@@ -27,6 +28,8 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_function(wrap_pyfunction!(instruction_sets, module)?)?;
     module.add_function(wrap_pyfunction!(store::save_tensors, module)?)?;
+    module.add_function(wrap_pyfunction!(coreset::concatenate, module)?)?;
+    module.add_function(wrap_pyfunction!(coreset::pick_rows, module)?)?;
     module.add_class::<gallery::Gallery>()?;
     module.add_class::<store::Store>()?;
     Ok(())

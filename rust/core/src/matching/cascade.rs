@@ -62,6 +62,7 @@ pub(super) fn search_image(
     let frame = QueryFrame::new(grids, query);
     let source = Source {
         grids,
+        query_grids: grids,
         query,
         frame: &frame,
         selection,

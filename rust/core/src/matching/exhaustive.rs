@@ -46,6 +46,7 @@ pub(super) fn check_memory(n_cells: usize, k: usize, threads: usize) -> Result<(
 /// The buffers of one thread.
 pub(super) struct Worker<'a> {
     grids: &'a [LevelGrid],
+    query_grids: &'a [LevelGrid],
     set: InstructionSet,
     options: &'a Options<'a>,
     scanner: Scanner,
@@ -53,13 +54,15 @@ pub(super) struct Worker<'a> {
 }
 
 impl<'a> Worker<'a> {
+    /// For a gallery and for queries on these grids.
     pub(super) fn new(
-        grids: &'a [LevelGrid],
+        (grids, query_grids): (&'a [LevelGrid], &'a [LevelGrid]),
         set: InstructionSet,
         options: &'a Options<'a>,
     ) -> Self {
         Self {
             grids,
+            query_grids,
             set,
             options,
             scanner: Scanner::default(),
@@ -72,9 +75,10 @@ impl<'a> Worker<'a> {
         let k = self.options.k;
         let frame = job
             .frame
-            .get_or_init(|| QueryFrame::new(self.grids, &job.levels));
+            .get_or_init(|| QueryFrame::new(self.query_grids, &job.levels));
         let source = Source {
             grids: self.grids,
+            query_grids: self.query_grids,
             query: &job.levels,
             frame,
             selection: job.selection,

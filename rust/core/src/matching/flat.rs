@@ -55,7 +55,7 @@ struct Counts {
 
 /// What the jobs of a search share.
 pub(super) struct Plan<'a> {
-    context: &'a PyramidContext,
+    query_context: &'a PyramidContext,
     rotation: &'a Rotation,
     set: InstructionSet,
     options: &'a Options<'a>,
@@ -67,6 +67,7 @@ impl<'a> Plan<'a> {
     /// Makes the galleries ready; nothing where searching them exhaustively is better, or must be.
     pub(super) fn new(
         context: &'a PyramidContext,
+        query_context: &'a PyramidContext,
         selections: &'a [Selection],
         set: InstructionSet,
         threads: usize,
@@ -74,6 +75,7 @@ impl<'a> Plan<'a> {
     ) -> Option<Self> {
         let level = context.shape().finest();
         let (cells, channels) = (level.cells(), level.channels);
+        let n_queries = query_context.shape().finest().cells();
         let slot = selections.first()?.rotation();
         let n_rows = selections.iter().map(Selection::len).min()? * cells;
         let pays = match options.matcher {
@@ -81,7 +83,7 @@ impl<'a> Plan<'a> {
             // Few rows or queries do not repay what is made ready, nor do limits so wide.
             Matcher::Auto => {
                 channels >= 48
-                    && cells >= 256
+                    && n_queries >= 256
                     && n_rows >= 2048
                     && options.k <= n_rows.min(4096) / 64
             }
@@ -98,7 +100,7 @@ impl<'a> Plan<'a> {
             return None;
         }
         encode(selections, set, threads, options).then(|| Self {
-            context,
+            query_context,
             rotation,
             set,
             options,
@@ -211,7 +213,7 @@ mod tests {
         let selections = [gallery.select(None).unwrap()];
         let options = Options::new(1);
         for set in InstructionSet::available() {
-            let plan = Plan::new(&context, &selections, set, 2, &options).unwrap();
+            let plan = Plan::new(&context, &context, &selections, set, 2, &options).unwrap();
             let n = side * side;
             let (mut sq_distances, mut ranks, mut cells) = (vec![0.0; n], vec![0; n], vec![0; n]);
             let frame: OnceLock<QueryFrame> = OnceLock::new();

@@ -10,7 +10,7 @@ pub(crate) mod exact;
 mod exhaustive;
 mod flat;
 mod frame;
-mod threads;
+pub(crate) mod threads;
 mod tile;
 mod twins;
 mod work;
@@ -23,7 +23,7 @@ use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::gallery::Selection;
 use crate::kernels::InstructionSet;
-use crate::pyramid::{PyramidBatch, PyramidContext};
+use crate::pyramid::{PyramidBatch, PyramidContext, PyramidShape, Upsample};
 use crate::topk::Neighbor;
 use std::collections::BTreeMap;
 use std::num::NonZero;
@@ -113,7 +113,8 @@ pub struct Neighbors {
 /// selection serves all query images.
 ///
 /// # Errors
-/// [`Error::Shape`] when the query's pyramid differs from the gallery's, [`Error::Image`] when it
+/// [`Error::Shape`] when the query's pyramid differs from the gallery's (where both have one level,
+/// when their channels differ), [`Error::Image`] when it
 /// holds a NaN or an infinity, [`Error::Parameter`] when `k` is 0 or exceeds the number of cells
 /// that a selection holds or there is not one selection per query image, [`Error::Resources`] when
 /// there is not enough memory, and [`Error::Interrupted`].
@@ -123,7 +124,14 @@ pub fn search(
     selections: &[Selection],
     options: &Options<'_>,
 ) -> Result<Neighbors> {
-    if query.shape() != context.shape() {
+    // A level by itself is a set of features, whatever the grid they lie on.
+    let is_flat = |shape: &PyramidShape| shape.levels().len() == 1;
+    let fits = if is_flat(query.shape()) && is_flat(context.shape()) {
+        query.shape().finest().channels == context.shape().finest().channels
+    } else {
+        query.shape() == context.shape()
+    };
+    if !fits {
         return Err(Error::Shape(format!(
             "the query's pyramid is {}, the gallery's is {}",
             query.shape().describe(),
@@ -131,11 +139,8 @@ pub fn search(
         )));
     }
     query.check_finite(|image| format!("query image {image}"))?;
-    let (n_images, cells, k) = (
-        query.n_images(),
-        context.shape().finest().cells(),
-        options.k,
-    );
+    let (n_images, k) = (query.n_images(), options.k);
+    let gallery_cells = context.shape().finest().cells();
     if selections.len() != n_images && selections.len() != 1 {
         return Err(Error::Parameter(format!(
             "expected one selection of gallery images, or one for each of {n_images} query images, got {}",
@@ -143,28 +148,16 @@ pub fn search(
         )));
     }
     for selection in selections {
-        let available = selection.len() * cells;
+        let available = selection.len() * gallery_cells;
         if k == 0 || k > available {
             return Err(Error::Parameter(format!(
-                "k must be between 1 and the number of gallery cells searched, {available} ({} images of {cells}), got {k}",
+                "k must be between 1 and the number of gallery cells searched, {available} ({} images of {gallery_cells}), got {k}",
                 selection.len()
             )));
         }
     }
 
-    // Images of a folder that nobody has used yet; each is asked for once.
-    let unverified = selections
-        .iter()
-        .flat_map(Selection::unverified)
-        .map(|image| (Arc::as_ptr(image), image))
-        .collect::<BTreeMap<_, _>>()
-        .into_values();
-    for_each(
-        unverified.collect(),
-        options.threads,
-        options.cancel,
-        |image| image.verify(false),
-    )?;
+    verify(selections, options.threads, options.cancel)?;
 
     let instruction_set = options.instruction_set.unwrap_or_else(InstructionSet::best);
     let threads = n_threads(options.threads);
@@ -179,11 +172,32 @@ pub fn search(
     }
 }
 
-fn n_threads(asked: Option<NonZero<usize>>) -> usize {
+/// How many threads work where so many are asked for, or none in particular.
+pub(crate) fn n_threads(asked: Option<NonZero<usize>>) -> usize {
     asked
         .or_else(|| thread::available_parallelism().ok())
         .map_or(1, NonZero::get)
         .min(MAX_THREADS)
+}
+
+/// Compares the checksums of those images of folders that nobody has used yet, each once.
+///
+/// # Errors
+/// [`Error::Store`] with the first image that is damaged; [`Error::Interrupted`].
+pub(crate) fn verify(
+    selections: &[Selection],
+    threads: Option<NonZero<usize>>,
+    cancel: Cancel<'_>,
+) -> Result<()> {
+    let unverified = selections
+        .iter()
+        .flat_map(Selection::unverified)
+        .map(|image| (Arc::as_ptr(image), image))
+        .collect::<BTreeMap<_, _>>()
+        .into_values();
+    for_each(unverified.collect(), threads, cancel, |image| {
+        image.verify(false)
+    })
 }
 
 /// Does `work` for each item, on several threads, until one fails.
@@ -270,11 +284,16 @@ fn search_in_jobs(
         instruction_set,
         threads,
     } = how;
-    let (n_images, cells, k) = (
-        query.n_images(),
-        context.shape().finest().cells(),
-        options.k,
-    );
+    let (n_images, cells, k) = (query.n_images(), query.shape().finest().cells(), options.k);
+    let gallery_cells = context.shape().finest().cells();
+    let of_query;
+    let query_context = if query.shape() == context.shape() {
+        context
+    } else {
+        // There is one level: nothing is upsampled.
+        of_query = PyramidContext::new(query.shape().clone(), Upsample::Block);
+        &of_query
+    };
     // A job is a run of whole tiles of one query image. Each job prepares the gallery images anew,
     // so jobs are as large as keeps all threads busy to the end.
     let tile = instruction_set.tile();
@@ -310,12 +329,22 @@ fn search_in_jobs(
         }
     }
 
-    let flat = flat::Plan::new(context, selections, instruction_set, threads, options);
+    let flat = flat::Plan::new(
+        context,
+        query_context,
+        selections,
+        instruction_set,
+        threads,
+        options,
+    );
     let n_workers = threads.min(jobs.len());
-    let worker = || exhaustive::Worker::new(&context.grids, instruction_set, options);
+    let worker = || {
+        let grids = (&context.grids[..], &query_context.grids[..]);
+        exhaustive::Worker::new(grids, instruction_set, options)
+    };
     let mut workers: Vec<_> = (0..n_workers).map(|_| worker()).collect();
     let work = |worker: &mut exhaustive::Worker<'_>, mut job: exhaustive::Job<'_>| {
-        let pairs = (job.sq_distances.len() / k * job.selection.len() * cells) as u64;
+        let pairs = (job.sq_distances.len() / k * job.selection.len() * gallery_cells) as u64;
         let mut done = Work {
             pairs,
             ..Work::default()

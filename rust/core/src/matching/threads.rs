@@ -11,7 +11,7 @@ const PATIENCE: Duration = Duration::from_millis(20);
 
 /// Does all tasks on as many threads as there are workers, and returns what they give, in order; tasks
 /// that have not begun when the search is cancelled are left out.
-pub(super) fn run<W: Send, T: Send, R: Send>(
+pub(crate) fn run<W: Send, T: Send, R: Send>(
     workers: &mut [W],
     tasks: Vec<T>,
     cancel: Cancel<'_>,

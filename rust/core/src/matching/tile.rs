@@ -11,7 +11,10 @@ use std::cell::{Cell, OnceCell};
 
 /// What a search compares: a query image and the selected gallery images.
 pub(super) struct Source<'a> {
+    /// Of the gallery.
     pub grids: &'a [LevelGrid],
+    /// Of the query: another grid only where there is one level.
+    pub query_grids: &'a [LevelGrid],
     pub query: &'a [LevelData<'a>],
     pub frame: &'a QueryFrame,
     pub selection: &'a Selection,
@@ -71,21 +74,21 @@ impl Tile {
         cells: impl Iterator<Item = u32>,
         width: usize,
     ) {
-        self.packed.reset(source.grids, width);
+        self.packed.reset(source.query_grids, width);
         self.cells = [NO_QUERY; MAX_TILE];
         self.seeds = [f32::INFINITY; MAX_TILE];
         self.bounds = [const { Cell::new(f32::NEG_INFINITY) }; MAX_TILE];
         for values in [&mut self.norms, &mut self.sq_norms] {
             values.clear();
-            values.resize(source.grids.len(), [0.0; MAX_TILE]);
+            values.resize(source.query_grids.len(), [0.0; MAX_TILE]);
         }
-        let fine_width = source.grids[0].shape.width;
+        let fine_width = source.query_grids[0].shape.width;
         let mut feature = Vec::new();
         for (lane, cell) in cells.enumerate().filter(|(_, cell)| *cell != NO_QUERY) {
             self.cells[lane] = cell;
             self.bounds[lane].set(f32::INFINITY);
             let (row, column) = (cell as usize / fine_width, cell as usize % fine_width);
-            for (level, grid) in source.grids.iter().enumerate() {
+            for (level, grid) in source.query_grids.iter().enumerate() {
                 let centred = &source.frame.centred[level];
                 grid.interpolate_into(centred, row, column, &mut feature);
                 self.packed.set(level, lane, &feature);
@@ -162,7 +165,7 @@ impl Candidates {
         cell: u32,
     ) -> impl Iterator<Item = Neighbor> + '_ {
         let [x, y] = &mut self.compared;
-        upsample_into(source.grids, source.query, cell as usize, x);
+        upsample_into(source.query_grids, source.query, cell as usize, x);
         self.lists[lane].finish(|place| source.sq_l2(x, place, y))
     }
 }
@@ -238,7 +241,7 @@ impl TileHits<'_> {
         list.push(low, high, place);
         if list.is_full() {
             let cell = self.tile.cells[lane] as usize;
-            upsample_into(source.grids, source.query, cell, feature);
+            upsample_into(source.query_grids, source.query, cell, feature);
             sq_norms[lane] = source.frame.sq_norm(source.grids, feature);
             let sq_norm = sq_norms[lane];
             list.prune(

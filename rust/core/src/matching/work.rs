@@ -18,7 +18,7 @@ pub struct Work {
 
 impl Work {
     /// Adds pairs to a stage.
-    pub(super) fn count(&mut self, stage: &str, pairs: u64) {
+    pub(crate) fn count(&mut self, stage: &str, pairs: u64) {
         match self.stages.iter_mut().find(|(name, _)| name == stage) {
             Some((_, total)) => *total += pairs,
             None => self.stages.push((stage.to_owned(), pairs)),

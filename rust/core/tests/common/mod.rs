@@ -240,14 +240,14 @@ fn taps(upsample: Upsample, fine: usize, coarse: usize) -> Vec<(usize, usize, f6
 }
 
 /// An upsampled, concatenated feature.
-struct Feature {
-    values: Vec<f64>,
+pub struct Feature {
+    pub values: Vec<f64>,
     /// Norm of the largest values that it was interpolated from.
     size: f64,
 }
 
 /// The features of all cells of all images.
-fn upsampled(
+pub fn upsampled(
     shapes: &Shapes,
     n_images: usize,
     levels: &[Vec<f32>],
@@ -491,7 +491,7 @@ fn twins(places: &[Feature], n_cells: usize, images: &[usize]) -> HashMap<usize,
 }
 
 /// The values that a gallery keeps of some images, decoded here once more where they are codes.
-fn kept(shapes: &Shapes, dtype: DType, n_images: usize, normal: &[Vec<f32>]) -> Vec<Vec<f32>> {
+pub fn kept(shapes: &Shapes, dtype: DType, n_images: usize, normal: &[Vec<f32>]) -> Vec<Vec<f32>> {
     if dtype != DType::I8 {
         return normal.to_vec(); // these were rounded beforehand
     }

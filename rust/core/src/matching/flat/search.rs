@@ -71,7 +71,7 @@ impl<'a> Search<'a> {
     /// Packs the queries of a job; also gives them in leading coordinates, in the same order. Nothing
     /// where one of them is too far off.
     pub(super) fn new(plan: &'a Plan<'a>, job: &Job<'a>) -> Option<(Self, Rotated)> {
-        let grid = plan.context.shape().finest();
+        let grid = plan.query_context.shape().finest();
         let channels = grid.channels;
         let n_cells = job.sq_distances.len() / plan.options.k;
         let mut cells: Vec<usize> = (job.first_cell..job.first_cell + n_cells).collect();
@@ -238,7 +238,7 @@ impl<'a> Search<'a> {
             if self.other.is_empty() {
                 self.other.extend(row.iter().map(|&v| f64::from(v)));
             }
-            let grids = &self.plan.context.grids;
+            let grids = &self.plan.query_context.grids;
             upsample_into(grids, &[self.level], query.cell, &mut self.feature);
             let sq_l2 = sq_l2(&self.feature, &self.other);
             let found = Found(Neighbor { sq_l2, place });

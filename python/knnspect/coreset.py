@@ -1,0 +1,427 @@
+"""Coresets: a few rows of a gallery that lie near all others."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from knnspect import _core
+from knnspect.backends import Backend
+from knnspect.errors import DTypeError, ParameterError, ShapeError, StoreError
+from knnspect.gallery import Gallery, check_ids
+from knnspect.neighbors import Neighbors
+from knnspect.progress import Progress
+from knnspect.pyramid import FeaturePyramid
+from knnspect.validation import check_count, check_positive
+
+__all__ = ["Coreset", "pick_coreset"]
+
+
+class Coreset:
+    """Some rows of a gallery, searched in place of all of them.
+
+    A row is the upsampled, concatenated feature of one cell of one image. `Gallery.coreset` picks
+    rows such that every row of the gallery lies near one of them.
+
+    Attributes
+    ----------
+    rows : ndarray of float32, shape (n_rows, n_features)
+        The rows, sorted by (image id, row, column) of where they came from; read-only.
+    image_ids : tuple of str
+        Ids of the images of the gallery, also of those of which no row was picked.
+    image_index : ndarray of int64, shape (n_rows,)
+        The image of each row, as a place in `image_ids`.
+    cells : ndarray of int64, shape (n_rows, 2)
+        Its cell in that image: (row, column) at the finest level.
+    order : ndarray of int64, shape (n_rows,)
+        ``rows[order]`` are the rows in the order in which they were picked.
+    upsample : {"bilinear", "block"}
+        How coarse levels are brought to the resolution of the finest one.
+    shapes : list of (int, int, int)
+        ``(height, width, channels)`` of each level of the gallery; queries must have them too.
+    sq_radius : float or None
+        Every row of the gallery is within this squared L2 distance of a row of the coreset. None
+        where a projection was used, and where rows were removed.
+
+    Source
+    ------
+    Roth et al., "Towards Total Recall in Industrial Anomaly Detection" (2022), section 3.2.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> levels = [rng.random((5, 8, 8, 3), dtype="f4"), rng.random((5, 4, 4, 16), dtype="f4")]
+    >>> gallery = Gallery()
+    >>> _ = gallery.add(FeaturePyramid(levels))
+    >>> coreset = gallery.coreset(0.1)
+    >>> coreset
+    Coreset(n_rows=32, n_features=19, n_images=5, upsample='bilinear')
+    >>> neighbors = coreset.search(FeaturePyramid(levels)[2], k=2)
+    >>> str(neighbors.images[0, 0, 0, 0]), bool(neighbors.sq_distances.max() <= 4)
+    ('000002', True)
+    >>> coreset.remove(["000001"])
+    >>> "000001" in coreset.image_ids, len(coreset) < 32
+    (False, True)
+    """
+
+    image_ids: tuple[str, ...]
+    image_index: NDArray[np.int64]
+    cells: NDArray[np.int64]
+    order: NDArray[np.int64]
+    upsample: str
+    shapes: list[tuple[int, int, int]]
+    sq_radius: float | None
+
+    def __init__(self) -> None:
+        raise TypeError("a Coreset comes from Gallery.coreset or Coreset.open")
+
+    @property
+    def rows(self) -> NDArray[np.float32]:
+        """The rows, shape (n_rows, n_features)."""
+        return self._rows
+
+    @property
+    def bank(self) -> Gallery:
+        """The rows as a gallery of one image of one level, ``1 x n_rows``; empty without rows."""
+        return self._bank
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the rows and of what is known of them."""
+        arrays = (self.rows, self.image_index, self.cells, self.order)
+        return sum(array.nbytes for array in arrays)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Coreset is not pickled: use save and open")
+
+    def __repr__(self) -> str:
+        n_rows, n_features = self.rows.shape
+        return (
+            f"Coreset(n_rows={n_rows}, n_features={n_features}, n_images={len(self.image_ids)}, "
+            f"upsample={self.upsample!r})"
+        )
+
+    def search(
+        self,
+        query: FeaturePyramid,
+        k: int = 1,
+        threads: int | None = None,
+        backend: str | Backend = "auto",
+    ) -> Neighbors:
+        """Find the nearest rows of every cell of a query, exactly.
+
+        Parameters
+        ----------
+        query : FeaturePyramid
+            The images to look up; same levels, channels and sizes as the gallery's.
+        k : int, default 1
+            Rows for each cell.
+        threads : int, optional
+            Number of threads; by default all that the process may use.
+        backend : str or Backend, default "auto"
+            What does the work; see `knnspect.backends`.
+
+        Returns
+        -------
+        Neighbors
+            Squared L2 distances between upsampled, concatenated features (these rounded to
+            float32), and the images and cells that the rows came from; ties go to the lowest
+            (image id, row, column). `image_ids` are those of the coreset.
+
+        Raises
+        ------
+        ShapeError
+            If the query's levels, channels or sizes differ from `shapes`.
+        ImageError
+            If a feature of the query is NaN or infinite.
+        ParameterError
+            If `k` is not between 1 and the number of rows, or `threads` is less than 1.
+        DTypeError
+            If an argument is of another type.
+        MemoryError
+            If the neighbours do not fit into memory.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> gallery = Gallery()
+        >>> normal = FeaturePyramid([np.arange(16, dtype="f4").reshape(1, 4, 4, 1)])
+        >>> _ = gallery.add(normal, ids=["a"])
+        >>> neighbors = gallery.coreset(4).search(normal)
+        >>> neighbors.cells[0, 0, 1, 0], neighbors.sq_distances[0, 0, 1, 0]
+        (array([0, 0]), np.float32(1.0))
+        """
+        if not isinstance(query, FeaturePyramid):
+            raise DTypeError(f"query: expected a FeaturePyramid, got {type(query).__name__}")
+        if query.shapes != self.shapes:
+            raise ShapeError(
+                f"the query's pyramid is {_describe(query.shapes)}, "
+                f"the coreset's is {_describe(self.shapes)}"
+            )
+        if check_count("k", k) > len(self):
+            raise ParameterError(f"k: expected at most the number of rows, {len(self)}, got {k}")
+        rows = FeaturePyramid([query.concatenated(self.upsample)])  # type: ignore[arg-type]
+        found = self._bank.search(rows, k, None, threads, backend)
+        at = found.cells[..., 1]
+        return Neighbors(
+            found.sq_distances, self.image_index[at], self.cells[at], self.image_ids, found.work
+        )
+
+    def remove(self, ids: Sequence[str]) -> None:
+        """Drop the rows that came from some images: all of them, or none when one is unknown.
+
+        What is left need not lie near all rows of the other images any more: where rows were
+        dropped, `sq_radius` becomes None.
+
+        Parameters
+        ----------
+        ids : sequence of str
+            Some of `image_ids`.
+
+        Raises
+        ------
+        ParameterError
+            If an id is not among `image_ids`.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> gallery = Gallery()
+        >>> _ = gallery.add(FeaturePyramid([np.eye(16, dtype="f4").reshape(2, 2, 4, 16)]))
+        >>> coreset = gallery.coreset(16)
+        >>> coreset.remove(["000000"])
+        >>> coreset.image_ids, len(coreset)
+        (('000001',), 8)
+        """
+        dropped = set(check_ids(ids, "ids"))
+        for id_ in dropped:
+            if id_ not in self.image_ids:
+                raise ParameterError(f"ids: there is no image {id_!r} in the coreset")
+        kept = np.array([id_ not in dropped for id_ in self.image_ids], dtype=bool)
+        stays = kept[self.image_index]
+        if not stays.all():
+            self.sq_radius = None
+        ranks = np.cumsum(kept) - 1
+        places = np.cumsum(stays) - 1
+        self.image_ids = tuple(id_ for id_ in self.image_ids if id_ not in dropped)
+        self.image_index = ranks[self.image_index[stays]]
+        self.cells = self.cells[stays]
+        self.order = places[self.order[stays[self.order]]]
+        self._set_rows(self.rows[stays])
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the coreset to a file, replacing what is there only when all is written.
+
+        Parameters
+        ----------
+        path : path-like
+            The file; safetensors with a versioned header and a checksum.
+
+        Raises
+        ------
+        StoreError
+            If the file cannot be written; what was there is then untouched.
+        ParameterError
+            If there are no rows.
+
+        Examples
+        --------
+        >>> import numpy as np, tempfile, pathlib
+        >>> gallery = Gallery()
+        >>> _ = gallery.add(FeaturePyramid([np.eye(16, dtype="f4").reshape(1, 4, 4, 16)]))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     gallery.coreset(3).save(pathlib.Path(folder) / "normal.coreset")
+        ...     Coreset.open(pathlib.Path(folder) / "normal.coreset")
+        Coreset(n_rows=3, n_features=16, n_images=1, upsample='bilinear')
+        """
+        metadata, tensors = self.state()
+        self._bank.core.save(path, "coreset", metadata, tensors)
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], verify: bool = True) -> Coreset:
+        """Open a saved coreset.
+
+        Parameters
+        ----------
+        path : path-like
+            A file that `save` wrote.
+        verify : bool, default True
+            Read the whole file once and compare its checksum.
+
+        Returns
+        -------
+        Coreset
+            As it was saved.
+
+        Raises
+        ------
+        StoreError
+            If the file is missing, truncated, altered, of a newer version, or not a coreset.
+
+        Examples
+        --------
+        >>> Coreset.open("no-such.coreset")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        ...
+        knnspect.errors.StoreError: no-such.coreset: cannot be opened: No such file or directory...
+        """
+        store = _core.Store(path, verify)
+        if store.kind != "coreset":
+            raise StoreError(f"{os.fspath(path)}: expected a coreset, it holds a {store.kind}")
+        try:
+            return cls.from_store(store)
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            if isinstance(error, StoreError):
+                raise
+            raise StoreError(
+                f"{os.fspath(path)}: is damaged: its coreset cannot be used ({error})"
+            ) from error
+
+    def state(self) -> tuple[dict[str, str], dict[str, NDArray[np.int64]]]:
+        """Return the metadata and the tensors that a file holds besides `bank`."""
+        metadata = {
+            "image_ids": list(self.image_ids),
+            "upsample": self.upsample,
+            "shapes": self.shapes,
+            "sq_radius": self.sq_radius,
+        }
+        tensors = {
+            "coreset.image_index": self.image_index,
+            "coreset.cells": self.cells,
+            "coreset.order": self.order,
+        }
+        return {"coreset": json.dumps(metadata, sort_keys=True)}, tensors
+
+    @classmethod
+    def from_store(cls, store: _core.Store) -> Coreset:
+        """Rebuild a coreset from an open file that holds `bank` and `state`."""
+        settings = json.loads(store.metadata["coreset"])
+        bank = Gallery.from_core(_core.Gallery.from_store(store))
+        rows = bank.pyramid().levels[0][0, 0]
+        image_index, cells, order = (
+            store.tensor(f"coreset.{name}") for name in ("image_index", "cells", "order")
+        )
+        ids, shapes = settings["image_ids"], [tuple(shape) for shape in settings["shapes"]]
+        n, n_features = rows.shape
+        if (
+            (image_index.shape, cells.shape, order.shape) != ((n,), (n, 2), (n,))
+            or not np.array_equal(np.sort(order), np.arange(n))
+            or image_index.min() < 0
+            or image_index.max() >= len(ids)
+            or sum(channels for _, _, channels in shapes) != n_features
+        ):
+            raise ValueError("its parts do not fit each other")
+        return cls._of(
+            rows,
+            tuple(ids),
+            image_index,
+            cells,
+            order,
+            settings["upsample"],
+            shapes,
+            settings["sq_radius"],
+        )
+
+    @classmethod
+    def _of(
+        cls,
+        rows: NDArray[np.float32],
+        image_ids: tuple[str, ...],
+        image_index: NDArray[np.int64],
+        cells: NDArray[np.int64],
+        order: NDArray[np.int64],
+        upsample: str,
+        shapes: list[tuple[int, int, int]],
+        sq_radius: float | None,
+    ) -> Coreset:
+        coreset = cls.__new__(cls)
+        coreset.image_ids, coreset.image_index, coreset.cells = image_ids, image_index, cells
+        coreset.order, coreset.upsample, coreset.shapes = order, upsample, shapes
+        coreset.sq_radius = sq_radius
+        coreset._set_rows(rows)
+        return coreset
+
+    def _set_rows(self, rows: NDArray[np.float32]) -> None:
+        self._bank = Gallery()
+        if len(rows):
+            self._bank.add(FeaturePyramid([rows[None, None]]), ids=["rows"])
+        self._rows = rows
+        self._rows.flags.writeable = False
+
+
+def pick_coreset(
+    gallery: Gallery,
+    size: int | float,
+    seed: int,
+    projection: int | None,
+    threads: int | None,
+    progress: bool,
+) -> Coreset:
+    """Pick the rows of a coreset; see `Gallery.coreset`."""
+    count = _count(size, gallery)
+    rng = np.random.default_rng(check_count("seed", seed, 0))
+    height, width, _ = gallery.shapes[0]
+    image, cell = divmod(int(rng.integers(len(gallery) * height * width)), height * width)
+    matrix = None
+    if projection is not None:
+        n_columns = check_count("projection", projection)
+        n_features = sum(channels for _, _, channels in gallery.shapes)
+        matrix = rng.standard_normal((n_features, n_columns)) / np.sqrt(n_columns)
+        matrix = matrix.astype(np.float32)
+    if threads is not None:
+        threads = min(check_count("threads", threads), sys.maxsize)
+    with Progress("coreset", count, progress, unit="rows") as bar:
+        image_index, numbers, rows, sq_radius, ids, _ = _core.pick_rows(
+            gallery.core,
+            count,
+            (image, cell),
+            matrix,
+            threads,
+            None,
+            bar.reach if progress else None,
+        )
+        bar.reach(len(rows))
+    by_place = np.lexsort((numbers, image_index))
+    order = np.empty(len(by_place), np.int64)
+    order[by_place] = np.arange(len(by_place))
+    cells = np.stack(np.divmod(numbers[by_place].astype(np.int64), width), axis=-1)
+    return Coreset._of(
+        np.ascontiguousarray(rows[by_place]),
+        tuple(ids),
+        image_index[by_place].astype(np.int64),
+        cells,
+        order,
+        gallery.upsample,
+        gallery.shapes,
+        None if matrix is not None else sq_radius,
+    )
+
+
+def _count(size: object, gallery: Gallery) -> int:
+    if not len(gallery):
+        raise ParameterError("the gallery is empty: add images first")
+    height, width, _ = gallery.shapes[0]
+    n_rows = len(gallery) * height * width
+    if isinstance(size, (float, np.floating)):
+        share = check_positive("size", size)
+        if share > 1:
+            raise ParameterError(f"size: expected a share of at most 1.0, got {size}")
+        return max(1, round(share * n_rows))
+    count = check_count("size", size)
+    if count > n_rows:
+        raise ParameterError(f"size: expected at most the number of rows, {n_rows}, got {count}")
+    return count
+
+
+def _describe(shapes: list[tuple[int, int, int]]) -> str:
+    return " + ".join(f"{height}x{width}x{channels}" for height, width, channels in shapes)

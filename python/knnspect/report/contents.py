@@ -1,0 +1,91 @@
+"""What a file or a folder of ours holds, in words."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from knnspect import _core
+from knnspect.coreset import Coreset
+from knnspect.detectors.building import GALLERY, MODEL
+from knnspect.gallery import Gallery
+
+__all__ = ["contents", "size_of"]
+
+
+def contents(path: Path, verify: bool) -> Iterator[tuple[str, object]]:
+    """Say what a model, a gallery or a coreset holds.
+
+    Parameters
+    ----------
+    path : Path
+        A file or a folder. The checksum of a file is compared, and that of a folder's journal.
+    verify : bool
+        Compare those of all images in a folder, too.
+
+    Yields
+    ------
+    (str, object)
+        Something that it holds, and what that is.
+
+    Raises
+    ------
+    StoreError
+        If it is not one of ours, or damaged.
+    """
+    is_model = path.is_file() or (path / MODEL).exists()
+    store = None if path.is_dir() and not is_model else _core.Store(_model_file(path), True)
+    metadata = {} if store is None else store.metadata
+    yield "holds", "gallery" if store is None else store.kind
+    if store is not None:
+        yield "format version", metadata["format_version"]
+        yield "checksum", f"BLAKE3 {metadata['checksum'][:16]}…, verified"
+    yield ("folder" if path.is_dir() else "file"), f"{size_of(path) / 1e6:.1f} MB"
+    if store is not None and "coreset" in metadata:
+        yield from _of_coreset(Coreset.from_store(store))
+    elif path.is_dir():
+        folder = path / GALLERY if is_model else path
+        yield from _of_gallery(Gallery.open(folder, verify=verify))
+        yield "images are", "verified" if verify else "verified when first used, or by --verify"
+    elif store is not None:
+        yield from _of_gallery(Gallery.from_core(_core.Gallery.from_store(store)))
+    told = {"upsample"}
+    for name, value in json.loads(metadata.get("config", "{}")).items():
+        if isinstance(value, dict):
+            yield from ((f"{name} {key}".replace("_", " "), part) for key, part in value.items())
+        elif name not in told:
+            yield name.replace("_", " "), value
+
+
+def size_of(path: Path) -> int:
+    """Return the bytes of a file, or of all files in a folder."""
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
+def _model_file(path: Path) -> Path:
+    return path / MODEL if path.is_dir() else path
+
+
+def _of_gallery(gallery: Gallery) -> Iterator[tuple[str, object]]:
+    yield "images", len(gallery)
+    if gallery.n_removed:
+        yield "removed", f"{gallery.n_removed} images, whose room compact() gives back"
+    yield "features", f"{gallery.nbytes / 1e6:.1f} MB, {gallery.dtype}"
+    yield "levels", _shapes(gallery.shapes) or "none yet"
+    yield "upsample", gallery.upsample
+
+
+def _of_coreset(coreset: Coreset) -> Iterator[tuple[str, object]]:
+    sq_radius = coreset.sq_radius
+    yield "rows", len(coreset)
+    yield "images", len(coreset.image_ids)
+    yield "covering radius", "not known" if sq_radius is None else f"{sq_radius**0.5:.4g} (l2)"
+    yield "features", f"{coreset.rows.nbytes / 1e6:.1f} MB, float32"
+    yield "levels", _shapes(coreset.shapes)
+    yield "upsample", coreset.upsample
+
+
+def _shapes(shapes: list[tuple[int, int, int]]) -> str:
+    return " + ".join(f"{h}x{w}x{c}" for h, w, c in shapes)

@@ -1,0 +1,181 @@
+//! Upsampled, concatenated features as rows of float32: what a bank of rows holds, and what it is
+//! asked for.
+
+use crate::cancel::Cancel;
+use crate::error::{Error, Result};
+use crate::gallery::Selection;
+use crate::pyramid::{LevelData, LevelGrid, PyramidBatch, PyramidContext};
+
+/// The features of all cells of all images, row-major (image, row, column, channel): blended in
+/// float64 and rounded once.
+///
+/// # Errors
+/// [`Error::Shape`] when the batch has another shape than the context; [`Error::Resources`] when
+/// there is not enough memory; [`Error::Interrupted`].
+pub fn concatenate(
+    batch: &PyramidBatch<'_>,
+    context: &PyramidContext,
+    cancel: Cancel<'_>,
+) -> Result<Vec<f32>> {
+    if batch.shape() != context.shape() {
+        return Err(Error::Shape(format!(
+            "the pyramid is {}, {} was expected",
+            batch.shape().describe(),
+            context.shape().describe()
+        )));
+    }
+    let cells = context.shape().finest().cells();
+    let mut rows = Vec::new();
+    let len = [cells, n_features(context)]
+        .into_iter()
+        .try_fold(batch.n_images(), usize::checked_mul);
+    if len.is_none_or(|len| rows.try_reserve_exact(len).is_err()) {
+        let message = "not enough memory for the concatenated features";
+        return Err(Error::Resources(message.into()));
+    }
+    let mut scratch = Vec::new();
+    for image in 0..batch.n_images() {
+        cancel.check()?;
+        let levels = batch.image(image);
+        for cell in 0..cells {
+            append_row(&context.grids, &levels, cell, &mut scratch, &mut rows);
+        }
+    }
+    Ok(rows)
+}
+
+/// Values of a row.
+pub(crate) fn n_features(context: &PyramidContext) -> usize {
+    let levels = context.shape().levels().iter();
+    levels.map(|level| level.channels).sum()
+}
+
+/// Appends one upsampled, concatenated feature: what [`upsample_into`] gives, rounded. Cells are
+/// blended where they lie, as every row of a gallery is wanted many times.
+///
+/// [`upsample_into`]: crate::matching::exact::upsample_into
+fn append_row(
+    grids: &[LevelGrid],
+    levels: &[LevelData<'_>],
+    cell: usize,
+    decoded: &mut Vec<f32>,
+    rows: &mut Vec<f32>,
+) {
+    let width = grids[0].shape.width;
+    let (row, column) = (cell / width, cell % width);
+    for (grid, level) in grids.iter().zip(levels) {
+        let channels = grid.shape.channels;
+        let (down, across) = (grid.rows[row], grid.columns[column]);
+        let corners = grid.corners(row, column);
+        let is_one = down.second == down.first && across.second == across.first;
+        let [a, b, c, d] = match level {
+            LevelData::F32(values) => corners.map(|at| &values[at * channels..][..channels]),
+            LevelData::F16(_) | LevelData::I8(_) => {
+                decoded.resize(4 * channels, 0.0);
+                let cells = decoded.chunks_exact_mut(channels).zip(corners);
+                for (out, at) in cells.take(if is_one { 1 } else { 4 }) {
+                    level.slice(at * channels, channels).decode_into(out);
+                }
+                [0, 1, 2, 3].map(|at| &decoded[at * channels..][..channels])
+            }
+        };
+        if is_one {
+            rows.extend_from_slice(a);
+            continue;
+        }
+        let blend = |x: f64, y: f64, weight: f64| x + weight * (y - x);
+        rows.extend(
+            a.iter()
+                .zip(b)
+                .zip(c.iter().zip(d))
+                .map(|((&a, &b), (&c, &d))| {
+                    let top = blend(f64::from(a), f64::from(b), across.second_weight);
+                    let bottom = blend(f64::from(c), f64::from(d), across.second_weight);
+                    blend(top, bottom, down.second_weight) as f32
+                }),
+        );
+    }
+}
+
+/// The rows of some images of a gallery, by number: image after image, cell after cell. They are
+/// computed when they are asked for, and never all held.
+pub(crate) struct Rows<'a> {
+    grids: &'a [LevelGrid],
+    images: Vec<(u32, Vec<LevelData<'a>>)>,
+    cells: usize,
+    n_features: usize,
+    /// `(n_features, n_projected)`, row-major.
+    projection: Option<Vec<f64>>,
+    n_values: usize,
+}
+
+impl<'a> Rows<'a> {
+    /// With a projection, `(n_features, n)` and row-major, rows are the products with it, summed in
+    /// float64 in the order of the features, and rounded once more.
+    pub(crate) fn new(
+        context: &'a PyramidContext,
+        selection: &'a Selection,
+        projection: Option<&[f32]>,
+    ) -> Self {
+        let n_features = n_features(context);
+        let images = selection.images();
+        Self {
+            grids: &context.grids,
+            images: images.map(|(rank, image)| (rank, image.levels())).collect(),
+            cells: context.shape().finest().cells(),
+            n_features,
+            projection: projection.map(|matrix| matrix.iter().map(|&v| f64::from(v)).collect()),
+            n_values: projection.map_or(n_features, |matrix| matrix.len() / n_features),
+        }
+    }
+
+    /// Number of rows.
+    pub(crate) fn len(&self) -> usize {
+        self.images.len() * self.cells
+    }
+
+    /// Values of each, projected where they are.
+    pub(crate) const fn n_values(&self) -> usize {
+        self.n_values
+    }
+
+    /// The image's rank and the cell.
+    pub(crate) fn place(&self, row: usize) -> (u32, u32) {
+        let (rank, _) = self.images[row / self.cells];
+        (rank, (row % self.cells) as u32)
+    }
+
+    /// The row at a place, if there is such a one.
+    pub(crate) fn find(&self, rank: u32, cell: u32) -> Option<usize> {
+        let found = self.images.binary_search_by_key(&rank, |(rank, _)| *rank);
+        let image = found.ok().filter(|_| (cell as usize) < self.cells)?;
+        Some(image * self.cells + cell as usize)
+    }
+
+    /// Appends a row as distances are taken to it.
+    pub(crate) fn append(&self, row: usize, scratch: &mut Vec<f32>, rows: &mut Vec<f32>) {
+        let start = rows.len();
+        self.append_whole(row, scratch, rows);
+        if let Some(matrix) = &self.projection {
+            let mut sums = vec![0.0_f64; self.n_values];
+            for (&value, weights) in rows[start..].iter().zip(matrix.chunks_exact(self.n_values)) {
+                for (sum, weight) in sums.iter_mut().zip(weights) {
+                    *sum += f64::from(value) * weight;
+                }
+            }
+            rows.truncate(start);
+            rows.extend(sums.iter().map(|&sum| sum as f32));
+        }
+    }
+
+    /// Appends a row as it is, not projected.
+    pub(crate) fn append_whole(&self, row: usize, scratch: &mut Vec<f32>, rows: &mut Vec<f32>) {
+        let (_, levels) = &self.images[row / self.cells];
+        append_row(self.grids, levels, row % self.cells, scratch, rows);
+    }
+
+    /// Values of a row that is not projected.
+    pub(crate) const fn n_features(&self) -> usize {
+        self.n_features
+    }
+}
