@@ -286,6 +286,21 @@ class TestInfo:
         assert "features 0.1 MB, int8" in words
         assert run("predict", "model.ks", data / "queries", "--output", "out").returncode == 0
 
+    def test_tells_what_a_coreset_holds(self, run: Run, tmp_path: Path) -> None:
+        gallery = ks.Gallery(upsample="block")
+        levels = [np.arange(60, dtype="f4").reshape(2, 2, 5, 3), np.ones((2, 1, 1, 2), "f4")]
+        gallery.add(ks.FeaturePyramid(levels))
+        coreset = gallery.coreset(7)
+        coreset.save(tmp_path / "normal.coreset")
+        done = run("info", "normal.coreset")
+        assert done.returncode == 0, done.stderr
+        words = " ".join(done.stdout.replace("│", " ").split())
+        for part in ("holds coreset", "verified", "rows 7", "images 2", "levels 2x5x3 + 1x1x2"):
+            assert part in words
+        assert coreset.sq_radius is not None
+        assert f"covering radius {coreset.sq_radius**0.5:.4g} (l2)" in words
+        assert "upsample block" in words
+
     def test_tells_what_a_gallery_holds(self, run: Run, tmp_path: Path) -> None:
         gallery = ks.Gallery(upsample="block", dtype="float16")
         gallery.add(ks.FeaturePyramid([np.zeros((2, 4, 5, 3), "f2")]))

@@ -85,7 +85,7 @@ def places(coreset: Coreset) -> list[int]:
     height, width, _ = coreset.shapes[0]
     rows, columns = coreset.cells.T
     numbers = (coreset.image_index * height + rows) * width + columns
-    return numbers[coreset.order].tolist()
+    return [int(number) for number in numbers[coreset.order]]
 
 
 @pytest.mark.parametrize("upsample", ["bilinear", "block"])
@@ -218,7 +218,7 @@ def test_rows_of_removed_images_are_found_no_more() -> None:
         coreset.remove(["image 1", "image 0"])
     assert coreset.image_ids == ("image 1", "image 3")
     coreset.remove(["image 1", "image 3"])
-    assert (len(coreset), coreset.image_ids) == (0, ())
+    assert len(coreset) == len(coreset.image_ids) == 0
     with pytest.raises(ParameterError, match="k: expected at most the number of rows, 0, got 1"):
         coreset.search(pyramid())
 
@@ -367,7 +367,8 @@ def test_progress_counts_rows(capsys: pytest.CaptureFixture[str]) -> None:
 def test_concatenated_features_are_those_of_float64(upsample: Any) -> None:
     query = FeaturePyramid([level.astype("f2") for level in pyramid(2).levels])
     rows = query.concatenated(upsample)
-    assert (rows.shape, rows.dtype) == ((2, 8, 8, 12), np.float32)
+    assert rows.shape == (2, 8, 8, 12)
+    assert rows.dtype == np.float32
     np.testing.assert_array_equal(rows[..., :5], query.levels[0].astype("f4"))
 
     def blend(values: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
@@ -376,7 +377,9 @@ def test_concatenated_features_are_those_of_float64(upsample: Any) -> None:
         first = np.floor(place).astype(int)
         second = np.minimum(first + 1, values.shape[axis] - 1)
         weight = np.expand_dims(place - first, [0, *({1: (2, 3), 2: (1, 3)}[axis])])
-        return (1 - weight) * values.take(first, axis) + weight * values.take(second, axis)
+        blended: NDArray[np.float64] = values.take(first, axis) * (1 - weight)
+        blended += values.take(second, axis) * weight
+        return blended
 
     coarse = query.levels[1].astype("f8")
     if upsample == "block":

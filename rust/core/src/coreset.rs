@@ -17,8 +17,13 @@
 //! A row sees a pick through the filters of flat galleries ([`crate::rotation`]): some leading
 //! coordinates bound the distance from below, and only where that is less than what is known
 //! already the distance is taken, in float64, from float32 values. Filters decide only what is
-//! compared. Rows are computed when they are needed: only the active ones and the picks are held,
-//! besides 12 bytes for each row.
+//! compared. (The triangle inequality would do less: with 1,568 picks among 156,800 rows of real
+//! features it leaves 57 to 61 % of all pairs to be compared, those where a pick lies less than twice
+//! as far from the row's nearest pick as that from the row. The filters leave 4 %, after looking at
+//! some 16 coordinates of 176.)
+//!
+//! Rows are computed when they are needed: only those of one round and the picks are held, besides 12
+//! bytes for each row.
 
 mod tile;
 
