@@ -16,6 +16,7 @@ import pytest
 from numpy.typing import NDArray
 
 from knnspect import (
+    Coreset,
     FeaturePyramid,
     Gallery,
     ImageError,
@@ -106,6 +107,16 @@ def test_settings_and_features_survive(tmp_path: Path, dtype: str, upsample: str
         expected.remove(["000002"])
         assert contents(gallery) == contents(expected)
     assert contents(Gallery.open(path, verify=True)) == contents(expected)
+
+
+def test_a_coreset_of_a_folder_is_that_of_memory(folder: Path, tmp_path: Path) -> None:
+    ours, expected = Gallery.open(folder).coreset(20), in_memory().coreset(20)
+    np.testing.assert_array_equal(ours.rows, expected.rows)
+    np.testing.assert_array_equal(ours.cells, expected.cells)
+    assert ours.image_ids == expected.image_ids == ("a", "c", "d", "e")
+    ours.save(tmp_path / "coreset")
+    found = Coreset.open(tmp_path / "coreset").search(pyramid(1, 6), k=2)
+    np.testing.assert_array_equal(found.images, expected.search(pyramid(1, 6), k=2).images)
 
 
 def test_it_goes_on_where_it_was_left(folder: Path) -> None:
@@ -308,6 +319,7 @@ def test_an_altered_image_is_never_searched_saved_or_compacted(folder: Path) -> 
             lambda: gallery.search(pyramid(1)),
             lambda: gallery.search(pyramid(1), images=["a", "d"]),
             lambda: gallery.pyramid(["d"]),
+            lambda: gallery.coreset(3),
             lambda: gallery.save(folder.parent / "saved"),
             lambda: gallery.compact(),
         ):
