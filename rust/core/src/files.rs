@@ -9,7 +9,8 @@ use std::path::Path;
 /// Bytes between two looks at whether to stop.
 pub(crate) const STEP: usize = 1 << 24;
 
-/// Writes beside `path`, syncs, and renames: a reader sees the old file or the new one.
+/// Writes beside `path`, syncs, and renames: a reader sees the old file or the new one. Returns the new
+/// one, open for reading and writing.
 ///
 /// # Errors
 /// [`Error::Store`] when the file cannot be written, [`Error::Interrupted`]; what was at `path` is
@@ -18,7 +19,7 @@ pub(crate) fn replace_file<'a>(
     path: &Path,
     parts: impl Iterator<Item = &'a [u8]>,
     cancel: Cancel<'_>,
-) -> Result<()> {
+) -> Result<File> {
     let fail = |error: std::io::Error| Error::store(path, format!("cannot be written: {error}"));
     // What a symbolic link points to is replaced, not the link.
     let target = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
@@ -44,9 +45,9 @@ pub(crate) fn replace_file<'a>(
         .map_err(|error| fail(error.into_error()))?;
     file.as_file().sync_all().map_err(fail)?;
     cancel.check()?;
-    file.persist(&target).map_err(|error| fail(error.error))?;
+    let file = file.persist(&target).map_err(|error| fail(error.error))?;
     sync_folder(folder);
-    Ok(())
+    Ok(file)
 }
 
 /// Makes the names of new and renamed files durable, on the file systems that can.

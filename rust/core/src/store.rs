@@ -106,7 +106,8 @@ pub fn write(
         path,
         [&length[..], &header].into_iter().chain(parts()),
         cancel,
-    )
+    )?;
+    Ok(())
 }
 
 fn hash_parts<'a>(

@@ -240,16 +240,21 @@ pub(super) struct Journal {
 }
 
 impl Journal {
+    /// A journal that was just written, and ends there.
+    pub(super) const fn new(file: File, end: End) -> Self {
+        Self {
+            file,
+            end,
+            broken: false,
+        }
+    }
+
     /// Goes on after the end of a journal; what an interrupted change has left there is cut off.
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub(super) fn new(file: File, end: End) -> io::Result<Self> {
-        let mut journal = Self {
-            file,
-            end,
-            broken: false,
-        };
+    pub(super) fn go_on(file: File, end: End) -> io::Result<Self> {
+        let mut journal = Self::new(file, end);
         journal.cut()?;
         journal.mark()?;
         Ok(journal)
@@ -400,7 +405,7 @@ mod tests {
                 let mut file = tempfile::tempfile().unwrap();
                 file.write_all(&bytes.concat()).unwrap();
                 let contents = parse(&bytes.concat()).unwrap();
-                let mut journal = Journal::new(file, contents.end).unwrap();
+                let mut journal = Journal::go_on(file, contents.end).unwrap();
                 journal.append(&Change::default()).unwrap();
                 let mut text = Vec::new();
                 journal.file.seek(SeekFrom::Start(0)).unwrap();

@@ -44,7 +44,7 @@ use std::time::Duration;
 const JOURNAL: &str = "journal";
 
 /// Readers try this often to see a journal and its segments while they are being replaced.
-const ATTEMPTS: u32 = 20;
+const ATTEMPTS: u32 = 100;
 
 /// What a folder holds.
 #[derive(Debug)]
@@ -104,7 +104,7 @@ impl Folder {
         let header = Header::new(upsample.name(), dtype.name());
         let (text, end) = journal::text(&header, &[]);
         let journal = path.join(JOURNAL);
-        replace_file(&journal, [text.as_slice()].into_iter(), Cancel::NEVER)?;
+        let file = replace_file(&journal, [text.as_slice()].into_iter(), Cancel::NEVER)?;
         if let Some(parent) = path
             .parent()
             .filter(|parent| !parent.as_os_str().is_empty())
@@ -115,9 +115,7 @@ impl Folder {
             path: path.into(),
             header,
             dtype,
-            journal: open_journal(&journal)
-                .and_then(|file| Journal::new(file, end))
-                .map_err(fail)?,
+            journal: Journal::new(file, end),
             segments: BTreeMap::new(),
             tail: None,
             _lock: lock,
@@ -149,7 +147,7 @@ impl Folder {
             path: path.into(),
             header,
             dtype: state.gallery.dtype(),
-            journal: Journal::new(file, end).map_err(fail)?,
+            journal: Journal::go_on(file, end).map_err(fail)?,
             segments,
             tail: None,
             _lock: lock,
@@ -290,18 +288,13 @@ impl Folder {
         let changes: Vec<Change> = changes.into_iter().collect();
         let (text, end) = journal::text(&self.header, &changes);
         let at = path.join(JOURNAL);
-        if let Err(error) = replace_file(&at, [text.as_slice()].into_iter(), cancel) {
-            self.delete_leftovers();
-            return Err(error);
-        }
-        // The change is made. Should anything fail from here on, the journal cannot be written any
-        // more until the folder is opened again, which finds the gallery compacted.
+        let replaced = replace_file(&at, [text.as_slice()].into_iter(), cancel);
+        let file = replaced.inspect_err(|_| self.delete_leftovers())?;
+        // The change is made, and nothing can fail any more.
+        self.journal = Journal::new(file, end);
         self.segments.retain(|number, _| kept.contains(number));
         self.segments.extend(new);
         self.tail = tail;
-        self.journal = open_journal(&at)
-            .and_then(|file| Journal::new(file, end))
-            .map_err(|error| cannot_write(&path, &error))?;
         self.delete_leftovers();
         Ok(moved)
     }
@@ -350,22 +343,23 @@ impl Folder {
 pub(crate) fn read(path: &Path) -> Result<State> {
     let at = path.join(JOURNAL);
     let mut journal = read_journal(path, &at)?;
-    let mut attempt = 0;
-    loop {
+    for _ in 0..ATTEMPTS {
         let read = parse(path, &journal).and_then(|contents| replay(&Arc::from(path), contents));
-        let error = match read {
-            Ok((state, ..)) => return Ok(state),
-            Err(error) => error,
-        };
-        // A writer may have replaced the journal, or cut it, while it was read.
+        // A writer may have replaced the journal meanwhile, and its segments by others of the same
+        // names; or cut off what an interrupted change had left. Then what was read says nothing.
         let again = read_journal(path, &at)?;
-        attempt += 1;
-        if again == journal || attempt == ATTEMPTS {
-            return Err(error);
+        match read {
+            Ok((state, ..)) if again.starts_with(&journal) => return Ok(state),
+            Err(error) if again == journal => return Err(error),
+            _ => {}
         }
         journal = again;
         thread::sleep(Duration::from_millis(5));
     }
+    Err(Error::store(
+        path,
+        format!("is being changed all the time: it could not be read in {ATTEMPTS} attempts"),
+    ))
 }
 
 fn read_journal(folder: &Path, path: &Path) -> Result<Vec<u8>> {
