@@ -14,16 +14,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from knnspect import _core
-from knnspect.backends import Backend, get_backend
+from knnspect.backends import Backend
 from knnspect.detectors.base import Detector, Prediction
+from knnspect.detectors.learning import (
+    ConstantLevels,
+    backbone_tensors,
+    check_parameters,
+    held_out,
+    naming_images,
+    stored_tensors,
+)
 from knnspect.detectors.maps import pixel_map
-from knnspect.errors import DTypeError, ImageError, NotFittedError, ParameterError
+from knnspect.errors import ImageError, NotFittedError, ParameterError
 from knnspect.features import Backbone, Features
 from knnspect.gallery import Gallery
 from knnspect.neighbors import Neighbors
 from knnspect.progress import Stopwatch
-from knnspect.pyramid import FeaturePyramid
-from knnspect.validation import check_choice, check_count, check_positive
+from knnspect.validation import check_count
 
 __all__ = ["Spade"]
 
@@ -139,6 +146,12 @@ class Spade(Detector):
         return min(self.image_neighbors, len(self.gallery_))
 
     @property
+    def n_images_(self) -> int:
+        """Number of normal images that were learnt from."""
+        self._check_fitted()
+        return len(self.gallery_)
+
+    @property
     def nbytes_(self) -> int:
         """Bytes of all that was learnt: the gallery and the pooled features."""
         self._check_fitted()
@@ -187,7 +200,7 @@ class Spade(Detector):
         ids: list[str] = []
         sizes: list[tuple[int, int]] = []
         pooled: list[NDArray[np.float32]] = []
-        constant = _ConstantLevels()
+        constant = ConstantLevels()
         for features in self.backbone.iterate(
             images, batch_size, n_workers, skip_bad, progress, watch, "learning"
         ):
@@ -303,20 +316,14 @@ class Spade(Detector):
             path,
             self.method,
             {"config": json.dumps(config, sort_keys=True)},
-            {"pooled": self.pooled_, **{f"backbone.{name}": t for name, t in tensors.items()}},
+            {"pooled": self.pooled_, **backbone_tensors(tensors)},
         )
 
     @classmethod
     def _from_store(cls, store: _core.Store, config: dict[str, Any], device: str | None) -> Spade:
-        prefix = "backbone."
-        tensors = {
-            name.removeprefix(prefix): store.tensor(name)
-            for name in store.names
-            if name.startswith(prefix)
-        }
         gallery = Gallery.from_core(_core.Gallery.from_store(store))
         spade = cls(
-            Backbone.from_state(config["backbone"], tensors, device),
+            Backbone.from_state(config["backbone"], stored_tensors(store), device),
             image_neighbors=config["image_neighbors"],
             pixel_neighbors=config["pixel_neighbors"],
             score=config["score"],
@@ -351,7 +358,7 @@ class Spade(Detector):
         if len(ids) < 2:
             return float("nan")
         largest = 0.0
-        for index in np.unique(np.linspace(0, len(ids) - 1, 16).astype(int)):
+        for index in held_out(len(ids)):
             near = self._nearest_images(self.pooled_[index], without=ids[index])
             neighbors = self.gallery_.search(
                 self.gallery_.pyramid([ids[index]]),
@@ -364,15 +371,10 @@ class Spade(Detector):
         return largest
 
     def _match(self, features: Features, images: Sequence[Sequence[str]]) -> Neighbors:
-        try:
+        with naming_images(features):
             return self.gallery_.search(
                 features.pyramid, self.pixel_neighbors, images, self.threads, self.backend
             )
-        except ImageError as error:
-            for index, id_ in enumerate(features.ids):
-                if not all(np.isfinite(level[index]).all() for level in features.pyramid.levels):
-                    raise ImageError(f"image {id_}: its features are not finite") from error
-            raise
 
     def _prediction(
         self, id_: str, size: tuple[int, int], near: list[tuple[str, float]], neighbors: Neighbors
@@ -390,17 +392,9 @@ class Spade(Detector):
         return pixel_map(cells, self.backbone.geometry, self.sigma, size)
 
     def _check_parameters(self) -> None:
-        if not isinstance(self.backbone, Backbone):
-            raise DTypeError(f"backbone: expected a Backbone, got {type(self.backbone).__name__}")
+        check_parameters(self)
         check_count("image_neighbors", self.image_neighbors)
         check_count("pixel_neighbors", self.pixel_neighbors)
-        check_choice("score", self.score, ["image", "map"])
-        check_choice("upsample", self.upsample, ["bilinear", "block"])
-        check_choice("gallery_dtype", self.gallery_dtype, ["float32", "float16", "int8"])
-        check_positive("sigma", self.sigma, or_zero=True)
-        get_backend(self.backend)
-        if self.threads is not None:
-            check_count("threads", self.threads)
 
     def _check_pixel_neighbors(self) -> None:
         height, width, _ = self.gallery_.shapes[0]
@@ -420,27 +414,3 @@ def _check_pooled(features: Features) -> None:
     for id_, pooled in zip(features.ids, features.pooled, strict=True):
         if not np.isfinite(pooled).all():
             raise ImageError(f"image {id_}: its pooled features are not finite")
-
-
-class _ConstantLevels:
-    """Notices levels that are the same at every cell of every image: nothing can be learnt."""
-
-    def __init__(self) -> None:
-        self._first: list[NDArray[Any]] | None = None
-        self._constant: set[int] = set()
-
-    def see(self, pyramid: FeaturePyramid) -> None:
-        if self._first is None:
-            self._first = [level[0, 0, 0].copy() for level in pyramid.levels]
-            self._constant = set(range(len(pyramid.levels)))
-        for level in sorted(self._constant):
-            if (pyramid.levels[level] != self._first[level]).any():
-                self._constant.discard(level)
-
-    def check(self) -> None:
-        if self._constant:
-            level = min(self._constant)
-            raise ImageError(
-                f"the features of level {level} are the same at every cell of every image, "
-                "so that nothing can be told apart: check the images and the backbone's weights"
-            )
