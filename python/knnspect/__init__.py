@@ -17,7 +17,7 @@ from knnspect._core import __version__
 
 if TYPE_CHECKING:
     from knnspect.coreset import Coreset
-    from knnspect.detectors import Detector, Prediction, Spade, load
+    from knnspect.detectors import Detector, PatchCore, Prediction, Spade, load
     from knnspect.errors import (
         BackendUnavailable,
         DTypeError,
@@ -49,6 +49,7 @@ _HOMES = {
     "Neighbors": "neighbors",
     "NotFittedError": "errors",
     "ParameterError": "errors",
+    "PatchCore": "detectors",
     "Prediction": "detectors",
     "ShapeError": "errors",
     "Spade": "detectors",
@@ -72,6 +73,7 @@ __all__ = [
     "Neighbors",
     "NotFittedError",
     "ParameterError",
+    "PatchCore",
     "Prediction",
     "ShapeError",
     "Spade",

@@ -6,6 +6,7 @@ failed), 2 (bad usage), 130 (interrupted).
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import time
@@ -36,7 +37,9 @@ app = typer.Typer(
 
 _BACKBONE, _LEARNING = "Backbone", "Detector"
 
-Method = Annotated[str, typer.Option(help="Detector: spade.", rich_help_panel=_LEARNING)]
+Method = Annotated[
+    str, typer.Option(help="Detector: spade or patchcore.", rich_help_panel=_LEARNING)
+]
 BackboneName = Annotated[
     str,
     typer.Option(
@@ -61,8 +64,11 @@ Resize = Annotated[
     typer.Option(help="How images meet it: stretch, crop or pad.", rich_help_panel=_BACKBONE),
 ]
 PatchSize = Annotated[
-    int,
-    typer.Option(help="Average features over N x N cells (1 or 3).", rich_help_panel=_BACKBONE),
+    int | None,
+    typer.Option(
+        help="Average features over N x N cells; 1 for spade, 3 for patchcore by default.",
+        rich_help_panel=_BACKBONE,
+    ),
 ]
 Device = Annotated[
     str | None,
@@ -71,16 +77,54 @@ Device = Annotated[
     ),
 ]
 ImageNeighbors = Annotated[
-    int,
-    typer.Option(help="K: normal images an image is compared with.", rich_help_panel=_LEARNING),
+    int | None,
+    typer.Option(
+        help="spade: K, normal images an image is compared with; 50 by default.",
+        rich_help_panel=_LEARNING,
+    ),
 ]
 PixelNeighbors = Annotated[
-    int, typer.Option(help="kappa: normal cells averaged per cell.", rich_help_panel=_LEARNING)
+    int | None,
+    typer.Option(
+        help="spade: kappa, normal cells averaged per cell; 1 by default.",
+        rich_help_panel=_LEARNING,
+    ),
+]
+CoresetSize = Annotated[
+    str | None,
+    typer.Option(
+        "--coreset",
+        help="patchcore: rows to keep, a share (0.01, the default), a number (1568), or none: all.",
+        rich_help_panel=_LEARNING,
+    ),
+]
+Projection = Annotated[
+    int | None,
+    typer.Option(
+        help="patchcore: dimensions in which the coreset is picked; exact by default.",
+        rich_help_panel=_LEARNING,
+    ),
+]
+NearestNeighbors = Annotated[
+    int | None,
+    typer.Option(
+        "--neighbors",
+        help="patchcore: b, normal features that weigh an image score; 9 by default.",
+        rich_help_panel=_LEARNING,
+    ),
+]
+Seed = Annotated[
+    int | None,
+    typer.Option(
+        help="patchcore: chooses the first row of the coreset; 0 by default.",
+        rich_help_panel=_LEARNING,
+    ),
 ]
 Score = Annotated[
     str,
     typer.Option(
-        help="image (distance to the K images) or map (its maximum).", rich_help_panel=_LEARNING
+        help="image (the method's image score) or map (the maximum of the map).",
+        rich_help_panel=_LEARNING,
     ),
 ]
 Upsample = Annotated[str, typer.Option(help="bilinear or block.", rich_help_panel=_LEARNING)]
@@ -112,6 +156,13 @@ MaxMemory = Annotated[
 SkipBad = Annotated[
     bool, typer.Option("--skip-bad", help="Report unusable images and go on without them.")
 ]
+
+
+#: Options that only one method has; None where they were not given.
+_OWN = {
+    "spade": ("image_neighbors", "pixel_neighbors"),
+    "patchcore": ("coreset", "projection", "neighbors", "seed"),
+}
 
 
 @app.callback(invoke_without_command=True)
@@ -148,9 +199,13 @@ def fit(
     levels: Levels = "1,2,3",
     image_size: ImageSize = "224",
     resize: Resize = "stretch",
-    patch_size: PatchSize = 1,
-    image_neighbors: ImageNeighbors = 50,
-    pixel_neighbors: PixelNeighbors = 1,
+    patch_size: PatchSize = None,
+    image_neighbors: ImageNeighbors = None,
+    pixel_neighbors: PixelNeighbors = None,
+    coreset: CoresetSize = None,
+    projection: Projection = None,
+    neighbors: NearestNeighbors = None,
+    seed: Seed = None,
     score: Score = "image",
     upsample: Upsample = "bilinear",
     gallery_dtype: GalleryDtype = "float32",
@@ -180,7 +235,7 @@ def fit(
             folder=None if max_memory is None else output,
         )
     detector.save(output)
-    n_images = len(detector.gallery_)
+    n_images = detector.n_images_
     typer.echo(
         f"{output}: learnt from {n_images} images in {time.perf_counter() - start:.1f} s, "
         f"{size_of(output) / 1e6:.1f} MB{left_out.summary()}"
@@ -233,9 +288,13 @@ def evaluate(
     levels: Levels = "1,2,3",
     image_size: ImageSize = "224",
     resize: Resize = "stretch",
-    patch_size: PatchSize = 1,
-    image_neighbors: ImageNeighbors = 50,
-    pixel_neighbors: PixelNeighbors = 1,
+    patch_size: PatchSize = None,
+    image_neighbors: ImageNeighbors = None,
+    pixel_neighbors: PixelNeighbors = None,
+    coreset: CoresetSize = None,
+    projection: Projection = None,
+    neighbors: NearestNeighbors = None,
+    seed: Seed = None,
     score: Score = "image",
     upsample: Upsample = "bilinear",
     gallery_dtype: GalleryDtype = "float32",
@@ -352,23 +411,45 @@ class _LeftOut:
 
 def _detector(options: dict[str, Any]) -> Any:
     """Build the detector that the options of `fit` and `evaluate` describe."""
-    from knnspect.detectors import Spade
+    from knnspect.detectors import PatchCore, Spade
     from knnspect.features import Backbone
 
-    if options["method"] != "spade":
-        raise ParameterError(f"--method: expected spade, got {options['method']!r}")
+    method = options["method"]
+    if method not in _OWN:
+        raise ParameterError(f"--method: expected one of {', '.join(_OWN)}, got {method!r}")
+    for other, names in _OWN.items():
+        for name in names:
+            if other != method and options[name] is not None:
+                raise ParameterError(
+                    f"--{name.replace('_', '-')}: is an option of {other}, the method is {method}"
+                )
+    patch_size = options["patch_size"]
+    if patch_size is None:
+        patch_size = 3 if method == "patchcore" else 1
     backbone = Backbone(
         options["backbone"],
         levels=_numbers("--levels", options["levels"], ","),
         image_size=_image_size(options["image_size"]),
         weights=options["weights"],
         resize=options["resize"],
-        patch_size=options["patch_size"],
+        patch_size=patch_size,
         device=options["device"],
     )
-    names = ["image_neighbors", "pixel_neighbors", "score", "upsample", "gallery_dtype", "sigma"]
-    names += ["backend", "threads"]
-    return Spade(backbone, **{name: options[name] for name in names})
+    names = ("score", "upsample", "gallery_dtype", "sigma", "backend", "threads")
+    given = {name: options[name] for name in names}
+    given |= {name: options[name] for name in _OWN[method] if options[name] is not None}
+    if "coreset" in given:
+        given["coreset"] = _coreset_size(given["coreset"])
+    return PatchCore(backbone, **given) if method == "patchcore" else Spade(backbone, **given)
+
+
+def _coreset_size(text: str) -> float | int | None:
+    if text == "none":
+        return None
+    for number in (int, float):
+        with contextlib.suppress(ValueError):
+            return number(text)
+    raise ParameterError(f"--coreset: expected a share, a number of rows or none, got {text!r}")
 
 
 def _numbers(name: str, text: str, separator: str) -> tuple[int, ...]:

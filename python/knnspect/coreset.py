@@ -101,6 +101,11 @@ class Coreset:
     def __len__(self) -> int:
         return len(self.rows)
 
+    def __copy__(self) -> Coreset:
+        coreset = Coreset.__new__(Coreset)
+        coreset.__dict__.update(self.__dict__)  # removing replaces arrays, and changes none
+        return coreset
+
     def __reduce__(self) -> NoReturn:
         raise TypeError("a Coreset is not pickled: use save and open")
 
@@ -171,7 +176,33 @@ class Coreset:
         if check_count("k", k) > len(self):
             raise ParameterError(f"k: expected at most the number of rows, {len(self)}, got {k}")
         rows = FeaturePyramid([query.concatenated(self.upsample)])  # type: ignore[arg-type]
-        found = self._bank.search(rows, k, None, threads, backend)
+        return self.evidence(self._bank.search(rows, k, None, threads, backend))
+
+    def evidence(self, found: Neighbors) -> Neighbors:
+        """Tell where rows came from.
+
+        Parameters
+        ----------
+        found : Neighbors
+            What a search of `bank` found, whose cells are ``(0, row)``.
+
+        Returns
+        -------
+        Neighbors
+            The same with the images and cells that the rows came from.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> gallery = Gallery()
+        >>> normal = FeaturePyramid([np.eye(4, dtype="f4").reshape(2, 1, 2, 4)])
+        >>> _ = gallery.add(normal, ids=["a", "b"])
+        >>> coreset = gallery.coreset(4)
+        >>> found = coreset.bank.search(normal)
+        >>> found.cells[:, 0, 1, 0], coreset.evidence(found).images[:, 0, 1, 0]
+        (array([[0, 1],
+               [0, 3]], dtype=uint32), array(['a', 'b'], dtype=object))
+        """
         at = found.cells[..., 1]
         return Neighbors(
             found.sq_distances, self.image_index[at], self.cells[at], self.image_ids, found.work

@@ -78,9 +78,55 @@ SPADE_BAD_PARAMETERS: tuple[tuple[str, Any, type[Exception]], ...] = (
     ("threads", 1.5, DTypeError),
 )
 
+
+def make_patchcore(backbone: Backbone, **parameters: Any) -> Detector:
+    parameters.pop("image_neighbors", None)  # it compares with all images, however few
+    return ks.PatchCore(backbone, **{"coreset": 0.05, **parameters})
+
+
+def make_other_patchcore(backbone: Backbone, **parameters: Any) -> Detector:
+    parameters.pop("image_neighbors", None)
+    own = {"coreset": 100, "projection": 20, "neighbors": 3, "seed": 4, "upsample": "block"}
+    return ks.PatchCore(backbone, **{**own, "gallery_dtype": "float16", "sigma": 0, **parameters})
+
+
+def make_patchcore_of_all(backbone: Backbone, **parameters: Any) -> Detector:
+    parameters.pop("image_neighbors", None)
+    own = {"coreset": None, "neighbors": 5, "gallery_dtype": "int8"}
+    return ks.PatchCore(backbone, **{**own, **parameters})
+
+
+PATCHCORE_BAD_PARAMETERS: tuple[tuple[str, Any, type[Exception]], ...] = (
+    ("backbone", "efficientnet_lite0", DTypeError),
+    ("coreset", 0, ParameterError),
+    ("coreset", 0.0, ParameterError),
+    ("coreset", 1.01, ParameterError),
+    ("coreset", -0.1, ParameterError),
+    ("coreset", float("nan"), ParameterError),
+    ("coreset", "all", DTypeError),
+    ("coreset", True, DTypeError),
+    ("coreset", 10**9, ParameterError),
+    ("projection", 0, ParameterError),
+    ("projection", 2.0, DTypeError),
+    ("neighbors", 0, ParameterError),
+    ("neighbors", 1.5, DTypeError),
+    ("score", "pixel", ParameterError),
+    ("upsample", "nearest", ParameterError),
+    ("gallery_dtype", "float64", ParameterError),
+    ("sigma", -1.0, ParameterError),
+    ("sigma", "4", DTypeError),
+    ("seed", -1, ParameterError),
+    ("seed", None, DTypeError),
+    ("backend", "abacus", ParameterError),
+    ("threads", 0, ParameterError),
+)
+
 CASES = {
     "spade": Case(make_spade, SPADE_BAD_PARAMETERS),
     "spade with other parameters": Case(make_other_spade, ()),
+    "patchcore": Case(make_patchcore, PATCHCORE_BAD_PARAMETERS),
+    "patchcore with other parameters": Case(make_other_patchcore, ()),
+    "patchcore of all": Case(make_patchcore_of_all, ()),
 }
 
 

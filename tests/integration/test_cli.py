@@ -383,6 +383,53 @@ class TestEvaluate:
         assert_fails(run("evaluate", dataset, "--json", "no/such.json", *FIT), 1, "no/such.json")
 
 
+class TestPatchCore:
+    """The method that is asked for, from images to a table of what was learnt."""
+
+    SMALL = ("--method", "patchcore", "--image-size", "64", "--device", "cpu")
+
+    @pytest.mark.parametrize(
+        ("coreset", "held"),
+        [("0.05", "rows 77 images 6"), ("30", "rows 30 images 6"), ("none", "images 6")],
+    )
+    def test_is_fitted_told_and_used(
+        self, run: Run, data: Path, tmp_path: Path, coreset: str, held: str
+    ) -> None:
+        options = ("--coreset", coreset, "--neighbors", "5", "--seed", "2", *self.SMALL)
+        done = run("fit", data / "normal", "--output", "model.ks", *options)
+        assert done.returncode == 0, done.stderr
+        assert "learnt from 6 images" in done.stdout
+        assert ("rows" in done.stderr) == (coreset != "none")
+
+        backbone = ks.Backbone(image_size=64, patch_size=3, device="cpu")
+        size = {"0.05": 0.05, "30": 30, "none": None}[coreset]
+        patchcore = ks.PatchCore(backbone, coreset=size, neighbors=5, seed=2)
+        patchcore.fit(data / "normal").save(tmp_path / "same.ks")
+        assert (tmp_path / "same.ks").read_bytes() == (tmp_path / "model.ks").read_bytes()
+
+        done = run("info", "model.ks")
+        assert (done.returncode, done.stderr) == (0, "")
+        words = " ".join(done.stdout.replace("│", " ").split())
+        for part in ("holds patchcore", held, "16x16x24 + 8x8x40", "neighbors 5", "patch size 3"):
+            assert part in words
+
+        done = run("predict", "model.ks", data / "queries", "--output", "results")
+        assert done.returncode == 0, done.stderr
+        scores = [float(line.split("\t")[0]) for line in done.stdout.splitlines()]
+        expected = [p.score for p in patchcore.predict(data / "queries")]
+        np.testing.assert_allclose(scores, expected, rtol=1e-5)
+        assert json.loads((tmp_path / "results/scores.json").read_text())["method"] == "patchcore"
+
+    def test_is_evaluated(self, run: Run, dataset: Path, tmp_path: Path) -> None:
+        options = ("--coreset", "0.2", "--json", "figures.json", *self.SMALL)
+        done = run("evaluate", dataset, *options)
+        assert done.returncode == 0, done.stderr
+        figures = json.loads((tmp_path / "figures.json").read_text())
+        assert figures["method"] == "patchcore"
+        assert figures["pixel_auroc"] > 0.9
+        assert figures["seconds"]["gallery"] > 0
+
+
 class TestSkipBad:
     def test_without_it_the_first_bad_image_ends_the_work(
         self, run: Run, data: Path, model: Path, tmp_path: Path
@@ -428,6 +475,14 @@ BAD_OPTIONS: list[tuple[tuple[str, ...], int, str]] = [
     (("--image-size", "64x64x64"), 2, "--image-size"),
     (("--image-size", "0"), 2, "image_size"),
     (("--method", "nope"), 2, "--method"),
+    (("--coreset", "0.1"), 2, "--coreset: is an option of patchcore"),
+    (("--method", "patchcore", "--image-neighbors", "3"), 2, "an option of spade"),
+    (("--method", "patchcore", "--coreset", "some"), 2, "--coreset"),
+    (("--method", "patchcore", "--coreset", "1.5"), 2, "coreset"),
+    (("--method", "patchcore", "--coreset", "0"), 2, "coreset"),
+    (("--method", "patchcore", "--projection", "0"), 2, "projection"),
+    (("--method", "patchcore", "--neighbors", "0"), 2, "neighbors"),
+    (("--method", "patchcore", "--seed", "-1"), 2, "seed"),
     (("--backbone", "efficientnet_lit0"), 2, "did you mean"),
     (("--weights", "nope"), 2, "weights"),
     (("--weights", "gone.pth"), 1, "gone.pth"),

@@ -73,6 +73,11 @@ class Detector(ABC):
     #: The word for it on the command line and in files.
     method: ClassVar[str]
 
+    @property
+    @abstractmethod
+    def n_images_(self) -> int:
+        """Number of normal images that were learnt from."""
+
     @abstractmethod
     def fit(
         self,
@@ -163,7 +168,10 @@ class Detector(ABC):
 
 
 #: Where the detector of each kind of file lives.
-_DETECTORS = {"spade": ("knnspect.detectors.spade", "Spade")}
+_DETECTORS = {
+    "patchcore": ("knnspect.detectors.patchcore", "PatchCore"),
+    "spade": ("knnspect.detectors.spade", "Spade"),
+}
 
 
 def load(path: str | os.PathLike[str], device: str | None = None) -> Detector:

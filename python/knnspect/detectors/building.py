@@ -17,8 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from knnspect import _core
 from knnspect.data import open_images
 from knnspect.data.sources import ImageItem, ImageSource
+from knnspect.detectors.learning import ConstantLevels, check_pooled
 from knnspect.errors import ImageError, ParameterError, StoreError
 from knnspect.features import Backbone, Features
 from knnspect.files import replace_file
@@ -28,7 +30,7 @@ from knnspect.progress import Stopwatch
 from knnspect.pyramid import FeaturePyramid
 from knnspect.validation import check_count
 
-__all__ = ["GALLERY", "MODEL", "Learnt", "learn", "read_learnt"]
+__all__ = ["GALLERY", "MODEL", "Learnt", "learn", "save_learnt", "stored_learnt"]
 
 #: What a folder of features holds: the gallery; the pooled features and sizes of its images, as a
 #: gallery, too; what the features were made with; and in the end the model.
@@ -121,7 +123,55 @@ def learn(
     return learnt
 
 
-def read_learnt(folder: Path) -> Learnt:
+def save_learnt(
+    path: str | os.PathLike[str],
+    method: str,
+    metadata: dict[str, str],
+    tensors: dict[str, NDArray[Any]],
+    gallery: Gallery,
+    more: dict[str, NDArray[Any]],
+) -> None:
+    """Write a detector to a file, or, without what is there, to the folder of its features.
+
+    Parameters
+    ----------
+    path : path-like
+        The file, or a folder that `learn` has filled.
+    method : str
+        The kind of detector.
+    metadata, tensors
+        What it consists of, but for its features.
+    gallery : Gallery
+        What it searches.
+    more : dict of str to ndarray
+        What is in the folder beside the gallery, if it is there.
+
+    Raises
+    ------
+    StoreError
+        If the file cannot be written.
+    """
+    folder = Path(path)
+    is_folder = (folder / _SETTINGS).exists()
+    if is_folder and gallery.path is not None and gallery.path.parent.samefile(folder):
+        _core.save_tensors(folder / MODEL, method, metadata, tensors)
+    else:
+        file = folder / MODEL if is_folder else folder
+        gallery.core.save(file, method, metadata, tensors | more)
+
+
+def stored_learnt(store: _core.Store, folder: Path | None) -> Learnt | None:
+    """Return the features that an open file leaves to its folder; None if it has its own.
+
+    Raises
+    ------
+    StoreError
+        If there are none, or they are damaged.
+    """
+    return None if folder is None or "gallery.ids" in store.metadata else _read(folder)
+
+
+def _read(folder: Path) -> Learnt:
     """Return the features in a folder that `learn` has filled.
 
     Raises
@@ -144,7 +194,7 @@ def _in_memory(
     ids: list[str] = []
     sizes: list[tuple[int, int]] = []
     pooled: list[NDArray[np.float32]] = []
-    constant = _ConstantLevels()
+    constant = ConstantLevels()
     for features in backbone.iterate(images, batch_size, label="learning", **work):
         with work["stopwatch"].stage("gallery"):
             gallery.add(features.pyramid, features.ids)
@@ -178,7 +228,7 @@ def _in_folder(
         # The gallery is what counts: an image is added to it last.
         about.remove([id_ for id_ in about.ids if id_ not in gallery])
         new = _New(source, set(gallery.ids))
-        constant = _ConstantLevels()
+        constant = ConstantLevels()
         for id_ in gallery.ids:
             if constant.is_settled:
                 break
@@ -217,7 +267,7 @@ def _in_folder(
         if not len(gallery):
             raise ImageError("images: none could be used")
     constant.check()
-    return read_learnt(folder)
+    return _read(folder)
 
 
 class _New:
@@ -382,41 +432,3 @@ def _open_or_create(path: Path, upsample: str = "bilinear", dtype: str = "float3
     if (path / "journal").exists():
         return Gallery.open(path, "r+")
     return Gallery.create(path, upsample, dtype)
-
-
-def check_pooled(features: Features) -> None:
-    """Raise an ImageError for the first image whose pooled features are not finite."""
-    for id_, pooled in zip(features.ids, features.pooled, strict=True):
-        if not np.isfinite(pooled).all():
-            raise ImageError(f"image {id_}: its pooled features are not finite")
-
-
-class _ConstantLevels:
-    """Notices levels that are the same at every cell of every image: nothing can be learnt."""
-
-    def __init__(self) -> None:
-        self._first: list[NDArray[Any]] | None = None
-        self._constant: set[int] = set()
-
-    @property
-    def is_settled(self) -> bool:
-        """Whether no level can be constant any more."""
-        return self._first is not None and not self._constant
-
-    def see(self, pyramid: FeaturePyramid) -> None:
-        """Look at some more images."""
-        if self._first is None:
-            self._first = [level[0, 0, 0].copy() for level in pyramid.levels]
-            self._constant = set(range(len(pyramid.levels)))
-        for level in sorted(self._constant):
-            if (pyramid.levels[level] != self._first[level]).any():
-                self._constant.discard(level)
-
-    def check(self) -> None:
-        """Raise an ImageError if a level was constant."""
-        if self._constant:
-            level = min(self._constant)
-            raise ImageError(
-                f"the features of level {level} are the same at every cell of every image, "
-                "so that nothing can be told apart: check the images and the backbone's weights"
-            )

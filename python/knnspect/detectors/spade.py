@@ -15,16 +15,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from knnspect import _core
-from knnspect.backends import Backend, get_backend
+from knnspect.backends import Backend
 from knnspect.detectors.base import Detector, Prediction
-from knnspect.detectors.building import MODEL, check_pooled, learn, read_learnt
+from knnspect.detectors.building import learn, save_learnt, stored_learnt
+from knnspect.detectors.learning import (
+    backbone_tensors,
+    check_parameters,
+    check_pooled,
+    held_out,
+    naming_images,
+    stored_tensors,
+)
 from knnspect.detectors.maps import pixel_map
-from knnspect.errors import DTypeError, ImageError, NotFittedError, ParameterError
+from knnspect.errors import NotFittedError, ParameterError
 from knnspect.features import Backbone, Features
 from knnspect.gallery import Gallery
 from knnspect.neighbors import Neighbors
 from knnspect.progress import Stopwatch
-from knnspect.validation import check_choice, check_count, check_positive
+from knnspect.validation import check_count
 
 __all__ = ["Spade"]
 
@@ -138,6 +146,12 @@ class Spade(Detector):
         """K as it is used: at most the number of normal images."""
         self._check_fitted()
         return min(self.image_neighbors, len(self.gallery_))
+
+    @property
+    def n_images_(self) -> int:
+        """Number of normal images that were learnt from."""
+        self._check_fitted()
+        return len(self.gallery_)
 
     @property
     def nbytes_(self) -> int:
@@ -311,13 +325,14 @@ class Spade(Detector):
             "sigma": float(self.sigma),
             "normal_map_max": self.normal_map_max_ if len(self.gallery_) > 1 else None,
         }
-        metadata = {"config": json.dumps(config, sort_keys=True)}
-        named = {f"backbone.{name}": tensor for name, tensor in tensors.items()}
-        in_folder = self.gallery_.path
-        if in_folder is not None and in_folder.parent.resolve() == Path(path).resolve():
-            _core.save_tensors(Path(path) / MODEL, self.method, metadata, named)
-        else:
-            self.gallery_.core.save(path, self.method, metadata, named | {"pooled": self.pooled_})
+        save_learnt(
+            path,
+            self.method,
+            {"config": json.dumps(config, sort_keys=True)},
+            backbone_tensors(tensors),
+            self.gallery_,
+            {"pooled": self.pooled_},
+        )
 
     @classmethod
     def _from_store(
@@ -327,20 +342,14 @@ class Spade(Detector):
         device: str | None,
         folder: Path | None,
     ) -> Spade:
-        prefix = "backbone."
-        tensors = {
-            name.removeprefix(prefix): store.tensor(name)
-            for name in store.names
-            if name.startswith(prefix)
-        }
-        if folder is None:
+        learnt = stored_learnt(store, folder)
+        if learnt is None:
             gallery = Gallery.from_core(_core.Gallery.from_store(store))
             pooled = store.tensor("pooled")
         else:
-            learnt = read_learnt(folder)
             gallery, pooled = learnt.gallery, learnt.pooled
         spade = cls(
-            Backbone.from_state(config["backbone"], tensors, device),
+            Backbone.from_state(config["backbone"], stored_tensors(store), device),
             image_neighbors=config["image_neighbors"],
             pixel_neighbors=config["pixel_neighbors"],
             score=config["score"],
@@ -375,7 +384,7 @@ class Spade(Detector):
         if len(ids) < 2:
             return float("nan")
         largest = 0.0
-        for index in np.unique(np.linspace(0, len(ids) - 1, 16).astype(int)):
+        for index in held_out(len(ids)):
             near = self._nearest_images(self.pooled_[index], without=ids[index])
             neighbors = self.gallery_.search(
                 self.gallery_.pyramid([ids[index]]),
@@ -388,15 +397,10 @@ class Spade(Detector):
         return largest
 
     def _match(self, features: Features, images: Sequence[Sequence[str]]) -> Neighbors:
-        try:
+        with naming_images(features):
             return self.gallery_.search(
                 features.pyramid, self.pixel_neighbors, images, self.threads, self.backend
             )
-        except ImageError as error:
-            for index, id_ in enumerate(features.ids):
-                if not all(np.isfinite(level[index]).all() for level in features.pyramid.levels):
-                    raise ImageError(f"image {id_}: its features are not finite") from error
-            raise
 
     def _prediction(
         self, id_: str, size: tuple[int, int], near: list[tuple[str, float]], neighbors: Neighbors
@@ -414,17 +418,9 @@ class Spade(Detector):
         return pixel_map(cells, self.backbone.geometry, self.sigma, size)
 
     def _check_parameters(self) -> None:
-        if not isinstance(self.backbone, Backbone):
-            raise DTypeError(f"backbone: expected a Backbone, got {type(self.backbone).__name__}")
+        check_parameters(self)
         check_count("image_neighbors", self.image_neighbors)
         check_count("pixel_neighbors", self.pixel_neighbors)
-        check_choice("score", self.score, ["image", "map"])
-        check_choice("upsample", self.upsample, ["bilinear", "block"])
-        check_choice("gallery_dtype", self.gallery_dtype, ["float32", "float16", "int8"])
-        check_positive("sigma", self.sigma, or_zero=True)
-        get_backend(self.backend)
-        if self.threads is not None:
-            check_count("threads", self.threads)
 
     def _check_pixel_neighbors(self) -> None:
         height, width, _ = self.gallery_.shapes[0]

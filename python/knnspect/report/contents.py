@@ -47,7 +47,10 @@ def contents(path: Path, verify: bool) -> Iterator[tuple[str, object]]:
     elif path.is_dir():
         folder = path / GALLERY if is_model else path
         yield from _of_gallery(Gallery.open(folder, verify=verify))
-        yield "image checksums", "verified" if verify else "compared when first used, or by --verify"
+        yield (
+            "image checksums",
+            "verified" if verify else "compared when first used, or by --verify",
+        )
     elif store is not None:
         yield from _of_gallery(Gallery.from_core(_core.Gallery.from_store(store)))
     told = {"upsample"}

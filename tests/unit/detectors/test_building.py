@@ -76,6 +76,22 @@ def test_a_folder_gives_the_same_detector(in_memory: ks.Spade, tmp_path: Path) -
     assert (tmp_path / "cells.file").read_bytes() == (tmp_path / "memory.file").read_bytes()
 
 
+@pytest.mark.parametrize("coreset", [0.02, None])
+def test_patchcore_learns_into_a_folder(tmp_path: Path, coreset: float | None) -> None:
+    def patchcore() -> ks.PatchCore:
+        return ks.PatchCore(ks.Backbone(image_size=64, patch_size=3), coreset=coreset)
+
+    folder = tmp_path / "cells.ks"
+    expected = patchcore().fit(SPLIT.train)
+    fitted = patchcore().fit(SPLIT.train, folder=folder)
+    assert_same_predictions(fitted, expected)
+    fitted.save(folder)
+    assert_same_predictions(ks.load(folder), expected)
+    expected.save(folder)  # with features of its own
+    shutil.rmtree(folder / "gallery")
+    assert_same_predictions(ks.load(folder), expected)
+
+
 def test_a_limit_alone_uses_a_temporary_folder(in_memory: ks.Spade, tmp_path: Path) -> None:
     fitted = spade().fit(Counted(SPLIT.train).source(), max_memory="4GB")
     assert_same_predictions(fitted, in_memory)

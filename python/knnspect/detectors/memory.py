@@ -1,0 +1,163 @@
+"""What PatchCore compares with: a coreset, or the cells of all normal images."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from copy import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from knnspect import _core
+from knnspect.backends import Backend
+from knnspect.coreset import Coreset
+from knnspect.detectors.building import stored_learnt
+from knnspect.gallery import Gallery
+from knnspect.neighbors import Neighbors
+from knnspect.pyramid import FeaturePyramid
+
+__all__ = ["CoresetMemory", "GalleryMemory", "Memory", "stored_memory"]
+
+Rows = NDArray[np.float32]
+
+
+class Memory(ABC):
+    """Normal features, and how they are searched."""
+
+    #: Number of normal images.
+    n_images: int
+    #: Number of features.
+    n_rows: int
+    #: Bytes of all features.
+    nbytes: int
+
+    @abstractmethod
+    def search(
+        self, query: FeaturePyramid, threads: int | None, backend: str | Backend
+    ) -> Neighbors:
+        """Find the nearest feature of every cell."""
+
+    @abstractmethod
+    def around(
+        self,
+        id_: str,
+        cell: tuple[int, int],
+        n: int,
+        threads: int | None,
+        backend: str | Backend,
+    ) -> tuple[Rows, Rows]:
+        """Return a feature, shape (n_features,), by its place, and its `n` nearest with itself."""
+
+    @abstractmethod
+    def search_others(
+        self, query: FeaturePyramid, id_: str, threads: int | None, backend: str | Backend
+    ) -> Neighbors | None:
+        """Find the nearest features that came from other images; None where there are none."""
+
+    @abstractmethod
+    def parts(self) -> tuple[Gallery, dict[str, str], dict[str, NDArray[Any]]]:
+        """Return what a file holds: a gallery, metadata and tensors."""
+
+
+class CoresetMemory(Memory):
+    """The rows of a coreset."""
+
+    def __init__(self, coreset: Coreset) -> None:
+        self.coreset = coreset
+        self.n_images, self.n_rows = len(coreset.image_ids), len(coreset)
+        self.nbytes = coreset.nbytes
+
+    def search(
+        self, query: FeaturePyramid, threads: int | None, backend: str | Backend
+    ) -> Neighbors:
+        """Find the nearest row of every cell."""
+        return self.coreset.search(query, 1, threads, backend)
+
+    def around(
+        self,
+        id_: str,
+        cell: tuple[int, int],
+        n: int,
+        threads: int | None,
+        backend: str | Backend,
+    ) -> tuple[Rows, Rows]:
+        """Return a row by its place, and its `n` nearest."""
+        coreset = self.coreset
+        here = coreset.image_index == coreset.image_ids.index(id_)
+        row = coreset.rows[here & (coreset.cells == cell).all(axis=1)]
+        query = FeaturePyramid([row[None, None]])
+        found = coreset.bank.search(query, n, None, threads, backend)
+        return row[0], coreset.rows[found.cells[0, 0, 0, :, 1]]
+
+    def search_others(
+        self, query: FeaturePyramid, id_: str, threads: int | None, backend: str | Backend
+    ) -> Neighbors | None:
+        """Find the nearest rows that came from other images."""
+        others = copy(self.coreset)
+        others.remove([id_])
+        return others.search(query, 1, threads, backend) if len(others) else None
+
+    def parts(self) -> tuple[Gallery, dict[str, str], dict[str, NDArray[Any]]]:
+        """Return the bank, and what is known of its rows."""
+        metadata, tensors = self.coreset.state()
+        return self.coreset.bank, metadata, dict(tensors)
+
+
+class GalleryMemory(Memory):
+    """Every cell of every normal image."""
+
+    def __init__(self, gallery: Gallery) -> None:
+        self.gallery = gallery
+        height, width, _ = gallery.shapes[0]
+        self.n_images, self.n_rows = len(gallery), len(gallery) * height * width
+        self.nbytes = gallery.nbytes
+
+    def search(
+        self, query: FeaturePyramid, threads: int | None, backend: str | Backend
+    ) -> Neighbors:
+        """Find the nearest cell of every cell."""
+        return self.gallery.search(query, 1, None, threads, backend)
+
+    def around(
+        self,
+        id_: str,
+        cell: tuple[int, int],
+        n: int,
+        threads: int | None,
+        backend: str | Backend,
+    ) -> tuple[Rows, Rows]:
+        """Return the feature of a cell, and its `n` nearest."""
+        # With all cells of its image: pyramids are not searched for single ones.
+        query = self.gallery.pyramid([id_])
+        found = self.gallery.search(query, n, None, threads, backend)
+        images, cells = found.images[0][cell], found.cells[0][cell]
+        rows = {name: self._rows(name) for name in {id_, *map(str, images)}}
+        nearest = [rows[str(image)][tuple(at)] for image, at in zip(images, cells, strict=True)]
+        return rows[id_][cell], np.stack(nearest)
+
+    def _rows(self, id_: str) -> Rows:
+        features: Rows = self.gallery.pyramid([id_]).concatenated(self.gallery.upsample)[0]  # type: ignore[arg-type]
+        return features
+
+    def search_others(
+        self, query: FeaturePyramid, id_: str, threads: int | None, backend: str | Backend
+    ) -> Neighbors | None:
+        """Find the nearest cells of other images."""
+        others = [other for other in self.gallery.ids if other != id_]
+        return self.gallery.search(query, 1, others, threads, backend) if others else None
+
+    def parts(self) -> tuple[Gallery, dict[str, str], dict[str, NDArray[Any]]]:
+        """Return the gallery."""
+        return self.gallery, {}, {}
+
+
+def stored_memory(store: _core.Store, folder: Path | None) -> Memory:
+    """Return what an open file holds, or the folder in which it is."""
+    if "coreset" in store.metadata:
+        return CoresetMemory(Coreset.from_store(store))
+    learnt = stored_learnt(store, folder)
+    if learnt is not None:
+        return GalleryMemory(learnt.gallery)
+    return GalleryMemory(Gallery.from_core(_core.Gallery.from_store(store)))
