@@ -295,7 +295,7 @@ class PatchCore(Detector):
         watch = Stopwatch()
         self.seconds_ = watch.seconds
         for features in self.backbone.iterate(
-            images, batch_size, n_workers, skip_bad, progress, watch, "judging"
+            images, batch_size, n_workers, skip_bad, progress, watch, "judging", pooled=False
         ):
             query = features.pyramid
             with watch.stage("matching"), naming_images(features):

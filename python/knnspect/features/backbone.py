@@ -180,6 +180,7 @@ class Backbone:
         stopwatch: Stopwatch | None = None,
         label: str = "features",
         may_be_none: bool = False,
+        pooled: bool = True,
     ) -> Iterator[Features]:
         """Extract the features batch by batch; the parameters are those of `extract`.
 
@@ -193,6 +194,9 @@ class Backbone:
             What the progress report calls the work.
         may_be_none : bool, default False
             That no image can be used, or that there is none, is no error.
+        pooled : bool, default True
+            Also take the pooled features. Without them the network is run only as far as the levels
+            need, and `Features.pooled` has no columns.
 
         Yields
         ------
@@ -225,10 +229,10 @@ class Backbone:
                 if batch is None:
                     break
                 with watch.stage("features"):
-                    pyramid, pooled = loaded.forward(batch.images, batch_size)
+                    pyramid, means = loaded.forward(batch.images, batch_size, pooled)
                 n_images += len(batch.ids)
                 report.advance(len(batch.ids))
-                yield Features(pyramid, pooled, batch.ids, batch.sizes)
+                yield Features(pyramid, means, batch.ids, batch.sizes)
         if n_images == 0 and not may_be_none:
             raise ImageError(f"images: none of the {len(bad)} images could be used")
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from knnspect.data import Geometry
 from knnspect.errors import DTypeError, ParameterError
+from knnspect.features.prefix import Prefix
 from knnspect.features.weights import build_network
 from knnspect.pyramid import FeaturePyramid
 from knnspect.validation import check_count
@@ -79,21 +80,25 @@ class Network:
         self.std = torch.tensor(config["std"], device=self.device).view(1, 3, 1, 1)
         # Convolutions on the CPU are about twice as fast with the channels last.
         self.module.to(self.device).to(memory_format=torch.channels_last)
+        self.prefix = Prefix(self.module, levels)
 
     def forward(
-        self, images: NDArray[np.float32], batch_size: int
+        self, images: NDArray[np.float32], batch_size: int, pooled: bool = True
     ) -> tuple[FeaturePyramid, NDArray[np.float32]]:
-        """Run images, shape (n_images, 3, height, width) in [0, 1], through the network."""
+        """Run images, shape (n_images, 3, height, width) in [0, 1], through the network.
+
+        Without pooled features, of which there are then none, only as far as the levels need.
+        """
         import torch
         from torch.nn.functional import avg_pool2d
 
         if self.device.type == "cpu" and len(images) > 1:
             # PyTorch chooses its kernels, with other rounding, by the size of the batch. One image
             # keeps a CPU as busy as many do.
-            parts = [self.forward(images[i : i + 1], 1) for i in range(len(images))]
+            parts = [self.forward(images[i : i + 1], 1, pooled) for i in range(len(images))]
             return (
                 FeaturePyramid.concatenate(pyramid for pyramid, _ in parts),
-                np.concatenate([pooled for _, pooled in parts]),
+                np.concatenate([means for _, means in parts]),
             )
         batch = torch.from_numpy(images).to(self.device)
         n_images = len(batch)
@@ -105,18 +110,24 @@ class Network:
             torch.inference_mode(),
             torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False),
         ):
-            maps = [
+            if pooled:
+                maps = self.module(batch)
+                last = self._channels_first(len(maps) - 1, maps[-1])[:n_images].float()
+                means = last.mean((2, 3)).cpu().numpy()
+                found = [maps[level] for level in self.levels]
+            else:
+                means = np.zeros((n_images, 0), np.float32)
+                found = self.prefix(batch)
+            chosen = [
                 self._channels_first(level, feature)[:n_images].float()
-                for level, feature in enumerate(self.module(batch))
+                for level, feature in zip(self.levels, found, strict=True)
             ]
-            pooled = maps[-1].mean((2, 3))
-            chosen = [maps[level] for level in self.levels]
             if self.patch_size > 1:
                 chosen = [
                     avg_pool2d(level, self.patch_size, 1, self.patch_size // 2) for level in chosen
                 ]
         pyramid = FeaturePyramid([level.permute(0, 2, 3, 1).cpu().numpy() for level in chosen])
-        return pyramid, pooled.cpu().numpy()
+        return pyramid, means
 
     def _channels_first(self, level: int, feature: torch.Tensor) -> torch.Tensor:
         """Put the channels first in the maps of networks that return them last, such as Swin."""
