@@ -24,12 +24,15 @@ const FORMAT: &str = "knnspect gallery";
 const VERSION: u32 = 1;
 
 /// The first line.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Header {
     format: String,
     format_version: u32,
     pub upsample: String,
     pub dtype: String,
+    /// Segments that are made from here on have this number or a higher one: a reader that still has
+    /// an older journal must not take them for others that were deleted.
+    pub next_segment: u32,
 }
 
 impl Header {
@@ -39,6 +42,7 @@ impl Header {
             format_version: VERSION,
             upsample: upsample.into(),
             dtype: dtype.into(),
+            next_segment: 1,
         }
     }
 }

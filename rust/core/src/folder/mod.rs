@@ -185,7 +185,7 @@ impl Folder {
             let record = layout.record(&stored, shape);
             Ok((id.as_str(), checksum(&record), record))
         });
-        let mut writer = Writer::new(&self.path, &layout, &self.segments, tail);
+        let mut writer = Writer::new(&self.path, &layout, self.next_segment(), tail);
         let written = writer.write_all(records).and_then(|images| {
             cancel.check()?;
             change.add = std::mem::take(&mut writer.runs);
@@ -263,12 +263,15 @@ impl Folder {
             checked.map(|()| image.record()).transpose()
         });
         let mut new = BTreeMap::new();
+        let mut header = self.header.clone();
+        header.next_segment = self.next_segment();
         let (moved, tail) = match gallery.shape() {
             Some(shape) if !moving.is_empty() => {
                 let layout = RecordLayout::new(shape, self.dtype);
-                let mut writer = Writer::new(&path, &layout, &self.segments, None);
+                let mut writer = Writer::new(&path, &layout, header.next_segment, None);
                 match writer.write_all(records) {
                     Ok(moved) => {
+                        header.next_segment = writer.next_number;
                         runs.append(&mut writer.runs);
                         (moved, writer.commit(&mut new))
                     }
@@ -286,17 +289,25 @@ impl Folder {
             add: runs,
         });
         let changes: Vec<Change> = changes.into_iter().collect();
-        let (text, end) = journal::text(&self.header, &changes);
+        let (text, end) = journal::text(&header, &changes);
         let at = path.join(JOURNAL);
         let replaced = replace_file(&at, [text.as_slice()].into_iter(), cancel);
         let file = replaced.inspect_err(|_| self.delete_leftovers())?;
         // The change is made, and nothing can fail any more.
         self.journal = Journal::new(file, end);
+        self.header = header;
         self.segments.retain(|number, _| kept.contains(number));
         self.segments.extend(new);
         self.tail = tail;
         self.delete_leftovers();
         Ok(moved)
+    }
+
+    /// The number of the next new segment: one that no segment has had.
+    fn next_segment(&self) -> u32 {
+        let last = self.segments.keys().next_back();
+        last.map_or(1, |last| last + 1)
+            .max(self.header.next_segment)
     }
 
     /// The segment to go on with: the last one, where its records have this layout.
@@ -343,23 +354,23 @@ impl Folder {
 pub(crate) fn read(path: &Path) -> Result<State> {
     let at = path.join(JOURNAL);
     let mut journal = read_journal(path, &at)?;
-    for _ in 0..ATTEMPTS {
+    let mut attempt = 1;
+    loop {
         let read = parse(path, &journal).and_then(|contents| replay(&Arc::from(path), contents));
-        // A writer may have replaced the journal meanwhile, and its segments by others of the same
-        // names; or cut off what an interrupted change had left. Then what was read says nothing.
+        let error = match read {
+            Ok((state, ..)) => return Ok(state),
+            Err(error) => error,
+        };
+        // A writer may have replaced the journal meanwhile and deleted segments that it named, or cut
+        // off what an interrupted change had left.
         let again = read_journal(path, &at)?;
-        match read {
-            Ok((state, ..)) if again.starts_with(&journal) => return Ok(state),
-            Err(error) if again == journal => return Err(error),
-            _ => {}
+        if again == journal || attempt == ATTEMPTS {
+            return Err(error);
         }
         journal = again;
-        thread::sleep(Duration::from_millis(5));
+        attempt += 1;
+        thread::sleep(Duration::from_millis(1));
     }
-    Err(Error::store(
-        path,
-        format!("is being changed all the time: it could not be read in {ATTEMPTS} attempts"),
-    ))
 }
 
 fn read_journal(folder: &Path, path: &Path) -> Result<Vec<u8>> {

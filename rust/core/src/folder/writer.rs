@@ -16,24 +16,24 @@ pub(super) struct Writer<'a> {
     layout: &'a RecordLayout,
     /// The segments written to, the one that grows last.
     tails: Vec<Tail>,
-    next_number: u32,
+    pub next_number: u32,
     /// What the journal is to say of it.
     pub runs: Vec<Run>,
 }
 
 impl<'a> Writer<'a> {
-    /// Goes on with `tail`, if there is one, and with new segments after those there are.
+    /// Goes on with `tail`, if there is one, and with new segments from `next_number` on.
     pub(super) fn new(
         folder: &'a Arc<Path>,
         layout: &'a RecordLayout,
-        segments: &BTreeMap<u32, Segment>,
+        next_number: u32,
         tail: Option<Tail>,
     ) -> Self {
         Self {
             folder,
             layout,
             tails: tail.into_iter().collect(),
-            next_number: segments.keys().next_back().map_or(1, |last| last + 1),
+            next_number,
             runs: Vec::new(),
         }
     }
