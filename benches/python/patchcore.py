@@ -18,6 +18,7 @@ import argparse
 import json
 import subprocess
 import tempfile
+import time
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,10 @@ from knnspect import metrics
 from knnspect.data import Geometry, MVTecDataset, read_image
 
 Images = NDArray[np.uint8]
+
+#: Seconds between turns: PyTorch's threads go on spinning for a while after theirs, in the way of
+#: whoever is next.
+PAUSE = 0.05
 
 #: Answers lines: "fit SEED", the number of an image to judge, "save NAME". Writes features last.
 ANOMALIB = """
@@ -189,9 +194,11 @@ def compare(path: Path, options: argparse.Namespace) -> dict[str, Any]:
                 predictions[rival] += patchcore.predict(test[image : image + 1], n_workers=0)
             times: dict[str, list[float]] = {rival: [] for rival in seconds}
             for _ in range(options.repeats):
+                time.sleep(PAUSE)
                 times["anomalib"].append(anomalib.ask(str(image)))
                 for rival, patchcore in ours.items():
                     one = test[image : image + 1]
+                    time.sleep(PAUSE)
                     taken, _ = timed(
                         lambda p=patchcore, o=one: p.predict(o, n_workers=0)  # type: ignore[misc]
                     )
