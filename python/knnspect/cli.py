@@ -27,7 +27,6 @@ from knnspect.errors import (
 if TYPE_CHECKING:
     from rich.console import Console
 
-
 app = typer.Typer(
     help="Find defects in images by comparing deep features with those of normal images.",
     no_args_is_help=True,

@@ -20,7 +20,7 @@ from knnspect.validation import check_choice, check_count
 if TYPE_CHECKING:
     from knnspect.coreset import Coreset
 
-__all__ = ["Gallery", "check_ids"]
+__all__ = ["Gallery", "check_ids", "is_gallery_folder"]
 
 
 class Gallery:
@@ -592,6 +592,11 @@ class Gallery:
         gallery = cls.__new__(cls)
         gallery.core = core
         return gallery
+
+
+def is_gallery_folder(path: Path) -> bool:
+    """Return whether there is a gallery in a folder."""
+    return (path / "journal").exists()
 
 
 def check_ids(ids: object, name: str) -> list[str]:

@@ -1,8 +1,10 @@
 """Detectors: ``fit`` on normal images, ``predict`` scores and maps of others.
 
 ``base``       what every detector has in common: predictions, files
-``learning``   what those have in common that keep normal features
+``building``   filling a gallery with the features of normal images, in memory or in a folder
+``learning``   what those detectors have in common that keep normal features
 ``maps``       from the distances of cells to a map of pixels
+``memory``     what PatchCore compares with: a coreset, or all cells
 ``patchcore``  PatchCore
 ``spade``      SPADE
 """

@@ -19,6 +19,7 @@ from knnspect.detectors.building import GALLERY, MODEL
 from knnspect.errors import StoreError
 from knnspect.features import Backbone
 from knnspect.features.network import check_device
+from knnspect.gallery import is_gallery_folder
 from knnspect.neighbors import Neighbors
 
 __all__ = ["Detector", "Prediction", "load"]
@@ -228,7 +229,7 @@ def _model_in(folder: Path) -> Path:
     """Return the file of a folder that is a model."""
     file = folder / MODEL
     if not file.exists():
-        kind = "gallery" if (folder / "journal").exists() else "folder"
+        kind = "gallery" if is_gallery_folder(folder) else "folder"
         if (folder / GALLERY).exists():
             kind = "model that is not finished: fit it again, with the same folder, to go on"
         raise StoreError(f"{folder}: expected a detector, it is a {kind}")

@@ -24,13 +24,13 @@ from knnspect.detectors.learning import ConstantLevels, check_pooled
 from knnspect.errors import ImageError, ParameterError, StoreError
 from knnspect.features import Backbone, Features
 from knnspect.files import replace_file
-from knnspect.gallery import Gallery
+from knnspect.gallery import Gallery, is_gallery_folder
 from knnspect.memory import PeakMemory, anonymous_bytes, describe_bytes, parse_bytes
 from knnspect.progress import Stopwatch
 from knnspect.pyramid import FeaturePyramid
 from knnspect.validation import check_count
 
-__all__ = ["GALLERY", "MODEL", "Learnt", "learn", "save_learnt", "stored_learnt"]
+__all__ = ["GALLERY", "MODEL", "Learnt", "learn", "save_learnt", "stored_gallery", "stored_pooled"]
 
 #: What a folder of features holds: the gallery; the pooled features and sizes of its images, as a
 #: gallery, too; what the features were made with; and in the end the model.
@@ -49,14 +49,11 @@ class Learnt:
         Their pooled features, in the order of ``gallery.ids``.
     sizes : dict of str to (int, int)
         Height and width of each image as it came.
-    folder : Path, optional
-        Where they are.
     """
 
     gallery: Gallery
     pooled: NDArray[np.float32]
     sizes: dict[str, tuple[int, int]]
-    folder: Path | None = None
 
 
 def learn(
@@ -160,32 +157,40 @@ def save_learnt(
         gallery.core.save(file, method, metadata, tensors | more)
 
 
-def stored_learnt(store: _core.Store, folder: Path | None) -> Learnt | None:
-    """Return the features that an open file leaves to its folder; None if it has its own.
+def stored_gallery(store: _core.Store, folder: Path | None) -> Gallery:
+    """Return the gallery of an open file: its own, or that of the folder in which it is.
+
+    Raises
+    ------
+    StoreError
+        If there is none, or it is damaged.
+    """
+    if folder is None or "gallery.ids" in store.metadata:
+        return Gallery.from_core(_core.Gallery.from_store(store))
+    return Gallery.open(folder / GALLERY)
+
+
+def stored_pooled(store: _core.Store, folder: Path | None, gallery: Gallery) -> NDArray[np.float32]:
+    """Return the pooled features of the images of `stored_gallery`, from the same place.
 
     Raises
     ------
     StoreError
         If there are none, or they are damaged.
     """
-    return None if folder is None or "gallery.ids" in store.metadata else _read(folder)
+    if folder is None or "pooled" in store.names:
+        return store.tensor("pooled")
+    return _about_images(folder, gallery.ids)[0]
 
 
-def _read(folder: Path) -> Learnt:
-    """Return the features in a folder that `learn` has filled.
-
-    Raises
-    ------
-    StoreError
-        If there are none, or they are damaged.
-    """
-    gallery = Gallery.open(folder / GALLERY)
-    about = Gallery.open(folder / _IMAGES)
-    images = about.pyramid(gallery.ids)
-    pooled = images.levels[0].reshape(images.n_images, -1)
-    heights_widths = images.levels[1].reshape(images.n_images, 2).astype(int).tolist()
-    sizes = {id_: (h, w) for id_, (h, w) in zip(gallery.ids, heights_widths, strict=True)}
-    return Learnt(gallery, pooled, sizes, folder)
+def _about_images(
+    folder: Path, ids: list[str]
+) -> tuple[NDArray[np.float32], list[tuple[int, int]]]:
+    """Return the pooled features and the sizes of images in a folder that `learn` has filled."""
+    images = Gallery.open(folder / _IMAGES).pyramid(ids)
+    pooled: NDArray[np.float32] = images.levels[0].reshape(len(ids), -1)
+    sizes = images.levels[1].reshape(len(ids), 2).astype(int).tolist()
+    return pooled, [(height, width) for height, width in sizes]
 
 
 def _in_memory(
@@ -267,7 +272,10 @@ def _in_folder(
         if not len(gallery):
             raise ImageError("images: none could be used")
     constant.check()
-    return _read(folder)
+    gallery = Gallery.open(folder / GALLERY)
+    ids = gallery.ids
+    pooled, sizes = _about_images(folder, ids)
+    return Learnt(gallery, pooled, dict(zip(ids, sizes, strict=True)))
 
 
 class _New:
@@ -429,6 +437,6 @@ def _make(folder: Path, settings: dict[str, Any]) -> None:
 
 
 def _open_or_create(path: Path, upsample: str = "bilinear", dtype: str = "float32") -> Gallery:
-    if (path / "journal").exists():
+    if is_gallery_folder(path):
         return Gallery.open(path, "r+")
     return Gallery.create(path, upsample, dtype)

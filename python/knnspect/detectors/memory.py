@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from knnspect import _core
 from knnspect.backends import Backend
 from knnspect.coreset import Coreset
-from knnspect.detectors.building import stored_learnt
+from knnspect.detectors.building import stored_gallery
 from knnspect.gallery import Gallery
 from knnspect.neighbors import Neighbors
 from knnspect.pyramid import FeaturePyramid
@@ -157,7 +157,4 @@ def stored_memory(store: _core.Store, folder: Path | None) -> Memory:
     """Return what an open file holds, or the folder in which it is."""
     if "coreset" in store.metadata:
         return CoresetMemory(Coreset.from_store(store))
-    learnt = stored_learnt(store, folder)
-    if learnt is not None:
-        return GalleryMemory(learnt.gallery)
-    return GalleryMemory(Gallery.from_core(_core.Gallery.from_store(store)))
+    return GalleryMemory(stored_gallery(store, folder))

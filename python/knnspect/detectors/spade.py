@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from knnspect import _core
 from knnspect.backends import Backend
 from knnspect.detectors.base import Detector, Prediction
-from knnspect.detectors.building import learn, save_learnt, stored_learnt
+from knnspect.detectors.building import learn, save_learnt, stored_gallery, stored_pooled
 from knnspect.detectors.learning import (
     backbone_tensors,
     check_parameters,
@@ -342,12 +342,7 @@ class Spade(Detector):
         device: str | None,
         folder: Path | None,
     ) -> Spade:
-        learnt = stored_learnt(store, folder)
-        if learnt is None:
-            gallery = Gallery.from_core(_core.Gallery.from_store(store))
-            pooled = store.tensor("pooled")
-        else:
-            gallery, pooled = learnt.gallery, learnt.pooled
+        gallery = stored_gallery(store, folder)
         spade = cls(
             Backbone.from_state(config["backbone"], stored_tensors(store), device),
             image_neighbors=config["image_neighbors"],
@@ -359,7 +354,7 @@ class Spade(Detector):
         )
         spade._check_parameters()
         spade.gallery_ = gallery
-        spade.pooled_ = pooled
+        spade.pooled_ = stored_pooled(store, folder, gallery)
         known = config["normal_map_max"]
         spade.normal_map_max_ = float("nan") if known is None else float(known)
         spade.seconds_ = {}

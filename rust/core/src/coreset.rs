@@ -227,7 +227,7 @@ impl<'a> Picking<'a> {
         let tasks: Vec<_> = sq.chunks_mut(1024).enumerate().collect();
         let threads = n_threads(options.threads);
         let mut buffers = vec![(Vec::new(), Vec::new()); threads];
-        let finite = run(
+        run(
             &mut buffers,
             tasks,
             options.cancel,
@@ -239,7 +239,6 @@ impl<'a> Picking<'a> {
                 }
             },
         );
-        drop(finite);
         options.cancel.check()?;
         if let Some(row) = sq.iter().position(|sq| !sq.is_finite()) {
             let (rank, cell) = space.rows.place(row);

@@ -17,11 +17,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// leaves the gallery as it was before.
 #[derive(Debug)]
 pub struct LivingGallery {
-    /// The folder, if there is one.
-    path: Option<PathBuf>,
-    /// Taken before `state`, by whoever changes a folder.
-    folder: Mutex<Option<Folder>>,
+    /// None in memory.
+    home: Option<Home>,
     state: Mutex<State>,
+}
+
+/// The folder of a gallery.
+#[derive(Debug)]
+struct Home {
+    path: PathBuf,
+    /// None when it is open for reading. Taken before the state, by whoever changes the folder.
+    folder: Mutex<Option<Folder>>,
 }
 
 /// What adding does about ids that are there already.
@@ -41,8 +47,7 @@ impl From<Gallery> for LivingGallery {
             removed: Vec::new(),
         };
         Self {
-            path: None,
-            folder: Mutex::new(None),
+            home: None,
             state: Mutex::new(state),
         }
     }
@@ -55,11 +60,7 @@ impl LivingGallery {
     /// [`Error::Store`] when there is something already, or it cannot be written.
     pub fn create(path: &Path, upsample: Upsample, dtype: DType) -> Result<Self> {
         let (folder, state) = Folder::create(path, upsample, dtype)?;
-        Ok(Self {
-            path: Some(path.to_owned()),
-            folder: Mutex::new(Some(folder)),
-            state: Mutex::new(state),
-        })
+        Ok(Self::at(path, Some(folder), state))
     }
 
     /// Opens the gallery in a folder. Its features stay there; each image is verified when it is first
@@ -75,28 +76,37 @@ impl LivingGallery {
         } else {
             (None, folder::read(path)?)
         };
-        Ok(Self {
-            path: Some(path.to_owned()),
-            folder: Mutex::new(folder),
+        Ok(Self::at(path, folder, state))
+    }
+
+    fn at(path: &Path, folder: Option<Folder>, state: State) -> Self {
+        Self {
+            home: Some(Home {
+                path: path.to_owned(),
+                folder: Mutex::new(folder),
+            }),
             state: Mutex::new(state),
-        })
+        }
     }
 
     /// The folder, if the gallery is in one.
     #[must_use]
     pub fn path(&self) -> Option<&Path> {
-        self.path.as_deref()
+        self.home.as_ref().map(|home| home.path.as_path())
     }
 
     /// Whether it may be changed: always in memory, and in a folder that is open for writing.
     #[must_use]
     pub fn is_writable(&self) -> bool {
-        self.path.is_none() || lock(&self.folder).is_some()
+        let home = self.home.as_ref();
+        home.is_none_or(|home| lock(&home.folder).is_some())
     }
 
     /// Ends writing, so that others may; the gallery can still be searched.
     pub fn close(&self) {
-        lock(&self.folder).take();
+        if let Some(home) = &self.home {
+            lock(&home.folder).take();
+        }
     }
 
     /// Looks at the gallery as it is now. Nobody can change it meanwhile, so this should be short.
@@ -131,7 +141,7 @@ impl LivingGallery {
         known: Known,
         cancel: Cancel<'_>,
     ) -> Result<()> {
-        if self.path.is_none() {
+        let Some(home) = &self.home else {
             // Copied before the lock is taken, so that nobody waits for more than the insertion.
             let dtype = self.read(Gallery::dtype);
             let additions = Additions::new(batch, ids, dtype, cancel)?;
@@ -140,10 +150,10 @@ impl LivingGallery {
             state.gallery.check_insertion(batch.shape(), ids, known)?;
             state.gallery.insert(additions);
             return Ok(());
-        }
-        let mut folder = lock(&self.folder);
-        let folder = self.writable(&mut folder)?;
-        let named = |error| self.named(error);
+        };
+        let mut folder = lock(&home.folder);
+        let folder = home.writable(&mut folder)?;
+        let named = |error| home.named(error);
         check_batch(batch, ids).map_err(named)?;
         let is_first = {
             let state = lock(&self.state);
@@ -170,13 +180,13 @@ impl LivingGallery {
     /// [`Error::Parameter`] for an unknown id; [`Error::Store`] when the folder is not open for writing
     /// or does not take the change.
     pub fn remove(&self, ids: &[String]) -> Result<()> {
-        if self.path.is_none() {
+        let Some(home) = &self.home else {
             return lock(&self.state).gallery.remove(ids).map(drop);
-        }
-        let mut folder = lock(&self.folder);
-        let folder = self.writable(&mut folder)?;
+        };
+        let mut folder = lock(&home.folder);
+        let folder = home.writable(&mut folder)?;
         self.read(|gallery| gallery.check_known(ids))
-            .map_err(|error| self.named(error))?;
+            .map_err(|error| home.named(error))?;
         let mut ids = ids.to_vec();
         ids.sort_unstable();
         ids.dedup();
@@ -196,11 +206,11 @@ impl LivingGallery {
     /// [`Error::Store`] when the folder is not open for writing, an image is damaged, or there is no
     /// room for what stays of the segments that hold removed images; [`Error::Interrupted`].
     pub fn compact(&self, cancel: Cancel<'_>) -> Result<()> {
-        if self.path.is_none() {
+        let Some(home) = &self.home else {
             return Ok(());
-        }
-        let mut folder = lock(&self.folder);
-        let folder = self.writable(&mut folder)?;
+        };
+        let mut folder = lock(&home.folder);
+        let folder = home.writable(&mut folder)?;
         let gallery = self.copy();
         let moved = folder.compact(&gallery, cancel)?;
         let mut state = lock(&self.state);
@@ -221,18 +231,19 @@ impl LivingGallery {
         };
         for_each(images, None, cancel, |image| image.verify(true))
     }
+}
 
+impl Home {
     fn writable<'a>(&self, folder: &'a mut Option<Folder>) -> Result<&'a mut Folder> {
-        let path = self.path.as_deref().unwrap_or(Path::new(""));
         folder.as_mut().ok_or_else(|| {
             let reason = "is not open for writing: open it with mode=\"r+\"";
-            Error::store(path, reason)
+            Error::store(&self.path, reason)
         })
     }
 
     /// The error, with the gallery that it is about.
     fn named(&self, error: Error) -> Error {
-        let path = self.path.as_deref().unwrap_or(Path::new("")).display();
+        let path = self.path.display();
         match error {
             Error::Shape(reason) => Error::Shape(format!("{path}: {reason}")),
             Error::Parameter(reason) => Error::Parameter(format!("{path}: {reason}")),
