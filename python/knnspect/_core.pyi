@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 __all__ = [
     "Gallery",
+    "Search",
     "Store",
     "__version__",
     "concatenate",
@@ -102,6 +103,40 @@ class Gallery:
         metadata: dict[str, str],
         tensors: dict[str, NDArray[Any]],
     ) -> None: ...
+
+@final
+class Search:
+    def __new__(
+        cls,
+        gallery: Gallery,
+        levels: list[NDArray[Any]],
+        k: int,
+        images: list[list[str]] | None,
+    ) -> Search: ...
+    @property
+    def ids(self) -> list[str]: ...
+    @property
+    def shapes(self) -> list[tuple[int, int, int]]: ...
+    @property
+    def is_one_for_all(self) -> bool: ...
+    def ranks(self, image: int) -> NDArray[np.uint32]: ...
+    def serials(self, image: int) -> NDArray[np.uint64]: ...
+    def levels(self, image: int, ranks: list[int]) -> list[NDArray[np.float32]]: ...
+    def rows(self, image: int, ranks: list[int]) -> NDArray[np.float32]: ...
+    def settle(
+        self,
+        levels: list[NDArray[Any]],
+        image: int,
+        query_cells: NDArray[np.uint32],
+        starts: NDArray[np.uint64],
+        ranks: NDArray[np.uint32],
+        cells: NDArray[np.uint32],
+        k: int,
+        threads: int | None,
+    ) -> tuple[NDArray[np.float64], NDArray[np.uint32], NDArray[np.uint32]]: ...
+    def search(
+        self, levels: list[NDArray[Any]], image: int, k: int, threads: int | None
+    ) -> tuple[NDArray[np.float32], NDArray[np.uint32], NDArray[np.uint32]]: ...
 
 @final
 class Store:

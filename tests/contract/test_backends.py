@@ -35,7 +35,9 @@ def every_backend() -> dict[str, Backend]:
     backends: dict[str, Backend] = {}
     for name in available_backends():
         if name == "rust":
-            backends |= {f"rust-{each}": RustBackend(each) for each in instruction_sets()}
+            backends |= {
+                f"rust-{each}": RustBackend(instruction_set=each) for each in instruction_sets()
+            }
             backends |= {
                 f"rust-{matcher}": RustBackend(matcher=matcher)
                 for matcher in ("exhaustive", "pruned")
@@ -389,7 +391,9 @@ def test_instruction_sets_change_no_bit(data: st.DataObject) -> None:
     k = data.draw(ks(case), label="k")
     gallery = case.gallery()
     found = [
-        gallery.search(case.query, k, backend=RustBackend(instruction_set, matcher))
+        gallery.search(
+            case.query, k, backend=RustBackend(instruction_set=instruction_set, matcher=matcher)
+        )
         for instruction_set in instruction_sets()
         for matcher in ("exhaustive", "pruned")
     ]
@@ -408,7 +412,10 @@ def test_instruction_sets_agree_on_what_float64_cannot_tell_apart(seed: int) -> 
     gallery = Gallery()
     gallery.add(FeaturePyramid([(1e-18 * values).astype("f4")]))
     found = [
-        gallery.search(FeaturePyramid(query), backend=RustBackend(instruction_set, matcher))
+        gallery.search(
+            FeaturePyramid(query),
+            backend=RustBackend(instruction_set=instruction_set, matcher=matcher),
+        )
         for instruction_set in instruction_sets()
         for matcher in ("exhaustive", "pruned")
     ]
@@ -712,7 +719,7 @@ if name != "rust":
 elif how in ("exhaustive", "pruned"):
     backend = RustBackend(matcher=how)
 else:
-    backend = RustBackend(how)
+    backend = RustBackend(instruction_set=how)
 shapes = [(112, 112, 256)] if sys.argv[2] == "1" else [(112, 112, 64), (28, 28, 256)]
 rng = np.random.default_rng(0)
 gallery = ks.Gallery()

@@ -71,10 +71,10 @@ def test_every_instruction_set_can_be_forced() -> None:
     gallery = Gallery()
     gallery.add(pyramid())
     for name in names:
-        assert gallery.search(pyramid(1), backend=RustBackend(name)).k == 1
+        assert gallery.search(pyramid(1), backend=RustBackend(instruction_set=name)).k == 1
     for name in ("sse", "", "AVX2"):
         with pytest.raises(ParameterError, match=rf'instruction_set: .*portable.*got "{name}"'):
-            gallery.search(pyramid(1), backend=RustBackend(name))
+            gallery.search(pyramid(1), backend=RustBackend(instruction_set=name))
 
 
 def test_backends_are_found_by_name() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -10,19 +11,57 @@ if TYPE_CHECKING:
     from knnspect.neighbors import Neighbors
     from knnspect.pyramid import FeaturePyramid
 
-__all__ = ["Backend", "ImageSubset"]
+__all__ = ["Backend", "Capabilities", "ImageSubset"]
 
 #: Which gallery images to search: all, or one list of ids per query image (a single list of one
 #: serves them all).
 ImageSubset = Sequence[Sequence[str]] | None
 
 
+@dataclass(frozen=True)
+class Capabilities:
+    """What a backend can do.
+
+    Parameters
+    ----------
+    searches : str
+        ``"pyramids"``: level by level, so that features are never concatenated. ``"rows"``: the
+        upsampled, concatenated features of all cells, which take several times the gallery's memory.
+    devices : tuple of str
+        Where it can run here, in PyTorch's words: ``"cpu"``, ``"cuda:0"``, ...
+    dtypes : tuple of str
+        In which types it compares. What it returns is settled in float64, whatever these are.
+    max_k : int, optional
+        The largest k for which it does the work itself; above it the Rust core does. None: any.
+    is_exact : bool
+        Whether it gives the neighbours of the contract. A backend that does not is searched on
+        request only, and measured by its recall.
+    """
+
+    searches: str
+    devices: tuple[str, ...]
+    dtypes: tuple[str, ...]
+    max_k: int | None = None
+    is_exact: bool = True
+
+
 class Backend(Protocol):
-    """Searches a gallery, exactly."""
+    """Searches a gallery.
+
+    A third party registers one as an entry point of the group ``knnspect.backends``: its name is the
+    word by which users choose it, its object is called without arguments, or with what follows a
+    colon in that word, and returns the backend. `knnspect.backends.RowsBackend` does all but the
+    search itself.
+    """
 
     @property
     def name(self) -> str:
-        """The name by which it is chosen."""
+        """The word by which it is chosen."""
+        ...
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What it can do here."""
         ...
 
     def search(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from knnspect.backends.base import Capabilities
 from knnspect.neighbors import Neighbors, Work
 
 if TYPE_CHECKING:
@@ -40,8 +41,11 @@ class RustBackend:
     """
 
     name = "rust"
+    capabilities = Capabilities(
+        "pyramids", devices=("cpu",), dtypes=("float32", "float16", "int8"), max_k=None
+    )
 
-    def __init__(self, instruction_set: str | None = None, matcher: str = "auto") -> None:
+    def __init__(self, *, instruction_set: str | None = None, matcher: str = "auto") -> None:
         self.instruction_set = instruction_set
         self.matcher = matcher
 

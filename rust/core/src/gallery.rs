@@ -47,6 +47,24 @@ impl Selection {
         self.images.iter().map(|(rank, image)| (*rank, &**image))
     }
 
+    /// The ranks of the images, in order.
+    pub fn ranks(&self) -> impl Iterator<Item = u32> {
+        self.images.iter().map(|(rank, _)| *rank)
+    }
+
+    /// Whether there is an image of this rank.
+    #[must_use]
+    pub fn contains(&self, rank: u32) -> bool {
+        self.images
+            .binary_search_by_key(&rank, |(rank, _)| *rank)
+            .is_ok()
+    }
+
+    /// The number of each image, in the order of the ranks; see [`StoredImage::serial`].
+    pub fn serials(&self) -> impl Iterator<Item = u64> {
+        self.images.iter().map(|(_, image)| image.serial())
+    }
+
     /// The images that were not read yet, of which the checksum must be compared first.
     pub(crate) fn unverified(&self) -> impl Iterator<Item = &Arc<StoredImage>> {
         let images = self.images.iter().map(|(_, image)| image);

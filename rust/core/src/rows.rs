@@ -4,6 +4,7 @@
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::gallery::Selection;
+use crate::matching::for_each;
 use crate::pyramid::{LevelData, LevelGrid, PyramidBatch, PyramidContext};
 
 /// The features of all cells of all images, row-major (image, row, column, channel): blended in
@@ -30,8 +31,7 @@ pub fn concatenate(
         .into_iter()
         .try_fold(batch.n_images(), usize::checked_mul);
     if len.is_none_or(|len| rows.try_reserve_exact(len).is_err()) {
-        let message = "not enough memory for the concatenated features";
-        return Err(Error::Resources(message.into()));
+        return Err(too_many());
     }
     let mut scratch = Vec::new();
     for image in 0..batch.n_images() {
@@ -42,6 +42,76 @@ pub fn concatenate(
         }
     }
     Ok(rows)
+}
+
+/// The same, for images of a selection, one after the other; on several threads.
+///
+/// # Errors
+/// [`Error::Parameter`] for a rank that is not in the selection; [`Error::Resources`] when there is not
+/// enough memory; [`Error::Interrupted`].
+pub fn of_images(
+    context: &PyramidContext,
+    selection: &Selection,
+    ranks: &[u32],
+    cancel: Cancel<'_>,
+) -> Result<Vec<f32>> {
+    check_ranks(selection, ranks)?;
+    let (cells, n_features) = (context.shape().finest().cells(), n_features(context));
+    let mut rows = Vec::new();
+    let len = [cells, n_features]
+        .into_iter()
+        .try_fold(ranks.len(), usize::checked_mul)
+        .filter(|len| rows.try_reserve_exact(*len).is_ok());
+    rows.resize(len.ok_or_else(too_many)?, 0.0);
+    let images = rows.chunks_mut((cells * n_features).max(1)).zip(ranks);
+    for_each(images.collect(), None, cancel, |(rows, rank)| {
+        let levels = selection.image(*rank).levels();
+        let (mut scratch, mut row) = (Vec::new(), Vec::new());
+        for (cell, out) in rows.chunks_exact_mut(n_features).enumerate() {
+            row.clear();
+            append_row(&context.grids, &levels, cell, &mut scratch, &mut row);
+            out.copy_from_slice(&row);
+        }
+        Ok(())
+    })?;
+    Ok(rows)
+}
+
+/// The levels of images of a selection, decoded: for each level the images, one after the other.
+///
+/// # Errors
+/// [`Error::Parameter`] for a rank that is not in the selection.
+pub fn levels_of(
+    context: &PyramidContext,
+    selection: &Selection,
+    ranks: &[u32],
+) -> Result<Vec<Vec<f32>>> {
+    check_ranks(selection, ranks)?;
+    let shapes = context.shape().levels();
+    let mut decoded: Vec<_> = shapes
+        .iter()
+        .map(|shape| vec![0.0_f32; ranks.len() * shape.values()])
+        .collect();
+    for (at, rank) in ranks.iter().enumerate() {
+        let levels = selection.image(*rank).levels();
+        for ((level, shape), out) in levels.iter().zip(shapes).zip(&mut decoded) {
+            level.decode_into(&mut out[at * shape.values()..][..shape.values()]);
+        }
+    }
+    Ok(decoded)
+}
+
+fn check_ranks(selection: &Selection, ranks: &[u32]) -> Result<()> {
+    match ranks.iter().find(|rank| !selection.contains(**rank)) {
+        Some(rank) => Err(Error::Parameter(format!(
+            "image {rank} is not among those searched"
+        ))),
+        None => Ok(()),
+    }
+}
+
+fn too_many() -> Error {
+    Error::Resources("not enough memory for the concatenated features".into())
 }
 
 /// Values of a row.

@@ -11,13 +11,15 @@ use crate::rotation::{Codes as RowCodes, Rotation, Slot};
 use crate::store::{Dtype, Store, StoredTensor};
 use half::f16;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 /// The pyramid of one image.
 #[derive(Debug)]
 pub struct StoredImage {
     levels: Vec<StoredLevel>,
+    /// Another one for each image of the process, so that what was made of an image can be found again.
+    serial: u64,
     /// Where the cells of each level lie; computed when it is first asked for.
     spheres: OnceLock<Vec<Sphere>>,
     /// The only level in the coordinates of a flat gallery; made by the first search.
@@ -131,6 +133,7 @@ impl StoredImage {
         }
         Ok(Self {
             levels: stored,
+            serial: next_serial(),
             spheres: OnceLock::new(),
             codes: OnceLock::new(),
             seal: None,
@@ -159,6 +162,7 @@ impl StoredImage {
             .collect();
         Self {
             levels,
+            serial: next_serial(),
             spheres: OnceLock::new(),
             codes: OnceLock::new(),
             seal: None,
@@ -193,6 +197,7 @@ impl StoredImage {
             .collect();
         Self {
             levels,
+            serial: next_serial(),
             spheres: OnceLock::new(),
             codes: OnceLock::new(),
             seal: Some(Seal {
@@ -204,6 +209,12 @@ impl StoredImage {
                 verified: AtomicBool::new(false),
             }),
         }
+    }
+
+    /// A number that no other image of the process has or had.
+    #[must_use]
+    pub const fn serial(&self) -> u64 {
+        self.serial
     }
 
     /// Whether nothing is left for [`verify`](Self::verify) to read.
@@ -293,6 +304,11 @@ impl StoredImage {
             })
             .collect()
     }
+}
+
+fn next_serial() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 /// What a file holds of one level of one image: the end of the tensor's name, its element type, its

@@ -9,6 +9,7 @@ mod coreset;
 mod errors;
 mod gallery;
 mod interrupt;
+mod search;
 mod store;
 
 use knnspect_core::InstructionSet;
@@ -31,6 +32,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(coreset::concatenate, module)?)?;
     module.add_function(wrap_pyfunction!(coreset::pick_rows, module)?)?;
     module.add_class::<gallery::Gallery>()?;
+    module.add_class::<search::Search>()?;
     module.add_class::<store::Store>()?;
     Ok(())
 }

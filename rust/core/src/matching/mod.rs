@@ -10,11 +10,13 @@ pub(crate) mod exact;
 mod exhaustive;
 mod flat;
 mod frame;
+mod settle;
 pub(crate) mod threads;
 mod tile;
 mod twins;
 mod work;
 
+pub use settle::{Candidates, Settled, settle};
 pub use work::Work;
 
 use self::threads::run;
@@ -124,6 +126,32 @@ pub fn search(
     selections: &[Selection],
     options: &Options<'_>,
 ) -> Result<Neighbors> {
+    check(query, context, selections, options.k)?;
+    verify(selections, options.threads, options.cancel)?;
+
+    let instruction_set = options.instruction_set.unwrap_or_else(InstructionSet::best);
+    let threads = n_threads(options.threads);
+    let how = Resources {
+        instruction_set,
+        threads,
+    };
+    if options.matcher != Matcher::Exhaustive && cascade::suits(&context.grids, options.k) {
+        search_level_by_level(query, context, selections, options, how)
+    } else {
+        search_in_jobs(query, context, selections, options, how)
+    }
+}
+
+/// Whether the `k` nearest cells in `selections[i]` can be found for query image `i`.
+///
+/// # Errors
+/// As [`search`], but for memory and interruption.
+pub fn check(
+    query: &PyramidBatch<'_>,
+    context: &PyramidContext,
+    selections: &[Selection],
+    k: usize,
+) -> Result<()> {
     // A level by itself is a set of features, whatever the grid they lie on.
     let is_flat = |shape: &PyramidShape| shape.levels().len() == 1;
     let fits = if is_flat(query.shape()) && is_flat(context.shape()) {
@@ -139,7 +167,7 @@ pub fn search(
         )));
     }
     query.check_finite(|image| format!("query image {image}"))?;
-    let (n_images, k) = (query.n_images(), options.k);
+    let n_images = query.n_images();
     let gallery_cells = context.shape().finest().cells();
     if selections.len() != n_images && selections.len() != 1 {
         return Err(Error::Parameter(format!(
@@ -156,20 +184,14 @@ pub fn search(
             )));
         }
     }
+    Ok(())
+}
 
-    verify(selections, options.threads, options.cancel)?;
-
-    let instruction_set = options.instruction_set.unwrap_or_else(InstructionSet::best);
-    let threads = n_threads(options.threads);
-    let how = Resources {
-        instruction_set,
-        threads,
-    };
-    if options.matcher != Matcher::Exhaustive && cascade::suits(&context.grids, k) {
-        search_level_by_level(query, context, selections, options, how)
-    } else {
-        search_in_jobs(query, context, selections, options, how)
-    }
+/// The context of a query that lies on other grids than the gallery.
+fn own_context(query: &PyramidBatch<'_>, context: &PyramidContext) -> Option<PyramidContext> {
+    // There is one level: nothing is upsampled.
+    (query.shape() != context.shape())
+        .then(|| PyramidContext::new(query.shape().clone(), Upsample::Block))
 }
 
 /// How many threads work where so many are asked for, or none in particular.
@@ -184,7 +206,7 @@ pub(crate) fn n_threads(asked: Option<NonZero<usize>>) -> usize {
 ///
 /// # Errors
 /// [`Error::Store`] with the first image that is damaged; [`Error::Interrupted`].
-pub(crate) fn verify(
+pub fn verify(
     selections: &[Selection],
     threads: Option<NonZero<usize>>,
     cancel: Cancel<'_>,
@@ -286,14 +308,8 @@ fn search_in_jobs(
     } = how;
     let (n_images, cells, k) = (query.n_images(), query.shape().finest().cells(), options.k);
     let gallery_cells = context.shape().finest().cells();
-    let of_query;
-    let query_context = if query.shape() == context.shape() {
-        context
-    } else {
-        // There is one level: nothing is upsampled.
-        of_query = PyramidContext::new(query.shape().clone(), Upsample::Block);
-        &of_query
-    };
+    let own = own_context(query, context);
+    let query_context = own.as_ref().unwrap_or(context);
     // A job is a run of whole tiles of one query image. Each job prepares the gallery images anew,
     // so jobs are as large as keeps all threads busy to the end.
     let tile = instruction_set.tile();
