@@ -26,7 +26,7 @@ class Capabilities:
     ----------
     searches : str
         ``"pyramids"``: level by level, so that features are never concatenated. ``"rows"``: the
-        upsampled, concatenated features of all cells, which take several times the gallery's memory.
+        upsampled, concatenated features of all cells, several times the gallery's memory.
     devices : tuple of str
         Where it can run here, in PyTorch's words: ``"cpu"``, ``"cuda:0"``, ...
     dtypes : tuple of str
@@ -48,9 +48,9 @@ class Capabilities:
 class Backend(Protocol):
     """Searches a gallery.
 
-    A third party registers one as an entry point of the group ``knnspect.backends``: its name is the
-    word by which users choose it, its object is called without arguments, or with what follows a
-    colon in that word, and returns the backend. `knnspect.backends.RowsBackend` does all but the
+    A third party registers one as an entry point of the group ``knnspect.backends``: its name is
+    the word by which users choose it, its object is called without arguments, or with what follows
+    a colon in that word, and returns the backend. `knnspect.backends.RowsBackend` does all but the
     search itself.
     """
 
