@@ -28,6 +28,7 @@ from knnspect import (
     StoreError,
     _core,
 )
+from knnspect.backends import Capabilities
 
 
 def pyramid(n: int = 2, seed: int = 0, coarse: int = 2) -> FeaturePyramid:
@@ -389,6 +390,7 @@ def test_numbers_of_numpy_are_numbers() -> None:
 def test_another_backend_can_be_brought_along() -> None:
     class Recorder:
         name = "recorder"
+        capabilities = Capabilities("rows", ("cpu",), ("float32",))
 
         def __init__(self) -> None:
             self.seen: list[tuple[object, ...]] = []
