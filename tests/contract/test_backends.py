@@ -352,6 +352,32 @@ def test_images_of_very_different_scales_are_told_apart(backend: Backend, upsamp
         assert_same_neighbors(found, oracle)
 
 
+@on_every_backend
+@in_both_modes
+def test_what_is_kept_of_one_search_does_not_show_in_the_next(
+    backend: Backend, upsample: str
+) -> None:
+    normal, query = pyramid(0, 4, NESTED), pyramid(1, 1, NESTED)
+    gallery = Gallery(upsample)
+    gallery.add(normal[:3], ["a", "b", "c"])
+
+    def check(images: list[str] | None, ids: Sequence[str], numbers: list[int]) -> None:
+        found = gallery.search(query, 3, images, backend=backend)
+        kept = [level[numbers] for level in normal.levels]
+        assert_same_neighbors(found, Oracle.of(list(query.levels), kept, list(ids), upsample))
+
+    for images in ("c", "bc", "b", "ab", "ca"):
+        check(list(images), "".join(sorted(images)), sorted("abc".index(id_) for id_ in images))
+    check(None, "abc", [0, 1, 2])
+    gallery.replace(normal[3], ["b"])
+    check(None, "abc", [0, 3, 2])
+    gallery.remove(["a"])
+    check(None, "bc", [3, 2])
+    gallery.add(normal[1], ["aa"])
+    check(None, ["aa", "b", "c"], [1, 3, 2])
+    check(["aa"], ["aa"], [1])
+
+
 # ------------------------------------------------------------------------- nothing else has a say
 
 

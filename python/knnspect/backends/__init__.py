@@ -6,18 +6,22 @@ differ in where they run and how fast they are.
 ``base``      what a backend is, and what it says of itself
 ``registry``  backends by name, also those of others
 ``rust``      the Rust core, on the CPU
+``rows``      what those have in common that search rows of concatenated features
+``sklearn``   scikit-learn, the plain reference
 """
 
 from __future__ import annotations
 
 from knnspect.backends.base import Backend, Capabilities, ImageSubset
 from knnspect.backends.registry import available_backends, get_backend, unavailable_backends
+from knnspect.backends.rows import RowsBackend
 from knnspect.backends.rust import RustBackend
 
 __all__ = [
     "Backend",
     "Capabilities",
     "ImageSubset",
+    "RowsBackend",
     "RustBackend",
     "available_backends",
     "get_backend",

@@ -1,0 +1,345 @@
+"""Backends that search rows of upsampled, concatenated features, made exact.
+
+Indexes of rows compute in float32, so that what they give is nearly right: nearly equal distances
+may come in the wrong order, and ties in any. Here their answers are *candidates*: a few more than k
+are asked for, the Rust core settles them by their exact distances, and an error bound says whether
+anything that was left out could belong among them. Where it could, more are asked for, and in the
+end the core searches itself. So the neighbours are the same, to the bit, whatever the index.
+"""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+from numpy.typing import NDArray
+
+from knnspect import _core
+from knnspect.neighbors import Neighbors, Work
+
+if TYPE_CHECKING:
+    from knnspect.backends.base import Capabilities, ImageSubset
+    from knnspect.gallery import Gallery
+    from knnspect.pyramid import FeaturePyramid
+
+__all__ = ["RowsBackend"]
+
+Rows = NDArray[np.float32]
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+#: Squared distances, image ranks and cells, each of shape (n_cells, k).
+_Neighbors = tuple[NDArray[Any], NDArray[np.uint32], NDArray[np.uint32]]
+
+#: What float32 rounds by, relatively.
+ROUNDING = 2.0**-24
+#: How many more than k are asked for at first, and how many times more when these do not do.
+MORE, TIMES = 8, 6
+#: More than these are not asked for; the core is quicker.
+MOST = 1024
+#: Pairs that are compared between two looks at Ctrl-C.
+PAIRS_AT_ONCE = 2**27
+
+
+class RowsBackend(ABC):
+    """Searches by an index of rows; subclasses bring the index.
+
+    The rows of the images that a search is about are kept with their index until the gallery, or
+    the set of images, changes: where every query image has its own images, as in SPADE's second
+    stage, an index is built for each.
+    """
+
+    name: str
+    capabilities: Capabilities
+
+    def __init__(self) -> None:
+        self._last: WeakKeyDictionary[Gallery, _Indexed] = WeakKeyDictionary()
+        self._lock = threading.Lock()
+
+    @abstractmethod
+    def build(self, rows: Rows, threads: int | None) -> Any:
+        """Return an index of rows.
+
+        Parameters
+        ----------
+        rows : ndarray of float32, shape (n_rows, n_features)
+            Finite, of a mean near 0 and a largest absolute value between 1 and 2 (or all 0).
+        threads : int, optional
+            Threads that it may use; all that the process may use by default.
+        """
+
+    @abstractmethod
+    def find(
+        self, index: Any, queries: Rows, k: int, threads: int | None
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return the `k` rows of an index that are nearest to each query.
+
+        Parameters
+        ----------
+        index
+            What `build` returned; several threads may search it at the same time.
+        queries : ndarray of float32, shape (n_queries, n_features)
+            Finite.
+        k : int
+            At most the number of rows, and at most ``capabilities.max_k``.
+        threads : int, optional
+            As in `build`.
+
+        Returns
+        -------
+        sq_distances : ndarray of float, shape (n_queries, k)
+            Squared L2 distances, smallest first, as exact as float32 arithmetic makes them, also in
+            the expanded form ``|x|^2 - 2 <x, y> + |y|^2``.
+        rows : ndarray of integer, shape (n_queries, k)
+            Numbers of rows, each once. -1 where an approximate index found none.
+        """
+
+    def search(
+        self,
+        gallery: Gallery,
+        query: FeaturePyramid,
+        k: int,
+        images: ImageSubset,
+        threads: int | None,
+    ) -> Neighbors:
+        """Find the `k` nearest gallery cells of every cell of `query`; see `Gallery.search`."""
+        subset = None if images is None else [list(ids) for ids in images]
+        search = _core.Search(gallery.core, list(query.levels), k, subset)
+        height, width, _ = query.shapes[0]
+        shape = (query.n_images, height * width, k)
+        found = _Found(np.empty(shape), np.zeros(shape, np.uint32), np.zeros(shape, np.uint32))
+        work = _Counts()
+        for image in range(query.n_images):
+            self._search_image(gallery, search, query[image], image, threads, found, work)
+        cells = found.cells.reshape(query.n_images, height, width, k)
+        grid_width = np.uint32(search.shapes[0][1])
+        with np.errstate(over="ignore"):  # a distance may be beyond float32, and is infinite then
+            sq_distances = found.sq_distances.astype(np.float32)
+        return Neighbors(
+            sq_distances.reshape(cells.shape),
+            found.ranks.reshape(cells.shape),
+            np.stack(np.divmod(cells, grid_width), axis=-1),
+            tuple(search.ids),
+            Work(work.pairs, {self.name: work.index, "float64": work.settled, "core": work.core}),
+        )
+
+    def _search_image(
+        self,
+        gallery: Gallery,
+        search: _core.Search,
+        query: FeaturePyramid,
+        image: int,
+        threads: int | None,
+        found: _Found,
+        work: _Counts,
+    ) -> None:
+        indexed = self._indexed(gallery, search, image, threads)
+        n_cells, k = found.sq_distances.shape[1:]
+        n_pairs = n_cells * indexed.n_rows
+        work.pairs += n_pairs
+        left = np.arange(n_cells)
+        rows = query.concatenated(gallery.upsample)[0]  # type: ignore[arg-type]  # one of the two
+        framed = indexed.frame.query(rows)
+        most = min(self.capabilities.max_k or indexed.n_rows, indexed.n_rows)
+        ask = min(k + MORE, most)
+        # Where it leaves that many, there are ties without end.
+        while framed is not None and indexed.index is not None and k <= ask <= max(MOST, k + MORE):
+            queries, errors = framed[0][left], framed[1][left]
+            sq_last, settled = self._settled(
+                indexed, search, query, image, left, queries, ask, k, threads, work
+            )
+            found.put(image, left, settled)
+            sq_farthest = settled[0][:, -1]
+            if not self.capabilities.is_exact:
+                is_sure = np.isfinite(sq_farthest)  # there are k, whatever they are
+            elif ask == indexed.n_rows:
+                return
+            else:
+                is_sure = indexed.frame.nothing_nearer(sq_farthest, sq_last, queries, errors)
+            left = left[~is_sure]
+            if left.size == 0:
+                return
+            if ask == most or left.size > n_cells // 2 or not self.capabilities.is_exact:
+                break
+            ask = min(ask * TIMES, most)
+        neighbors = search.search(list(query.levels), image, k, threads)
+        found.put(image, left, (neighbors[0][left], neighbors[1][left], neighbors[2][left]))
+        work.core += n_pairs
+
+    def _settled(
+        self,
+        indexed: _Indexed,
+        search: _core.Search,
+        query: FeaturePyramid,
+        image: int,
+        query_cells: Integers,
+        queries: Rows,
+        ask: int,
+        k: int,
+        threads: int | None,
+        work: _Counts,
+    ) -> tuple[Floats, _Neighbors]:
+        """Return the last distance that the index gives to each query, and the exact k nearest."""
+        sq_distances, places = self._find(indexed, queries, ask, threads)
+        is_there = places >= 0
+        ranks, cells = np.divmod(places[is_there], indexed.n_cells)
+        settled = search.settle(
+            list(query.levels),
+            image,
+            query_cells.astype(np.uint32),
+            np.concatenate([[0], is_there.sum(axis=1).cumsum()]).astype(np.uint64),
+            search.ranks(image)[ranks],
+            cells.astype(np.uint32),
+            k,
+            threads,
+        )
+        work.index += len(queries) * indexed.n_rows
+        work.settled += len(cells)
+        return sq_distances[:, -1], settled
+
+    def _find(
+        self, indexed: _Indexed, queries: Rows, k: int, threads: int | None
+    ) -> tuple[Floats, Integers]:
+        at_once = max(1, PAIRS_AT_ONCE // indexed.n_rows)
+        parts = [
+            self.find(indexed.index, queries[start : start + at_once], k, threads)
+            for start in range(0, len(queries), at_once)
+        ]
+        sq_distances = np.concatenate([part[0] for part in parts]).astype(np.float64)
+        return sq_distances, np.concatenate([part[1] for part in parts]).astype(np.int64)
+
+    def _indexed(
+        self, gallery: Gallery, search: _core.Search, image: int, threads: int | None
+    ) -> _Indexed:
+        """Return the index of the images for a query image: the last one, or a new one."""
+        key = search.serials(image).tobytes()
+        with self._lock:
+            last = self._last.get(gallery)
+        if last is not None and last.key == key:
+            return last
+        with self._lock:
+            self._last.pop(gallery, None)  # its memory is needed for the next
+        del last
+        rows = search.rows(image, search.ranks(image).tolist())
+        n_images, n_cells, n_features = rows.shape
+        rows = rows.reshape(n_images * n_cells, n_features)
+        frame, is_finite = _Frame.around(rows)
+        index = self.build(rows, threads) if is_finite else None
+        indexed = _Indexed(key, n_cells, len(rows), frame, index)
+        with self._lock:
+            self._last[gallery] = indexed
+        return indexed
+
+
+@dataclass
+class _Counts:
+    """How many pairs there were, and how many of them were compared by whom."""
+
+    pairs: int = 0
+    index: int = 0
+    settled: int = 0
+    core: int = 0
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Neighbours of all query images, each array of shape (n_images, n_cells, k)."""
+
+    sq_distances: Floats
+    ranks: NDArray[np.uint32]
+    cells: NDArray[np.uint32]
+
+    def put(self, image: int, query_cells: Integers, neighbors: _Neighbors) -> None:
+        """Set the neighbours of some cells of an image."""
+        self.sq_distances[image, query_cells] = neighbors[0]
+        self.ranks[image, query_cells] = neighbors[1]
+        self.cells[image, query_cells] = neighbors[2]
+
+
+@dataclass(frozen=True)
+class _Indexed:
+    """An index of the rows of some images."""
+
+    #: The serials of the images, in the order of their ids.
+    key: bytes
+    n_cells: int
+    n_rows: int
+    frame: _Frame
+    #: None where the rows do not fit float32.
+    index: Any
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """Where rows are compared: less their mean, times a power of two.
+
+    A common offset then costs no precision, and nothing overflows; where a row or a query does, the
+    core searches.
+    """
+
+    mean: Floats
+    scale: float
+    #: What no row is farther from the mean than, and what no row of the index is wrong by (l2).
+    radius: float
+    error: float
+
+    @classmethod
+    def around(cls, rows: Rows) -> tuple[_Frame, bool]:
+        """Return the frame of some rows, which are put into it, and whether all are finite."""
+        mean = rows.mean(axis=0, dtype=np.float64)
+        largest, sq_norm, sq_radius = 0.0, 0.0, 0.0
+        chunks = [slice(start, start + 4096) for start in range(0, len(rows), 4096)]
+        for chunk in chunks:
+            centred = rows[chunk] - mean
+            largest = max(largest, float(np.abs(centred).max(initial=0)))
+        scale = float(2.0 ** -np.clip(np.floor(np.log2(largest)), -1000, 1000)) if largest else 1.0
+        for chunk in chunks:
+            centred = (rows[chunk] - mean) * scale
+            # The rows themselves were rounded before their mean was subtracted.
+            sq_norm = max(sq_norm, float(np.square(rows[chunk] * scale, dtype="f8").sum(1).max()))
+            sq_radius = max(sq_radius, float(np.square(centred).sum(axis=1).max()))
+            np.copyto(rows[chunk], centred, casting="same_kind")
+        error = ROUNDING * 1.001 * (np.sqrt(sq_norm) + np.sqrt(sq_radius)) + 1e-30
+        frame = cls(mean, scale, float(np.sqrt(sq_radius)) * 1.001, float(error))
+        return frame, bool(np.isfinite([largest, sq_norm, sq_radius]).all())
+
+    def query(self, rows: Rows) -> tuple[Rows, Floats] | None:
+        """Return queries in the frame, shape (n, n_features), and what each is wrong by (l2).
+
+        None where one does not fit float32.
+        """
+        rows = rows.reshape(-1, rows.shape[-1])
+        values = rows.astype(np.float64) * self.scale
+        centred = values - self.mean * self.scale
+        norms = np.sqrt(np.square(values).sum(axis=1)) + np.sqrt(np.square(centred).sum(axis=1))
+        if not np.isfinite(norms).all() or norms.max(initial=0) > 1e15:
+            return None
+        return centred.astype(np.float32), ROUNDING * 1.001 * norms + 1e-30
+
+    def nothing_nearer(
+        self, sq_distances: Floats, sq_last: Floats, queries: Rows, errors: Floats
+    ) -> NDArray[np.bool_]:
+        """Return whether all that an index left out is surely farther than what it gave.
+
+        Parameters
+        ----------
+        sq_distances : ndarray of float64, shape (n,)
+            The exact k-th squared distance of each query.
+        sq_last : ndarray of float64, shape (n,)
+            The largest squared distance that the index gave, in the frame.
+        queries : ndarray of float32, shape (n, n_features)
+            The queries, in the frame.
+        errors : ndarray of float64, shape (n,)
+            What each query is wrong by.
+        """
+        # A sum of n products is wrong by n roundings of sums of absolute values at most, in
+        # whatever order; there are three sums in the expanded form, and their own two.
+        sq_sizes = np.square(np.linalg.norm(queries.astype(np.float64), axis=1) + self.radius)
+        sq_error = 4 * (queries.shape[1] + 4) * ROUNDING * sq_sizes + 1e-30
+        farther = np.sqrt(np.maximum(sq_last - sq_error, 0)) - (errors + self.error)
+        sure: NDArray[np.bool_] = np.sqrt(sq_distances) * self.scale * (1 + 1e-9) < farther
+        return sure
