@@ -113,6 +113,14 @@ class Search:
         k: int,
         images: list[list[str]] | None,
     ) -> Search: ...
+    @staticmethod
+    def of(
+        gallery: Gallery,
+        shapes: list[tuple[int, int, int]],
+        n_images: int,
+        k: int,
+        images: list[list[str]] | None,
+    ) -> Search: ...
     @property
     def ids(self) -> list[str]: ...
     @property

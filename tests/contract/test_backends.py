@@ -42,9 +42,24 @@ def every_backend() -> dict[str, Backend]:
                 f"rust-{matcher}": RustBackend(matcher=matcher)
                 for matcher in ("exhaustive", "pruned")
             }
+        elif name == "torch":
+            backends |= every_torch_backend()
         else:
             backends[name] = get_backend(name)
     return backends
+
+
+def every_torch_backend() -> dict[str, Backend]:
+    """On the CPU, in both types; and with candidates settled by PyTorch, as on other devices."""
+    from knnspect.backends.torch import TorchBackend
+
+    class Settling(TorchBackend):
+        _settles_itself = True
+
+    backends: dict[str, Backend] = {
+        f"torch-{dtype}": TorchBackend("cpu", dtype=dtype) for dtype in ("bfloat16", "float32")
+    }
+    return backends | {"torch-settling": Settling("cpu")}
 
 
 BACKENDS = every_backend()
@@ -741,7 +756,7 @@ from knnspect.backends import RustBackend, get_backend
 signal.signal(signal.SIGINT, signal.default_int_handler)
 name, _, how = sys.argv[1].partition("-")
 if name != "rust":
-    backend = get_backend(name)
+    backend = get_backend("torch:cpu" if name == "torch" else name)
 elif how in ("exhaustive", "pruned"):
     backend = RustBackend(matcher=how)
 else:

@@ -8,6 +8,7 @@ differ in where they run and how fast they are.
 ``rust``      the Rust core, on the CPU
 ``rows``      what those have in common that search rows of concatenated features
 ``sklearn``   scikit-learn, the plain reference
+``torch``     PyTorch, on the CPU and on CUDA devices
 """
 
 from __future__ import annotations

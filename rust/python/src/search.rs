@@ -6,8 +6,8 @@ use crate::gallery::{Gallery, threads_from};
 use crate::interrupt;
 use knnspect_core::gallery::Selection;
 use knnspect_core::matching::{self, Candidates, Options};
-use knnspect_core::pyramid::PyramidContext;
-use knnspect_core::{Result, rows};
+use knnspect_core::pyramid::{PyramidContext, PyramidShape};
+use knnspect_core::{Cancel, Result, rows};
 use numpy::{
     PyArray, PyArray1, PyArray2, PyArray3, PyArray4, PyArrayMethods, PyReadonlyArray1,
     PyUntypedArray,
@@ -27,6 +27,27 @@ pub(crate) struct Search {
 }
 
 impl Search {
+    fn begin(
+        gallery: &Gallery,
+        query: &PyramidShape,
+        n_images: usize,
+        k: usize,
+        images: Option<&[Vec<String>]>,
+        cancel: Cancel<'_>,
+    ) -> Result<Self> {
+        let (context, (selections, ids)) = gallery.read(|gallery| {
+            let context = gallery.pyramid_context()?;
+            Result::Ok((context, gallery.select_each(images)?))
+        })?;
+        matching::check(query, n_images, &context, &selections, k)?;
+        matching::verify(&selections, None, cancel)?;
+        Ok(Self {
+            context,
+            selections,
+            ids,
+        })
+    }
+
     /// The images for a query image.
     fn selection(&self, image: usize) -> &Selection {
         &self.selections[if self.selections.len() == 1 { 0 } else { image }]
@@ -46,17 +67,33 @@ impl Search {
         let levels = Levels::new(py, &levels)?;
         let query = levels.batch(py)?;
         interrupt::run(py, |cancel| {
-            let (context, (selections, ids)) = gallery.read(|gallery| {
-                let context = gallery.pyramid_context()?;
-                Result::Ok((context, gallery.select_each(images.as_deref())?))
-            })?;
-            matching::check(&query, &context, &selections, k)?;
-            matching::verify(&selections, None, cancel)?;
-            Ok(Self {
-                context,
-                selections,
-                ids,
-            })
+            let search = Self::begin(
+                gallery,
+                query.shape(),
+                query.n_images(),
+                k,
+                images.as_deref(),
+                cancel,
+            )?;
+            query.check_finite(|image| format!("query image {image}"))?;
+            Ok(search)
+        })
+    }
+
+    /// The same, for `n_images` pyramids of some shapes, whose features are elsewhere; whoever has them
+    /// sees that they are finite.
+    #[staticmethod]
+    fn of(
+        py: Python<'_>,
+        gallery: &Gallery,
+        shapes: Vec<(usize, usize, usize)>,
+        n_images: usize,
+        k: usize,
+        images: Option<Vec<Vec<String>>>,
+    ) -> PyResult<Self> {
+        let shape = PyramidShape::new(&shapes).map_err(|error| to_py(py, &error))?;
+        interrupt::run(py, |cancel| {
+            Self::begin(gallery, &shape, n_images, k, images.as_deref(), cancel)
         })
     }
 

@@ -126,7 +126,14 @@ pub fn search(
     selections: &[Selection],
     options: &Options<'_>,
 ) -> Result<Neighbors> {
-    check(query, context, selections, options.k)?;
+    check(
+        query.shape(),
+        query.n_images(),
+        context,
+        selections,
+        options.k,
+    )?;
+    query.check_finite(|image| format!("query image {image}"))?;
     verify(selections, options.threads, options.cancel)?;
 
     let instruction_set = options.instruction_set.unwrap_or_else(InstructionSet::best);
@@ -142,32 +149,32 @@ pub fn search(
     }
 }
 
-/// Whether the `k` nearest cells in `selections[i]` can be found for query image `i`.
+/// Whether the `k` nearest cells in `selections[i]` can be found for query image `i` of a batch of
+/// `n_images` pyramids of a shape, as far as that can be said without its features.
 ///
 /// # Errors
-/// As [`search`], but for memory and interruption.
+/// [`Error::Shape`] and [`Error::Parameter`] as [`search`].
 pub fn check(
-    query: &PyramidBatch<'_>,
+    query: &PyramidShape,
+    n_images: usize,
     context: &PyramidContext,
     selections: &[Selection],
     k: usize,
 ) -> Result<()> {
     // A level by itself is a set of features, whatever the grid they lie on.
     let is_flat = |shape: &PyramidShape| shape.levels().len() == 1;
-    let fits = if is_flat(query.shape()) && is_flat(context.shape()) {
-        query.shape().finest().channels == context.shape().finest().channels
+    let fits = if is_flat(query) && is_flat(context.shape()) {
+        query.finest().channels == context.shape().finest().channels
     } else {
-        query.shape() == context.shape()
+        query == context.shape()
     };
     if !fits {
         return Err(Error::Shape(format!(
             "the query's pyramid is {}, the gallery's is {}",
-            query.shape().describe(),
+            query.describe(),
             context.shape().describe()
         )));
     }
-    query.check_finite(|image| format!("query image {image}"))?;
-    let n_images = query.n_images();
     let gallery_cells = context.shape().finest().cells();
     if selections.len() != n_images && selections.len() != 1 {
         return Err(Error::Parameter(format!(

@@ -1,0 +1,15 @@
+"""PyTorch as a backend, on the CPU and on CUDA devices.
+
+``backend``     the search
+``filtering``   which pairs of cells may be neighbours
+``lead``        leading coordinates, by which that is seen
+``resident``    what is kept of a gallery between searches
+``settling``    exact distances and order, on the device
+``upsampling``  levels on the grid of the finest one
+"""
+
+from __future__ import annotations
+
+from knnspect.backends.torch.backend import TensorNeighbors, TorchBackend
+
+__all__ = ["TensorNeighbors", "TorchBackend"]

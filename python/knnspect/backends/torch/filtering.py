@@ -1,0 +1,200 @@
+"""Which pairs of cells may be neighbours: matrix products, and what is below a limit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from knnspect.backends.torch.lead import NOWHERE, round_up
+from knnspect.backends.torch.resident import BLOCK
+from knnspect.backends.torch.settling import nearest_per_query
+
+__all__ = ["Pairs", "candidates", "seeds"]
+
+#: The row of a block that stands for it, where it has so many: in the middle of a square of cells.
+MIDDLE = 5
+#: Products are taken so many at a time on the CPU, so that they stay in the cache.
+PRODUCTS_ON_CPU = 2**23
+#: More candidates than these, per query, are left to the core: there are ties without end.
+MOST_CANDIDATES = 512
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Pairs of queries and rows, in no order.
+
+    Parameters
+    ----------
+    queries, images, rows : Tensor of int64, shape (n,)
+        Query, number of the image, and its row, of each.
+    products : Tensor, shape (n,)
+        Their products.
+    """
+
+    queries: Tensor
+    images: Tensor
+    rows: Tensor
+    products: Tensor
+
+    def __len__(self) -> int:
+        return len(self.queries)
+
+    def __getitem__(self, chosen: Tensor) -> Pairs:
+        """Return some of the pairs, by number or by mask."""
+        return Pairs(
+            self.queries[chosen], self.images[chosen], self.rows[chosen], self.products[chosen]
+        )
+
+    def within(self, limits: Tensor) -> Pairs:
+        """Return those whose product does not exceed the limit of their query."""
+        return self[self.products <= round_up(limits, self.products.dtype)[self.queries]]
+
+    def smallest(self, k: int, n_queries: int) -> Pairs:
+        """Return the k pairs of each query, or more, that have the smallest products."""
+        if k == 1:
+            least = torch.full((n_queries,), torch.inf, device=self.products.device)
+            least = least.to(self.products.dtype)
+            least.scatter_reduce_(0, self.queries, self.products, "amin")
+            return self[self.products == least[self.queries]]
+        _, nearest = nearest_per_query(n_queries, k, self.queries, self.products)
+        return self[nearest.flatten()]
+
+
+def products_at_once(device: torch.device) -> int:
+    """Return how many products fit the cache of a CPU, or an eighth of the free memory of a GPU."""
+    if device.type != "cuda":
+        return PRODUCTS_ON_CPU
+    free, _ = torch.cuda.mem_get_info(device)
+    free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(max(PRODUCTS_ON_CPU, min(free // 32, 2**28)))
+
+
+def seeds(
+    rows: Sequence[Tensor], order: Tensor, queries: Tensor, k: int
+) -> tuple[Tensor, Tensor] | None:
+    """Return k rows for each query that promise to be near.
+
+    One row of each block is looked at, then all rows of the blocks that are nearest by these.
+
+    Parameters
+    ----------
+    rows : sequence of Tensor, each (n_rows, width)
+        Those of each gallery image.
+    order : Tensor of int64, shape (n_rows,)
+        The cell of each row, or -1.
+    queries : Tensor, shape (n, width)
+        The queries.
+    k : int
+        How many.
+
+    Returns
+    -------
+    (Tensor, Tensor) of int64, each of shape (n, k), or None
+        Number of the image, and row, of each; None where that few blocks hold fewer cells.
+    """
+    n_rows = len(order)
+    n_blocks = n_rows // BLOCK
+    sizes = (order.view(n_blocks, BLOCK) >= 0).sum(dim=1)
+    first = torch.arange(n_blocks, device=order.device) * BLOCK
+    middle = first + torch.clamp(sizes - 1, max=MIDDLE)
+    n_near = min(-(-k // int(sizes.min())) + 1, len(rows) * n_blocks)
+
+    near = _nearest_blocks(rows, middle, queries, n_near)
+    images, blocks = near // n_blocks, near % n_blocks
+    stacked = torch.stack(list(rows)).view(len(rows), n_blocks, BLOCK, -1)
+    found = []
+    for some in torch.split(torch.arange(len(queries), device=order.device), 512):
+        cells = stacked[images[some], blocks[some]].flatten(1, 2)
+        values = torch.bmm(cells, queries[some, :, None])[:, :, 0].float()
+        found.append(values.topk(min(k, values.shape[1]), dim=1, largest=False))
+    values = torch.cat([part.values for part in found])
+    places = torch.cat([part.indices for part in found])
+    if values.shape[1] < k or bool((values >= NOWHERE / 2).any()):
+        return None
+    at = places // BLOCK
+    return images.gather(1, at), blocks.gather(1, at) * BLOCK + places % BLOCK
+
+
+def candidates(rows: Sequence[Tensor], queries: Tensor, limits: Tensor) -> Pairs | None:
+    """Return all pairs whose product does not exceed the limit of the query.
+
+    Parameters
+    ----------
+    rows : sequence of Tensor, each (n_rows, width)
+        Those of each gallery image.
+    queries : Tensor, shape (n, width)
+        The queries.
+    limits : Tensor of float64, shape (n,)
+        The limit of each.
+
+    Returns
+    -------
+    Pairs or None
+        None where there are too many.
+    """
+    limits = round_up(limits, queries.dtype)
+    n_rows = len(rows[0])
+    at_once = products_at_once(queries.device)
+    n_images = max(1, at_once // (n_rows * len(queries)))
+    n_queries = max(BLOCK, at_once // n_rows)
+    left = MOST_CANDIDATES * len(queries)
+    found: list[Pairs] = []
+    for start in range(0, len(rows), n_images):
+        some = rows[start : start + n_images]
+        together = some[0] if len(some) == 1 else torch.cat(list(some))
+        for first in range(0, len(queries), n_queries):
+            limit = limits[first : first + n_queries]
+            product = _products(together, queries[first : first + n_queries])
+            product = product.view(-1, BLOCK, len(limit))
+            blocks, of = (product.amin(dim=1) <= limit).nonzero(as_tuple=True)
+            values = product[blocks, :, of]
+            is_near = values <= limit[of, None]
+            left -= int(is_near.sum())
+            if left < 0:
+                return None
+            hits, row = is_near.nonzero(as_tuple=True)
+            at = blocks[hits] * BLOCK + row
+            images = torch.div(at, n_rows, rounding_mode="floor")
+            found.append(
+                Pairs(of[hits] + first, images + start, at - images * n_rows, values[hits, row])
+            )
+    return Pairs(
+        torch.cat([part.queries for part in found]),
+        torch.cat([part.images for part in found]),
+        torch.cat([part.rows for part in found]),
+        torch.cat([part.products for part in found]),
+    )
+
+
+def _nearest_blocks(rows: Sequence[Tensor], middle: Tensor, queries: Tensor, n_near: int) -> Tensor:
+    """Return the numbers of the nearest blocks of each query, shape (n_queries, n_near)."""
+    n_blocks = len(middle)
+    n_images = max(1, products_at_once(queries.device) // (n_blocks * len(queries)))
+    values = torch.empty(len(queries), 0, dtype=queries.dtype, device=queries.device)
+    numbers = torch.empty(len(queries), 0, dtype=torch.int64, device=queries.device)
+    for start in range(0, len(rows), n_images):
+        some = torch.cat([image[middle] for image in rows[start : start + n_images]])
+        product = _products(queries, some)
+        best = product.topk(min(n_near, product.shape[1]), dim=1, largest=False)
+        values = torch.cat([values, best.values], dim=1)
+        numbers = torch.cat([numbers, best.indices + start * n_blocks], dim=1)
+        if values.shape[1] > n_near:
+            values, kept = values.topk(n_near, dim=1, largest=False)
+            numbers = numbers.gather(1, kept)
+    return numbers
+
+
+def _products(rows: Tensor, columns: Tensor) -> Tensor:
+    """Return the products of rows, shape (n, width), with columns, (m, width): (n, m)."""
+    if not (rows.dtype == torch.bfloat16 and rows.is_cuda):
+        return rows @ columns.T
+    # Partial sums must not be rounded to bfloat16 on the way.
+    allowed = torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction
+    torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
+    try:
+        return rows @ columns.T
+    finally:
+        torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = allowed

@@ -1,0 +1,184 @@
+"""What is kept of galleries on a device, between searches."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from knnspect import _core
+from knnspect.backends.torch.lead import Frame
+from knnspect.backends.torch.upsampling import Grid
+
+__all__ = ["BLOCK", "ResidentGallery", "ResidentImage", "block_order"]
+
+#: Cells that are looked at together: a square of the finest level, mostly.
+SIDE = 4
+BLOCK = SIDE * SIDE
+#: Images that are made ready together.
+AT_ONCE = 4
+#: A frame is fitted to about this many cells.
+SAMPLE = 20_000
+
+
+@dataclass(frozen=True)
+class ResidentImage:
+    """One gallery image on the device.
+
+    Parameters
+    ----------
+    rows : Tensor, shape (n_rows, width), or None
+        The rows of the product; None where they do not fit their type.
+    levels : tuple of Tensor of float32, each (height, width, channels), or None
+        The features, where candidates are settled on the device.
+    """
+
+    rows: Tensor | None
+    levels: tuple[Tensor, ...] | None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of both."""
+        tensors = [*(self.levels or ()), *(() if self.rows is None else (self.rows,))]
+        return sum(tensor.nbytes for tensor in tensors)
+
+
+class ResidentGallery:
+    """The images of one gallery that were searched lately.
+
+    Parameters
+    ----------
+    grid : Grid
+        Of the gallery.
+    dtype : torch.dtype
+        The type of products.
+    device : torch.device
+        Where they are.
+    with_levels : bool
+        Whether the features are kept, too.
+    limit : int
+        Bytes that they may take; those that were not used for longest give way.
+    """
+
+    def __init__(
+        self,
+        grid: Grid,
+        dtype: torch.dtype,
+        device: torch.device,
+        with_levels: bool,
+        limit: int,
+    ) -> None:
+        self.grid = grid
+        self.order = block_order(grid.height, grid.width, device)
+        self.frame: Frame | None = None
+        self._is_fitted = False
+        self._dtype, self._device = dtype, device
+        self._with_levels, self._limit = with_levels, limit
+        self._images: OrderedDict[int, ResidentImage] = OrderedDict()
+        self._nbytes = 0
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all images."""
+        return self._nbytes
+
+    def images(
+        self, search: _core.Search, image: int, ranks: Sequence[int], serials: Sequence[int]
+    ) -> list[ResidentImage]:
+        """Return images, those that are missing made ready.
+
+        Parameters
+        ----------
+        search : Search
+            The search that is about them.
+        image : int
+            The query image.
+        ranks, serials : sequence of int
+            Which images; see `knnspect._core.Search`.
+
+        Returns
+        -------
+        list of ResidentImage
+            One for each.
+        """
+        with self._lock:
+            known = {serial: self._images[serial] for serial in serials if serial in self._images}
+            for serial in known:
+                self._images.move_to_end(serial)
+            missing = [pair for pair in zip(ranks, serials, strict=True) if pair[1] not in known]
+            if missing and not self._is_fitted:
+                self._fit(search, image, [rank for rank, _ in missing])
+            for start in range(0, len(missing), AT_ONCE):
+                some = missing[start : start + AT_ONCE]
+                made = self._make(search, image, [rank for rank, _ in some])
+                for (_, serial), resident in zip(some, made, strict=True):
+                    known[serial] = self._images[serial] = resident
+                    self._nbytes += resident.nbytes
+            if missing and self._device.type == "cuda":
+                # Other streams may read them from now on.
+                torch.cuda.current_stream(self._device).synchronize()
+            self._evict(self._limit)
+        return [known[serial] for serial in serials]
+
+    def forget(self, n_images: int) -> None:
+        """Drop what was not used for longest, until no more images are left than there are."""
+        with self._lock:
+            while len(self._images) > n_images:
+                self._drop()
+
+    def _evict(self, limit: int) -> None:
+        while self._nbytes > limit and self._images:
+            self._drop()
+
+    def _drop(self) -> None:
+        _, image = self._images.popitem(last=False)
+        self._nbytes -= image.nbytes
+
+    def _levels(self, search: _core.Search, image: int, ranks: list[int]) -> list[Tensor]:
+        levels = search.levels(image, ranks)
+        return [torch.from_numpy(level).to(self._device) for level in levels]
+
+    def _fit(self, search: _core.Search, image: int, ranks: list[int]) -> None:
+        some = ranks[:: max(1, len(ranks) // 16)]
+        step = max(1, len(some) * self.grid.n_cells // SAMPLE)
+        parts = []
+        for start in range(0, len(some), AT_ONCE):
+            levels = self._levels(search, image, some[start : start + AT_ONCE])
+            features = self.grid.features(levels).flatten(0, 1)
+            parts.append(features[start % step :: step])
+        self.frame = Frame.fit(torch.cat(parts), self._dtype)
+        self._is_fitted = True
+
+    def _make(self, search: _core.Search, image: int, ranks: list[int]) -> list[ResidentImage]:
+        levels = self._levels(search, image, ranks)
+        made = []
+        for at, features in enumerate(self.grid.features(levels)):
+            rows = None
+            if self.frame is not None:
+                lead = self.frame.lead(features)
+                rows = self.frame.gallery_rows(lead, self.order) if lead.fits else None
+            kept = tuple(level[at].clone() for level in levels) if self._with_levels else None
+            made.append(ResidentImage(rows, kept))
+        return made
+
+
+def block_order(height: int, width: int, device: torch.device) -> Tensor:
+    """Return the cell of each row: squares of cells one after the other, filled up with -1.
+
+    >>> block_order(2, 3, torch.device("cpu")).tolist()[:8]
+    [0, 1, 2, 3, 4, 5, -1, -1]
+    """
+    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    squares = (rows // SIDE) * (-(-width // SIDE)) + columns // SIDE
+    order = torch.sort(squares.flatten(), stable=True).indices
+    filled = torch.full((-(-len(order) // BLOCK) * BLOCK,), -1)
+    filled[: len(order)] = order
+    return filled.to(device)

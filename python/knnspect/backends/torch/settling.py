@@ -1,0 +1,90 @@
+"""Candidates, settled on the device: exact distances, and the order of the contract."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from knnspect.backends.torch.upsampling import Grid
+
+__all__ = ["nearest_per_query", "settle", "sq_l2"]
+
+#: Values that are blended at a time.
+VALUES_AT_ONCE = 2**25
+
+
+def settle(
+    grids: tuple[Grid, Grid],
+    query: Sequence[Tensor],
+    gallery: Sequence[Tensor],
+    candidates: tuple[Tensor, Tensor, Tensor],
+) -> Tensor:
+    """Return the squared distances of candidates.
+
+    Parameters
+    ----------
+    grids : (Grid, Grid)
+        Of the query and of the gallery.
+    query : sequence of Tensor, each (height, width, channels)
+        The levels of one query image.
+    gallery : sequence of Tensor, each (n_images, height, width, channels)
+        The levels of the images searched.
+    candidates : (Tensor, Tensor, Tensor) of int64, each of shape (n,)
+        Query cell, gallery image and gallery cell of each.
+
+    Returns
+    -------
+    Tensor of float64, shape (n,)
+        As float64 gives them, always summed in the same order.
+    """
+    at_once = max(1, VALUES_AT_ONCE // grids[0].n_features)
+    one_image = [level[None] for level in query]
+    parts = []
+    for cells, images, places in zip(
+        *(torch.split(part, at_once) for part in candidates), strict=True
+    ):
+        ours = grids[0].features_at(one_image, torch.zeros_like(cells), cells)
+        parts.append(sq_l2(ours, grids[1].features_at(gallery, images, places)))
+    return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.float64)
+
+
+def sq_l2(x: Tensor, y: Tensor) -> Tensor:
+    """Return squared distances of rows, summed by halves: an order that no kernel can change."""
+    sums = (x - y).square_()
+    while sums.shape[1] > 1:
+        half = (sums.shape[1] + 1) // 2
+        folded = sums[:, :half].clone()
+        folded[:, : sums.shape[1] - half] += sums[:, half:]
+        sums = folded
+    return sums[:, 0]
+
+
+def nearest_per_query(
+    n_queries: int, k: int, cells: Tensor, sq_distances: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the k nearest candidates of each query cell.
+
+    Parameters
+    ----------
+    n_queries, k : int
+        How many of each.
+    cells : Tensor of int64, shape (n,)
+        The query cell of each candidate; each query cell has k at least.
+    sq_distances : Tensor of float, shape (n,)
+        Their distances.
+
+    Returns
+    -------
+    sq_distances : Tensor of float, shape (n_queries, k)
+        Smallest first.
+    candidates : Tensor of int64, shape (n_queries, k)
+        Which candidates these are; of equally near ones those that come first.
+    """
+    order = torch.sort(sq_distances, stable=True).indices
+    order = order[torch.sort(cells[order], stable=True).indices]
+    counts = torch.bincount(cells, minlength=n_queries)
+    starts = counts.cumsum(0) - counts
+    nearest = order[starts[:, None] + torch.arange(k, device=cells.device)]
+    return sq_distances[nearest], nearest
