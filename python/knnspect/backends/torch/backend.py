@@ -17,7 +17,7 @@ from torch import Tensor
 
 from knnspect import _core
 from knnspect.backends.base import Capabilities
-from knnspect.backends.torch.filtering import candidates, seeds
+from knnspect.backends.torch.filtering import Pairs, candidates, seeds
 from knnspect.backends.torch.resident import ResidentGallery, ResidentImage
 from knnspect.backends.torch.settling import nearest_per_query, settle
 from knnspect.backends.torch.upsampling import Grid
@@ -277,16 +277,21 @@ class TorchBackend:
             return None
         every = torch.arange(grid.n_cells, device=self.device)
         sq_distances, _, _ = settler.settle(every.repeat_interleave(k), *map(torch.flatten, start))
-        near = candidates(rows, queries, resident.frame.limits(lead, sq_distances[:, -1]))
+        frame = resident.frame
+
+        def tighten(found: Pairs) -> Tensor:
+            # The pairs that promise most set limits that leave few of the others.
+            first = found.smallest(k, grid.n_cells)
+            sq_distances, _, _ = settler.settle(first.queries, first.images, first.rows)
+            return frame.limits(lead, sq_distances[:, -1])
+
+        near = candidates(rows, queries, frame.limits(lead, sq_distances[:, -1]), tighten)
         if near is None:
             return None
-        # The pairs that promise most set limits that leave few of the others.
-        first = near.smallest(k, grid.n_cells)
-        sq_distances, _, _ = settler.settle(first.queries, first.images, first.rows)
-        near = near.within(resident.frame.limits(lead, sq_distances[:, -1]))
         counts["leading"] += grid.n_cells * len(ranks) * resident.grid.n_cells
-        counts["float64"] += len(near) + len(first) + k * grid.n_cells
-        return settler.settle(near.queries, near.images, near.rows)
+        found = settler.settle(near.queries, near.images, near.rows)
+        counts["float64"] += settler.n_settled
+        return found
 
     def _resident(self, gallery: Gallery, search: _core.Search) -> ResidentGallery:
         with self._lock:
@@ -324,6 +329,7 @@ class _Settler:
         k: int,
         threads: int | None,
     ) -> None:
+        self.n_settled = 0
         self._search, self._resident, self._grid = search, resident, grid
         self._query, self._image, self._k, self._threads = query, image, k, threads
         self._ranks = torch.from_numpy(search.ranks(image).astype(np.int64)).to(query[0].device)
@@ -333,7 +339,7 @@ class _Settler:
             self._levels = [torch.stack(level) for level in zip(*levels, strict=True)]
 
     def settle(self, cells: Tensor, images: Tensor, rows: Tensor) -> _Found:
-        """Return the nearest of some pairs of query cells and rows; each query cell has k at least.
+        """Return the nearest of some pairs of query cells and rows; infinitely far ones fill up.
 
         Parameters
         ----------
@@ -341,6 +347,7 @@ class _Settler:
             Query cell, number of the image, and its row, of each pair.
         """
         n_cells, of_gallery = self._grid.n_cells, self._resident.grid.n_cells
+        self.n_settled += len(cells)
         # In the order of query cells, then of places; the images are in the order of their ranks.
         key = (cells * len(self._ranks) + images) * of_gallery + self._resident.order[rows]
         key = key.sort().values

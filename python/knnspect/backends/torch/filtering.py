@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,16 +10,18 @@ from torch import Tensor
 
 from knnspect.backends.torch.lead import NOWHERE, round_up
 from knnspect.backends.torch.resident import BLOCK
-from knnspect.backends.torch.settling import nearest_per_query
+from knnspect.backends.torch.settling import in_order
 
 __all__ = ["Pairs", "candidates", "seeds"]
 
 #: The row of a block that stands for it, where it has so many: in the middle of a square of cells.
 MIDDLE = 5
 #: Products are taken so many at a time on the CPU, so that they stay in the cache.
-PRODUCTS_ON_CPU = 2**23
-#: More candidates than these, per query, are left to the core: there are ties without end.
-MOST_CANDIDATES = 512
+PRODUCTS_ON_CPU = 2**24
+#: When there are so many candidates per query, limits are lowered by what was found so far.
+MANY = 64
+#: Where more than these are left after that, there are ties without end, and the core takes over.
+MOST = 512
 
 
 @dataclass(frozen=True)
@@ -48,19 +50,30 @@ class Pairs:
             self.queries[chosen], self.images[chosen], self.rows[chosen], self.products[chosen]
         )
 
+    def and_(self, others: Pairs) -> Pairs:
+        """Return these and others."""
+        return Pairs(
+            torch.cat([self.queries, others.queries]),
+            torch.cat([self.images, others.images]),
+            torch.cat([self.rows, others.rows]),
+            torch.cat([self.products, others.products]),
+        )
+
     def within(self, limits: Tensor) -> Pairs:
         """Return those whose product does not exceed the limit of their query."""
         return self[self.products <= round_up(limits, self.products.dtype)[self.queries]]
 
     def smallest(self, k: int, n_queries: int) -> Pairs:
-        """Return the k pairs of each query, or more, that have the smallest products."""
+        """Return the k pairs of each query that have the smallest products, or what there are.
+
+        Those that are as small as the k-th may be among them.
+        """
         if k == 1:
-            least = torch.full((n_queries,), torch.inf, device=self.products.device)
-            least = least.to(self.products.dtype)
+            least = self.products.new_full((n_queries,), torch.inf)
             least.scatter_reduce_(0, self.queries, self.products, "amin")
             return self[self.products == least[self.queries]]
-        _, nearest = nearest_per_query(n_queries, k, self.queries, self.products)
-        return self[nearest.flatten()]
+        order, ranks = in_order(n_queries, self.queries, self.products)
+        return self[order[ranks < k]]
 
 
 def products_at_once(device: torch.device) -> int:
@@ -118,7 +131,12 @@ def seeds(
     return images.gather(1, at), blocks.gather(1, at) * BLOCK + places % BLOCK
 
 
-def candidates(rows: Sequence[Tensor], queries: Tensor, limits: Tensor) -> Pairs | None:
+def candidates(
+    rows: Sequence[Tensor],
+    queries: Tensor,
+    limits: Tensor,
+    tighten: Callable[[Pairs], Tensor],
+) -> Pairs | None:
     """Return all pairs whose product does not exceed the limit of the query.
 
     Parameters
@@ -129,44 +147,48 @@ def candidates(rows: Sequence[Tensor], queries: Tensor, limits: Tensor) -> Pairs
         The queries.
     limits : Tensor of float64, shape (n,)
         The limit of each.
+    tighten : callable
+        Returns limits by the pairs that were found so far.
 
     Returns
     -------
     Pairs or None
         None where there are too many.
     """
-    limits = round_up(limits, queries.dtype)
     n_rows = len(rows[0])
     at_once = products_at_once(queries.device)
     n_images = max(1, at_once // (n_rows * len(queries)))
     n_queries = max(BLOCK, at_once // n_rows)
-    left = MOST_CANDIDATES * len(queries)
-    found: list[Pairs] = []
+    found = _no_pairs(queries)
+    many = MANY * len(queries)
     for start in range(0, len(rows), n_images):
         some = rows[start : start + n_images]
         together = some[0] if len(some) == 1 else torch.cat(list(some))
         for first in range(0, len(queries), n_queries):
-            limit = limits[first : first + n_queries]
+            limit = round_up(limits[first : first + n_queries], queries.dtype)
             product = _products(together, queries[first : first + n_queries])
             product = product.view(-1, BLOCK, len(limit))
             blocks, of = (product.amin(dim=1) <= limit).nonzero(as_tuple=True)
             values = product[blocks, :, of]
             is_near = values <= limit[of, None]
-            left -= int(is_near.sum())
-            if left < 0:
-                return None
             hits, row = is_near.nonzero(as_tuple=True)
             at = blocks[hits] * BLOCK + row
             images = torch.div(at, n_rows, rounding_mode="floor")
-            found.append(
-                Pairs(of[hits] + first, images + start, at - images * n_rows, values[hits, row])
-            )
-    return Pairs(
-        torch.cat([part.queries for part in found]),
-        torch.cat([part.images for part in found]),
-        torch.cat([part.rows for part in found]),
-        torch.cat([part.products for part in found]),
-    )
+            rest = at - images * n_rows
+            found = found.and_(Pairs(of[hits] + first, images + start, rest, values[hits, row]))
+            if len(found) > many:
+                limits = torch.minimum(limits, tighten(found))
+                found = found.within(limits)
+                if len(found) > MOST * len(queries):
+                    return None
+                many = max(many, 2 * len(found))
+    limits = torch.minimum(limits, tighten(found))
+    return found.within(limits)
+
+
+def _no_pairs(queries: Tensor) -> Pairs:
+    none = torch.zeros(0, dtype=torch.int64, device=queries.device)
+    return Pairs(none, none, none, none.to(queries.dtype))
 
 
 def _nearest_blocks(rows: Sequence[Tensor], middle: Tensor, queries: Tensor, n_near: int) -> Tensor:

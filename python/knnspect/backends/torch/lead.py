@@ -23,7 +23,7 @@ from torch import Tensor
 __all__ = ["Frame", "Lead", "round_up"]
 
 #: The share of the variance that leading coordinates may leave to the rest.
-REST = 0.08
+REST = 0.06
 #: Widths are multiples of this, as matrix units like it.
 MULTIPLE = 16
 #: What rounding to each type changes a value by, relatively, and how many values of the type add up

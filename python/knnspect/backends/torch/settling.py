@@ -9,7 +9,7 @@ from torch import Tensor
 
 from knnspect.backends.torch.upsampling import Grid
 
-__all__ = ["nearest_per_query", "settle", "sq_l2"]
+__all__ = ["in_order", "nearest_per_query", "settle", "sq_l2"]
 
 #: Values that are blended at a time.
 VALUES_AT_ONCE = 2**25
@@ -71,20 +71,35 @@ def nearest_per_query(
     n_queries, k : int
         How many of each.
     cells : Tensor of int64, shape (n,)
-        The query cell of each candidate; each query cell has k at least.
+        The query cell of each candidate.
     sq_distances : Tensor of float, shape (n,)
         Their distances.
 
     Returns
     -------
     sq_distances : Tensor of float, shape (n_queries, k)
-        Smallest first.
+        Smallest first; infinite where there are fewer.
     candidates : Tensor of int64, shape (n_queries, k)
         Which candidates these are; of equally near ones those that come first.
     """
-    order = torch.sort(sq_distances, stable=True).indices
-    order = order[torch.sort(cells[order], stable=True).indices]
+    order, ranks = in_order(n_queries, cells, sq_distances)
+    order, ranks = order[ranks < k], ranks[ranks < k]
+    at = cells[order] * k + ranks
+    nearest = torch.zeros(n_queries * k, dtype=torch.int64, device=cells.device)
+    nearest[at] = order
+    found = torch.full_like(nearest, torch.inf, dtype=sq_distances.dtype)
+    found[at] = sq_distances[order]
+    return found.view(n_queries, k), nearest.view(n_queries, k)
+
+
+def in_order(n_queries: int, cells: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """Return candidates by query cell, then by value, then as they come; and the rank of each.
+
+    >>> in_order(2, torch.tensor([1, 0, 1]), torch.tensor([5.0, 1.0, 3.0]))
+    (tensor([1, 2, 0]), tensor([0, 0, 1]))
+    """
+    order = torch.sort(values, stable=True).indices
+    cells, by_cell = torch.sort(cells[order], stable=True)
     counts = torch.bincount(cells, minlength=n_queries)
     starts = counts.cumsum(0) - counts
-    nearest = order[starts[:, None] + torch.arange(k, device=cells.device)]
-    return sq_distances[nearest], nearest
+    return order[by_cell], torch.arange(len(order), device=cells.device) - starts[cells]
