@@ -16,6 +16,7 @@ __all__ = ["available_backends", "get_backend", "unavailable_backends"]
 #: Where each of ours lives; first the one that "auto" means.
 _OURS = {
     "rust": ("knnspect.backends.rust", "RustBackend"),
+    "faiss": ("knnspect.backends.faiss", "FaissBackend"),
     "sklearn": ("knnspect.backends.sklearn", "SklearnBackend"),
 }
 

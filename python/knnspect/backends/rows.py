@@ -19,9 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from knnspect import _core
+from knnspect.errors import ParameterError
 from knnspect.neighbors import Neighbors, Work
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from knnspect.backends.base import Capabilities, ImageSubset
     from knnspect.gallery import Gallery
     from knnspect.pyramid import FeaturePyramid
@@ -126,6 +129,39 @@ class RowsBackend(ABC):
             tuple(search.ids),
             Work(work.pairs, {self.name: work.index, "float64": work.settled, "core": work.core}),
         )
+
+    def recall(
+        self,
+        gallery: Gallery,
+        query: FeaturePyramid,
+        k: int = 1,
+        images: Sequence[str] | Sequence[Sequence[str]] | None = None,
+        threads: int | None = None,
+    ) -> float:
+        """Return the share of the true neighbours that this backend finds.
+
+        Parameters
+        ----------
+        gallery, query, k, images, threads
+            As of `Gallery.search`.
+
+        Returns
+        -------
+        float
+            1 where it finds all of them, as exact backends do: the share of the neighbours found
+            that are no farther than the k-th true one, which the Rust core finds. So one of
+            several at the same distance is as good as another.
+
+        Raises
+        ------
+        KnnspectError
+            As `Gallery.search`; `ParameterError` also where the query has no images.
+        """
+        true = gallery.search(query, k, images, threads, "rust").sq_distances[..., -1:]
+        found = gallery.search(query, k, images, threads, self).sq_distances
+        if not found.size:
+            raise ParameterError("query: expected at least one image, got none")
+        return float((found <= true).mean())
 
     def _search_image(
         self,
