@@ -44,8 +44,11 @@ ROUNDING = 2.0**-24
 MORE, TIMES = 8, 6
 #: More than these are not asked for; the core is quicker.
 MOST = 1024
-#: Pairs that are compared between two looks at Ctrl-C.
-PAIRS_AT_ONCE = 2**27
+#: Pairs that are compared between two looks at Ctrl-C, about a second's work.
+PAIRS_AT_ONCE = 2**28
+#: Unless the values of these queries are fewer: indexes then multiply no matrices any more (faiss
+#: 1.15 from 128,000 on), and are ten times slower.
+VALUES_AT_ONCE = 2**17
 
 
 class RowsBackend(ABC):
@@ -240,10 +243,10 @@ class RowsBackend(ABC):
     def _find(
         self, indexed: _Indexed, queries: Rows, k: int, threads: int | None
     ) -> tuple[Floats, Integers]:
-        at_once = max(1, PAIRS_AT_ONCE // indexed.n_rows)
+        at_once = max(PAIRS_AT_ONCE // indexed.n_rows, -(-VALUES_AT_ONCE // queries.shape[1]))
+        n_parts = max(1, len(queries) // at_once)  # of equal size, so that none is too small
         parts = [
-            self.find(indexed.index, queries[start : start + at_once], k, threads)
-            for start in range(0, len(queries), at_once)
+            self.find(indexed.index, part, k, threads) for part in np.array_split(queries, n_parts)
         ]
         sq_distances = np.concatenate([part[0] for part in parts]).astype(np.float64)
         return sq_distances, np.concatenate([part[1] for part in parts]).astype(np.int64)
