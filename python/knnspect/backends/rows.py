@@ -196,7 +196,7 @@ class RowsBackend(ABC):
             if not self.capabilities.is_exact:
                 is_sure = np.isfinite(sq_farthest)  # there are k, whatever they are
             elif ask == indexed.n_rows:
-                return
+                is_sure = ~np.isnan(sq_last)
             else:
                 is_sure = indexed.frame.nothing_nearer(sq_farthest, sq_last, queries, errors)
             left = left[~is_sure]
@@ -222,7 +222,10 @@ class RowsBackend(ABC):
         threads: int | None,
         work: _Counts,
     ) -> tuple[Floats, _Neighbors]:
-        """Return the last distance that the index gives to each query, and the exact k nearest."""
+        """Return the last distance that the index gives to each query, and the exact k nearest.
+
+        The last distance is NaN where the index gave fewer than it was asked for.
+        """
         sq_distances, places = self._find(indexed, queries, ask, threads)
         is_there = places >= 0
         ranks, cells = np.divmod(places[is_there], indexed.n_cells)
@@ -238,7 +241,7 @@ class RowsBackend(ABC):
         )
         work.index += len(queries) * indexed.n_rows
         work.settled += len(cells)
-        return sq_distances[:, -1], settled
+        return np.where(is_there.all(axis=1), sq_distances[:, -1], np.nan), settled
 
     def _find(
         self, indexed: _Indexed, queries: Rows, k: int, threads: int | None
@@ -369,7 +372,7 @@ class _Frame:
         sq_distances : ndarray of float64, shape (n,)
             The exact k-th squared distance of each query.
         sq_last : ndarray of float64, shape (n,)
-            The largest squared distance that the index gave, in the frame.
+            The largest squared distance that the index gave, in the frame; NaN: nothing is sure.
         queries : ndarray of float32, shape (n, n_features)
             The queries, in the frame.
         errors : ndarray of float64, shape (n,)
