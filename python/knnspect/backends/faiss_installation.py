@@ -196,8 +196,8 @@ def on_gpu(gpu: int) -> AbstractContextManager[Any]:
 
     CUDA calls that name no GPU otherwise go to the first one.
     """
-    if cuda_of_torch() is None:
+    try:
+        import torch
+    except ImportError:
         return nullcontext()
-    import torch
-
-    return torch.cuda.device(gpu)
+    return torch.cuda.device(gpu) if torch.cuda.is_available() else nullcontext()
