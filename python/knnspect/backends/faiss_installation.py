@@ -7,6 +7,7 @@ metadata, as some of it would end the process once the module is imported.
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -121,7 +122,9 @@ def load_faiss() -> Any:
         raise BackendUnavailable(f"backend 'faiss': {problem}")
     again = f"pip install --force-reinstall {distributions[0].name}" if distributions else ""
     try:
-        import faiss
+        with warnings.catch_warnings():  # of SWIG's types, on Python 3.12
+            warnings.simplefilter("ignore", DeprecationWarning)
+            import faiss
 
         faiss.IndexFlatL2  # noqa: B018 - an empty folder of that name can be imported, too
     except Exception as error:  # what a broken wheel raises may be anything
