@@ -81,7 +81,10 @@ class WrongByTheBound(Index):
         sizes = np.linalg.norm(queries, axis=1) + np.linalg.norm(index, axis=1).max()
         wrong = 0.99 * 4 * (n_features + 4) * ROUNDING * np.square(sizes)[:, None]
         ranks = sq_distances.argsort(axis=1).argsort(axis=1)
-        return np.where(ranks < self.nearest, sq_distances + wrong, sq_distances - wrong)
+        seen: NDArray[Any] = np.where(
+            ranks < self.nearest, sq_distances + wrong, sq_distances - wrong
+        )
+        return seen
 
 
 def trap() -> tuple[Gallery, FeaturePyramid]:
@@ -233,7 +236,7 @@ def test_an_index_goes_with_its_gallery() -> None:
             self.kept = weakref.ref(index)
             return index
 
-    class Kept(np.ndarray):  # type: ignore[type-arg]  # plain arrays know no weak references
+    class Kept(np.ndarray):  # plain arrays know no weak references
         pass
 
     gallery, backend = gallery_of(some(0, 2)), Weak()
