@@ -333,18 +333,17 @@ class _Frame:
     def around(cls, rows: Rows) -> tuple[_Frame, bool]:
         """Return the frame of some rows, which are put into it, and whether all are finite."""
         mean = rows.mean(axis=0, dtype=np.float64)
-        largest, sq_norm, sq_radius = 0.0, 0.0, 0.0
-        chunks = [slice(start, start + 4096) for start in range(0, len(rows), 4096)]
-        for chunk in chunks:
-            centred = rows[chunk] - mean
-            largest = max(largest, float(np.abs(centred).max(initial=0)))
+        sq_norm, sq_radius = 0.0, 0.0
+        largest = float(max((rows.max(axis=0) - mean).max(), (mean - rows.min(axis=0)).max()))
         scale = float(2.0 ** -np.clip(np.floor(np.log2(largest)), -1000, 1000)) if largest else 1.0
-        for chunk in chunks:
-            centred = (rows[chunk] - mean) * scale
+        for start in range(0, len(rows), 256):  # what stays in the cache
+            chunk = rows[start : start + 256]
+            values = chunk.astype(np.float64) * scale
             # The rows themselves were rounded before their mean was subtracted.
-            sq_norm = max(sq_norm, float(np.square(rows[chunk] * scale, dtype="f8").sum(1).max()))
-            sq_radius = max(sq_radius, float(np.square(centred).sum(axis=1).max()))
-            np.copyto(rows[chunk], centred, casting="same_kind")
+            sq_norm = max(sq_norm, float(np.einsum("ij,ij->i", values, values).max()))
+            values -= mean * scale
+            sq_radius = max(sq_radius, float(np.einsum("ij,ij->i", values, values).max()))
+            np.copyto(chunk, values, casting="same_kind")
         error = ROUNDING * 1.001 * (np.sqrt(sq_norm) + np.sqrt(sq_radius)) + 1e-30
         frame = cls(mean, scale, float(np.sqrt(sq_radius)) * 1.001, float(error))
         return frame, bool(np.isfinite([largest, sq_norm, sq_radius]).all())
