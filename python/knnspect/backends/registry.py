@@ -17,6 +17,7 @@ __all__ = ["available_backends", "get_backend", "unavailable_backends"]
 _OURS = {
     "rust": ("knnspect.backends.rust", "RustBackend"),
     "torch": ("knnspect.backends.torch", "TorchBackend"),
+    "faiss": ("knnspect.backends.faiss", "FaissBackend"),
     "sklearn": ("knnspect.backends.sklearn", "SklearnBackend"),
 }
 

@@ -19,9 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from knnspect import _core
+from knnspect.errors import ParameterError
 from knnspect.neighbors import Neighbors, Work
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from knnspect.backends.base import Capabilities, ImageSubset
     from knnspect.gallery import Gallery
     from knnspect.pyramid import FeaturePyramid
@@ -41,8 +44,11 @@ ROUNDING = 2.0**-24
 MORE, TIMES = 8, 6
 #: More than these are not asked for; the core is quicker.
 MOST = 1024
-#: Pairs that are compared between two looks at Ctrl-C.
-PAIRS_AT_ONCE = 2**27
+#: Pairs that are compared between two looks at Ctrl-C, about a second's work.
+PAIRS_AT_ONCE = 2**28
+#: Unless the values of these queries are fewer: indexes then multiply no matrices any more (faiss
+#: 1.15 from 128,000 on), and are ten times slower.
+VALUES_AT_ONCE = 2**17
 
 
 class RowsBackend(ABC):
@@ -127,6 +133,39 @@ class RowsBackend(ABC):
             Work(work.pairs, {self.name: work.index, "float64": work.settled, "core": work.core}),
         )
 
+    def recall(
+        self,
+        gallery: Gallery,
+        query: FeaturePyramid,
+        k: int = 1,
+        images: Sequence[str] | Sequence[Sequence[str]] | None = None,
+        threads: int | None = None,
+    ) -> float:
+        """Return the share of the true neighbours that this backend finds.
+
+        Parameters
+        ----------
+        gallery, query, k, images, threads
+            As of `Gallery.search`.
+
+        Returns
+        -------
+        float
+            1 where it finds all of them, as exact backends do: the share of the neighbours found
+            that are no farther than the k-th true one, which the Rust core finds. So one of
+            several at the same distance is as good as another.
+
+        Raises
+        ------
+        KnnspectError
+            As `Gallery.search`; `ParameterError` also where the query has no images.
+        """
+        true = gallery.search(query, k, images, threads, "rust").sq_distances[..., -1:]
+        found = gallery.search(query, k, images, threads, self).sq_distances
+        if not found.size:
+            raise ParameterError("query: expected at least one image, got none")
+        return float((found <= true).mean())
+
     def _search_image(
         self,
         gallery: Gallery,
@@ -157,7 +196,7 @@ class RowsBackend(ABC):
             if not self.capabilities.is_exact:
                 is_sure = np.isfinite(sq_farthest)  # there are k, whatever they are
             elif ask == indexed.n_rows:
-                return
+                is_sure = ~np.isnan(sq_last)
             else:
                 is_sure = indexed.frame.nothing_nearer(sq_farthest, sq_last, queries, errors)
             left = left[~is_sure]
@@ -183,7 +222,10 @@ class RowsBackend(ABC):
         threads: int | None,
         work: _Counts,
     ) -> tuple[Floats, _Neighbors]:
-        """Return the last distance that the index gives to each query, and the exact k nearest."""
+        """Return the last distance that the index gives to each query, and the exact k nearest.
+
+        The last distance is NaN where the index gave fewer than it was asked for.
+        """
         sq_distances, places = self._find(indexed, queries, ask, threads)
         is_there = places >= 0
         ranks, cells = np.divmod(places[is_there], indexed.n_cells)
@@ -199,15 +241,15 @@ class RowsBackend(ABC):
         )
         work.index += len(queries) * indexed.n_rows
         work.settled += len(cells)
-        return sq_distances[:, -1], settled
+        return np.where(is_there.all(axis=1), sq_distances[:, -1], np.nan), settled
 
     def _find(
         self, indexed: _Indexed, queries: Rows, k: int, threads: int | None
     ) -> tuple[Floats, Integers]:
-        at_once = max(1, PAIRS_AT_ONCE // indexed.n_rows)
+        at_once = max(PAIRS_AT_ONCE // indexed.n_rows, -(-VALUES_AT_ONCE // queries.shape[1]))
+        n_parts = max(1, len(queries) // at_once)  # of equal size, so that none is too small
         parts = [
-            self.find(indexed.index, queries[start : start + at_once], k, threads)
-            for start in range(0, len(queries), at_once)
+            self.find(indexed.index, part, k, threads) for part in np.array_split(queries, n_parts)
         ]
         sq_distances = np.concatenate([part[0] for part in parts]).astype(np.float64)
         return sq_distances, np.concatenate([part[1] for part in parts]).astype(np.int64)
@@ -291,18 +333,17 @@ class _Frame:
     def around(cls, rows: Rows) -> tuple[_Frame, bool]:
         """Return the frame of some rows, which are put into it, and whether all are finite."""
         mean = rows.mean(axis=0, dtype=np.float64)
-        largest, sq_norm, sq_radius = 0.0, 0.0, 0.0
-        chunks = [slice(start, start + 4096) for start in range(0, len(rows), 4096)]
-        for chunk in chunks:
-            centred = rows[chunk] - mean
-            largest = max(largest, float(np.abs(centred).max(initial=0)))
+        sq_norm, sq_radius = 0.0, 0.0
+        largest = float(max((rows.max(axis=0) - mean).max(), (mean - rows.min(axis=0)).max()))
         scale = float(2.0 ** -np.clip(np.floor(np.log2(largest)), -1000, 1000)) if largest else 1.0
-        for chunk in chunks:
-            centred = (rows[chunk] - mean) * scale
+        for start in range(0, len(rows), 256):  # what stays in the cache
+            chunk = rows[start : start + 256]
+            values = chunk.astype(np.float64) * scale
             # The rows themselves were rounded before their mean was subtracted.
-            sq_norm = max(sq_norm, float(np.square(rows[chunk] * scale, dtype="f8").sum(1).max()))
-            sq_radius = max(sq_radius, float(np.square(centred).sum(axis=1).max()))
-            np.copyto(rows[chunk], centred, casting="same_kind")
+            sq_norm = max(sq_norm, float(np.einsum("ij,ij->i", values, values).max()))
+            values -= mean * scale
+            sq_radius = max(sq_radius, float(np.einsum("ij,ij->i", values, values).max()))
+            np.copyto(chunk, values, casting="same_kind")
         error = ROUNDING * 1.001 * (np.sqrt(sq_norm) + np.sqrt(sq_radius)) + 1e-30
         frame = cls(mean, scale, float(np.sqrt(sq_radius)) * 1.001, float(error))
         return frame, bool(np.isfinite([largest, sq_norm, sq_radius]).all())
@@ -330,7 +371,7 @@ class _Frame:
         sq_distances : ndarray of float64, shape (n,)
             The exact k-th squared distance of each query.
         sq_last : ndarray of float64, shape (n,)
-            The largest squared distance that the index gave, in the frame.
+            The largest squared distance that the index gave, in the frame; NaN: nothing is sure.
         queries : ndarray of float32, shape (n, n_features)
             The queries, in the frame.
         errors : ndarray of float64, shape (n,)

@@ -217,7 +217,7 @@ def test_seeds_are_cells_that_are_there() -> None:
     frame = Frame.fit(features, torch.float32)
     assert frame is not None
     lead = frame.lead(features)
-    rows = [frame.gallery_rows(frame.lead(part), order) for part in features.split(9)]
+    rows = [frame.gallery_rows(frame.lead(part), order) for part in torch.split(features, 9)]
     found = seeds(rows, order, frame.query_rows(lead), 4)
     assert found is not None
     images, at = found

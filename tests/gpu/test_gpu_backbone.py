@@ -1,9 +1,12 @@
-"""What needs a CUDA device."""
+"""Features on a GPU; of a network of random weights, which needs no download."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import timm
 import torch
 
 import knnspect as ks
@@ -19,20 +22,32 @@ def images() -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
     return np.random.default_rng(0).integers(0, 256, (7, 96, 96, 3)).astype(np.uint8)
 
 
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "resnet18.pth"
+    torch.save(timm.create_model("resnet18", pretrained=False).state_dict(), path)
+    return path
+
+
+def backbone_on(device: str, weights: Path) -> ks.Backbone:
+    return ks.Backbone("resnet18", levels=(1, 2, 3), image_size=96, weights=weights, device=device)
+
+
 def test_features_on_the_gpu_are_those_of_the_cpu(
-    images: np.ndarray[tuple[int, ...], np.dtype[np.uint8]],
+    images: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], weights: Path
 ) -> None:
-    on_cpu = ks.Backbone(image_size=96, device="cpu").extract(images)
-    on_gpu = ks.Backbone(image_size=96, device="cuda").extract(images)
+    on_cpu = backbone_on("cpu", weights).extract(images)
+    on_gpu = backbone_on("cuda", weights).extract(images)
     for cpu, gpu in zip(on_cpu.pyramid.levels, on_gpu.pyramid.levels, strict=True):
         assert np.abs(cpu - gpu).max() <= 1e-3 * np.abs(cpu).max()
     assert np.abs(on_cpu.pooled - on_gpu.pooled).max() <= 1e-3 * np.abs(on_cpu.pooled).max()
 
 
 def test_features_on_the_gpu_do_not_depend_on_the_batch(
-    images: np.ndarray[tuple[int, ...], np.dtype[np.uint8]],
+    images: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], weights: Path
 ) -> None:
-    backbone = ks.Backbone(image_size=96, device="cuda")
+    backbone = backbone_on("cuda", weights)
     together = backbone.extract(images, batch_size=4)
     for index in range(len(images)):
         alone = backbone.extract(images[index : index + 1], batch_size=4)
