@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -211,12 +213,33 @@ def _nearest_blocks(rows: Sequence[Tensor], middle: Tensor, queries: Tensor, n_n
 
 def _products(rows: Tensor, columns: Tensor) -> Tensor:
     """Return the products of rows, shape (n, width), with columns, (m, width): (n, m)."""
-    if not (rows.dtype == torch.bfloat16 and rows.is_cuda):
+    with _as_precise_as_the_type():
         return rows @ columns.T
-    # Partial sums must not be rounded to bfloat16 on the way.
-    allowed = torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction
-    torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
+
+
+@contextmanager
+def _as_precise_as_the_type() -> Iterator[None]:
+    """Let products be rounded as their type is, and sums as float32, whatever the user allowed.
+
+    PyTorch may be told to multiply float32 as TF32 or bfloat16, and to sum bfloat16 in bfloat16.
+    """
+    matmul = torch.backends.cuda.matmul
+    settings: list[tuple[Any, str, object]] = [
+        (matmul, "allow_bf16_reduced_precision_reduction", False)
+    ]
+    if hasattr(matmul, "fp32_precision"):
+        settings += [(of, "fp32_precision", "ieee") for of in (matmul, _mkldnn_matmul())]
+    else:  # before PyTorch 2.9
+        settings += [(matmul, "allow_tf32", False)]
+    before = [getattr(of, name) for of, name, _ in settings]
     try:
-        return rows @ columns.T
+        for of, name, value in settings:
+            setattr(of, name, value)
+        yield
     finally:
-        torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = allowed
+        for (of, name, _), value in zip(settings, before, strict=True):
+            setattr(of, name, value)
+
+
+def _mkldnn_matmul() -> Any:
+    return torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
