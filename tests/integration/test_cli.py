@@ -355,7 +355,8 @@ class TestEvaluate:
             "peak_memory_mb",
             "version",
         }
-        assert set(figures["seconds"]) == {"features", "gallery", "matching", "total"}
+        stages = {"features", "gallery", "retrieval", "matching", "total"}
+        assert set(figures["seconds"]) == stages
         assert (figures["train_images"], figures["test_images"]) == (6, 4)
         assert figures["pixel_auroc"] > 0.9
         assert f"{figures['pixel_auroc']:.4f}" in done.stdout
@@ -428,6 +429,7 @@ class TestPatchCore:
         assert figures["method"] == "patchcore"
         assert figures["pixel_auroc"] > 0.9
         assert figures["seconds"]["gallery"] > 0
+        assert set(figures["seconds"]) == {"features", "gallery", "matching", "total"}
 
 
 class TestSkipBad:
