@@ -16,6 +16,14 @@ __all__ = ["describe_case", "tables"]
 _WIDTH, _LABEL, _BORDER = 80, 30, 3
 
 
+#: Names of areas on a terminal.
+_AREAS = {
+    "image_auroc": "image AUROC",
+    "map_max_auroc": "map AUROC",
+    "pixel_auroc": "pixel AUROC",
+}
+
+
 def describe_case(case: dict[str, Any]) -> str:
     """Return what was searched, in one line or two.
 
@@ -117,9 +125,9 @@ def _rows(figures: BackendFigures) -> Iterator[tuple[str, str]]:
         yield "PyTorch memory, GPU, MB", f"{figures.device_peak_bytes / 1e6:.1f}"
     yield "recall", "exact" if figures.is_exact else f"{figures.recall:.4f}"
     if figures.accuracy is not None and figures.change is not None:
-        for area, value in figures.accuracy.items():
-            yield area.replace("_", " ").replace("auroc", "AUROC"), f"{value:.4f}"
-            yield "  change", f"{figures.change[area]:+.5f}"
+        for area, name in _AREAS.items():
+            yield name, f"{figures.accuracy[area]:.4f}"
+            yield f"  change of {name}", f"{figures.change[area]:+.5f}"
 
 
 def _ms(value: float) -> str:
