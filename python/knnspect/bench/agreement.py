@@ -91,7 +91,7 @@ def check_agreement(case: Case, index: int, name: str, found: Neighbors, exact: 
             f"{ours[cell, rank]:.8g} within {bound:g}, got {theirs[cell, rank]:.8g}"
         )
     ids, places, exact_places = _places_of_both(found, exact)
-    different = np.flatnonzero((places != exact_places).any(axis=1))
+    different = np.flatnonzero((places != exact_places).any(axis=(1, 2)))
     if not len(different):
         return
     _check_distinct(places, different, where, exact)

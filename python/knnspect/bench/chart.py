@@ -71,10 +71,10 @@ def save_chart(report: BenchReport, path: Path) -> None:
     FigureCanvasAgg(figure)
     panels = figure.subplots(n_panels, squeeze=False)[:, 0]
     ends = [figures.ms["p95"] for figures in report.backends.values()]
-    _draw(panels[0], report, 1.2 * max(ends))
+    _draw(panels[0], report, 1.3 * max(ends))
     if n_panels == 2:
         near = [end for end, p50 in zip(ends, medians, strict=True) if p50 <= _TOO_SMALL * fastest]
-        _draw(panels[1], report, 1.3 * max(near))
+        _draw(panels[1], report, 1.4 * max(near))
         panels[1].set_title("The same, enlarged", loc="left", fontsize=10, color=_INK)
     panels[0].set_title(
         f"Milliseconds for one image: median by stage, whisker to p95\n"
@@ -98,24 +98,28 @@ def _draw(axes: Any, report: BenchReport, limit: float) -> None:
     lefts = [0.0] * len(names)
     for stage in _stages(report):
         widths = [_stage_ms(report, name, stage) for name in names]
-        axes.barh(
-            places, widths, 0.6, lefts, color=_COLORS[stage], edgecolor="white", lw=0.5, label=stage
-        )
+        axes.barh(places, widths, 0.6, lefts, color=_COLORS[stage], label=stage)
         lefts = [left + width for left, width in zip(lefts, widths, strict=True)]
     for place, name in zip(places, names, strict=True):
         ms = report.backends[name].ms
         if ms["p50"] > limit:
             axes.text(
-                0.99 * limit, place, f"{ms['p50']:.0f} ms →", ha="right", va="center", fontsize=9
+                0.99 * limit,
+                place,
+                f"{ms['p50']:.0f} ms →",
+                ha="right",
+                va="center",
+                fontsize=9,
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 2},
             )
             continue
         axes.errorbar(
             ms["p50"], place, xerr=[[0], [ms["p95"] - ms["p50"]]], color=_INK, capsize=4, lw=1.2
         )
         end = min(max(ms["p95"], lefts[place]), limit)
-        digits = 1 if ms["p50"] < 100 else 0
+        digits = 1 if ms["p95"] < 100 else 0
         axes.annotate(
-            f"{ms['p50']:.{digits}f}",
+            f"{ms['p50']:.{digits}f} ms, p95 {ms['p95']:.{digits}f}",
             (end, place),
             (8, 0),
             textcoords="offset points",
