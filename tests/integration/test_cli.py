@@ -634,7 +634,9 @@ def test_an_interrupt_ends_fit_at_once_without_a_model(tmp_path: Path, working: 
 
 
 class TestHelp:
-    @pytest.mark.parametrize("command", ["demo", "fit", "predict", "evaluate", "info", None])
+    @pytest.mark.parametrize(
+        "command", ["demo", "fit", "predict", "evaluate", "bench", "info", None]
+    )
     def test_fits_80_columns(self, run: Run, command: str | None) -> None:
         done = run(*([command] if command else []), "--help")
         assert (done.returncode, done.stderr) == (0, "")
@@ -645,7 +647,7 @@ class TestHelp:
 
     def test_lists_every_command(self, run: Run) -> None:
         text = run("--help").stdout
-        assert all(name in text for name in ("demo", "fit", "predict", "evaluate", "info"))
+        assert all(name in text for name in ("demo", "fit", "predict", "evaluate", "bench", "info"))
 
     def test_is_shown_without_a_command(self, run: Run) -> None:
         done = run()

@@ -221,52 +221,54 @@ def test_a_k_that_is_too_large_is_named() -> None:
         synthetic_case(SHAPES, n_images=2, n_queries=1, k=129)
 
 
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> MVTecDataset:
+    root = tmp_path_factory.mktemp("dataset")
+    split = elpv_split(n_train=5, n_functional=4, n_defective=0)
+    folders = ["train/good"] * 5 + ["test/good"] * 2 + ["test/spot"] * 2
+    for path, folder in zip([*split.train, *split.functional], folders, strict=True):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+        pixels = np.array(Image.open(path))
+        if folder == "test/spot":
+            pixels[60:130, 170:240] = 0
+            mask = np.zeros_like(pixels)
+            mask[60:130, 170:240] = 255
+            (root / "ground_truth/spot").mkdir(parents=True, exist_ok=True)
+            Image.fromarray(mask).save(root / "ground_truth/spot" / path.name)
+        Image.fromarray(pixels).save(root / folder / path.name)
+    return MVTecDataset(root)
+
+
+@pytest.fixture(scope="module")
+def judging(dataset: MVTecDataset) -> DetectorCase:
+    spade = ks.Spade(ks.Backbone(image_size=64, device="cpu"), image_neighbors=3)
+    return fitted_case(spade, [image.path for image in dataset.test], dataset.train, 3)
+
+
 class TestDetectors:
     """From real images to their maps."""
 
-    @pytest.fixture(scope="class")
-    def dataset(self, tmp_path_factory: pytest.TempPathFactory) -> MVTecDataset:
-        root = tmp_path_factory.mktemp("dataset")
-        split = elpv_split(n_train=5, n_functional=4, n_defective=0)
-        folders = ["train/good"] * 5 + ["test/good"] * 2 + ["test/spot"] * 2
-        for path, folder in zip([*split.train, *split.functional], folders, strict=True):
-            (root / folder).mkdir(parents=True, exist_ok=True)
-            pixels = np.array(Image.open(path))
-            if folder == "test/spot":
-                pixels[60:130, 170:240] = 0
-                mask = np.zeros_like(pixels)
-                mask[60:130, 170:240] = 255
-                (root / "ground_truth/spot").mkdir(parents=True, exist_ok=True)
-                Image.fromarray(mask).save(root / "ground_truth/spot" / path.name)
-            Image.fromarray(pixels).save(root / folder / path.name)
-        return MVTecDataset(root)
-
-    @pytest.fixture(scope="class")
-    def case(self, dataset: MVTecDataset) -> DetectorCase:
-        spade = ks.Spade(ks.Backbone(image_size=64, device="cpu"), image_neighbors=3)
-        return fitted_case(spade, [image.path for image in dataset.test], dataset.train, 3)
-
-    def test_stages_add_up_to_the_total(self, case: DetectorCase) -> None:
-        stages = case.run([0, 1, 0], "rust", None)
+    def test_stages_add_up_to_the_total(self, judging: DetectorCase) -> None:
+        stages = judging.run([0, 1, 0], "rust", None)
         total = stages.pop("total")
         assert list(stages) == ["decode", "features", "retrieval", "matching", "map"]
         assert all(seconds > 0 for seconds in stages.values())
         assert 0.5 * total < sum(stages.values()) <= total
 
     def test_searches_are_those_of_the_detector(
-        self, case: DetectorCase, dataset: MVTecDataset
+        self, judging: DetectorCase, dataset: MVTecDataset
     ) -> None:
-        assert len(case) == 3
-        predictions = {p.id: p for p in case.detector.predict([i.path for i in dataset.test])}
-        for index, id_ in enumerate(case.ids):
+        assert len(judging) == 3
+        predictions = {p.id: p for p in judging.detector.predict([i.path for i in dataset.test])}
+        for index, id_ in enumerate(judging.ids):
             expected = predictions[id_].neighbors
             assert expected is not None
-            found = case.search(index, "rust", 1)
+            found = judging.search(index, "rust", 1)
             np.testing.assert_array_equal(found.sq_distances, expected.sq_distances)
             np.testing.assert_array_equal(found.images, expected.images)
 
     def test_a_backend_that_changes_nothing_changes_no_area(
-        self, case: DetectorCase, dataset: MVTecDataset
+        self, judging: DetectorCase, dataset: MVTecDataset
     ) -> None:
         class Reversed(Stub):
             """Says of the farthest cells that they are the nearest."""
@@ -275,7 +277,7 @@ class TestDetectors:
                 return replace(found, sq_distances=found.sq_distances.max() - found.sq_distances)
 
         rivals = {"same": Stub(), "reversed": Reversed(is_exact=False)}
-        report = quick(case, rivals, repeats=1, dataset=dataset)
+        report = quick(judging, rivals, repeats=1, dataset=dataset)
         same, other = (report.backends[name] for name in rivals)
         assert same.accuracy is not None
         assert same.change == dict.fromkeys(same.accuracy, 0.0)
