@@ -155,7 +155,7 @@ def bench(
     if chart is not None:
         save_chart(report, chart)
     out = console()
-    out.print(describe_case(report.case))
+    out.print(f"{describe_case(report.case)}; {report.gallery_bytes / 1e6:.1f} MB")
     for table in tables(report):
         out.print(table)
     for name, problem in report.unavailable.items():

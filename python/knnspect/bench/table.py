@@ -119,7 +119,7 @@ def _rows(figures: BackendFigures) -> Iterator[tuple[str, str]]:
     yield "first search, ms", _ms(figures.cold_ms)
     yield "later searches, ms", _ms(figures.warm_ms)
     for size, rate in figures.images_per_s.items():
-        yield f"images/s in batches of {size}", f"{rate:.3g}" if rate < 100 else f"{rate:.0f}"
+        yield f"images/s in batches of {size}", f"{rate:.1f}" if rate < 100 else f"{rate:.0f}"
     yield "search memory, host, MB", f"{figures.host_added_bytes / 1e6:.1f}"
     if figures.device_peak_bytes is not None:
         yield "PyTorch memory, GPU, MB", f"{figures.device_peak_bytes / 1e6:.1f}"
