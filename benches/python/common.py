@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import time
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,27 +11,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 import knnspect as ks
-from knnspect import _core
+from knnspect.bench import machine, ratios, spread, timed
 from knnspect.data import MVTecDataset, elpv_split
 
+__all__ = [
+    "RESULTS",
+    "assert_same",
+    "comparison_options",
+    "concatenated",
+    "features_of",
+    "machine",
+    "ratios",
+    "spread",
+    "timed",
+    "write_result",
+]
+
 RESULTS = Path(__file__).parents[1] / "results"
-
-
-def machine() -> dict[str, Any]:
-    """Describe where the figures were measured."""
-    cpu = platform.processor()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        lines = cpuinfo.read_text().splitlines()
-        cpu = next((line.split(": ")[1] for line in lines if line.startswith("model name")), cpu)
-    return {
-        "cpu": cpu,
-        "cores": os.cpu_count(),
-        "instruction_sets": _core.instruction_sets(),
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "knnspect": ks.__version__,
-    }
 
 
 def features_of(
@@ -69,20 +61,6 @@ def comparison_options(
         name, path = entry.split("=", 1)
         datasets[name] = Path(path)
     return datasets or {"elpv": None}, options
-
-
-def timed(work: Callable[[], Any]) -> tuple[float, Any]:
-    """Return the seconds that some work took, and what it gave."""
-    start = time.perf_counter()
-    result = work()
-    return time.perf_counter() - start, result
-
-
-def ratios(slower: Sequence[float], faster: Sequence[float]) -> dict[str, float]:
-    """Return how many times faster something is: image by image, then over the images."""
-    values = np.array(slower) / np.array(faster)
-    parts = {"min": values.min(), "median": np.median(values), "max": values.max()}
-    return {name: round(float(value), 2) for name, value in parts.items()}
 
 
 def assert_same(ours: ks.Neighbors, others: ks.Neighbors) -> None:
@@ -121,13 +99,3 @@ def write_result(name: str, figures: dict[str, Any]) -> None:
     document = {"machine": machine(), **figures}
     (RESULTS / f"{name}.json").write_text(json.dumps(document, indent=2) + "\n")
     print(f"written: benches/results/{name}.json")
-
-
-def spread(seconds: Sequence[float]) -> dict[str, float]:
-    """Return minimum, median and maximum in milliseconds."""
-    values = 1000 * np.sort(seconds)
-    return {
-        "min_ms": round(float(values[0]), 2),
-        "median_ms": round(float(np.median(values)), 2),
-        "max_ms": round(float(values[-1]), 2),
-    }

@@ -103,6 +103,8 @@ def compare(
         host_rows = concatenated(query, "bilinear")
         query_rows = torch.from_numpy(host_rows).to(device) if is_gpu else host_rows
 
+        theirs: Any
+
         def ours(query: ks.FeaturePyramid = query, levels: Any = levels) -> Any:
             if is_gpu:
                 return backend.search_tensors(gallery, levels, k)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from knnspect.detectors import Detector, PatchCore, Prediction, Spade, load
     from knnspect.errors import (
         BackendUnavailable,
+        DisagreementError,
         DTypeError,
         ImageError,
         ImageWarning,
@@ -40,6 +41,7 @@ _HOMES = {
     "Coreset": "coreset",
     "DTypeError": "errors",
     "Detector": "detectors",
+    "DisagreementError": "errors",
     "FeaturePyramid": "pyramid",
     "Features": "features",
     "Gallery": "gallery",
@@ -64,6 +66,7 @@ __all__ = [
     "Coreset",
     "DTypeError",
     "Detector",
+    "DisagreementError",
     "FeaturePyramid",
     "Features",
     "Gallery",

@@ -91,6 +91,7 @@ def run_demo(output: Path, n_workers: int, console: Console) -> float:
         "decode": "waiting for images",
         "features": "features",
         "gallery": "gallery",
+        "retrieval": "nearest images",
         "matching": "matching",
         "maps": "maps",
     }

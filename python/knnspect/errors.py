@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = [
     "BackendUnavailable",
     "DTypeError",
+    "DisagreementError",
     "ImageError",
     "ImageWarning",
     "KnnspectError",
@@ -45,6 +46,10 @@ class BackendUnavailable(KnnspectError, ImportError):  # noqa: N818 - reads as w
 
 class ImageWarning(UserWarning):
     """An image was left out because it cannot be used; the message names it."""
+
+
+class DisagreementError(KnnspectError, RuntimeError):
+    """A backend that is to be exact found something else; the message names it and where."""
 
 
 class NotFittedError(KnnspectError, RuntimeError):

@@ -355,7 +355,8 @@ class TestEvaluate:
             "peak_memory_mb",
             "version",
         }
-        assert set(figures["seconds"]) == {"features", "gallery", "matching", "total"}
+        stages = {"features", "gallery", "retrieval", "matching", "total"}
+        assert set(figures["seconds"]) == stages
         assert (figures["train_images"], figures["test_images"]) == (6, 4)
         assert figures["pixel_auroc"] > 0.9
         assert f"{figures['pixel_auroc']:.4f}" in done.stdout
@@ -428,6 +429,7 @@ class TestPatchCore:
         assert figures["method"] == "patchcore"
         assert figures["pixel_auroc"] > 0.9
         assert figures["seconds"]["gallery"] > 0
+        assert set(figures["seconds"]) == {"features", "gallery", "matching", "total"}
 
 
 class TestSkipBad:
@@ -632,7 +634,9 @@ def test_an_interrupt_ends_fit_at_once_without_a_model(tmp_path: Path, working: 
 
 
 class TestHelp:
-    @pytest.mark.parametrize("command", ["demo", "fit", "predict", "evaluate", "info", None])
+    @pytest.mark.parametrize(
+        "command", ["demo", "fit", "predict", "evaluate", "bench", "info", None]
+    )
     def test_fits_80_columns(self, run: Run, command: str | None) -> None:
         done = run(*([command] if command else []), "--help")
         assert (done.returncode, done.stderr) == (0, "")
@@ -643,7 +647,7 @@ class TestHelp:
 
     def test_lists_every_command(self, run: Run) -> None:
         text = run("--help").stdout
-        assert all(name in text for name in ("demo", "fit", "predict", "evaluate", "info"))
+        assert all(name in text for name in ("demo", "fit", "predict", "evaluate", "bench", "info"))
 
     def test_is_shown_without_a_command(self, run: Run) -> None:
         done = run()

@@ -82,7 +82,8 @@ class Spade(Detector):
         them, evenly spaced): what a value of a map is to be held against. NaN for a single image.
     seconds_ : dict of str to float
         Time taken by each stage of the last `fit` or `predict`: "decode" (waiting for images),
-        "features", "gallery" (filling it, and `normal_map_max_`), "matching" (both stages), "maps".
+        "features", "gallery" (filling it, and `normal_map_max_`), "retrieval" (the image stage),
+        "matching" (the pixel stage), "maps".
 
     Source
     ------
@@ -282,9 +283,10 @@ class Spade(Detector):
         for features in self.backbone.iterate(
             images, batch_size, n_workers, skip_bad, progress, watch, "judging"
         ):
-            with watch.stage("matching"):
+            with watch.stage("retrieval"):
                 check_pooled(features)
-                nearest = [self._nearest_images(pooled) for pooled in features.pooled]
+                nearest = [self.nearest_images(pooled) for pooled in features.pooled]
+            with watch.stage("matching"):
                 neighbors = self._match(features, [[id_ for id_, _ in near] for near in nearest])
             for index, near in enumerate(nearest):
                 with watch.stage("maps"):
@@ -295,6 +297,39 @@ class Spade(Detector):
                         neighbors[index],
                     )
                 yield prediction
+
+    def nearest_images(
+        self, pooled: NDArray[np.float32], without: str | None = None
+    ) -> list[tuple[str, float]]:
+        """Return the K normal images that an image is compared with: the image stage alone.
+
+        Parameters
+        ----------
+        pooled : ndarray of float32, shape (n_features,)
+            The image's pooled features, as `Backbone.extract` gives them.
+        without : str, optional
+            Id of a normal image to leave out.
+
+        Returns
+        -------
+        list of (str, float)
+            Ids and squared L2 distances, nearest first; ties go to the lowest id.
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        """
+        self._check_fitted()
+        sq_distances = np.concatenate(
+            [
+                np.square(np.subtract(others, pooled, dtype=np.float64)).sum(axis=1)
+                for others in np.array_split(self.pooled_, 1 + len(self.pooled_) // 1024)
+            ]
+        )
+        pairs = zip(sq_distances.tolist(), self.gallery_.ids, strict=True)
+        nearest = heapq.nsmallest(self.image_neighbors_, (p for p in pairs if p[1] != without))
+        return [(id_, sq_distance) for sq_distance, id_ in nearest]
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fitted detector, with its backbone's weights, to one file.
@@ -360,27 +395,13 @@ class Spade(Detector):
         spade.seconds_ = {}
         return spade
 
-    def _nearest_images(
-        self, pooled: NDArray[np.float32], without: str | None = None
-    ) -> list[tuple[str, float]]:
-        """Ids and squared distances of the K nearest normal images; ties go to the lowest id."""
-        sq_distances = np.concatenate(
-            [
-                np.square(np.subtract(others, pooled, dtype=np.float64)).sum(axis=1)
-                for others in np.array_split(self.pooled_, 1 + len(self.pooled_) // 1024)
-            ]
-        )
-        pairs = zip(sq_distances.tolist(), self.gallery_.ids, strict=True)
-        nearest = heapq.nsmallest(self.image_neighbors_, (p for p in pairs if p[1] != without))
-        return [(id_, sq_distance) for sq_distance, id_ in nearest]
-
     def _normal_map_max(self, sizes: dict[str, tuple[int, int]]) -> float:
         ids = self.gallery_.ids
         if len(ids) < 2:
             return float("nan")
         largest = 0.0
         for index in held_out(len(ids)):
-            near = self._nearest_images(self.pooled_[index], without=ids[index])
+            near = self.nearest_images(self.pooled_[index], without=ids[index])
             neighbors = self.gallery_.search(
                 self.gallery_.pyramid([ids[index]]),
                 self.pixel_neighbors,

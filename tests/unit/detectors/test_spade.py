@@ -345,7 +345,7 @@ class TestAttributes:
         spade = Spade(backbone, image_neighbors=K).fit(normal)
         assert set(spade.seconds_) == {"decode", "features", "gallery"}
         spade.predict(normal)
-        assert set(spade.seconds_) == {"decode", "features", "matching", "maps"}
+        assert set(spade.seconds_) == {"decode", "features", "retrieval", "matching", "maps"}
         assert all(seconds > 0 for seconds in spade.seconds_.values())
 
     def test_parameters_are_stored_as_given(self, backbone: Backbone) -> None:

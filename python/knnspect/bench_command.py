@@ -1,0 +1,238 @@
+"""The command ``knnspect bench``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from knnspect.errors import ParameterError
+from knnspect.options import (
+    LEARNING,
+    BackboneName,
+    CoresetSize,
+    Device,
+    GalleryDtype,
+    ImageSize,
+    Levels,
+    Method,
+    NearestNeighbors,
+    PatchSize,
+    Projection,
+    Resize,
+    Score,
+    Seed,
+    Sigma,
+    Threads,
+    Upsample,
+    Weights,
+    Workers,
+    build_detector,
+    check_writable,
+    console,
+    numbers,
+)
+
+__all__ = ["bench"]
+
+_BENCH = "Comparison"
+
+
+def bench(
+    context: typer.Context,
+    images: Annotated[
+        Path | None,
+        typer.Argument(
+            help="Images: a dataset in MVTec layout; or what to judge, with --train or --model; or "
+            "normal images, of which some are held out. Synthetic features without any."
+        ),
+    ] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="A model that fit wrote.", rich_help_panel=_BENCH)
+    ] = None,
+    train: Annotated[
+        Path | None, typer.Option(help="Normal images to learn from.", rich_help_panel=_BENCH)
+    ] = None,
+    dataset: Annotated[
+        Path | None, typer.Option(help="Dataset in MVTec layout.", rich_help_panel=_BENCH)
+    ] = None,
+    shapes: Annotated[
+        str,
+        typer.Option(help="Levels of synthetic features, finest first.", rich_help_panel=_BENCH),
+    ] = "56x56x24,28x28x40,14x14x112",
+    backends: Annotated[
+        str | None,
+        typer.Option(
+            help="What to compare, such as rust,torch:cuda:0; all by default.",
+            rich_help_panel=_BENCH,
+        ),
+    ] = None,
+    queries: Annotated[
+        int, typer.Option(help="Images that are looked up.", min=1, rich_help_panel=_BENCH)
+    ] = 10,
+    repeats: Annotated[
+        int, typer.Option(help="How often each is timed.", min=1, rich_help_panel=_BENCH)
+    ] = 3,
+    batch_sizes: Annotated[
+        str, typer.Option(help="Images handled together.", rich_help_panel=_BENCH)
+    ] = "1,8,32",
+    json_file: Annotated[
+        Path | None,
+        typer.Option("--json", help="Also write all to this file.", rich_help_panel=_BENCH),
+    ] = None,
+    chart: Annotated[
+        Path | None,
+        typer.Option(help="Draw the stages as a PNG; needs matplotlib.", rich_help_panel=_BENCH),
+    ] = None,
+    pixel_neighbors: Annotated[
+        int | None,
+        typer.Option(
+            "--k",
+            help="spade, synthetic: normal cells found per cell; 1 by default.",
+            min=1,
+            rich_help_panel=LEARNING,
+        ),
+    ] = None,
+    image_neighbors: Annotated[
+        int | None,
+        typer.Option(
+            "--images",
+            help="spade, synthetic: normal images that are searched; 50 by default.",
+            min=1,
+            rich_help_panel=LEARNING,
+        ),
+    ] = None,
+    method: Method = "spade",
+    backbone: BackboneName = "efficientnet_lite0",
+    weights: Weights = "auto",
+    levels: Levels = "1,2,3",
+    image_size: ImageSize = "224",
+    resize: Resize = "stretch",
+    patch_size: PatchSize = None,
+    coreset: CoresetSize = None,
+    projection: Projection = None,
+    neighbors: NearestNeighbors = None,
+    seed: Seed = None,
+    score: Score = "image",
+    upsample: Upsample = "bilinear",
+    gallery_dtype: GalleryDtype = "float32",
+    sigma: Sigma = 4.0,
+    threads: Threads = None,
+    device: Device = None,
+    workers: Workers = 2,
+) -> None:
+    """Time backends side by side, after comparing what they find."""
+    from knnspect.backends import get_backend
+    from knnspect.bench import check_matplotlib, describe_case, run_bench, save_chart, tables
+    from knnspect.files import replace_file
+
+    options = locals()
+    if chart is not None:
+        check_matplotlib()
+    for file in (json_file, chart):
+        if file is not None:
+            check_writable(file)
+    names = None if backends is None else [name.strip() for name in backends.split(",")]
+    for name in names or ():
+        get_backend(name)
+    sizes = numbers("--batch-sizes", batch_sizes, ",")
+    if min(sizes) < 1:
+        raise ParameterError(f"--batch-sizes: expected at least 1, got {min(sizes)}")
+    case, labelled = _bench_case(context, options)
+    report = run_bench(
+        case,
+        names,
+        threads=threads,
+        repeats=repeats,
+        batch_sizes=sizes,
+        dataset=labelled,
+        progress=True,
+    )
+    if json_file is not None:
+        replace_file(json_file, (json.dumps(report.to_dict(), indent=2) + "\n").encode())
+    if chart is not None:
+        save_chart(report, chart)
+    out = console()
+    out.print(f"{describe_case(report.case)}; {report.gallery_bytes / 1e6:.1f} MB")
+    for table in tables(report):
+        out.print(table)
+    for name, problem in report.unavailable.items():
+        out.print(f"{name}: not available: {problem}", soft_wrap=True)
+
+
+#: Options that are not spelt as their parameters.
+_SPELT = {"pixel_neighbors": "k", "image_neighbors": "images"}
+
+#: Options of `bench` that describe a detector to fit, those of its gallery, and those of judging.
+_OF_FIT = (
+    "method", "backbone", "weights", "levels", "image_size", "resize", "patch_size", "coreset",
+    "projection", "neighbors", "seed", "score", "sigma",
+)  # fmt: skip
+_OF_GALLERY = ("upsample", "gallery_dtype")
+_OF_JUDGING = ("device", "workers")
+
+
+def _bench_case(context: typer.Context, options: dict[str, Any]) -> tuple[Any, Any]:
+    """Return what `bench` is to measure, and the dataset if there is one."""
+    from knnspect.bench import DetectorCase, fitted_case, is_dataset, synthetic_case
+    from knnspect.data import MVTecDataset
+    from knnspect.detectors import load
+
+    def refuse(names: tuple[str, ...], why: str) -> None:
+        for name in names:
+            source = context.get_parameter_source(name)
+            if source is not None and source.name == "COMMANDLINE":
+                raise ParameterError(f"--{_SPELT.get(name, name.replace('_', '-'))}: {why}")
+
+    images, model, train = options["images"], options["model"], options["train"]
+    root = options["dataset"]
+    if root is not None and images is not None:
+        raise ParameterError("--dataset: expected either it or IMAGES, got both")
+    if root is None and images is not None and train is None and is_dataset(images):
+        root = images
+    dataset = None if root is None else MVTecDataset(root)
+    k, n_images = options["pixel_neighbors"], options["image_neighbors"]
+    if dataset is None and images is None:
+        if model is not None:
+            raise ParameterError("--model: expected IMAGES or --dataset with it, got neither")
+        refuse((*_OF_FIT, *_OF_JUDGING, "train"), "needs images, and there are none")
+        typer.echo(
+            "synthetic features: smooth maps with noise, which have less structure than those of "
+            "images; name your own images, or a model, for figures that count",
+            err=True,
+        )
+        case: Any = synthetic_case(
+            _shapes(options["shapes"]), n_images or 50, options["queries"], k or 1,
+            options["upsample"], options["gallery_dtype"],
+        )  # fmt: skip
+        return case, None
+    refuse(("shapes",), "is for synthetic features, and there are images")
+    if train is not None and (model is not None or dataset is not None):
+        raise ParameterError("--train: is not for a model or a dataset, which has its own images")
+    n_queries, workers = options["queries"], options["workers"]
+    queries = images if dataset is None else [image.path for image in dataset.test]
+    if model is None:
+        if options["method"] == "patchcore":
+            refuse(tuple(_SPELT), "is an option of spade, the method is patchcore")
+        detector = build_detector(options | {"backend": "auto"})
+        learnt = train if dataset is None else dataset.train
+        case = fitted_case(detector, queries, learnt, n_queries, n_workers=workers, progress=True)
+        return case, dataset
+    refuse((*_OF_FIT, *_OF_GALLERY), "is settled in the model")
+    loaded: Any = load(model, device=options["device"])
+    if loaded.method != "spade":
+        refuse(tuple(_SPELT), f"is an option of spade, the model is of {loaded.method}")
+    for name in _SPELT:
+        if options[name] is not None:
+            setattr(loaded, name, options[name])
+    return DetectorCase(loaded, queries, n_queries, workers), dataset
+
+
+def _shapes(text: str) -> list[tuple[int, int, int]]:
+    shapes = [numbers("--shapes", part, "x") for part in text.split(",")]
+    for shape in shapes:
+        if len(shape) != 3:
+            raise ParameterError(f"--shapes: expected HEIGHTxWIDTHxCHANNELS,…, got {text!r}")
+    return [(height, width, channels) for height, width, channels in shapes]
