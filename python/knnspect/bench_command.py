@@ -160,6 +160,8 @@ def bench(
         out.print(table)
     for name, problem in report.unavailable.items():
         out.print(f"{name}: not available: {problem}", soft_wrap=True)
+    name, reason = report.auto
+    out.print(f"auto means {name}: {reason}", soft_wrap=True)
 
 
 #: Options that are not spelt as their parameters.

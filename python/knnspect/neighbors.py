@@ -25,7 +25,9 @@ class Work:
         ``"level 2"``, ``"level 1"``, ... (pyramids, coarsest first): by the levels from this one;
         with block upsampling a cell counts once for all the finer cells in it. ``"filter 1"``,
         ``"filter 2"``, ``"float32"``, ``"float64"`` (galleries of one level): by a few leading
-        coordinates, by more of them, and in full in either precision.
+        coordinates, by more of them, and in full in either precision. Other backends: their own
+        stages, such as ``"leading"`` (torch: products of leading coordinates) or ``"faiss"``, then
+        ``"float64"``, and ``"core"`` for what they left to the Rust core.
 
     Examples
     --------

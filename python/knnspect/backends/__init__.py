@@ -16,7 +16,12 @@ from __future__ import annotations
 
 from knnspect.backends.base import Backend, Capabilities, ImageSubset
 from knnspect.backends.faiss import FaissBackend
-from knnspect.backends.registry import available_backends, get_backend, unavailable_backends
+from knnspect.backends.registry import (
+    auto_backend,
+    available_backends,
+    get_backend,
+    unavailable_backends,
+)
 from knnspect.backends.rows import RowsBackend
 from knnspect.backends.rust import RustBackend
 
@@ -27,6 +32,7 @@ __all__ = [
     "ImageSubset",
     "RowsBackend",
     "RustBackend",
+    "auto_backend",
     "available_backends",
     "get_backend",
     "unavailable_backends",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from functools import cache
 from importlib import import_module
@@ -11,7 +12,7 @@ from inspect import signature
 from knnspect.backends.base import Backend
 from knnspect.errors import BackendUnavailable, DTypeError, ParameterError
 
-__all__ = ["available_backends", "get_backend", "unavailable_backends"]
+__all__ = ["auto_backend", "available_backends", "get_backend", "unavailable_backends"]
 
 #: Where each of ours lives; first the one that "auto" means.
 _OURS = {
@@ -88,7 +89,28 @@ def get_backend(backend: str | Backend) -> Backend:
         if not callable(getattr(backend, "search", None)):
             raise DTypeError(f"backend: expected a name or a Backend, got {type(backend).__name__}")
         return backend
-    return _make("rust" if backend == "auto" else backend)
+    return _make(auto_backend()[0] if backend == "auto" else backend)
+
+
+def auto_backend() -> tuple[str, str]:
+    """Return what ``"auto"`` means here, and why.
+
+    Returns
+    -------
+    (str, str)
+        The name of a backend, and the reason in words.
+
+    Examples
+    --------
+    >>> name, reason = auto_backend()
+    >>> name
+    'rust'
+    """
+    reason = "it compares the fewest pairs, and leaves the GPU to the network"
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        reason += "; whether torch is faster on this one, knnspect bench tells"
+    return "rust", reason
 
 
 @cache

@@ -9,7 +9,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from knnspect.backends import Backend, available_backends, get_backend, unavailable_backends
+from knnspect.backends import (
+    Backend,
+    auto_backend,
+    available_backends,
+    get_backend,
+    unavailable_backends,
+)
 from knnspect.bench.accuracy import Labelled
 from knnspect.bench.agreement import check_agreement, recall
 from knnspect.bench.cases import Case, DetectorCase
@@ -114,6 +120,7 @@ def run_bench(
         gallery_bytes=case.target.nbytes,
         backends={name: run.figures(name) for name in run.rivals},
         unavailable=unavailable,
+        auto=auto_backend(),
     )
 
 

@@ -328,6 +328,12 @@ def test_the_number_of_threads_is_put_back() -> None:
 # ------------------------------------------------------------------------------- what is kept
 
 
+class Settling(TorchBackend):
+    """As on another device than the CPU."""
+
+    _settles_itself = True
+
+
 def kept(backend: TorchBackend, gallery: Gallery) -> ResidentGallery:
     return backend._galleries[gallery]
 
@@ -366,15 +372,25 @@ def test_images_that_are_gone_are_not_kept() -> None:
     assert len(backend._galleries) == 0
 
 
-def test_no_more_memory_is_taken_than_allowed() -> None:
+@pytest.mark.parametrize("k", [1, 3, 40])
+def test_images_that_do_not_fit_are_searched_one_group_after_the_other(k: int) -> None:
     gallery, query = filled(20), smooth(9, 1)
     whole = TorchBackend("cpu")
-    expected = gallery.search(query, 2, backend=whole)
+    expected = gallery.search(query, k, backend=whole)
+    assert_same(expected, gallery.search(query, k))
     limit = kept(whole, gallery).nbytes // 4
     backend = TorchBackend("cpu", max_memory=limit)
     for _ in range(2):
-        assert_same(gallery.search(query, 2, backend=backend), expected)
+        found = gallery.search(query, k, backend=backend)
+        assert_same(found, expected)
+        assert found.work is not None
+        assert found.work.shares["core"] == 0
         assert 0 < kept(backend, gallery).nbytes <= limit
+        assert kept(backend, gallery).images_at_once == 5
+    of_little = TorchBackend("cpu", max_memory=1)
+    assert_same(gallery.search(query, k, backend=of_little), expected)
+    settling = Settling("cpu", max_memory=limit)
+    assert_same(gallery.search(query, k, backend=settling), expected)
 
 
 def test_an_image_beyond_the_frame_is_left_to_the_core() -> None:

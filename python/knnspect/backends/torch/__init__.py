@@ -1,6 +1,7 @@
 """PyTorch as a backend, on the CPU and on CUDA devices.
 
-``backend``     the search
+``backend``     the backend
+``image_search``  the search for one query image
 ``filtering``   which pairs of cells may be neighbours
 ``lead``        leading coordinates, by which that is seen
 ``resident``    what is kept of a gallery between searches

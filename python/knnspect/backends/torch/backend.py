@@ -12,14 +12,12 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from knnspect import _core
 from knnspect.backends.base import Capabilities
-from knnspect.backends.torch.filtering import Pairs, candidates, seeds
-from knnspect.backends.torch.resident import ResidentGallery, ResidentImage
-from knnspect.backends.torch.settling import nearest_per_query, settle
+from knnspect.backends.torch.image_search import Found, ImageSearch, tensors_of
+from knnspect.backends.torch.resident import ResidentGallery
 from knnspect.backends.torch.upsampling import Grid
 from knnspect.errors import (
     BackendUnavailable,
@@ -66,9 +64,6 @@ class TensorNeighbors:
 
 #: For a larger k the core searches.
 MAX_K = 64
-
-#: Squared distances, image ranks and cells, each of shape (n_cells, k).
-_Found = tuple[Tensor, Tensor, Tensor]
 
 
 class TorchBackend:
@@ -158,6 +153,8 @@ class TorchBackend:
             If a feature is NaN or infinite.
         DTypeError
             If the levels are no tensors of floats on this device.
+        MemoryError
+            If the device has no room for the search.
 
         Examples
         --------
@@ -177,7 +174,8 @@ class TorchBackend:
             if not bool(is_finite.all()):
                 image = int(is_finite.long().argmin())
                 raise ImageError(f"query image {image}, level {index}: a feature is not finite")
-        (sq_distances, ranks, cells), work = self._search(gallery, search, checked, k, None)
+        with _naming_memory(self.device):
+            (sq_distances, ranks, cells), work = self._search(gallery, search, checked, k, None)
         shape = (len(checked[0]), *shapes[0][:2], k)
         width = search.shapes[0][1]
         neighbors = TensorNeighbors(
@@ -202,7 +200,7 @@ class TorchBackend:
         """Find the `k` nearest gallery cells of every cell of `query`; see `Gallery.search`."""
         subset = None if images is None else [list(ids) for ids in images]
         search = _core.Search(gallery.core, list(query.levels), k, subset)
-        with _threads(threads):
+        with _threads(threads), _naming_memory(self.device):
             levels = [torch.from_numpy(np.array(level)).to(self.device) for level in query.levels]
             found, work = self._search(gallery, search, levels, k, threads)
         height, width, _ = query.shapes[0]
@@ -226,7 +224,7 @@ class TorchBackend:
         levels: Sequence[Tensor],
         k: int,
         threads: int | None,
-    ) -> tuple[_Found, Work]:
+    ) -> tuple[Found, Work]:
         grid = Grid([_shape(level) for level in levels], gallery.upsample, self.device)
         resident = self._resident(gallery, search)
         counts = {"leading": 0, "float64": 0, "core": 0}
@@ -234,64 +232,23 @@ class TorchBackend:
         pairs = 0
         for image in range(len(levels[0])):
             query = [level[image] for level in levels]
-            ranks = search.ranks(image)
-            pairs += grid.n_cells * len(ranks) * resident.grid.n_cells
-            found = self._search_image(search, resident, grid, query, image, k, threads, counts)
+            n_pairs = grid.n_cells * len(search.ranks(image)) * resident.grid.n_cells
+            pairs += n_pairs
+            one = ImageSearch(search, resident, grid, query, image, k, threads)
+            found = one.run() if k <= MAX_K else None
+            counts["float64"] += one.n_settled
             if found is None:
-                counts["core"] += grid.n_cells * len(ranks) * resident.grid.n_cells
                 arrays = [level.cpu().numpy()[None] for level in query]
-                found = _tensors(search.search(arrays, image, k, threads), self.device)
+                found = tensors_of(search.search(arrays, image, k, threads), self.device)
+                counts["core"] += n_pairs
+            else:
+                counts["leading"] += n_pairs
             parts.append(found)
         resident.forget(len(gallery))
         nothing = torch.zeros(0, k, device=self.device)
         parts.append((nothing.double(), nothing.long(), nothing.long()))
         sq_distances, image_ranks, cells = (torch.cat(part) for part in zip(*parts, strict=True))
         return (sq_distances, image_ranks, cells), Work(pairs, counts)
-
-    def _search_image(
-        self,
-        search: _core.Search,
-        resident: ResidentGallery,
-        grid: Grid,
-        query: Sequence[Tensor],
-        image: int,
-        k: int,
-        threads: int | None,
-        counts: dict[str, int],
-    ) -> _Found | None:
-        """Return the neighbours for one query image; None where the core is to find them."""
-        ranks = search.ranks(image)
-        if k > MAX_K:
-            return None
-        kept = resident.images(search, image, ranks.tolist(), search.serials(image).tolist())
-        rows = [one.rows for one in kept if one.rows is not None]
-        if resident.frame is None or len(rows) < len(kept):
-            return None
-        lead = resident.frame.lead(grid.features([level[None] for level in query])[0])
-        if not lead.fits:
-            return None
-        queries = resident.frame.query_rows(lead)
-        settler = _Settler(search, resident, grid, query, image, kept, k, threads)
-        start = seeds(rows, resident.order, queries, k)
-        if start is None:
-            return None
-        every = torch.arange(grid.n_cells, device=self.device)
-        sq_distances, _, _ = settler.settle(every.repeat_interleave(k), *map(torch.flatten, start))
-        frame = resident.frame
-
-        def tighten(found: Pairs) -> Tensor:
-            # The pairs that promise most set limits that leave few of the others.
-            first = found.smallest(k, grid.n_cells)
-            sq_distances, _, _ = settler.settle(first.queries, first.images, first.rows)
-            return frame.limits(lead, sq_distances[:, -1])
-
-        near = candidates(rows, queries, frame.limits(lead, sq_distances[:, -1]), tighten)
-        if near is None:
-            return None
-        counts["leading"] += grid.n_cells * len(ranks) * resident.grid.n_cells
-        found = settler.settle(near.queries, near.images, near.rows)
-        counts["float64"] += settler.n_settled
-        return found
 
     def _resident(self, gallery: Gallery, search: _core.Search) -> ResidentGallery:
         with self._lock:
@@ -315,70 +272,6 @@ class TorchBackend:
         return self.device.type != "cpu"
 
 
-class _Settler:
-    """Settles candidates for the neighbours of one query image."""
-
-    def __init__(
-        self,
-        search: _core.Search,
-        resident: ResidentGallery,
-        grid: Grid,
-        query: Sequence[Tensor],
-        image: int,
-        images: Sequence[ResidentImage],
-        k: int,
-        threads: int | None,
-    ) -> None:
-        self.n_settled = 0
-        self._search, self._resident, self._grid = search, resident, grid
-        self._query, self._image, self._k, self._threads = query, image, k, threads
-        self._ranks = torch.from_numpy(search.ranks(image).astype(np.int64)).to(query[0].device)
-        levels = [one.levels for one in images]
-        self._levels: list[Tensor] | None = None
-        if None not in levels:
-            self._levels = [torch.stack(level) for level in zip(*levels, strict=True)]
-
-    def settle(self, cells: Tensor, images: Tensor, rows: Tensor) -> _Found:
-        """Return the nearest of some pairs of query cells and rows; infinitely far ones fill up.
-
-        Parameters
-        ----------
-        cells, images, rows : Tensor of int64, shape (n,)
-            Query cell, number of the image, and its row, of each pair.
-        """
-        n_cells, of_gallery = self._grid.n_cells, self._resident.grid.n_cells
-        self.n_settled += len(cells)
-        # In the order of query cells, then of places; the images are in the order of their ranks.
-        key = (cells * len(self._ranks) + images) * of_gallery + self._resident.order[rows]
-        key = key.sort().values
-        cells, places = (
-            key // (len(self._ranks) * of_gallery),
-            key % (len(self._ranks) * of_gallery),
-        )
-        images, places = places // of_gallery, places % of_gallery
-        if self._levels is None:
-            return self._by_core(cells, images, places)
-        grids = (self._grid, self._resident.grid)
-        sq_distances = settle(grids, self._query, self._levels, (cells, images, places))
-        sq_distances, nearest = nearest_per_query(n_cells, self._k, cells, sq_distances)
-        return sq_distances, self._ranks[images][nearest], places[nearest]
-
-    def _by_core(self, cells: Tensor, images: Tensor, places: Tensor) -> _Found:
-        n_cells = self._grid.n_cells
-        counts = torch.bincount(cells, minlength=n_cells).cumsum(0).numpy()
-        found = self._search.settle(
-            [level[None].numpy() for level in self._query],
-            self._image,
-            np.arange(n_cells, dtype=np.uint32),
-            np.concatenate([[0], counts]).astype(np.uint64),
-            self._ranks[images].numpy().astype(np.uint32),
-            places.numpy().astype(np.uint32),
-            self._k,
-            self._threads,
-        )
-        return _tensors(found, torch.device("cpu"))
-
-
 def _shape(level: Tensor) -> tuple[int, int, int]:
     """Return height, width and channels of a level."""
     _, height, width, channels = level.shape
@@ -400,18 +293,6 @@ def _check_levels(levels: Sequence[Tensor], device: torch.device) -> list[Tensor
     if not levels:
         raise ShapeError("levels: expected at least one, got none")
     return [level.detach() for level in levels]
-
-
-def _tensors(
-    found: tuple[NDArray[Any], NDArray[np.uint32], NDArray[np.uint32]], device: torch.device
-) -> _Found:
-    """Return what the core has found as the device would."""
-    sq_distances, ranks, cells = found
-    return (
-        torch.from_numpy(sq_distances.astype(np.float64)).to(device),
-        torch.from_numpy(ranks.astype(np.int64)).to(device),
-        torch.from_numpy(cells.astype(np.int64)).to(device),
-    )
 
 
 def _device(device: str | torch.device | None) -> torch.device:
@@ -460,6 +341,18 @@ def _free_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+
+
+@contextmanager
+def _naming_memory(device: torch.device) -> Iterator[None]:
+    """Say what to do where the memory of a device is too small."""
+    try:
+        yield
+    except torch.cuda.OutOfMemoryError as error:
+        raise MemoryError(
+            f"{device} has no room for the search: search fewer images at a time, give "
+            "TorchBackend a lower max_memory, or use backend 'rust'"
+        ) from error
 
 
 @contextmanager

@@ -79,6 +79,11 @@ class Frame:
         n_leading = min(width - others, features.shape[1])
         return cls(mean, scale, vectors.flip(1)[:, :n_leading].contiguous(), dtype)
 
+    @property
+    def width(self) -> int:
+        """Length of the vectors of the product."""
+        return self.directions.shape[1] + 2 + ROUNDING[self.dtype][1]
+
     def lead(self, features: Tensor) -> Lead:
         """Return leading coordinates and norms of features, shape (n, n_features), of float64."""
         centred = (features - self.mean) * self.scale
@@ -102,9 +107,8 @@ class Frame:
         Tensor of `dtype`, shape (n_rows, width)
         """
         _, parts = ROUNDING[self.dtype]
-        width = self.directions.shape[1] + 2 + parts
         # Less than it is by what sums of so many products may be wrong by.
-        left = lead.sq_norms * (1 - (width + 8) * 2.0**-22)
+        left = lead.sq_norms * (1 - (self.width + 8) * 2.0**-22)
         left = torch.where(order < 0, torch.full_like(left[:1], NOWHERE), left[order])
         columns = [lead.leading[order], lead.rest[order, None], lead.sq_norms[order, None].sqrt()]
         rows = torch.cat(columns, dim=1) * (order >= 0)[:, None]
@@ -118,10 +122,11 @@ class Frame:
     def query_rows(self, lead: Lead) -> Tensor:
         """Return the rows of the product for query cells, shape (n, width), of `dtype`."""
         rounding, parts = ROUNDING[self.dtype]
-        width = self.directions.shape[1] + 2 + parts
         # Of both factors, twice, and of sums of so many products; and what rounding this itself
         # takes away.
-        slack = (2 * (2 * rounding + rounding**2) + (width + 8) * 2.0**-22) * (1 + 8 * rounding)
+        slack = (2 * (2 * rounding + rounding**2) + (self.width + 8) * 2.0**-22) * (
+            1 + 8 * rounding
+        )
         norms = lead.sq_norms.sqrt()
         columns = [-2 * lead.leading, -2 * lead.rest[:, None], -slack * norms[:, None]]
         ones = torch.ones(len(norms), parts, dtype=torch.float64, device=norms.device)

@@ -21,6 +21,8 @@ SIDE = 4
 BLOCK = SIDE * SIDE
 #: Images that are made ready together.
 AT_ONCE = 4
+#: Images that are searched together take no more bytes than these.
+TOGETHER = 2**30
 #: A frame is fitted to about this many cells.
 SAMPLE = 20_000
 
@@ -74,7 +76,7 @@ class ResidentGallery:
     ) -> None:
         self.grid = grid
         self.order = block_order(grid.height, grid.width, device)
-        self.frame: Frame | None = None
+        self._frame: Frame | None = None
         self._is_fitted = False
         self._dtype, self._device = dtype, device
         self._with_levels, self._limit = with_levels, limit
@@ -114,8 +116,6 @@ class ResidentGallery:
             for serial in known:
                 self._images.move_to_end(serial)
             missing = [pair for pair in zip(ranks, serials, strict=True) if pair[1] not in known]
-            if missing and not self._is_fitted:
-                self._fit(search, image, [rank for rank, _ in missing])
             for start in range(0, len(missing), AT_ONCE):
                 some = missing[start : start + AT_ONCE]
                 made = self._make(search, image, [rank for rank, _ in some])
@@ -127,6 +127,23 @@ class ResidentGallery:
                 torch.cuda.current_stream(self._device).synchronize()
             self._evict(self._limit)
         return [known[serial] for serial in serials]
+
+    def fit(self, search: _core.Search, image: int) -> Frame | None:
+        """Return the frame in which images are compared, made by the first search."""
+        with self._lock:
+            if not self._is_fitted:
+                self._frame = self._fit(search, image, search.ranks(image).tolist())
+                self._is_fitted = True
+            return self._frame
+
+    @property
+    def images_at_once(self) -> int:
+        """How many images may be searched together."""
+        width = 0 if self._frame is None else self._frame.width
+        nbytes = len(self.order) * width * self._dtype.itemsize
+        if self._with_levels:
+            nbytes += sum(4 * height * width * c for height, width, c in self.grid.shapes)
+        return max(1, min(self._limit, TOGETHER) // max(nbytes, 1))
 
     def forget(self, n_images: int) -> None:
         """Drop what was not used for longest, until no more images are left than there are."""
@@ -146,7 +163,7 @@ class ResidentGallery:
         levels = search.levels(image, ranks)
         return [torch.from_numpy(level).to(self._device) for level in levels]
 
-    def _fit(self, search: _core.Search, image: int, ranks: list[int]) -> None:
+    def _fit(self, search: _core.Search, image: int, ranks: list[int]) -> Frame | None:
         some = ranks[:: max(1, len(ranks) // 16)]
         step = max(1, len(some) * self.grid.n_cells // SAMPLE)
         parts = []
@@ -154,17 +171,16 @@ class ResidentGallery:
             levels = self._levels(search, image, some[start : start + AT_ONCE])
             features = self.grid.features(levels).flatten(0, 1)
             parts.append(features[start % step :: step])
-        self.frame = Frame.fit(torch.cat(parts), self._dtype)
-        self._is_fitted = True
+        return Frame.fit(torch.cat(parts), self._dtype)
 
     def _make(self, search: _core.Search, image: int, ranks: list[int]) -> list[ResidentImage]:
         levels = self._levels(search, image, ranks)
         made = []
         for at, features in enumerate(self.grid.features(levels)):
             rows = None
-            if self.frame is not None:
-                lead = self.frame.lead(features)
-                rows = self.frame.gallery_rows(lead, self.order) if lead.fits else None
+            if self._frame is not None:
+                lead = self._frame.lead(features)
+                rows = self._frame.gallery_rows(lead, self.order) if lead.fits else None
             kept = tuple(level[at].clone() for level in levels) if self._with_levels else None
             made.append(ResidentImage(rows, kept))
         return made

@@ -47,7 +47,8 @@ def settle(
     ):
         ours = grids[0].features_at(one_image, torch.zeros_like(cells), cells)
         parts.append(sq_l2(ours, grids[1].features_at(gallery, images, places)))
-    return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.float64)
+    nothing = torch.zeros(0, dtype=torch.float64, device=candidates[0].device)
+    return torch.cat([nothing, *parts])
 
 
 def sq_l2(x: Tensor, y: Tensor) -> Tensor:

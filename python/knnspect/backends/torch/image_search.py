@@ -1,0 +1,200 @@
+"""The search for one query image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from knnspect import _core
+from knnspect.backends.torch.filtering import Pairs, candidates, seeds
+from knnspect.backends.torch.lead import Frame, Lead
+from knnspect.backends.torch.resident import ResidentGallery, ResidentImage
+from knnspect.backends.torch.settling import nearest_per_query, settle
+from knnspect.backends.torch.upsampling import Grid
+
+__all__ = ["Found", "ImageSearch", "tensors_of"]
+
+#: Squared distances, image ranks and cells of neighbours, each of shape (n_cells, k).
+Found = tuple[Tensor, Tensor, Tensor]
+
+
+class ImageSearch:
+    """Finds the neighbours for one query image.
+
+    Parameters
+    ----------
+    search : Search
+        What the core knows of the search.
+    resident : ResidentGallery
+        What is kept of the gallery.
+    grid : Grid
+        Of the query.
+    query : sequence of Tensor, each (height, width, channels)
+        Its levels.
+    image : int
+        Its number.
+    k : int
+        Neighbours of each cell.
+    threads : int, optional
+        Of the core.
+
+    Attributes
+    ----------
+    n_settled : int
+        Pairs that were compared in float64.
+    """
+
+    def __init__(
+        self,
+        search: _core.Search,
+        resident: ResidentGallery,
+        grid: Grid,
+        query: Sequence[Tensor],
+        image: int,
+        k: int,
+        threads: int | None,
+    ) -> None:
+        self.n_settled = 0
+        self._search, self._resident, self._grid = search, resident, grid
+        self._query, self._image, self._k, self._threads = query, image, k, threads
+
+    def run(self) -> Found | None:
+        """Return the neighbours; None where bounds do not decide, and the core is to find them.
+
+        Where the images do not fit the device together, they are searched group by group.
+        """
+        ranks, serials = self._search.ranks(self._image), self._search.serials(self._image)
+        frame = self._resident.fit(self._search, self._image)
+        if frame is None:
+            return None
+        features = self._grid.features([level[None] for level in self._query])[0]
+        lead = frame.lead(features)
+        if not lead.fits:
+            return None
+        queries = frame.query_rows(lead)
+        best: Found | None = None
+        at_once = self._resident.images_at_once
+        for start in range(0, len(ranks), at_once):
+            group = slice(start, start + at_once)
+            images = self._resident.images(
+                self._search, self._image, ranks[group].tolist(), serials[group].tolist()
+            )
+            found = self._search_group(frame, lead, queries, images, ranks[group], best)
+            if found is None:
+                return None
+            best = found if best is None else _nearest_of_both(best, found, self._k)
+        return best
+
+    def _search_group(
+        self,
+        frame: Frame,
+        lead: Lead,
+        queries: Tensor,
+        images: Sequence[ResidentImage],
+        ranks: NDArray[np.uint32],
+        best: Found | None,
+    ) -> Found | None:
+        """Return the neighbours in some images, or those of them that can be nearer than `best`."""
+        rows = [image.rows for image in images if image.rows is not None]
+        if len(rows) < len(images):
+            return None
+        k, n_cells = self._k, self._grid.n_cells
+        settler = _Settler(self, images, ranks)
+        limits = torch.full((n_cells,), torch.inf, dtype=torch.float64, device=queries.device)
+        if best is not None:
+            limits = frame.limits(lead, best[0][:, -1])
+        elif (start := seeds(rows, self._resident.order, queries, k)) is not None:
+            every = torch.arange(n_cells, device=queries.device).repeat_interleave(k)
+            sq_distances, _, _ = settler.settle(every, start[0].flatten(), start[1].flatten())
+            limits = frame.limits(lead, sq_distances[:, -1])
+
+        def tighten(found: Pairs) -> Tensor:
+            # The pairs that promise most set limits that leave few of the others.
+            first = found.smallest(k, n_cells)
+            sq_distances, _, _ = settler.settle(first.queries, first.images, first.rows)
+            return frame.limits(lead, sq_distances[:, -1])
+
+        near = candidates(rows, queries, limits, tighten)
+        return None if near is None else settler.settle(near.queries, near.images, near.rows)
+
+
+class _Settler:
+    """Settles candidates in some images: on the device where their features are there."""
+
+    def __init__(
+        self, of: ImageSearch, images: Sequence[ResidentImage], ranks: NDArray[np.uint32]
+    ) -> None:
+        self._of = of
+        self._ranks = torch.from_numpy(ranks.astype(np.int64)).to(of._query[0].device)
+        levels = [image.levels for image in images]
+        self._levels: list[Tensor] | None = None
+        if None not in levels:
+            self._levels = [torch.stack(level) for level in zip(*levels, strict=True)]
+
+    def settle(self, cells: Tensor, images: Tensor, rows: Tensor) -> Found:
+        """Return the nearest of some pairs of query cells and rows; infinitely far ones fill up.
+
+        Parameters
+        ----------
+        cells, images, rows : Tensor of int64, shape (n,)
+            Query cell, number of the image, and its row, of each pair.
+        """
+        of, n_places = self._of, len(self._ranks) * self._of._resident.grid.n_cells
+        of.n_settled += len(cells)
+        # In the order of query cells, then of places; the images are in the order of their ranks.
+        places = images * of._resident.grid.n_cells + of._resident.order[rows]
+        key = (cells * n_places + places).sort().values
+        cells, places = key // n_places, key % n_places
+        images, places = (
+            places // of._resident.grid.n_cells,
+            places % of._resident.grid.n_cells,
+        )
+        if self._levels is None:
+            return self._by_core(cells, images, places)
+        grids = (of._grid, of._resident.grid)
+        sq_distances = settle(grids, of._query, self._levels, (cells, images, places))
+        sq_distances, nearest = nearest_per_query(of._grid.n_cells, of._k, cells, sq_distances)
+        if not len(cells):
+            nothing = torch.zeros_like(nearest)
+            return sq_distances, nothing, nothing
+        return sq_distances, self._ranks[images][nearest], places[nearest]
+
+    def _by_core(self, cells: Tensor, images: Tensor, places: Tensor) -> Found:
+        of = self._of
+        counts = torch.bincount(cells, minlength=of._grid.n_cells).cumsum(0).numpy()
+        found = of._search.settle(
+            [level[None].numpy() for level in of._query],
+            of._image,
+            np.arange(of._grid.n_cells, dtype=np.uint32),
+            np.concatenate([[0], counts]).astype(np.uint64),
+            self._ranks[images].numpy().astype(np.uint32),
+            places.numpy().astype(np.uint32),
+            of._k,
+            of._threads,
+        )
+        return tensors_of(found, torch.device("cpu"))
+
+
+def tensors_of(
+    found: tuple[NDArray[Any], NDArray[np.uint32], NDArray[np.uint32]], device: torch.device
+) -> Found:
+    """Return what the core has found as a device would."""
+    sq_distances, ranks, cells = found
+    return (
+        torch.from_numpy(sq_distances.astype(np.float64)).to(device),
+        torch.from_numpy(ranks.astype(np.int64)).to(device),
+        torch.from_numpy(cells.astype(np.int64)).to(device),
+    )
+
+
+def _nearest_of_both(first: Found, second: Found, k: int) -> Found:
+    """Return the k nearest of two; of equally near ones the first, whose ranks are lower."""
+    sq_distances, order = torch.cat([first[0], second[0]], dim=1).sort(dim=1, stable=True)
+    ranks, cells = (torch.cat(part, dim=1) for part in zip(first[1:], second[1:], strict=True))
+    order = order[:, :k]
+    return sq_distances[:, :k], ranks.gather(1, order), cells.gather(1, order)
