@@ -234,7 +234,7 @@ def test_constant_features_are_noticed_also_when_nothing_is_new(tmp_path: Path) 
 
 def test_a_limit_that_one_image_exceeds_is_refused_with_what_it_needs(tmp_path: Path) -> None:
     with pytest.raises(
-        ParameterError, match=r"expected at least .*MB, got 100 MB.*one image needs"
+        ParameterError, match=r"expected at least .*[MG]B, got 100 MB.*one image needs"
     ):
         spade().fit(SPLIT.train, max_memory="100MB", folder=tmp_path / "a")
     with pytest.raises(ParameterError, match="max_memory: expected bytes"):
