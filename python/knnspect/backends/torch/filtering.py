@@ -18,10 +18,13 @@ __all__ = ["Pairs", "candidates", "seeds"]
 
 #: The row of a block that stands for it, where it has so many: in the middle of a square of cells.
 MIDDLE = 5
+_INTEGERS = {torch.bfloat16: torch.int16, torch.float32: torch.int32}
+#: Of so many blocks one in `STEP` is looked at for seeds.
+MANY_BLOCKS, STEP = 2000, 4
 #: Products are taken so many at a time on the CPU, so that they stay in the cache.
 PRODUCTS_ON_CPU = 2**24
 #: When there are so many candidates per query, limits are lowered by what was found so far.
-MANY = 64
+MANY = 32
 #: Where more than these are left after that, there are ties without end, and the core takes over.
 MOST = 512
 
@@ -52,13 +55,14 @@ class Pairs:
             self.queries[chosen], self.images[chosen], self.rows[chosen], self.products[chosen]
         )
 
-    def and_(self, others: Pairs) -> Pairs:
-        """Return these and others."""
-        return Pairs(
-            torch.cat([self.queries, others.queries]),
-            torch.cat([self.images, others.images]),
-            torch.cat([self.rows, others.rows]),
-            torch.cat([self.products, others.products]),
+    @classmethod
+    def of(cls, parts: Sequence[Pairs]) -> Pairs:
+        """Return all pairs of some parts."""
+        return cls(
+            torch.cat([part.queries for part in parts]),
+            torch.cat([part.images for part in parts]),
+            torch.cat([part.rows for part in parts]),
+            torch.cat([part.products for part in parts]),
         )
 
     def within(self, limits: Tensor) -> Pairs:
@@ -92,7 +96,7 @@ def seeds(
 ) -> tuple[Tensor, Tensor] | None:
     """Return k rows for each query that promise to be near.
 
-    One row of each block is looked at, then all rows of the blocks that are nearest by these.
+    One row of some blocks is looked at, then all rows of the blocks that are nearest by these.
 
     Parameters
     ----------
@@ -115,9 +119,10 @@ def seeds(
     sizes = (order.view(n_blocks, BLOCK) >= 0).sum(dim=1)
     first = torch.arange(n_blocks, device=order.device) * BLOCK
     middle = first + torch.clamp(sizes - 1, max=MIDDLE)
-    n_near = min(-(-k // int(sizes.min())) + 1, len(rows) * n_blocks)
-
-    near = _nearest_blocks(rows, middle, queries, n_near)
+    # Others in each image, where there are many.
+    step = STEP if len(rows) * n_blocks >= MANY_BLOCKS else 1
+    looked_at = [torch.arange(n_blocks, device=order.device)[at::step] for at in range(step)]
+    near = _nearest_blocks(rows, middle, looked_at, queries, -(-k // int(sizes.min())) + 1)
     images, blocks = near // n_blocks, near % n_blocks
     stacked = torch.stack(list(rows)).view(len(rows), n_blocks, BLOCK, -1)
     found = []
@@ -161,60 +166,89 @@ def candidates(
     at_once = products_at_once(queries.device)
     n_images = max(1, at_once // (n_rows * len(queries)))
     n_queries = max(BLOCK, at_once // n_rows)
-    found = _no_pairs(queries)
-    many = MANY * len(queries)
+    found: list[Pairs] = []
+    n_found, many = 0, MANY * len(queries)
+    n_products = min(n_images, len(rows)) * n_rows * min(n_queries, len(queries))
+    room = queries.new_empty(n_products)
     for start in range(0, len(rows), n_images):
         some = rows[start : start + n_images]
         together = some[0] if len(some) == 1 else torch.cat(list(some))
         for first in range(0, len(queries), n_queries):
             limit = round_up(limits[first : first + n_queries], queries.dtype)
-            product = _products(together, queries[first : first + n_queries])
+            product = _products(together, queries[first : first + n_queries], room)
             product = product.view(-1, BLOCK, len(limit))
-            blocks, of = (product.amin(dim=1) <= limit).nonzero(as_tuple=True)
+            # Limits are positive, and as integers positive floats have the same order and negative
+            # ones are negative; the least integers are found three times faster.
+            integers = _INTEGERS[product.dtype]
+            blocks, of = _nonzero(product.view(integers).amin(dim=1) <= limit.view(integers))
             values = product[blocks, :, of]
             is_near = values <= limit[of, None]
             hits, row = is_near.nonzero(as_tuple=True)
             at = blocks[hits] * BLOCK + row
             images = torch.div(at, n_rows, rounding_mode="floor")
             rest = at - images * n_rows
-            found = found.and_(Pairs(of[hits] + first, images + start, rest, values[hits, row]))
-            if len(found) > many:
-                limits = torch.minimum(limits, tighten(found))
-                found = found.within(limits)
-                if len(found) > MOST * len(queries):
+            found.append(Pairs(of[hits] + first, images + start, rest, values[hits, row]))
+            n_found += len(hits)
+            if n_found > many:
+                all_found = Pairs.of(found)
+                limits = torch.minimum(limits, tighten(all_found))
+                found = [all_found.within(limits)]
+                n_found = len(found[0])
+                if n_found > MOST * len(queries):
                     return None
-                many = max(many, 2 * len(found))
-    limits = torch.minimum(limits, tighten(found))
-    return found.within(limits)
+                many = max(many, 2 * n_found)
+    pairs = Pairs.of(found)
+    return pairs.within(torch.minimum(limits, tighten(pairs)))
 
 
-def _no_pairs(queries: Tensor) -> Pairs:
-    none = torch.zeros(0, dtype=torch.int64, device=queries.device)
-    return Pairs(none, none, none, none.to(queries.dtype))
+def _nonzero(mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the places of a mask, shape (n, m), that are true; quickly where these are few."""
+    if mask.is_cuda or mask.shape[1] % 8:
+        return mask.nonzero(as_tuple=True)
+    words = mask.view(torch.int64)  # eight at a time
+    rows, columns = words.nonzero(as_tuple=True)
+    at, byte = words[rows, columns][:, None].view(torch.bool).nonzero(as_tuple=True)
+    return rows[at], columns[at] * 8 + byte
 
 
-def _nearest_blocks(rows: Sequence[Tensor], middle: Tensor, queries: Tensor, n_near: int) -> Tensor:
-    """Return the numbers of the nearest blocks of each query, shape (n_queries, n_near)."""
+def _nearest_blocks(
+    rows: Sequence[Tensor],
+    middle: Tensor,
+    looked_at: Sequence[Tensor],
+    queries: Tensor,
+    n_near: int,
+) -> Tensor:
+    """Return the numbers of the nearest blocks of each query, shape (n_queries, n_near) at most.
+
+    Blocks are numbered through all images; of an image those are looked at whose turn it is.
+    """
     n_blocks = len(middle)
-    n_images = max(1, products_at_once(queries.device) // (n_blocks * len(queries)))
+    n_images = max(1, products_at_once(queries.device) // (len(looked_at[0]) * len(queries)))
     values = torch.empty(len(queries), 0, dtype=queries.dtype, device=queries.device)
     numbers = torch.empty(len(queries), 0, dtype=torch.int64, device=queries.device)
     for start in range(0, len(rows), n_images):
-        some = torch.cat([image[middle] for image in rows[start : start + n_images]])
+        turns = range(start, min(start + n_images, len(rows)))
+        blocks = [looked_at[turn % len(looked_at)] for turn in turns]
+        some = torch.cat([rows[turn][middle[at]] for turn, at in zip(turns, blocks, strict=True)])
+        numbered = [at + turn * n_blocks for turn, at in zip(turns, blocks, strict=True)]
         product = _products(queries, some)
         best = product.topk(min(n_near, product.shape[1]), dim=1, largest=False)
         values = torch.cat([values, best.values], dim=1)
-        numbers = torch.cat([numbers, best.indices + start * n_blocks], dim=1)
+        numbers = torch.cat([numbers, torch.cat(numbered)[best.indices]], dim=1)
         if values.shape[1] > n_near:
             values, kept = values.topk(n_near, dim=1, largest=False)
             numbers = numbers.gather(1, kept)
     return numbers
 
 
-def _products(rows: Tensor, columns: Tensor) -> Tensor:
-    """Return the products of rows, shape (n, width), with columns, (m, width): (n, m)."""
+def _products(rows: Tensor, columns: Tensor, room: Tensor | None = None) -> Tensor:
+    """Return the products of rows, shape (n, width), with columns, (m, width): (n, m).
+
+    They lie in `room`, if there is one: fresh memory costs as much as what is written to it.
+    """
+    out = None if room is None else room[: len(rows) * len(columns)].view(len(rows), -1)
     with _as_precise_as_the_type():
-        return rows @ columns.T
+        return torch.mm(rows, columns.T, out=out)
 
 
 @contextmanager

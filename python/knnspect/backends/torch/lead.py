@@ -3,13 +3,17 @@
 Features are centred, scaled and turned to their principal directions. With the leading coordinates
 ``x_l`` of a feature x, and the norm ``r_x`` of the rest,
 
-    |u - v|^2 - |u|^2 >= |v|^2 - 2 (<u_l, v_l> + r_u r_v)
+    |u - v|^2 >= |u|^2 + |v|^2 - 2 (<u_l, v_l> + r_u r_v)
 
 as ``<u_rest, v_rest> <= r_u r_v`` (Cauchy-Schwarz). The right side is the inner product of two
-vectors that are a little longer than the leading coordinates. Rounding them, to bfloat16 too, can
-change it by no more than a multiple of ``|u| |v|``, which is subtracted by one more coordinate. So
-the product is never above the true value, whatever its precision: a pair whose product exceeds the
-limit of its query is no neighbour.
+vectors, ``a = -2 (u_l, r_u)`` and ``b = (v_l, r_v)``, and of the squared norms with 1. Rounded, to
+bfloat16 too, they are ``a'`` and ``b'``, and
+
+    <a, b> >= <a', b'> - |a - a'| |b'| - |a| |b - b'|
+
+so two more coordinates subtract what rounding can have added: its norms are known once it has been
+done. The product is then never above the squared distance, whatever its precision: a pair whose
+product exceeds the limit of its query is no neighbour.
 """
 
 from __future__ import annotations
@@ -26,9 +30,8 @@ __all__ = ["Frame", "Lead", "round_up"]
 REST = 0.06
 #: Widths are multiples of this, as matrix units like it.
 MULTIPLE = 16
-#: What rounding to each type changes a value by, relatively, and how many values of the type add up
-#: to a float32.
-ROUNDING = {torch.float32: (2.0**-24, 1), torch.bfloat16: (2.0**-8, 3)}
+#: How many values of each type add up to a float32.
+PARTS = {torch.float32: 1, torch.bfloat16: 3}
 #: Features of which a squared norm exceeds this, in the frame, are not compared in it.
 MOST = 1e20
 #: What underflows.
@@ -74,7 +77,7 @@ class Frame:
         values, vectors = torch.linalg.eigh((centred.T @ centred) / len(centred))
         rest = 1 - values.flip(0).clamp(min=0).cumsum(0) / values.clamp(min=0).sum()
         n_leading = int((rest > REST).sum()) + 1
-        others = 2 + ROUNDING[dtype][1]
+        others = 3 + 2 * PARTS[dtype]
         width = -(-(n_leading + others) // MULTIPLE) * MULTIPLE
         n_leading = min(width - others, features.shape[1])
         return cls(mean, scale, vectors.flip(1)[:, :n_leading].contiguous(), dtype)
@@ -82,7 +85,7 @@ class Frame:
     @property
     def width(self) -> int:
         """Length of the vectors of the product."""
-        return self.directions.shape[1] + 2 + ROUNDING[self.dtype][1]
+        return self.directions.shape[1] + 3 + 2 * PARTS[self.dtype]
 
     def lead(self, features: Tensor) -> Lead:
         """Return leading coordinates and norms of features, shape (n, n_features), of float64."""
@@ -106,31 +109,45 @@ class Frame:
         -------
         Tensor of `dtype`, shape (n_rows, width)
         """
-        _, parts = ROUNDING[self.dtype]
-        # Less than it is by what sums of so many products may be wrong by.
-        left = lead.sq_norms * (1 - (self.width + 8) * 2.0**-22)
-        left = torch.where(order < 0, torch.full_like(left[:1], NOWHERE), left[order])
-        columns = [lead.leading[order], lead.rest[order, None], lead.sq_norms[order, None].sqrt()]
-        rows = torch.cat(columns, dim=1) * (order >= 0)[:, None]
-        rows = rows.to(self.dtype)
-        for _ in range(parts):
-            part = left.to(self.dtype)
-            rows = torch.cat([rows, part[:, None]], dim=1)
-            left = left - part.double()
-        return rows.contiguous()
+        parts = PARTS[self.dtype]
+        exact = torch.cat([lead.leading, lead.rest[:, None]], dim=1)
+        rounded = exact.to(self.dtype)
+        norms = self._up(rounded.double().norm(dim=1))
+        errors = self._up((exact - rounded.double()).norm(dim=1))
+        rows = torch.cat([rounded, norms[:, None], errors[:, None]], dim=1)
+        rows = rows[order] * (order >= 0)[:, None]
+        sq_norms = torch.where(order < 0, NOWHERE, lead.sq_norms[order])
+        ones = rows.new_ones(len(rows), parts)
+        return torch.cat([rows, self._parts(sq_norms), ones], dim=1).contiguous()
 
     def query_rows(self, lead: Lead) -> Tensor:
         """Return the rows of the product for query cells, shape (n, width), of `dtype`."""
-        rounding, parts = ROUNDING[self.dtype]
-        # Of both factors, twice, and of sums of so many products; and what rounding this itself
-        # takes away.
-        slack = (2 * (2 * rounding + rounding**2) + (self.width + 8) * 2.0**-22) * (
-            1 + 8 * rounding
-        )
-        norms = lead.sq_norms.sqrt()
-        columns = [-2 * lead.leading, -2 * lead.rest[:, None], -slack * norms[:, None]]
-        ones = torch.ones(len(norms), parts, dtype=torch.float64, device=norms.device)
-        return torch.cat([*columns, ones], dim=1).to(self.dtype).contiguous()
+        parts = PARTS[self.dtype]
+        exact = -2 * torch.cat([lead.leading, lead.rest[:, None]], dim=1)
+        rounded = exact.to(self.dtype)
+        norms = exact.norm(dim=1)
+        errors = (exact - rounded.double()).norm(dim=1) + self._of_sums * norms
+        ones = rounded.new_ones(len(rounded), parts)
+        columns = [rounded, -self._up(errors)[:, None], -self._up(norms)[:, None], ones]
+        return torch.cat([*columns, self._parts(lead.sq_norms)], dim=1).contiguous()
+
+    def _parts(self, sq_norms: Tensor) -> Tensor:
+        """Return squared norms as sums of values of the type, shape (n, n_parts), or less."""
+        left = sq_norms * (1 - self._of_sums)
+        parts = []
+        for _ in range(PARTS[self.dtype]):
+            parts.append(left.to(self.dtype))
+            left = left - parts[-1].double()
+        return torch.stack(parts, dim=1)
+
+    @property
+    def _of_sums(self) -> float:
+        """What sums of as many products as there are coordinates may be wrong by, relatively."""
+        return (self.width + 8) * 2.0**-22
+
+    def _up(self, values: Tensor) -> Tensor:
+        """Return values in the type of products, not lower than they are."""
+        return round_up(values * (1 + 1e-12), self.dtype)
 
     def limits(self, lead: Lead, sq_distances: Tensor) -> Tensor:
         """Return what the product must not exceed for pairs within some squared distances.
@@ -147,8 +164,7 @@ class Frame:
         Tensor of float64, shape (n,)
         """
         sq_distances = sq_distances * self.scale**2
-        margin = 1e-8 * (sq_distances + lead.sq_norms) + TINY
-        return sq_distances - lead.sq_norms + margin
+        return sq_distances + 1e-8 * (sq_distances + lead.sq_norms) + TINY
 
 
 @dataclass(frozen=True)
