@@ -204,7 +204,8 @@ def candidates(
 def _nonzero(mask: Tensor) -> tuple[Tensor, Tensor]:
     """Return the places of a mask, shape (n, m), that are true; quickly where these are few."""
     if mask.is_cuda or mask.shape[1] % 8:
-        return mask.nonzero(as_tuple=True)
+        rows, columns = mask.nonzero(as_tuple=True)
+        return rows, columns
     words = mask.view(torch.int64)  # eight at a time
     rows, columns = words.nonzero(as_tuple=True)
     at, byte = words[rows, columns][:, None].view(torch.bool).nonzero(as_tuple=True)
