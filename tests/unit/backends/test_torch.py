@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -317,6 +318,30 @@ def test_what_is_wrong_with_tensors_is_said() -> None:
     good[1][1, 0, 0, 0] = torch.nan
     with pytest.raises(ImageError, match="query image 1, level 1"):
         backend.search_tensors(gallery, good)
+
+
+@pytest.mark.parametrize("setting", ["highest", "high", "medium"])
+def test_what_products_may_be_rounded_to_is_put_back(setting: str) -> None:
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(setting)
+    try:
+        settings = [
+            torch.backends.cuda.matmul.fp32_precision,
+            torch.backends.mkldnn.matmul.fp32_precision,  # type: ignore[attr-defined]
+        ]
+        gallery, query = filled(), smooth(9, 1)
+        backend = TorchBackend("cpu", dtype="float32")
+        with ThreadPoolExecutor(4) as pool:
+            found = list(pool.map(lambda _: gallery.search(query, backend=backend), range(12)))
+        assert settings == [
+            torch.backends.cuda.matmul.fp32_precision,
+            torch.backends.mkldnn.matmul.fp32_precision,  # type: ignore[attr-defined]
+        ]
+        assert torch.get_float32_matmul_precision() == setting
+    finally:
+        torch.set_float32_matmul_precision(before)
+    for one in found:
+        assert_same(one, gallery.search(query))
 
 
 def test_the_number_of_threads_is_put_back() -> None:

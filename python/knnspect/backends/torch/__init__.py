@@ -1,12 +1,13 @@
 """PyTorch as a backend, on the CPU and on CUDA devices.
 
-``backend``     the backend
+``backend``       the backend
 ``image_search``  the search for one query image
-``filtering``   which pairs of cells may be neighbours
-``lead``        leading coordinates, by which that is seen
-``resident``    what is kept of a gallery between searches
-``settling``    exact distances and order, on the device
-``upsampling``  levels on the grid of the finest one
+``filtering``     which pairs of cells may be neighbours
+``lead``          leading coordinates, by which that is seen
+``precision``     how products are rounded
+``resident``      what is kept of a gallery between searches
+``settling``      exact distances and order, on the device
+``upsampling``    levels on the grid of the finest one
 """
 
 from __future__ import annotations

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from knnspect.backends.torch.lead import NOWHERE, round_up
+from knnspect.backends.torch.precision import AS_PRECISE_AS_THE_TYPE
 from knnspect.backends.torch.resident import BLOCK
 from knnspect.backends.torch.settling import in_order
 
@@ -248,33 +247,5 @@ def _products(rows: Tensor, columns: Tensor, room: Tensor | None = None) -> Tens
     They lie in `room`, if there is one: fresh memory costs as much as what is written to it.
     """
     out = None if room is None else room[: len(rows) * len(columns)].view(len(rows), -1)
-    with _as_precise_as_the_type():
+    with AS_PRECISE_AS_THE_TYPE:
         return torch.mm(rows, columns.T, out=out)
-
-
-@contextmanager
-def _as_precise_as_the_type() -> Iterator[None]:
-    """Let products be rounded as their type is, and sums as float32, whatever the user allowed.
-
-    PyTorch may be told to multiply float32 as TF32 or bfloat16, and to sum bfloat16 in bfloat16.
-    """
-    matmul = torch.backends.cuda.matmul
-    settings: list[tuple[Any, str, object]] = [
-        (matmul, "allow_bf16_reduced_precision_reduction", False)
-    ]
-    if hasattr(matmul, "fp32_precision"):
-        settings += [(of, "fp32_precision", "ieee") for of in (matmul, _mkldnn_matmul())]
-    else:  # before PyTorch 2.9
-        settings += [(matmul, "allow_tf32", False)]
-    before = [getattr(of, name) for of, name, _ in settings]
-    try:
-        for of, name, value in settings:
-            setattr(of, name, value)
-        yield
-    finally:
-        for (of, name, _), value in zip(settings, before, strict=True):
-            setattr(of, name, value)
-
-
-def _mkldnn_matmul() -> Any:
-    return torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
