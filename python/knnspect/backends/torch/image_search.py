@@ -60,34 +60,34 @@ class ImageSearch:
         threads: int | None,
     ) -> None:
         self.n_settled = 0
-        self._search, self._resident, self._grid = search, resident, grid
-        self._query, self._image, self._k, self._threads = query, image, k, threads
+        self.search, self.resident, self.grid = search, resident, grid
+        self.query, self.image, self.k, self.threads = query, image, k, threads
 
     def run(self) -> Found | None:
         """Return the neighbours; None where bounds do not decide, and the core is to find them.
 
         Where the images do not fit the device together, they are searched group by group.
         """
-        ranks, serials = self._search.ranks(self._image), self._search.serials(self._image)
-        frame = self._resident.fit(self._search, self._image)
+        ranks, serials = self.search.ranks(self.image), self.search.serials(self.image)
+        frame = self.resident.fit(self.search, self.image)
         if frame is None:
             return None
-        features = self._grid.features([level[None] for level in self._query])[0]
-        lead = frame.lead(features)
+        self.features = self.grid.features([level[None] for level in self.query])[0]
+        lead = frame.lead(self.features)
         if not lead.fits:
             return None
         queries = frame.query_rows(lead)
         best: Found | None = None
-        at_once = self._resident.images_at_once
+        at_once = self.resident.images_at_once
         for start in range(0, len(ranks), at_once):
             group = slice(start, start + at_once)
-            images = self._resident.images(
-                self._search, self._image, ranks[group].tolist(), serials[group].tolist()
+            images = self.resident.images(
+                self.search, self.image, ranks[group].tolist(), serials[group].tolist()
             )
             found = self._search_group(frame, lead, queries, images, ranks[group], best)
             if found is None:
                 return None
-            best = found if best is None else _nearest_of_both(best, found, self._k)
+            best = found if best is None else _nearest_of_both(best, found, self.k)
         return best
 
     def _search_group(
@@ -103,12 +103,12 @@ class ImageSearch:
         rows = [image.rows for image in images if image.rows is not None]
         if len(rows) < len(images):
             return None
-        k, n_cells = self._k, self._grid.n_cells
+        k, n_cells = self.k, self.grid.n_cells
         settler = _Settler(self, images, ranks)
         limits = torch.full((n_cells,), torch.inf, dtype=torch.float64, device=queries.device)
         if best is not None:
             limits = frame.limits(lead, best[0][:, -1])
-        elif (start := seeds(rows, self._resident.order, queries, k)) is not None:
+        elif (start := seeds(rows, self.resident.order, queries, k)) is not None:
             every = torch.arange(n_cells, device=queries.device).repeat_interleave(k)
             sq_distances, _, _ = settler.settle(every, start[0].flatten(), start[1].flatten())
             limits = frame.limits(lead, sq_distances[:, -1])
@@ -130,7 +130,7 @@ class _Settler:
         self, of: ImageSearch, images: Sequence[ResidentImage], ranks: NDArray[np.uint32]
     ) -> None:
         self._of = of
-        self._ranks = torch.from_numpy(ranks.astype(np.int64)).to(of._query[0].device)
+        self._ranks = torch.from_numpy(ranks.astype(np.int64)).to(of.query[0].device)
         levels = [image.levels for image in images]
         self._levels: list[Tensor] | None = None
         if None not in levels:
@@ -144,21 +144,21 @@ class _Settler:
         cells, images, rows : Tensor of int64, shape (n,)
             Query cell, number of the image, and its row, of each pair.
         """
-        of, n_places = self._of, len(self._ranks) * self._of._resident.grid.n_cells
+        of, n_places = self._of, len(self._ranks) * self._of.resident.grid.n_cells
         of.n_settled += len(cells)
         # In the order of query cells, then of places; the images are in the order of their ranks.
-        places = images * of._resident.grid.n_cells + of._resident.order[rows]
+        places = images * of.resident.grid.n_cells + of.resident.order[rows]
         key = (cells * n_places + places).sort().values
         cells, places = key // n_places, key % n_places
         images, places = (
-            places // of._resident.grid.n_cells,
-            places % of._resident.grid.n_cells,
+            places // of.resident.grid.n_cells,
+            places % of.resident.grid.n_cells,
         )
         if self._levels is None:
             return self._by_core(cells, images, places)
-        grids = (of._grid, of._resident.grid)
-        sq_distances = settle(grids, of._query, self._levels, (cells, images, places))
-        sq_distances, nearest = nearest_per_query(of._grid.n_cells, of._k, cells, sq_distances)
+        pairs = (cells, images, places)
+        sq_distances = settle(of.features, of.resident.grid, self._levels, pairs)
+        sq_distances, nearest = nearest_per_query(of.grid.n_cells, of.k, cells, sq_distances)
         if not len(cells):
             nothing = torch.zeros_like(nearest)
             return sq_distances, nothing, nothing
@@ -166,16 +166,16 @@ class _Settler:
 
     def _by_core(self, cells: Tensor, images: Tensor, places: Tensor) -> Found:
         of = self._of
-        counts = torch.bincount(cells, minlength=of._grid.n_cells).cumsum(0).numpy()
-        found = of._search.settle(
-            [level[None].numpy() for level in of._query],
-            of._image,
-            np.arange(of._grid.n_cells, dtype=np.uint32),
+        counts = torch.bincount(cells, minlength=of.grid.n_cells).cumsum(0).numpy()
+        found = of.search.settle(
+            [level[None].numpy() for level in of.query],
+            of.image,
+            np.arange(of.grid.n_cells, dtype=np.uint32),
             np.concatenate([[0], counts]).astype(np.uint64),
             self._ranks[images].numpy().astype(np.uint32),
             places.numpy().astype(np.uint32),
-            of._k,
-            of._threads,
+            of.k,
+            of.threads,
         )
         return tensors_of(found, torch.device("cpu"))
 

@@ -16,8 +16,8 @@ VALUES_AT_ONCE = 2**25
 
 
 def settle(
-    grids: tuple[Grid, Grid],
-    query: Sequence[Tensor],
+    features: Tensor,
+    grid: Grid,
     gallery: Sequence[Tensor],
     candidates: tuple[Tensor, Tensor, Tensor],
 ) -> Tensor:
@@ -25,10 +25,10 @@ def settle(
 
     Parameters
     ----------
-    grids : (Grid, Grid)
-        Of the query and of the gallery.
-    query : sequence of Tensor, each (height, width, channels)
-        The levels of one query image.
+    features : Tensor of float64, shape (n_cells, n_features)
+        Of the query cells.
+    grid : Grid
+        Of the gallery.
     gallery : sequence of Tensor, each (n_images, height, width, channels)
         The levels of the images searched.
     candidates : (Tensor, Tensor, Tensor) of int64, each of shape (n,)
@@ -39,14 +39,12 @@ def settle(
     Tensor of float64, shape (n,)
         As float64 gives them, always summed in the same order.
     """
-    at_once = max(1, VALUES_AT_ONCE // grids[0].n_features)
-    one_image = [level[None] for level in query]
+    at_once = max(1, VALUES_AT_ONCE // grid.n_features)
     parts = []
     for cells, images, places in zip(
         *(torch.split(part, at_once) for part in candidates), strict=True
     ):
-        ours = grids[0].features_at(one_image, torch.zeros_like(cells), cells)
-        parts.append(sq_l2(ours, grids[1].features_at(gallery, images, places)))
+        parts.append(sq_l2(features[cells], grid.features_at(gallery, images, places)))
     nothing = torch.zeros(0, dtype=torch.float64, device=candidates[0].device)
     return torch.cat([nothing, *parts])
 
