@@ -160,8 +160,7 @@ def bench(
         out.print(table)
     for name, problem in report.unavailable.items():
         out.print(f"{name}: not available: {problem}", soft_wrap=True)
-    name, reason = report.auto
-    out.print(f"auto means {name}: {reason}", soft_wrap=True)
+    out.print("auto means {backend}: {reason}".format(**report.auto), soft_wrap=True)
 
 
 #: Options that are not spelt as their parameters.

@@ -120,7 +120,7 @@ def run_bench(
         gallery_bytes=case.target.nbytes,
         backends={name: run.figures(name) for name in run.rivals},
         unavailable=unavailable,
-        auto=auto_backend(),
+        auto=dict(zip(("backend", "reason"), auto_backend(), strict=True)),
     )
 
 

@@ -78,8 +78,8 @@ class BenchReport:
         By name, in the order in which they were given.
     unavailable : dict of str to str
         Backends that could not run, and why, or what is to be done.
-    auto : (str, str)
-        What ``backend="auto"`` means here, and why.
+    auto : dict of str to str
+        "backend" and "reason": what ``backend="auto"`` means here, and why.
     """
 
     case: dict[str, Any]
@@ -88,7 +88,7 @@ class BenchReport:
     gallery_bytes: int
     backends: dict[str, BackendFigures]
     unavailable: dict[str, str]
-    auto: tuple[str, str]
+    auto: dict[str, str]
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything under its name, JSON-compatible."""

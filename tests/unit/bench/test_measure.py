@@ -163,7 +163,9 @@ def test_a_report_is_json_with_all_that_was_measured(case: SearchCase) -> None:
         "gallery_bytes",
         "backends",
         "unavailable",
+        "auto",
     }
+    assert document["auto"]["backend"] == "rust"
     assert document["settings"] == {
         "threads": 1,
         "repeats": 2,
