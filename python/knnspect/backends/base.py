@@ -25,7 +25,7 @@ class Capabilities:
     Parameters
     ----------
     searches : str
-        ``"pyramids"``: level by level, so that features are never concatenated. ``"rows"``: the
+        ``"pyramids"``: without the concatenated features of the whole gallery. ``"rows"``: by the
         upsampled, concatenated features of all cells, several times the gallery's memory.
     devices : tuple of str
         Where it can run here, in PyTorch's words: ``"cpu"``, ``"cuda:0"``, ...

@@ -112,12 +112,6 @@ impl Search {
             .collect()
     }
 
-    /// Whether every query image is compared with the same images.
-    #[getter]
-    fn is_one_for_all(&self) -> bool {
-        self.selections.len() == 1
-    }
-
     /// Which of the ids a query image is compared with.
     fn ranks<'py>(&self, py: Python<'py>, image: usize) -> Bound<'py, PyArray1<u32>> {
         PyArray::from_iter(py, self.selection(image).ranks())

@@ -71,9 +71,9 @@ class TorchBackend:
 
     Features are turned to their principal directions. The products of some leading coordinates
     bound all distances from below (see `knnspect.backends.torch.lead`); the few pairs that these
-    leave are settled by their exact distances, in float64. Levels are taken to the leading
-    coordinates one by one; the gallery's are made when an image is first searched, and stay on the
-    device. What this cannot decide, such as ties without end, the Rust core does.
+    leave are settled by their exact distances, in float64. Leading coordinates of a gallery image
+    are made when it is first searched, and stay on the device; concatenated features exist for a
+    few images at a time only. What this cannot decide (ties without end) the Rust core does.
 
     Parameters
     ----------

@@ -17,10 +17,11 @@ __all__ = ["Pairs", "candidates", "seeds"]
 
 #: The row of a block that stands for it, where it has so many: in the middle of a square of cells.
 MIDDLE = 5
+#: Integers of the same size as each type of products.
 _INTEGERS = {torch.bfloat16: torch.int16, torch.float32: torch.int32}
 #: Of so many blocks one in `STEP` is looked at for seeds.
 MANY_BLOCKS, STEP = 2000, 4
-#: Products are taken so many at a time on the CPU, so that they stay in the cache.
+#: Products are taken so many at a time on the CPU: fewer are slower, more take memory.
 PRODUCTS_ON_CPU = 2**24
 #: When there are so many candidates per query, limits are lowered by what was found so far.
 MANY = 32
@@ -82,7 +83,7 @@ class Pairs:
 
 
 def products_at_once(device: torch.device) -> int:
-    """Return how many products fit the cache of a CPU, or an eighth of the free memory of a GPU."""
+    """Return how many products are taken at a time; a GPU gives a small part of its memory."""
     if device.type != "cuda":
         return PRODUCTS_ON_CPU
     free, _ = torch.cuda.mem_get_info(device)

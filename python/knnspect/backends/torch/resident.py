@@ -125,7 +125,8 @@ class ResidentGallery:
             if missing and self._device.type == "cuda":
                 # Other streams may read them from now on.
                 torch.cuda.current_stream(self._device).synchronize()
-            self._evict(self._limit)
+            while self._nbytes > self._limit and self._images:
+                self._drop()
         return [known[serial] for serial in serials]
 
     def fit(self, search: _core.Search, image: int) -> Frame | None:
@@ -150,10 +151,6 @@ class ResidentGallery:
         with self._lock:
             while len(self._images) > n_images:
                 self._drop()
-
-    def _evict(self, limit: int) -> None:
-        while self._nbytes > limit and self._images:
-            self._drop()
 
     def _drop(self) -> None:
         _, image = self._images.popitem(last=False)
