@@ -17,7 +17,15 @@ from knnspect._core import __version__
 
 if TYPE_CHECKING:
     from knnspect.coreset import Coreset
-    from knnspect.detectors import Detector, PatchCore, Prediction, Spade, load
+    from knnspect.detectors import (
+        CFlow,
+        Detector,
+        PatchCore,
+        Prediction,
+        SimpleNet,
+        Spade,
+        load,
+    )
     from knnspect.errors import (
         BackendUnavailable,
         DisagreementError,
@@ -38,6 +46,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Backbone": "features",
     "BackendUnavailable": "errors",
+    "CFlow": "detectors",
     "Coreset": "coreset",
     "DTypeError": "errors",
     "Detector": "detectors",
@@ -54,6 +63,7 @@ _HOMES = {
     "PatchCore": "detectors",
     "Prediction": "detectors",
     "ShapeError": "errors",
+    "SimpleNet": "detectors",
     "Spade": "detectors",
     "StoreError": "errors",
     "Work": "neighbors",
@@ -63,6 +73,7 @@ _HOMES = {
 __all__ = [
     "Backbone",
     "BackendUnavailable",
+    "CFlow",
     "Coreset",
     "DTypeError",
     "Detector",
@@ -79,6 +90,7 @@ __all__ = [
     "PatchCore",
     "Prediction",
     "ShapeError",
+    "SimpleNet",
     "Spade",
     "StoreError",
     "Work",

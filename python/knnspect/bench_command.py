@@ -32,6 +32,7 @@ from knnspect.options import (
     build_detector,
     check_writable,
     console,
+    is_trained,
     numbers,
 )
 
@@ -115,10 +116,10 @@ def bench(
     projection: Projection = None,
     neighbors: NearestNeighbors = None,
     seed: Seed = None,
-    score: Score = "image",
-    upsample: Upsample = "bilinear",
-    gallery_dtype: GalleryDtype = "float32",
-    sigma: Sigma = 4.0,
+    score: Score = None,
+    upsample: Upsample = None,
+    gallery_dtype: GalleryDtype = None,
+    sigma: Sigma = None,
     threads: Threads = None,
     device: Device = None,
     workers: Workers = 2,
@@ -206,10 +207,14 @@ def _bench_case(context: typer.Context, options: dict[str, Any]) -> tuple[Any, A
         )
         case: Any = synthetic_case(
             _shapes(options["shapes"]), n_images or 50, options["queries"], k or 1,
-            options["upsample"], options["gallery_dtype"],
+            options["upsample"] or "bilinear", options["gallery_dtype"] or "float32",
         )  # fmt: skip
         return case, None
     refuse(("shapes",), "is for synthetic features, and there are images")
+    if is_trained(options["method"]):
+        raise ParameterError(
+            f"--method: expected one that searches, spade or patchcore, got {options['method']!r}"
+        )
     if train is not None and (model is not None or dataset is not None):
         raise ParameterError("--train: is not for a model or a dataset, which has its own images")
     n_queries, workers = options["queries"], options["workers"]
@@ -217,7 +222,7 @@ def _bench_case(context: typer.Context, options: dict[str, Any]) -> tuple[Any, A
     if model is None:
         if options["method"] == "patchcore":
             refuse(tuple(_SPELT), "is an option of spade, the method is patchcore")
-        detector = build_detector(options | {"backend": "auto"})
+        detector = build_detector(options)
         learnt = train if dataset is None else dataset.train
         case = fitted_case(detector, queries, learnt, n_queries, n_workers=workers, progress=True)
         return case, dataset

@@ -26,16 +26,22 @@ from knnspect.options import (
     BackboneName,
     BackendName,
     BatchSize,
+    Checkpoint,
     CoresetSize,
+    CouplingBlocks,
     Device,
     GalleryDtype,
     ImageNeighbors,
     ImageSize,
+    LearningRate,
     Levels,
+    MaxEpochs,
     MaxMemory,
     Method,
     NearestNeighbors,
+    Noise,
     PatchSize,
+    Patience,
     PixelNeighbors,
     Projection,
     Resize,
@@ -48,8 +54,10 @@ from knnspect.options import (
     Weights,
     Workers,
     build_detector,
+    check_option,
     check_writable,
     console,
+    is_trained,
 )
 
 app = typer.Typer(
@@ -101,25 +109,42 @@ def fit(
     projection: Projection = None,
     neighbors: NearestNeighbors = None,
     seed: Seed = None,
-    score: Score = "image",
-    upsample: Upsample = "bilinear",
-    gallery_dtype: GalleryDtype = "float32",
-    sigma: Sigma = 4.0,
-    backend: BackendName = "auto",
+    max_epochs: MaxEpochs = None,
+    patience: Patience = None,
+    learning_rate: LearningRate = None,
+    noise: Noise = None,
+    coupling_blocks: CouplingBlocks = None,
+    score: Score = None,
+    upsample: Upsample = None,
+    gallery_dtype: GalleryDtype = None,
+    sigma: Sigma = None,
+    backend: BackendName = None,
     threads: Threads = None,
     device: Device = None,
     batch_size: BatchSize = 16,
     workers: Workers = 2,
     max_memory: MaxMemory = None,
+    checkpoint: Checkpoint = None,
     skip_bad: SkipBad = False,
 ) -> None:
     """Learn what is normal from a folder of images."""
+    from knnspect.detectors.building import CHECKPOINT
     from knnspect.report.contents import size_of
 
     detector = build_detector(locals())
     check_writable(output, folder=max_memory is not None)
+    training: dict[str, Path] = {}
+    if is_trained(method):
+        if checkpoint is None:
+            beside = output.with_name(output.name + ".checkpoint")
+            checkpoint = beside if max_memory is None else output / CHECKPOINT
+        training = {"checkpoint": checkpoint}
+    elif checkpoint is not None:
+        raise ParameterError(
+            f"--checkpoint: is an option of simplenet and cflow, the method is {method}"
+        )
     start = time.perf_counter()
-    with _LeftOut() as left_out:
+    with _LeftOut() as left_out, _Resumable(checkpoint):
         detector.fit(
             images,
             batch_size=batch_size,
@@ -128,6 +153,7 @@ def fit(
             progress=True,
             max_memory=max_memory,
             folder=None if max_memory is None else output,
+            **training,
         )
     detector.save(output)
     n_images = detector.n_images_
@@ -153,8 +179,10 @@ def predict(
     from knnspect.detectors import load
     from knnspect.report import ResultsFolder
 
-    detector = load(model, device=device)
-    detector.threads = threads
+    detector: Any = load(model, device=device)
+    if threads is not None:
+        check_option("threads", detector.method)
+        detector.threads = threads
     results = ResultsFolder(output, detector.normal_map_max_, detector.backbone.geometry)
     source = open_images(images)
     pictures = {item.id: item.load for item in source}
@@ -190,11 +218,16 @@ def evaluate(
     projection: Projection = None,
     neighbors: NearestNeighbors = None,
     seed: Seed = None,
-    score: Score = "image",
-    upsample: Upsample = "bilinear",
-    gallery_dtype: GalleryDtype = "float32",
-    sigma: Sigma = 4.0,
-    backend: BackendName = "auto",
+    max_epochs: MaxEpochs = None,
+    patience: Patience = None,
+    learning_rate: LearningRate = None,
+    noise: Noise = None,
+    coupling_blocks: CouplingBlocks = None,
+    score: Score = None,
+    upsample: Upsample = None,
+    gallery_dtype: GalleryDtype = None,
+    sigma: Sigma = None,
+    backend: BackendName = None,
     threads: Threads = None,
     device: Device = None,
     batch_size: BatchSize = 16,
@@ -305,6 +338,20 @@ class _LeftOut:
     def summary(self) -> str:
         """Return what is to be said at the end."""
         return f", {len(self.reasons)} left out" if self.reasons else ""
+
+
+class _Resumable:
+    """Says where an interrupted training can go on."""
+
+    def __init__(self, checkpoint: Path | None) -> None:
+        self._checkpoint = checkpoint
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is KeyboardInterrupt and self._checkpoint and self._checkpoint.exists():
+            typer.echo(f"{self._checkpoint}: the same command goes on from here", err=True)
 
 
 def _figure(value: object) -> str:

@@ -39,8 +39,9 @@ class Evaluation:
     aupro : float
         Per-region overlap up to a false-positive rate of 0.3.
     seconds : dict of str to float
-        "features" (reading images included), "gallery" (a coreset included), "retrieval" (of normal
-        images, where the detector has such a stage), "matching" (maps included), "total".
+        "features" (reading images included), "gallery" (a coreset included), "training" (of a
+        network) and "retrieval" (of normal images) where the detector has such a stage, "matching"
+        (maps included), "total".
     peak_memory_mb : float
         Largest resident memory of the process so far, in MB (10^6 bytes).
     version : str
@@ -133,6 +134,11 @@ def evaluate(
         seconds={
             "features": seconds["decode"] + seconds["features"],
             "gallery": seconds["gallery"] + seconds.get("coreset", 0.0),
+            **(
+                {"training": seconds["training"] + seconds["calibration"]}
+                if "training" in seconds
+                else {}
+            ),
             **({"retrieval": seconds["retrieval"]} if "retrieval" in seconds else {}),
             "matching": seconds["matching"] + seconds["maps"],
             "total": total,

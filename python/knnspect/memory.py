@@ -8,7 +8,7 @@ from pathlib import Path
 
 from knnspect.errors import DTypeError, ParameterError
 
-__all__ = ["PeakMemory", "anonymous_bytes", "describe_bytes", "parse_bytes"]
+__all__ = ["PeakMemory", "anonymous_bytes", "check_memory", "describe_bytes", "parse_bytes"]
 
 _UNITS = {"": 1, "B": 1}
 _UNITS |= {f"{unit}{end}": 1000**power for power, unit in enumerate("KMGT", 1) for end in ("", "B")}
@@ -55,6 +55,19 @@ def anonymous_bytes() -> int | None:
         return None
     match = re.search(r"^RssAnon:\s+(\d+) kB", status, re.MULTILINE)
     return None if match is None else 1024 * int(match[1])
+
+
+def check_memory(limit: int | None, advice: str) -> None:
+    """Raise a MemoryError if more than a limit is in use, with what to do about it.
+
+    >>> check_memory(None, "raise it")
+    """
+    used = anonymous_bytes()
+    if limit is not None and used is not None and used > limit:
+        raise MemoryError(
+            f"max_memory: {describe_bytes(used)} are in use, more than the limit of "
+            f"{describe_bytes(limit)}: {advice}"
+        )
 
 
 class PeakMemory:

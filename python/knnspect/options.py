@@ -18,16 +18,22 @@ __all__ = [
     "BackboneName",
     "BackendName",
     "BatchSize",
+    "Checkpoint",
     "CoresetSize",
+    "CouplingBlocks",
     "Device",
     "GalleryDtype",
     "ImageNeighbors",
     "ImageSize",
+    "LearningRate",
     "Levels",
+    "MaxEpochs",
     "MaxMemory",
     "Method",
     "NearestNeighbors",
+    "Noise",
     "PatchSize",
+    "Patience",
     "PixelNeighbors",
     "Projection",
     "Resize",
@@ -40,15 +46,18 @@ __all__ = [
     "Weights",
     "Workers",
     "build_detector",
+    "check_option",
     "check_writable",
     "console",
+    "is_trained",
     "numbers",
 ]
 
 _BACKBONE, LEARNING = "Backbone", "Detector"
 
 Method = Annotated[
-    str, typer.Option(help="Detector: spade or patchcore.", rich_help_panel=LEARNING)
+    str,
+    typer.Option(help="Detector: spade, patchcore, simplenet or cflow.", rich_help_panel=LEARNING),
 ]
 BackboneName = Annotated[
     str,
@@ -76,7 +85,7 @@ Resize = Annotated[
 PatchSize = Annotated[
     int | None,
     typer.Option(
-        help="Average features over N x N cells; 1 for spade, 3 for patchcore by default.",
+        help="Average features over N x N cells; spade: 1, simplenet: 5, others: 3 by default.",
         rich_help_panel=_BACKBONE,
     ),
 ]
@@ -126,34 +135,90 @@ NearestNeighbors = Annotated[
 Seed = Annotated[
     int | None,
     typer.Option(
-        help="patchcore: chooses the first row of the coreset; 0 by default.",
+        help="patchcore, simplenet, cflow: decides what is drawn at random; 0 by default.",
+        rich_help_panel=LEARNING,
+    ),
+]
+MaxEpochs = Annotated[
+    int | None,
+    typer.Option(
+        help="simplenet, cflow: passes through all images; 20 and 6 by default.",
+        rich_help_panel=LEARNING,
+    ),
+]
+Patience = Annotated[
+    int | None,
+    typer.Option(
+        help="simplenet, cflow: epochs without a lower loss of images held out, then stop.",
+        rich_help_panel=LEARNING,
+    ),
+]
+LearningRate = Annotated[
+    float | None,
+    typer.Option(
+        help="simplenet, cflow: the optimizer's; 0.0002 and 0.002 by default.",
+        rich_help_panel=LEARNING,
+    ),
+]
+Noise = Annotated[
+    float | None,
+    typer.Option(
+        help="simplenet: noise, in standard deviations of the features; 0.3 by default.",
+        rich_help_panel=LEARNING,
+    ),
+]
+CouplingBlocks = Annotated[
+    int | None,
+    typer.Option(
+        help="cflow: coupling blocks of each level's flow; 4 by default.",
         rich_help_panel=LEARNING,
     ),
 ]
 Score = Annotated[
-    str,
+    str | None,
     typer.Option(
-        help="image (the method's image score) or map (the maximum of the map).",
+        help="image (the method's image score) or map (the maximum of the map); map for cflow, "
+        "else image by default.",
         rich_help_panel=LEARNING,
     ),
 ]
-Upsample = Annotated[str, typer.Option(help="bilinear or block.", rich_help_panel=LEARNING)]
+Upsample = Annotated[
+    str | None,
+    typer.Option(help="bilinear (the default) or block; not for cflow.", rich_help_panel=LEARNING),
+]
 GalleryDtype = Annotated[
-    str,
+    str | None,
     typer.Option(
-        help="How the gallery keeps features: float32, float16 or int8.",
+        help="How the gallery keeps features: float32 (the default), float16 or int8.",
         rich_help_panel=LEARNING,
     ),
 ]
 Sigma = Annotated[
-    float,
-    typer.Option(help="Blur of the map, in pixels of a 224 px input.", rich_help_panel=LEARNING),
+    float | None,
+    typer.Option(
+        help="Blur of the map, in pixels of a 224 px input; 4 by default.",
+        rich_help_panel=LEARNING,
+    ),
 ]
 BackendName = Annotated[
-    str,
-    typer.Option("--backend", help="What searches the gallery.", rich_help_panel=LEARNING),
+    str | None,
+    typer.Option(
+        "--backend",
+        help="spade, patchcore: what searches the gallery; auto by default.",
+        rich_help_panel=LEARNING,
+    ),
 ]
-Threads = Annotated[int | None, typer.Option(help="Threads of the search; all by default.")]
+Threads = Annotated[
+    int | None,
+    typer.Option(help="spade, patchcore: threads of the search; all by default."),
+]
+Checkpoint = Annotated[
+    Path | None,
+    typer.Option(
+        help="simplenet, cflow: file from which an interrupted training goes on; beside OUTPUT by "
+        "default, deleted when all is done."
+    ),
+]
 BatchSize = Annotated[int, typer.Option(help="Images that go through the network together.")]
 Workers = Annotated[int, typer.Option(help="Threads that read images.")]
 MaxMemory = Annotated[
@@ -168,30 +233,34 @@ SkipBad = Annotated[
 ]
 
 
-#: Options that only one method has; None where they were not given.
-_OWN = {
-    "spade": ("image_neighbors", "pixel_neighbors"),
-    "patchcore": ("coreset", "projection", "neighbors", "seed"),
+#: The parameters of each method that are options; None where they were not given.
+_SEARCHING = ("score", "sigma", "gallery_dtype", "upsample", "backend", "threads")
+_TRAINED = ("score", "sigma", "gallery_dtype", "seed", "max_epochs", "patience", "learning_rate")
+_PARAMETERS = {
+    "spade": ("image_neighbors", "pixel_neighbors", *_SEARCHING),
+    "patchcore": ("coreset", "projection", "neighbors", "seed", *_SEARCHING),
+    "simplenet": ("noise", "upsample", *_TRAINED),
+    "cflow": ("coupling_blocks", *_TRAINED),
 }
+_PATCH_SIZES = {"spade": 1, "patchcore": 3, "simplenet": 5, "cflow": 3}
 
 
 def build_detector(options: dict[str, Any]) -> Any:
     """Build the detector that the options of `fit` and `evaluate` describe."""
-    from knnspect.detectors import PatchCore, Spade
+    from knnspect.detectors import CFlow, PatchCore, SimpleNet, Spade
     from knnspect.features import Backbone
 
     method = options["method"]
-    if method not in _OWN:
-        raise ParameterError(f"--method: expected one of {', '.join(_OWN)}, got {method!r}")
-    for other, names in _OWN.items():
-        for name in names:
-            if other != method and options[name] is not None:
-                raise ParameterError(
-                    f"--{name.replace('_', '-')}: is an option of {other}, the method is {method}"
-                )
+    if method not in _PARAMETERS:
+        raise ParameterError(f"--method: expected one of {', '.join(_PARAMETERS)}, got {method!r}")
+    given = {}
+    for name in {name: None for names in _PARAMETERS.values() for name in names}:
+        if options.get(name) is not None:
+            check_option(name, method)
+            given[name] = options[name]
     patch_size = options["patch_size"]
     if patch_size is None:
-        patch_size = 3 if method == "patchcore" else 1
+        patch_size = _PATCH_SIZES[method]
     backbone = Backbone(
         options["backbone"],
         levels=numbers("--levels", options["levels"], ","),
@@ -201,12 +270,26 @@ def build_detector(options: dict[str, Any]) -> Any:
         patch_size=patch_size,
         device=options["device"],
     )
-    names = ("score", "upsample", "gallery_dtype", "sigma", "backend", "threads")
-    given = {name: options[name] for name in names}
-    given |= {name: options[name] for name in _OWN[method] if options[name] is not None}
     if "coreset" in given:
         given["coreset"] = _coreset_size(given["coreset"])
-    return PatchCore(backbone, **given) if method == "patchcore" else Spade(backbone, **given)
+    kinds = {"spade": Spade, "patchcore": PatchCore, "simplenet": SimpleNet, "cflow": CFlow}
+    return kinds[method](backbone, **given)
+
+
+def check_option(name: str, method: str) -> None:
+    """Raise a ParameterError if an option was given that a method does not have."""
+    if name not in _PARAMETERS[method]:
+        having = [other for other, names in _PARAMETERS.items() if name in names]
+        *others, last = having
+        words = f"{', '.join(others)} and {last}" if others else last
+        raise ParameterError(
+            f"--{name.replace('_', '-')}: is an option of {words}, the method is {method}"
+        )
+
+
+def is_trained(method: str) -> bool:
+    """Return whether a method trains a network."""
+    return "max_epochs" in _PARAMETERS.get(method, ())
 
 
 def _coreset_size(text: str) -> float | int | None:

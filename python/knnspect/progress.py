@@ -36,6 +36,7 @@ class Progress:
 
     def __init__(self, label: str, total: int | None, show: bool, unit: str = "images") -> None:
         self._label, self._total, self._done, self._unit = label, total, 0, unit
+        self._note = ""
         self._bar = None
         self._lines = show and not sys.stderr.isatty()
         self._last_line = time.monotonic()
@@ -54,10 +55,11 @@ class Progress:
                 BarColumn(),
                 MofNCompleteColumn(),
                 TimeRemainingColumn(),
+                TextColumn("{task.fields[note]}"),
                 console=Console(stderr=True),
                 transient=True,
             )
-            self._task = self._bar.add_task(label, total=total)
+            self._task = self._bar.add_task(label, total=total, note="")
 
     def __enter__(self) -> Progress:
         if self._bar:
@@ -87,10 +89,19 @@ class Progress:
         """Report that `n` are done by now."""
         self.advance(n - self._done)
 
+    def note(self, text: str) -> None:
+        """Say something beside the bar, or on a line of its own."""
+        self._note = text
+        if self._bar:
+            self._bar.update(self._task, note=text)
+        elif self._lines:
+            self._print_line()
+
     def _print_line(self) -> None:
         self._last_line = time.monotonic()
         total = "" if self._total is None else f" of {self._total}"
-        sys.stderr.write(f"{self._label}: {self._done}{total} {self._unit}\n")
+        note = f"; {self._note}" if self._note else ""
+        sys.stderr.write(f"{self._label}: {self._done}{total} {self._unit}{note}\n")
         sys.stderr.flush()
 
 

@@ -65,7 +65,6 @@ class Detector(ABC):
     backbone: Backbone
     #: "image" or "map".
     score: str
-    threads: int | None
     #: Largest map value of normal images that were held out.
     normal_map_max_: float
     #: Time taken by each stage of the last fit or predict.
@@ -170,7 +169,9 @@ class Detector(ABC):
 
 #: Where the detector of each kind of file lives.
 _DETECTORS = {
+    "cflow": ("knnspect.detectors.cflow", "CFlow"),
     "patchcore": ("knnspect.detectors.patchcore", "PatchCore"),
+    "simplenet": ("knnspect.detectors.simplenet", "SimpleNet"),
     "spade": ("knnspect.detectors.spade", "Spade"),
 }
 

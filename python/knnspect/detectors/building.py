@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -20,21 +19,38 @@ from numpy.typing import NDArray
 from knnspect import _core
 from knnspect.data import open_images
 from knnspect.data.sources import ImageItem, ImageSource
-from knnspect.detectors.learning import ConstantLevels, check_pooled
+from knnspect.detectors.learning import ConstantLevels, check_pooled, weights_digest
 from knnspect.errors import ImageError, ParameterError, StoreError
 from knnspect.features import Backbone, Features
 from knnspect.files import replace_file
 from knnspect.gallery import Gallery, is_gallery_folder
-from knnspect.memory import PeakMemory, anonymous_bytes, describe_bytes, parse_bytes
+from knnspect.memory import (
+    PeakMemory,
+    anonymous_bytes,
+    check_memory,
+    describe_bytes,
+    parse_bytes,
+)
 from knnspect.progress import Stopwatch
 from knnspect.pyramid import FeaturePyramid
 from knnspect.validation import check_count
 
-__all__ = ["GALLERY", "MODEL", "Learnt", "learn", "save_learnt", "stored_gallery", "stored_pooled"]
+__all__ = [
+    "CHECKPOINT",
+    "GALLERY",
+    "MODEL",
+    "Learnt",
+    "learn",
+    "save_learnt",
+    "stored_gallery",
+    "stored_pooled",
+]
 
 #: What a folder of features holds: the gallery; the pooled features and sizes of its images, as a
-#: gallery, too; what the features were made with; and in the end the model.
-GALLERY, _IMAGES, _SETTINGS, MODEL = "gallery", "images", "settings.json", "model"
+#: gallery, too; what the features were made with; a checkpoint while a network is trained on them;
+#: and in the end the model.
+GALLERY, _IMAGES, _SETTINGS = "gallery", "images", "settings.json"
+CHECKPOINT, MODEL = "checkpoint", "model"
 
 
 @dataclass(frozen=True)
@@ -125,8 +141,8 @@ def save_learnt(
     method: str,
     metadata: dict[str, str],
     tensors: dict[str, NDArray[Any]],
-    gallery: Gallery,
-    more: dict[str, NDArray[Any]],
+    gallery: Gallery | None = None,
+    more: dict[str, NDArray[Any]] | None = None,
 ) -> None:
     """Write a detector to a file, or, without what is there, to the folder of its features.
 
@@ -138,9 +154,9 @@ def save_learnt(
         The kind of detector.
     metadata, tensors
         What it consists of, but for its features.
-    gallery : Gallery
+    gallery : Gallery, optional
         What it searches.
-    more : dict of str to ndarray
+    more : dict of str to ndarray, optional
         What is in the folder beside the gallery, if it is there.
 
     Raises
@@ -150,11 +166,12 @@ def save_learnt(
     """
     folder = Path(path)
     is_folder = (folder / _SETTINGS).exists()
-    if is_folder and gallery.path is not None and gallery.path.parent.samefile(folder):
-        _core.save_tensors(folder / MODEL, method, metadata, tensors)
+    file = folder / MODEL if is_folder else folder
+    is_there = gallery is not None and gallery.path is not None and is_folder
+    if gallery is None or (is_there and gallery.path.parent.samefile(folder)):  # type: ignore[union-attr]
+        _core.save_tensors(file, method, metadata, tensors)
     else:
-        file = folder / MODEL if is_folder else folder
-        gallery.core.save(file, method, metadata, tensors | more)
+        gallery.core.save(file, method, metadata, tensors | (more or {}))
 
 
 def stored_gallery(store: _core.Store, folder: Path | None) -> Gallery:
@@ -259,13 +276,11 @@ def _in_folder(
                 constant.see(features.pyramid)
             new.known.update(features.ids)
             new.met.update(features.ids)
-            used = anonymous_bytes()
-            if limit is not None and used is not None and used > limit:
-                raise MemoryError(
-                    f"max_memory: {describe_bytes(used)} are in use, more than the limit of "
-                    f"{describe_bytes(limit)}: raise it, or lower batch_size or n_workers; "
-                    f"{len(gallery)} images are in {folder}, where the work can go on"
-                )
+            check_memory(
+                limit,
+                f"raise it, or lower batch_size or n_workers; {len(gallery)} images are in "
+                f"{folder}, where the work can go on",
+            )
         gone = sorted(new.known - new.met)
         gallery.remove(gone)
         about.remove(gone)
@@ -397,14 +412,10 @@ def _about(features: Features) -> FeaturePyramid:
 def _settings(backbone: Backbone, gallery: Gallery) -> dict[str, Any]:
     """Return all that features in a folder depend on."""
     settings, tensors = backbone.state()
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        digest.update(name.encode())
-        digest.update(np.ascontiguousarray(tensors[name]).tobytes())
     settings.pop("source")
     return {
         **settings,
-        "weights": digest.hexdigest(),
+        "weights": weights_digest(tensors),
         "upsample": gallery.upsample,
         "dtype": gallery.dtype,
     }

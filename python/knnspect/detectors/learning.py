@@ -1,8 +1,9 @@
-"""What detectors that keep normal features have in common."""
+"""What detectors have in common when they learn, and in files."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,11 +20,13 @@ from knnspect.validation import check_choice, check_count, check_positive
 __all__ = [
     "ConstantLevels",
     "backbone_tensors",
+    "check_backbone",
     "check_parameters",
     "check_pooled",
     "held_out",
     "naming_images",
     "stored_tensors",
+    "weights_digest",
 ]
 
 #: Before the names of a backbone's tensors in a file.
@@ -31,7 +34,7 @@ _BACKBONE = "backbone."
 
 
 def check_parameters(detector: Any) -> None:
-    """Check the parameters that all these detectors have.
+    """Check the parameters that all detectors have that keep normal features.
 
     Parameters
     ----------
@@ -43,9 +46,7 @@ def check_parameters(detector: Any) -> None:
     ParameterError, DTypeError
         For the first that lies outside its values.
     """
-    backbone = detector.backbone
-    if not isinstance(backbone, Backbone):
-        raise DTypeError(f"backbone: expected a Backbone, got {type(backbone).__name__}")
+    check_backbone(detector.backbone)
     check_choice("score", detector.score, ["image", "map"])
     check_choice("upsample", detector.upsample, ["bilinear", "block"])
     check_choice("gallery_dtype", detector.gallery_dtype, ["float32", "float16", "int8"])
@@ -53,6 +54,12 @@ def check_parameters(detector: Any) -> None:
     get_backend(detector.backend)
     if detector.threads is not None:
         check_count("threads", detector.threads)
+
+
+def check_backbone(backbone: object) -> None:
+    """Raise a DTypeError if it is not a Backbone."""
+    if not isinstance(backbone, Backbone):
+        raise DTypeError(f"backbone: expected a Backbone, got {type(backbone).__name__}")
 
 
 def held_out(n_images: int) -> list[int]:
@@ -88,13 +95,22 @@ def backbone_tensors(tensors: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]
     return {_BACKBONE + name: tensor for name, tensor in tensors.items()}
 
 
-def stored_tensors(store: _core.Store) -> dict[str, NDArray[Any]]:
-    """Return the tensors of the backbone in a file, under their own names."""
+def stored_tensors(store: _core.Store, prefix: str = _BACKBONE) -> dict[str, NDArray[Any]]:
+    """Return the tensors of the backbone in a file, or others, under their own names."""
     return {
-        name.removeprefix(_BACKBONE): store.tensor(name)
+        name.removeprefix(prefix): store.tensor(name)
         for name in store.names
-        if name.startswith(_BACKBONE)
+        if name.startswith(prefix)
     }
+
+
+def weights_digest(tensors: Mapping[str, NDArray[Any]]) -> str:
+    """Return what tells a backbone's weights from others."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(tensors[name]).tobytes())
+    return digest.hexdigest()
 
 
 class ConstantLevels:

@@ -6,7 +6,7 @@ import os
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,9 @@ from knnspect.features.weights import needed_tensors, resolve_weights
 from knnspect.progress import Progress, Stopwatch
 from knnspect.pyramid import FeaturePyramid
 from knnspect.validation import check_count
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["Backbone", "Features"]
 
@@ -127,6 +130,11 @@ class Backbone:
     def geometry(self) -> Geometry:
         """How images meet the network, and how maps come back."""
         return self._load().geometry
+
+    @property
+    def torch_device(self) -> torch.device:
+        """The device on which the network runs."""
+        return self._load().device
 
     def extract(
         self,

@@ -51,12 +51,18 @@ def contents(path: Path, verify: bool) -> Iterator[tuple[str, object]]:
             "image checksums",
             "verified" if verify else "compared when first used, or by --verify",
         )
-    elif store is not None:
+    elif store is not None and "gallery.ids" in metadata:
         yield from _of_gallery(Gallery.from_core(_core.Gallery.from_store(store)))
-    told = {"upsample"}
+    told = {"upsample"} if "gallery.ids" in metadata or "coreset" in metadata else {"shapes"}
     for name, value in json.loads(metadata.get("config", "{}")).items():
         if isinstance(value, dict):
             yield from ((f"{name} {key}".replace("_", " "), part) for key, part in value.items())
+        elif name == "history":
+            yield "epochs", len(value)
+            yield from (
+                (key.replace("_", " "), f"{loss:.4f} in the last")
+                for key, loss in value[-1].items()
+            )
         elif name not in told:
             yield name.replace("_", " "), value
 

@@ -1,0 +1,230 @@
+"""SimpleNet's network: an adaptor, and a discriminator that tells features from noisy ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.functional import leaky_relu
+
+from knnspect.networks.standardization import channel_statistics
+from knnspect.networks.training import Step, TrainableNetwork
+from knnspect.pyramid import FeaturePyramid
+
+__all__ = ["Adaptor", "Discriminator", "SimpleNetNetwork", "hinge_loss"]
+
+#: Cells of one step.
+_CELLS_PER_STEP = 256
+#: The adaptor learns more slowly than the discriminator by this factor.
+_ADAPTOR_RATE = 0.05
+
+
+class Adaptor(nn.Linear):
+    """A linear map of features that begins near the identity.
+
+    Parameters
+    ----------
+    n_features : int
+        Features that come and go.
+
+    Examples
+    --------
+    >>> features = torch.randn(3, 8)
+    >>> bool(torch.allclose(Adaptor(8)(features), features, atol=0.2))
+    True
+    """
+
+    def __init__(self, n_features: int) -> None:
+        super().__init__(n_features, n_features)
+        nn.init.eye_(self.weight)
+        with torch.no_grad():
+            self.weight += 0.01 * torch.randn_like(self.weight)
+        nn.init.zeros_(self.bias)
+
+
+class Discriminator(nn.Module):
+    """Two linear layers; what comes out is high for normal features.
+
+    Parameters
+    ----------
+    n_features : int
+        Features that come.
+    hidden : int
+        Width between the layers.
+
+    Examples
+    --------
+    >>> Discriminator(8, 4)(torch.randn(3, 8)).shape
+    torch.Size([3])
+    """
+
+    def __init__(self, n_features: int, hidden: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(n_features, hidden)
+        self.norm = nn.BatchNorm1d(hidden)
+        self.output = nn.Linear(hidden, 1, bias=False)
+        nn.init.xavier_normal_(self.linear.weight)
+        nn.init.xavier_normal_(self.output.weight)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Judge features, shape (n_cells, n_features)."""
+        judged: Tensor = self.output(leaky_relu(self.norm(self.linear(features)), 0.2))
+        return judged[:, 0]
+
+
+def hinge_loss(normal: Tensor, noisy: Tensor, margin: float) -> Tensor:
+    """Mean of what normal features lack to `margin`, plus what noisy ones exceed `-margin` by.
+
+    Examples
+    --------
+    >>> hinge_loss(torch.tensor([0.7, 0.25]), torch.tensor([-0.5, -0.25]), margin=0.5)
+    tensor(0.2500)
+    """
+    return (margin - normal).clamp(min=0).mean() + (margin + noisy).clamp(min=0).mean()
+
+
+class SimpleNetNetwork(TrainableNetwork):
+    """Adaptor and discriminator over standardized features, all levels together.
+
+    Parameters
+    ----------
+    shapes : sequence of (int, int, int)
+        Height, width and channels of each level.
+    upsample : {"bilinear", "block"}
+        How coarse levels are brought to the resolution of the finest one.
+    hidden : int
+        Width of the discriminator.
+    noise : float
+        Standard deviation of what is added to normal features, in units of their own.
+    margin : float
+        Of the hinge loss.
+    learning_rate : float
+        The discriminator's.
+
+    Source
+    ------
+    Liu et al., "SimpleNet: A Simple Network for Image Anomaly Detection and Localization" (2023),
+    sections 3.2 to 3.5.
+    """
+
+    #: Smallest score of a cell among normal images.
+    lowest: Tensor
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(
+        self,
+        shapes: Sequence[tuple[int, int, int]],
+        upsample: Literal["bilinear", "block"],
+        hidden: int,
+        noise: float,
+        margin: float,
+        learning_rate: float,
+    ) -> None:
+        super().__init__()
+        self.grid = shapes[0][:2]
+        self._upsample: Literal["bilinear", "block"] = upsample
+        self._noise, self._margin, self._learning_rate = noise, margin, learning_rate
+        n_features = sum(channels for _, _, channels in shapes)
+        self.adaptor = Adaptor(n_features)
+        self.discriminator = Discriminator(n_features, hidden)
+        self.register_buffer("mean", torch.zeros(n_features))
+        self.register_buffer("deviation", torch.ones(n_features))
+        self.register_buffer("lowest", torch.zeros(()))
+        self._prepared: tuple[Tensor, Tensor, Tensor] | None = None
+
+    def prepare(self, pyramids: Iterator[FeaturePyramid]) -> None:
+        """Learn the mean and the standard deviation of each channel."""
+        means, deviations = zip(*channel_statistics(pyramids), strict=True)
+        self.mean.copy_(torch.from_numpy(np.concatenate(means)))
+        self.deviation.copy_(torch.from_numpy(np.concatenate(deviations)))
+
+    def optimizers(self) -> list[torch.optim.Optimizer]:
+        """Return one for the discriminator and one for the adaptor."""
+        return [
+            torch.optim.Adam(
+                self.discriminator.parameters(), self._learning_rate, weight_decay=1e-5
+            ),
+            torch.optim.AdamW(self.adaptor.parameters(), _ADAPTOR_RATE * self._learning_rate),
+        ]
+
+    def steps(self, pyramid: FeaturePyramid, generator: torch.Generator) -> Iterator[Step]:
+        """Take some cells at a time, each with a noisy copy."""
+        features = (self._rows(pyramid) - self.mean) / self.deviation
+        n_cells, done = len(features), 0
+        order = torch.randperm(n_cells, generator=generator, device=features.device)
+        for rows in torch.split(order, _CELLS_PER_STEP):
+            done += len(rows)
+            loss = self._loss(features[rows], generator)
+            yield Step(loss, len(rows), [0, 1], 0, done / n_cells)
+
+    def held_out_losses(self, pyramid: FeaturePyramid) -> list[tuple[float, int]]:
+        """Return the loss of training, with the same noise for a cell every time."""
+        features = (self._rows(pyramid) - self.mean) / self.deviation
+        generator = torch.Generator(features.device)
+        generator.manual_seed(0)
+        with torch.inference_mode():
+            loss = self._loss(features, generator)
+        return [(float(loss) * len(features), len(features))]
+
+    def calibrate(self, pyramids: Iterator[FeaturePyramid]) -> None:
+        """Learn the smallest score of a cell."""
+        self._prepared = None
+        lowest = min(
+            float(self._judged(pyramid[index]).min())
+            for pyramid in pyramids
+            for index in range(pyramid.n_images)
+        )
+        self.lowest.fill_(lowest)
+
+    def cell_scores(self, pyramid: FeaturePyramid) -> NDArray[np.float64]:
+        """Return how unlike normal each cell is: minus the discriminator's word for it.
+
+        Less than what the most normal cell of the normal images has, which is taken as zero.
+        """
+        scores = (self._judged(pyramid) - self.lowest).clamp(min=0)
+        return scores.reshape(self.grid).double().cpu().numpy()
+
+    def _loss(self, features: Tensor, generator: torch.Generator) -> Tensor:
+        adapted = self.adaptor(features)
+        noise = torch.empty_like(adapted).normal_(generator=generator)
+        judged = self.discriminator(torch.cat([adapted, adapted + self._noise * noise]))
+        normal, noisy = judged.float().chunk(2)
+        return hinge_loss(normal, noisy, self._margin)
+
+    def _judged(self, pyramid: FeaturePyramid) -> Tensor:
+        """Minus the discriminator's word for every cell of one image."""
+        if self._prepared is None:
+            self._prepared = self._one_layer()
+        weight, bias, output = self._prepared
+        with torch.inference_mode():
+            hidden = torch.addmm(bias, self._rows(pyramid), weight)
+            return -(leaky_relu(hidden, 0.2, inplace=True) @ output)
+
+    def _one_layer(self) -> tuple[Tensor, Tensor, Tensor]:
+        """All that is linear before the activation, as one layer: weight, bias, and the output.
+
+        That is standardization, adaptor, first layer and batch normalization.
+        """
+        norm = self.discriminator.norm
+        mean, variance = norm.get_buffer("running_mean"), norm.get_buffer("running_var")
+        with torch.inference_mode():
+            # In float64: features that are far from zero and even cancel in the bias.
+            first = self.discriminator.linear.weight.double()
+            weight = first @ self.adaptor.weight.double() / self.deviation.double()
+            bias = first @ self.adaptor.bias.double() + self.discriminator.linear.bias.double()
+            bias -= weight @ self.mean.double()
+            scale = norm.weight.double() / (variance.double() + norm.eps).sqrt()
+            weight *= scale[:, None]
+            bias = (bias - mean.double()) * scale + norm.bias.double()
+            output = self.discriminator.output.weight[0].clone()
+            return weight.T.float().contiguous(), bias.float(), output
+
+    def _rows(self, pyramid: FeaturePyramid) -> Tensor:
+        """Upsampled, concatenated features of all cells, shape (n_cells, n_features)."""
+        rows = pyramid.concatenated(self._upsample)
+        return torch.from_numpy(rows.reshape(-1, rows.shape[-1])).to(self.mean.device)

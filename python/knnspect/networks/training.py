@@ -1,0 +1,404 @@
+"""Training on the features of normal images: epochs, early stopping, checkpoints, progress."""
+
+from __future__ import annotations
+
+import math
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from knnspect.errors import ParameterError, StoreError
+from knnspect.gallery import Gallery
+from knnspect.networks.checkpoint import Checkpoint
+from knnspect.progress import Progress
+from knnspect.pyramid import FeaturePyramid
+
+__all__ = ["Step", "TrainableNetwork", "Training", "TrainingSettings", "images_in_parts"]
+
+#: Images whose features are in memory at a time; their cells are shuffled together.
+IMAGES_AT_ONCE = 32
+#: The learning rate rises from a tenth for this share of the training (the paper of CFLOW-AD: 2 of
+#: 25 epochs), then falls along a cosine to a hundredth.
+_WARM_UP, _FIRST_RATE, _LAST_RATE = 0.08, 0.1, 0.01
+#: Seconds between two checkpoints within an epoch.
+_CHECKPOINT_INTERVAL = 30.0
+
+
+@dataclass(frozen=True)
+class Step:
+    """A loss to be lowered.
+
+    Parameters
+    ----------
+    loss : tensor, shape ()
+        Mean loss of some cells.
+    n_cells : int
+        How many.
+    optimizers : sequence of int
+        Which of the network's optimizers it concerns.
+    part : int
+        Which part of the network, where these are trained apart from each other.
+    done : float
+        The share of this part's work on the present images that is done after the step.
+    """
+
+    loss: Tensor
+    n_cells: int
+    optimizers: Sequence[int]
+    part: int
+    done: float
+
+
+class TrainableNetwork(nn.Module, ABC):
+    """A network over feature pyramids, as `Training` trains it.
+
+    It learns in three stages: `prepare`, once; `steps`, again and again; `calibrate`, once.
+    """
+
+    #: Parts that are trained apart from each other; the loss of the whole is the mean of theirs.
+    n_parts: int = 1
+
+    @abstractmethod
+    def prepare(self, pyramids: Iterator[FeaturePyramid]) -> None:
+        """Learn how features are scaled, from the images that are trained on."""
+
+    @abstractmethod
+    def optimizers(self) -> list[torch.optim.Optimizer]:
+        """Return new optimizers, with their highest learning rates."""
+
+    @abstractmethod
+    def steps(self, pyramid: FeaturePyramid, generator: torch.Generator) -> Iterator[Step]:
+        """Go once through the cells of some images, in random order."""
+
+    @abstractmethod
+    def held_out_losses(self, pyramid: FeaturePyramid) -> list[tuple[float, int]]:
+        """Return for each part the sum of the losses of an image that is not trained on.
+
+        And the number of its cells. Every call for the same image is to give the same losses while
+        the network does not change.
+        """
+
+    @abstractmethod
+    def calibrate(self, pyramids: Iterator[FeaturePyramid]) -> None:
+        """Learn what scores are held against, from the images that were trained on."""
+
+    @abstractmethod
+    def cell_scores(self, pyramid: FeaturePyramid) -> NDArray[np.float64]:
+        """Return how unlike normal each cell of one image is, shape (height, width), from 0 up."""
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return copies of all parameters and what else is kept in files, by name."""
+        return {name: _array(value) for name, value in _kept(self)}
+
+    def load_arrays(self, arrays: dict[str, NDArray[Any]]) -> None:
+        """Take over what `arrays` returned.
+
+        Raises
+        ------
+        ValueError, KeyError
+            If something is missing or has another shape.
+        """
+        with torch.no_grad():
+            for name, value in _kept(self):
+                array = arrays[name]
+                if array.size != value.numel():
+                    raise ValueError(f"{name}: expected {value.numel()} values, got {array.size}")
+                value.copy_(torch.from_numpy(array.copy()).reshape(value.shape))
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How a network is trained.
+
+    Parameters
+    ----------
+    max_epochs : int
+        Passes through all images.
+    patience : int or None
+        Stop after so many epochs without a lower loss of the images held out; None: never.
+    seed : int
+        Decides the order of images and cells, and noise.
+    mixed_precision : bool
+        On CUDA devices that have bfloat16, take products in it; never on the CPU.
+    """
+
+    max_epochs: int
+    patience: int | None
+    seed: int
+    mixed_precision: bool
+
+
+class Training:
+    """Trains a network; keeps the weights of the epoch with the lowest loss on images held out.
+
+    What happens depends on the settings alone: an interrupted training that goes on from its
+    checkpoint ends with the same weights as one that was never interrupted (on the CPU to the bit,
+    with as many PyTorch threads).
+
+    Parameters
+    ----------
+    network : TrainableNetwork
+        On its device.
+    gallery : Gallery
+        The features of all images.
+    ids, held_out : list of str
+        The images that are trained on, and those that decide when to stop; the latter may be none.
+    settings : TrainingSettings
+        See there.
+    checkpoint : Checkpoint, optional
+        Where the state is written at the end of every epoch, and every 30 s of a long one.
+    check : callable, optional
+        Called now and then; what it raises ends the training.
+
+    Attributes
+    ----------
+    history : list of dict
+        For each epoch its "loss", and its "held_out_loss" where images are held out.
+    best_epoch : int
+        The epoch whose weights were kept, from 1.
+    """
+
+    def __init__(
+        self,
+        network: TrainableNetwork,
+        gallery: Gallery,
+        ids: list[str],
+        held_out: list[str],
+        settings: TrainingSettings,
+        checkpoint: Checkpoint | None = None,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._network, self._gallery = network, gallery
+        self._ids, self._held_out = ids, held_out
+        self._settings, self._checkpoint, self._check = settings, checkpoint, check
+        self._device = next(network.parameters()).device
+        self._optimizers: list[torch.optim.Optimizer] = []
+        self._rates: list[float] = []
+        self.history: list[dict[str, float]] = []
+        self.best_epoch = 0
+        self._best: dict[str, NDArray[Any]] = {}
+        # Images of the present epoch that are done, and what their losses add up to, by part.
+        self._n_done = 0
+        self._sums: NDArray[np.float64] = np.zeros((network.n_parts, 2))
+        self._written = time.monotonic()
+
+    def run(self, progress: bool) -> None:
+        """Train until all epochs are done or the loss does not fall any more.
+
+        Raises
+        ------
+        ParameterError
+            If the loss is not finite any more, or the checkpoint is of another training.
+        StoreError
+            If the checkpoint is damaged or cannot be written.
+        """
+        network = self._network
+        if not self._restore():
+            network.prepare(images_in_parts(self._gallery, self._ids))
+            self._begin()
+            self._write()
+        n_images, n_epochs = len(self._ids), self._settings.max_epochs
+        with Progress("training", n_images * n_epochs, progress) as report:
+            report.advance(n_images * len(self.history) + self._n_done)
+            while len(self.history) < n_epochs and not self._is_settled():
+                self._train_epoch(report)
+                self._end_epoch()
+                report.note(self._describe())
+                self._write()
+        if self._best:
+            network.load_arrays(self._best)
+        network.eval()
+        network.calibrate(images_in_parts(self._gallery, self._ids))
+
+    def _begin(self) -> None:
+        self._optimizers = self._network.optimizers()
+        self._rates = [
+            group["lr"] for optimizer in self._optimizers for group in optimizer.param_groups
+        ]
+
+    def _train_epoch(self, report: Progress) -> None:
+        epoch = len(self.history)
+        rng = np.random.default_rng([self._settings.seed, epoch])
+        order = [self._ids[i] for i in rng.permutation(len(self._ids))]
+        self._network.train()
+        while self._n_done < len(order):
+            ids = order[self._n_done : self._n_done + IMAGES_AT_ONCE]
+            seeds = np.random.SeedSequence([self._settings.seed, epoch, self._n_done])
+            generator = torch.Generator(self._device)
+            generator.manual_seed(int(seeds.generate_state(1)[0]))
+            losses = torch.zeros(self._network.n_parts, dtype=torch.float64, device=self._device)
+            n_cells = np.zeros(self._network.n_parts)
+            steps = self._network.steps(self._gallery.pyramid(ids), generator)
+            while True:
+                with self._precision():
+                    step = next(steps, None)
+                if step is None:
+                    break
+                self._follow(step, (epoch * len(order) + self._n_done + step.done * len(ids)))
+                losses[step.part] += step.loss.detach() * step.n_cells
+                n_cells[step.part] += step.n_cells
+            self._sums += np.stack([losses.cpu().numpy(), n_cells], axis=1)
+            self._n_done += len(ids)
+            if not np.isfinite(self._sums).all():
+                raise ParameterError(
+                    f"learning_rate: the loss is not finite any more in epoch {epoch + 1}: "
+                    "expected a lower rate"
+                )
+            report.advance(len(ids))
+            if time.monotonic() - self._written > _CHECKPOINT_INTERVAL:
+                self._write()
+            self._check()
+
+    def _precision(self) -> torch.autocast:
+        is_mixed = (
+            self._settings.mixed_precision
+            and self._device.type == "cuda"
+            and torch.cuda.is_bf16_supported()
+        )
+        return torch.autocast(self._device.type, torch.bfloat16, enabled=is_mixed)
+
+    def _follow(self, step: Step, n_images: float) -> None:
+        factor = rate_factor(n_images / (len(self._ids) * self._settings.max_epochs))
+        rates = iter(self._rates)
+        for optimizer in self._optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = next(rates) * factor
+        for index in step.optimizers:
+            self._optimizers[index].zero_grad(set_to_none=True)
+        step.loss.backward()  # type: ignore[no-untyped-call]
+        for index in step.optimizers:
+            self._optimizers[index].step()
+
+    def _end_epoch(self) -> None:
+        entry = {"loss": _mean(self._sums)}
+        if self._held_out:
+            self._network.eval()
+            sums = np.zeros_like(self._sums)
+            for id_ in self._held_out:
+                sums += np.array(self._network.held_out_losses(self._gallery.pyramid([id_])))
+            entry["held_out_loss"] = _mean(sums)
+        self.history.append(entry)
+        self._n_done = 0
+        self._sums = np.zeros((self._network.n_parts, 2))
+        losses = [past.get("held_out_loss", 0.0) for past in self.history]
+        # Without images held out the last epoch counts.
+        if not self._held_out or losses[-1] < min(losses[:-1], default=math.inf):
+            self.best_epoch = len(self.history)
+            self._best = self._network.arrays() if self._held_out else {}
+
+    def _is_settled(self) -> bool:
+        patience = self._settings.patience
+        return (
+            patience is not None
+            and bool(self._held_out)
+            and len(self.history) - self.best_epoch >= patience
+        )
+
+    def _describe(self) -> str:
+        entry = self.history[-1]
+        words = (
+            f"epoch {len(self.history)} of {self._settings.max_epochs}, loss {entry['loss']:.4g}"
+        )
+        if "held_out_loss" in entry:
+            words += f", held out {entry['held_out_loss']:.4g}"
+        return words
+
+    def _write(self) -> None:
+        if self._checkpoint is None:
+            return
+        state = {
+            "history": self.history,
+            "best_epoch": self.best_epoch,
+            "n_done": self._n_done,
+            "sums": self._sums.tolist(),
+        }
+        tensors = {f"network.{name}": value for name, value in self._network.arrays().items()}
+        tensors |= {f"best.{name}": value for name, value in self._best.items()}
+        for number, optimizer in enumerate(self._optimizers):
+            for place, values in optimizer.state_dict()["state"].items():
+                for name, value in values.items():
+                    tensors[f"optimizer.{number}.{place}.{name}"] = _array(value)
+        self._checkpoint.write(state, tensors)
+        self._written = time.monotonic()
+
+    def _restore(self) -> bool:
+        """Take over the checkpoint, if there is one."""
+        found = None if self._checkpoint is None else self._checkpoint.read()
+        if found is None or self._checkpoint is None:
+            return False
+        state, tensors = found
+        try:
+            self._network.load_arrays(_under("network.", tensors))
+            self._best = _under("best.", tensors)
+            self._begin()
+            for number, optimizer in enumerate(self._optimizers):
+                _restore_optimizer(optimizer, _under(f"optimizer.{number}.", tensors))
+            self.history = [dict(entry) for entry in state["history"]]
+            self.best_epoch, self._n_done = int(state["best_epoch"]), int(state["n_done"])
+            self._sums = np.array(state["sums"], float).reshape(self._sums.shape)
+        except (KeyError, TypeError, ValueError) as error:
+            raise StoreError(
+                f"{self._checkpoint.path}: is damaged: its state cannot be used ({error})"
+            ) from error
+        return True
+
+
+def images_in_parts(gallery: Gallery, ids: Sequence[str]) -> Iterator[FeaturePyramid]:
+    """Yield the features of some images, a few images at a time."""
+    for start in range(0, len(ids), IMAGES_AT_ONCE):
+        yield gallery.pyramid(ids[start : start + IMAGES_AT_ONCE])
+
+
+def rate_factor(done: float) -> float:
+    """Return what the learning rate is multiplied by when a share of the training is done.
+
+    >>> rate_factor(0.0), rate_factor(0.08), round(rate_factor(1.0), 6)
+    (0.1, 1.0, 0.01)
+    """
+    if done < _WARM_UP:
+        return _FIRST_RATE + (1 - _FIRST_RATE) * done / _WARM_UP
+    angle = math.pi * min((done - _WARM_UP) / (1 - _WARM_UP), 1)
+    return _LAST_RATE + (1 - _LAST_RATE) * (1 + math.cos(angle)) / 2
+
+
+def _mean(sums: NDArray[np.float64]) -> float:
+    """Mean over parts of their mean losses."""
+    return float((sums[:, 0] / sums[:, 1]).mean())
+
+
+def _kept(network: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    for name, value in network.state_dict().items():
+        if not name.endswith("num_batches_tracked"):  # of no use with a fixed momentum
+            yield name, value
+
+
+def _array(value: Tensor) -> NDArray[Any]:
+    """Return a copy with at least one dimension."""
+    array: NDArray[Any] = value.detach().cpu().numpy().copy()
+    return array.reshape(array.shape or (1,))
+
+
+def _under(prefix: str, tensors: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    return {
+        name.removeprefix(prefix): value
+        for name, value in tensors.items()
+        if name.startswith(prefix)
+    }
+
+
+def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, NDArray[Any]]) -> None:
+    parameters = [value for group in optimizer.param_groups for value in group["params"]]
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, array in tensors.items():
+        place, name = key.split(".", 1)
+        shape = () if name == "step" else parameters[int(place)].shape
+        value = torch.from_numpy(array.copy()).reshape(shape)
+        state.setdefault(int(place), {})[name] = value
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
