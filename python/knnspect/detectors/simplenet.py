@@ -36,7 +36,8 @@ class SimpleNet(TrainedDetector):
     max_epochs : int, default 20
         Passes through all images.
     patience : int or None, default None
-        Stop after so many epochs without a lower loss of the images held out; None: never.
+        Stop after so many epochs without a lower loss of the images held out, and keep the weights
+        of the best epoch; None: never stop, and keep the last.
     validation_fraction : float, default 0.1
         The share of the normal images that is held out: at least one, unless there is only one.
     learning_rate : float, default 2e-4
@@ -60,7 +61,7 @@ class SimpleNet(TrainedDetector):
     history_ : list of dict
         For each epoch its "loss" and, where images are held out, "held_out_loss".
     best_epoch_ : int
-        The epoch with the lowest loss of images held out, whose weights were kept; from 1.
+        The epoch whose weights were kept, from 1.
     normal_map_max_ : float
         The largest map value of the images held out (at most 16 of them, evenly spaced): what a
         value of a map is to be held against. NaN where there are none.
@@ -80,8 +81,8 @@ class SimpleNet(TrainedDetector):
       normal features into few directions, so that noise is told by the others and defects are not;
     - a discriminator of 256 instead of 1024, for features of hundreds instead of 1536 channels;
     - 20 epochs of small steps with the learning rate falling along a cosine, instead of 160;
-    - the weights that are kept are those with the lowest loss of normal images held out, where
-      published figures come from the epoch that is best on the test images;
+    - the weights that are kept are the last, where published figures come from the epoch that is
+      best on the test images;
     - the lowest value of normal images is subtracted, so that scores begin at zero.
 
     There is no augmentation, so features are extracted once and kept while the network is trained.

@@ -110,8 +110,10 @@ class CFlowNetwork(TrainableNetwork):
         size = self._flows[0].grid
         total = torch.zeros(size, dtype=torch.float64)
         for values, highest in zip(self._log_likelihoods(pyramid), self.highest, strict=True):
-            relative = (values - highest).clamp(max=0).double().exp().cpu()
-            total += interpolate(relative[None, None], size, mode="bilinear")[0, 0]
+            relative = (values - highest).clamp(max=0).cpu().double().exp()
+            if relative.shape != size:
+                relative = interpolate(relative[None, None], size, mode="bilinear")[0, 0]
+            total += relative
         smallest = torch.finfo(torch.float64).tiny
         scores: NDArray[np.float64] = -(total / self.n_parts).clamp(smallest, 1).log().numpy()
         return scores

@@ -160,8 +160,8 @@ class _CouplingBlock(nn.Module):
         self.n_kept = n_channels // 2
         n_changed = n_channels - self.n_kept
         n_inputs = self.n_kept + 2 * _N_ENCODED
-        # The paper's width, unless that were mostly for the position.
-        n_hidden = min(2 * n_inputs, 4 * n_channels)
+        # Twice the inputs, as in the paper, unless that were mostly for the position.
+        n_hidden = min(2 * n_inputs, 2 * n_channels + 48)
         # One linear layer over a feature and its position, in three parts.
         self.feature = nn.Linear(self.n_kept, n_hidden)
         self.row = nn.Linear(_N_ENCODED, n_hidden, bias=False)
@@ -271,8 +271,11 @@ class PreparedFlow:
         """
         with torch.inference_mode():
             z, log_det = features, self._log_det.expand(features.shape[1]).clone()
+            # Room for what blocks make on the way, which all of them use: new memory for each would
+            # take as long as the products.
+            hidden, coupled, mixed = (z.new_empty(0) for _ in range(3))
             for block in self._blocks:
-                z = block(z, log_det)
+                z, mixed = block(z, log_det, hidden, coupled, mixed), z
             return _log_likelihood(z, log_det, dim=0)
 
 
@@ -284,16 +287,18 @@ class _PreparedBlock:
         self.weight, self.of_cells, self.output, self.bias = tensors[:4]
         self.mixing, self.shift = tensors[4:]
 
-    def __call__(self, x: Tensor, log_det: Tensor) -> Tensor:
-        hidden = torch.addmm(self.of_cells, self.weight, x[: self.n_kept]).relu_()
-        coupled = torch.addmm(self.bias, self.output, hidden)
+    def __call__(
+        self, x: Tensor, log_det: Tensor, hidden: Tensor, coupled: Tensor, mixed: Tensor
+    ) -> Tensor:
+        torch.addmm(self.of_cells, self.weight, x[: self.n_kept], out=hidden).relu_()
+        torch.addmm(self.bias, self.output, hidden, out=coupled)
         n_changed = len(coupled) // 2
         log_scale, shift = coupled[:n_changed], coupled[n_changed:]
         log_scale = log_scale.div_(log_scale.abs().div_(_CLAMP).add_(1))
         log_det += log_scale.sum(0)
         changed = x[self.n_kept :]
         torch.addcmul(shift, changed, log_scale.exp_(), out=changed)
-        return torch.addmm(self.shift, self.mixing, x)
+        return torch.addmm(self.shift, self.mixing, x, out=mixed)
 
 
 def _log_likelihood(z: Tensor, log_det: Tensor, dim: int) -> Tensor:
@@ -302,5 +307,5 @@ def _log_likelihood(z: Tensor, log_det: Tensor, dim: int) -> Tensor:
     # In float64, in which no square of a float32 overflows.
     sq_norm = z.double().square().sum(dim)
     constant = n_channels * math.log(2 * math.pi)
-    value: Tensor = ((log_det - 0.5 * (sq_norm + constant)) / n_channels).float()
-    return value
+    value = (log_det - 0.5 * (sq_norm + constant)) / n_channels
+    return value.clamp(min=torch.finfo(torch.float32).min).float()

@@ -122,7 +122,8 @@ class TrainingSettings:
     max_epochs : int
         Passes through all images.
     patience : int or None
-        Stop after so many epochs without a lower loss of the images held out; None: never.
+        Stop after so many epochs without a lower loss of the images held out, and keep the weights
+        of the best; None: never stop, and keep the last.
     seed : int
         Decides the order of images and cells, and noise.
     mixed_precision : bool
@@ -136,7 +137,7 @@ class TrainingSettings:
 
 
 class Training:
-    """Trains a network; keeps the weights of the epoch with the lowest loss on images held out.
+    """Trains a network, epoch by epoch, until it is done or does not get better any more.
 
     What happens depends on the settings alone: an interrupted training that goes on from its
     checkpoint ends with the same weights as one that was never interrupted (on the CPU to the bit,
@@ -288,16 +289,21 @@ class Training:
         self._n_done = 0
         self._sums = np.zeros((self._network.n_parts, 2))
         losses = [past.get("held_out_loss", 0.0) for past in self.history]
-        # Without images held out the last epoch counts.
-        if not self._held_out or losses[-1] < min(losses[:-1], default=math.inf):
+        if not self._may_stop:
             self.best_epoch = len(self.history)
-            self._best = self._network.arrays() if self._held_out else {}
+        elif losses[-1] < min(losses[:-1], default=math.inf):
+            self.best_epoch = len(self.history)
+            self._best = self._network.arrays()
+
+    @property
+    def _may_stop(self) -> bool:
+        return self._settings.patience is not None and bool(self._held_out)
 
     def _is_settled(self) -> bool:
         patience = self._settings.patience
         return (
-            patience is not None
-            and bool(self._held_out)
+            self._may_stop
+            and patience is not None
             and len(self.history) - self.best_epoch >= patience
         )
 
