@@ -142,7 +142,7 @@ Seed = Annotated[
 MaxEpochs = Annotated[
     int | None,
     typer.Option(
-        help="simplenet, cflow: passes through all images; 20 and 6 by default.",
+        help="simplenet, cflow: passes through all images; 12 and 6 by default.",
         rich_help_panel=LEARNING,
     ),
 ]
@@ -156,14 +156,14 @@ Patience = Annotated[
 LearningRate = Annotated[
     float | None,
     typer.Option(
-        help="simplenet, cflow: the optimizer's; 0.0002 and 0.002 by default.",
+        help="simplenet, cflow: the optimizer's; 0.0005 and 0.002 by default.",
         rich_help_panel=LEARNING,
     ),
 ]
 Noise = Annotated[
     float | None,
     typer.Option(
-        help="simplenet: noise, in standard deviations of the features; 0.3 by default.",
+        help="simplenet: noise, in standard deviations of the features; 0.5 by default.",
         rich_help_panel=LEARNING,
     ),
 ]

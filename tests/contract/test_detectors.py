@@ -122,7 +122,6 @@ PATCHCORE_BAD_PARAMETERS: tuple[tuple[str, Any, type[Exception]], ...] = (
 )
 
 
-
 def make_cflow(backbone: Backbone, **parameters: Any) -> Detector:
     parameters.pop("image_neighbors", None)
     return ks.CFlow(backbone, **{"max_epochs": 2, "coupling_blocks": 2, **parameters})
@@ -169,8 +168,11 @@ TRAINED_BAD_PARAMETERS: tuple[tuple[str, Any, type[Exception]], ...] = (
     ("seed", -1, ParameterError),
     ("seed", 0.5, DTypeError),
 )
-CFLOW_BAD_PARAMETERS = (*TRAINED_BAD_PARAMETERS, ("coupling_blocks", 0, ParameterError))
-SIMPLENET_BAD_PARAMETERS = (
+CFLOW_BAD_PARAMETERS: tuple[tuple[str, Any, type[Exception]], ...] = (
+    *TRAINED_BAD_PARAMETERS,
+    ("coupling_blocks", 0, ParameterError),
+)
+SIMPLENET_BAD_PARAMETERS: tuple[tuple[str, Any, type[Exception]], ...] = (
     *TRAINED_BAD_PARAMETERS,
     ("hidden", 0, ParameterError),
     ("hidden", 8.0, DTypeError),

@@ -432,6 +432,94 @@ class TestPatchCore:
         assert set(figures["seconds"]) == {"features", "gallery", "matching", "total"}
 
 
+METHODS: dict[str, tuple[tuple[str, ...], str]] = {
+    "cflow": (("--coupling-blocks", "2"), "coupling blocks 2"),
+    "simplenet": (("--noise", "0.5", "--upsample", "block"), "upsample block"),
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+class TestTrained:
+    """Methods that train a network."""
+
+    SMALL = ("--image-size", "64", "--device", "cpu", "--max-epochs", "2", "--seed", "3")
+
+    def test_is_fitted_told_and_used(
+        self, run: Run, data: Path, tmp_path: Path, method: str
+    ) -> None:
+        own, told = METHODS[method]
+        options = ("--method", method, *own, *self.SMALL, "--learning-rate", "0.001")
+        done = run("fit", data / "normal", "--output", "model.ks", *options)
+        assert done.returncode == 0, done.stderr
+        assert "learnt from 6 images" in done.stdout
+        assert "epoch 2 of 2, loss " in done.stderr
+        assert [path.name for path in tmp_path.iterdir()] == ["model.ks"], "no checkpoint stays"
+
+        done = run("info", "model.ks")
+        assert (done.returncode, done.stderr) == (0, "")
+        words = " ".join(done.stdout.replace("│", " ").split())
+        for part in (f"holds {method}", "images 6", told, "epochs 2", "loss", "best epoch"):
+            assert part in words
+
+        done = run("predict", "model.ks", data / "queries", "--output", "results")
+        assert done.returncode == 0, done.stderr
+        scores = [float(line.split("\t")[0]) for line in done.stdout.splitlines()]
+        expected = [p.score for p in ks.load(tmp_path / "model.ks").predict(data / "queries")]
+        np.testing.assert_allclose(scores, expected, rtol=1e-5)
+        done = run("predict", "model.ks", data / "queries", "--output", "r", "--threads", "1")
+        assert_fails(done, 2, "--threads: is an option of spade and patchcore", method)
+
+    def test_is_evaluated(self, run: Run, dataset: Path, tmp_path: Path, method: str) -> None:
+        options = ("--method", method, "--json", "figures.json", *self.SMALL)
+        done = run("evaluate", dataset, *options)
+        assert done.returncode == 0, done.stderr
+        figures = json.loads((tmp_path / "figures.json").read_text())
+        assert figures["method"] == method
+        assert figures["pixel_auroc"] > 0.6
+        stages = {"features", "gallery", "training", "matching", "total"}
+        assert set(figures["seconds"]) == stages
+        assert figures["seconds"]["training"] > 0
+
+    def test_goes_on_after_an_interrupt(
+        self, run: Run, data: Path, tmp_path: Path, method: str
+    ) -> None:
+        options = ("--method", method, *self.SMALL[:4], "--max-epochs", "80", "--patience", "80")
+        command = ("fit", data / "normal", "--output", "model.ks", *options)
+        with subprocess.Popen(
+            [SCRIPT, *command],
+            cwd=tmp_path,
+            env=environment(),
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+        ) as process:
+            assert process.stderr is not None
+            while "epoch 2 " not in process.stderr.readline():
+                assert process.poll() is None
+            process.send_signal(signal.SIGINT)
+            said = process.communicate(timeout=60)[1]
+        assert process.returncode == 130
+        assert "model.ks.checkpoint: the same command goes on from here" in said
+        assert "Traceback" not in said
+        assert [path.name for path in tmp_path.iterdir()] == ["model.ks.checkpoint"]
+        done = run("fit", data / "normal", "--output", "model.ks", *options, "--seed", "9")
+        assert_fails(done, 2, "model.ks.checkpoint", "another seed")
+        done = run(*command)
+        assert done.returncode == 0, done.stderr
+        assert "epoch 1 of" not in done.stderr
+        assert [path.name for path in tmp_path.iterdir()] == ["model.ks"]
+
+    def test_learns_into_a_folder(self, run: Run, data: Path, tmp_path: Path, method: str) -> None:
+        options = ("--method", method, *self.SMALL, "--max-memory", "4GB")
+        done = run("fit", data / "normal", "--output", "model", *options)
+        assert done.returncode == 0, done.stderr
+        assert (tmp_path / "model/model").is_file()
+        assert not (tmp_path / "model/checkpoint").exists()
+        done = run("info", "model")
+        assert done.returncode == 0, done.stderr
+        assert method in done.stdout
+        assert run("predict", "model", data / "queries", "--output", "r").returncode == 0
+
+
 class TestSkipBad:
     def test_without_it_the_first_bad_image_ends_the_work(
         self, run: Run, data: Path, model: Path, tmp_path: Path
@@ -478,6 +566,25 @@ BAD_OPTIONS: list[tuple[tuple[str, ...], int, str]] = [
     (("--image-size", "0"), 2, "image_size"),
     (("--method", "nope"), 2, "--method"),
     (("--coreset", "0.1"), 2, "--coreset: is an option of patchcore"),
+    (("--max-epochs", "3"), 2, "--max-epochs: is an option of simplenet and cflow"),
+    (("--checkpoint", "half"), 2, "--checkpoint: is an option of simplenet and cflow"),
+    (("--seed", "1"), 2, "--seed: is an option of patchcore, simplenet and cflow"),
+    (
+        ("--method", "cflow", "--upsample", "block"),
+        2,
+        "an option of spade, patchcore and simplenet",
+    ),
+    (("--method", "cflow", "--noise", "0.1"), 2, "--noise: is an option of simplenet"),
+    (
+        ("--method", "cflow", "--backend", "rust"),
+        2,
+        "--backend: is an option of spade and patchcore",
+    ),
+    (("--method", "cflow", "--max-epochs", "0"), 2, "max_epochs"),
+    (("--method", "cflow", "--coupling-blocks", "0"), 2, "coupling_blocks"),
+    (("--method", "simplenet", "--noise", "0"), 2, "noise"),
+    (("--method", "simplenet", "--patience", "0"), 2, "patience"),
+    (("--method", "simplenet", "--learning-rate", "nan"), 2, "learning_rate"),
     (("--method", "patchcore", "--image-neighbors", "3"), 2, "an option of spade"),
     (("--method", "patchcore", "--coreset", "some"), 2, "--coreset"),
     (("--method", "patchcore", "--coreset", "1.5"), 2, "coreset"),

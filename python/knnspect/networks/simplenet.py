@@ -20,7 +20,7 @@ __all__ = ["Adaptor", "Discriminator", "SimpleNetNetwork", "hinge_loss"]
 #: Cells of one step.
 _CELLS_PER_STEP = 256
 #: The adaptor learns more slowly than the discriminator by this factor.
-_ADAPTOR_RATE = 0.05
+_ADAPTOR_RATE = 0.02
 
 
 class Adaptor(nn.Linear):
@@ -68,7 +68,9 @@ class Discriminator(nn.Module):
         self.norm = nn.BatchNorm1d(hidden)
         self.output = nn.Linear(hidden, 1, bias=False)
         nn.init.xavier_normal_(self.linear.weight)
-        nn.init.xavier_normal_(self.output.weight)
+        # Small: far from all features that it is shown, what it says would else be what the weights
+        # at the beginning said.
+        nn.init.xavier_normal_(self.output.weight, gain=0.05)
 
     def forward(self, features: Tensor) -> Tensor:
         """Judge features, shape (n_cells, n_features)."""

@@ -209,9 +209,9 @@ class TestCheckpoint:
             with pytest.raises(ks.NotFittedError):
                 detector.predict(QUERIES)
         before = path.read_bytes()
-        with pytest.raises(ParameterError, match="half: .* another learning_rate"):
+        with pytest.raises(ParameterError, match=r"half: .* another learning_rate"):
             make(learning_rate=0.1).fit(NORMAL, checkpoint=path)
-        with pytest.raises(ParameterError, match="half: .* another set of images"):
+        with pytest.raises(ParameterError, match=r"half: .* another set of images"):
             make().fit(dict(list(NORMAL.items())[:7]), checkpoint=path)
         assert path.read_bytes() == before
         again = make(score="image", sigma=1.0).fit(NORMAL, checkpoint=path)

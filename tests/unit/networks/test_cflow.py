@@ -87,7 +87,7 @@ def test_statistics_are_those_of_all_cells() -> None:
     images = pyramid(9)
     images.levels[0][..., 2] = 7
     images.levels[1][...] += 1e4
-    found = channel_statistics([images[0], images[1:4], images[4:]])  # type: ignore[index]
+    found = channel_statistics([images[0], images[1:4], images[4:]])
     for (mean, deviation), level in zip(found, images.levels, strict=True):
         rows = level.reshape(-1, level.shape[-1]).astype(np.float64)
         np.testing.assert_allclose(mean, rows.mean(0), rtol=1e-6)

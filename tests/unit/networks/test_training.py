@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -177,7 +177,7 @@ class TestTraining:
         network = make(kind)
         with torch.no_grad():
             next(network.parameters()).fill_(float("nan"))
-        with pytest.raises(ParameterError, match="learning_rate: .* not finite .* epoch 1"):
+        with pytest.raises(ParameterError, match=r"learning_rate: .* not finite .* epoch 1"):
             training(network, gallery).run(progress=False)
 
     def test_reports_losses(
@@ -187,13 +187,17 @@ class TestTraining:
         said = capsys.readouterr().err.splitlines()
         assert len(said) == 5
         for epoch, line in enumerate(said[:4], 1):
-            assert line.startswith(f"training: {10 * epoch} of 40 images; epoch {epoch} of 4, loss ")
+            assert line.startswith(
+                f"training: {10 * epoch} of 40 images; epoch {epoch} of 4, loss "
+            )
             assert "held out" in line
 
     def test_a_few_cells_are_enough(self, kind: str, gallery: ks.Gallery) -> None:
         tiny = ks.Gallery()
         rng = np.random.default_rng(0)
-        tiny.add(ks.FeaturePyramid([rng.random((2, 2, 1, c)).astype("f4") for c in (5, 7)]), ["a", "b"])
+        tiny.add(
+            ks.FeaturePyramid([rng.random((2, 2, 1, c)).astype("f4") for c in (5, 7)]), ["a", "b"]
+        )
         torch.manual_seed(0)
         network = (
             CFlowNetwork([(2, 1, 5), (2, 1, 7)], 2, 1e-2)
@@ -205,8 +209,8 @@ class TestTraining:
 
 
 class TestCheckpoints:
-    STATE: dict[str, Any] = {"epoch": 2}
-    TENSORS = {"a": np.arange(6, dtype="f4").reshape(2, 3), "b": np.array([5], "i8")}  # noqa: RUF012
+    STATE: ClassVar[dict[str, Any]] = {"epoch": 2}
+    TENSORS: ClassVar[dict[str, Any]] = {"a": np.ones((2, 3), "f4"), "b": np.array([5], "i8")}
 
     def test_come_back_as_they_were(self, tmp_path: Path) -> None:
         checkpoint = Checkpoint(tmp_path / "c", SETTINGS)
@@ -257,7 +261,7 @@ class TestCheckpoints:
 
     def test_that_are_something_else_are_refused(self, tmp_path: Path, gallery: ks.Gallery) -> None:
         gallery.save(tmp_path / "half")
-        with pytest.raises(StoreError, match="half: expected a checkpoint .* holds a gallery"):
+        with pytest.raises(StoreError, match=r"half: expected a checkpoint .* holds a gallery"):
             Checkpoint(tmp_path / "half", SETTINGS).read()
 
     @KINDS
