@@ -124,15 +124,15 @@ class CFlowNetwork(TrainableNetwork):
             self._prepared = [flow.prepared() for flow in self._flows]
         found = []
         for level, (flow, prepared) in enumerate(zip(self._flows, self._prepared, strict=True)):
-            features = self._standardized(pyramid, level).flatten(0, 2)
-            values = prepared.log_likelihood(features.T.contiguous())
+            features = self._standardized(pyramid, level).flatten(0, 2).T
+            values = prepared.log_likelihood(features.contiguous())
             found.append(values.reshape(flow.grid))
         return found
 
     def _standardized(self, pyramid: FeaturePyramid, level: int) -> Tensor:
         mean, deviation = self._scaling(level)
         features = torch.from_numpy(pyramid.levels[level]).to(mean.device, torch.float32)
-        return (features - mean) / deviation
+        return (features - mean).div_(deviation)
 
     def _scaling(self, level: int) -> tuple[Tensor, Tensor]:
         return self.get_buffer(f"mean{level}"), self.get_buffer(f"deviation{level}")

@@ -161,7 +161,7 @@ class _CouplingBlock(nn.Module):
         n_changed = n_channels - self.n_kept
         n_inputs = self.n_kept + 2 * _N_ENCODED
         # Twice the inputs, as in the paper, unless that were mostly for the position.
-        n_hidden = min(2 * n_inputs, 2 * n_channels + 48)
+        n_hidden = min(2 * n_inputs, 2 * n_channels + 16)
         # One linear layer over a feature and its position, in three parts.
         self.feature = nn.Linear(self.n_kept, n_hidden)
         self.row = nn.Linear(_N_ENCODED, n_hidden, bias=False)
