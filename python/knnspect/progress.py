@@ -27,6 +27,8 @@ class Progress:
         Report at all.
     unit : str, default "images"
         What is counted.
+    done : int, default 0
+        How many were done before.
 
     Examples
     --------
@@ -34,9 +36,12 @@ class Progress:
     ...     progress.advance(2)
     """
 
-    def __init__(self, label: str, total: int | None, show: bool, unit: str = "images") -> None:
-        self._label, self._total, self._done, self._unit = label, total, 0, unit
-        self._note = ""
+    def __init__(
+        self, label: str, total: int | None, show: bool, unit: str = "images", done: int = 0
+    ) -> None:
+        self._label, self._total, self._done, self._unit = label, total, done, unit
+        self._before, self._start = done, time.monotonic()
+        self._note = self._noted = ""
         self._bar = None
         self._lines = show and not sys.stderr.isatty()
         self._last_line = time.monotonic()
@@ -59,7 +64,7 @@ class Progress:
                 console=Console(stderr=True),
                 transient=True,
             )
-            self._task = self._bar.add_task(label, total=total, note="")
+            self._task = self._bar.add_task(label, total=total, completed=done, note="")
 
     def __enter__(self) -> Progress:
         if self._bar:
@@ -74,7 +79,7 @@ class Progress:
     ) -> None:
         if self._bar:
             self._bar.stop()
-        elif self._lines and kind is None:
+        elif self._lines and kind is None and not self._noted:
             self._print_line()
 
     def advance(self, n: int) -> None:
@@ -90,19 +95,28 @@ class Progress:
         self.advance(n - self._done)
 
     def note(self, text: str) -> None:
-        """Say something beside the bar, or on a line of its own."""
+        """Say something beside the bar; elsewhere at once, with how long it will take."""
         self._note = text
         if self._bar:
             self._bar.update(self._task, note=text)
         elif self._lines:
             self._print_line()
+            self._noted = text
 
     def _print_line(self) -> None:
         self._last_line = time.monotonic()
         total = "" if self._total is None else f" of {self._total}"
-        note = f"; {self._note}" if self._note else ""
+        note = f"; {self._note}{self._time_left()}" if self._note else ""
+        self._noted = ""
         sys.stderr.write(f"{self._label}: {self._done}{total} {self._unit}{note}\n")
         sys.stderr.flush()
+
+    def _time_left(self) -> str:
+        done = self._done - self._before
+        if self._total is None or done == 0 or self._done >= self._total:
+            return ""
+        seconds = (time.monotonic() - self._start) / done * (self._total - self._done)
+        return f", {seconds:.0f} s left"
 
 
 class Stopwatch:

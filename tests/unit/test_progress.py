@@ -45,6 +45,21 @@ def test_lines_come_at_intervals(
     assert lines == [f"features: {n} of 9 images" for n in (3, 6, 9, 9)]
 
 
+def test_notes_come_at_once_with_the_time_left(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)  # type: ignore[attr-defined]
+    with Progress("training", total=50, show=True, done=10) as report:
+        for loss in (3, 2):
+            now += 8
+            report.advance(20)
+            report.note(f"loss {loss}")
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[-1] == "training: 50 of 50 images; loss 2"
+    assert "training: 30 of 50 images; loss 3, 8 s left" in lines
+
+
 def test_nothing_is_shown_when_not_asked(capsys: pytest.CaptureFixture[str]) -> None:
     with Progress("features", total=5, show=False) as report:
         report.advance(5)

@@ -81,8 +81,8 @@ class SimpleNet(TrainedDetector):
       backbones differ in scale;
     - the adaptor begins near the identity and learns slowly: from random weights it learns to put
       normal features into few directions, so that noise is told by the others and defects are not;
-    - the discriminator's last layer begins small, so that what it says of defects does not come from
-      random weights;
+    - the discriminator's last layer begins small, lest what it says of defects come from random
+      weights;
     - a discriminator of 256 instead of 1024, for features of hundreds instead of 1536 channels;
     - 12 epochs of small steps, with the learning rate falling along a cosine, instead of 160;
     - the weights that are kept are the last, where published figures come from the epoch that is

@@ -24,7 +24,13 @@ from knnspect.detectors.learning import (
     weights_digest,
 )
 from knnspect.detectors.maps import pixel_map
-from knnspect.errors import DTypeError, ImageError, NotFittedError, ParameterError
+from knnspect.errors import (
+    DTypeError,
+    ImageError,
+    NotFittedError,
+    ParameterError,
+    StoreError,
+)
 from knnspect.features import Backbone
 from knnspect.gallery import Gallery
 from knnspect.memory import check_memory, parse_bytes
@@ -112,6 +118,8 @@ class TrainedDetector(Detector):
     ) -> None:
         self._check_parameters()
         limit = None if max_memory is None else parse_bytes("max_memory", max_memory)
+        if checkpoint is not None:
+            check_place(checkpoint)
         watch = Stopwatch()
         found = learn(
             self.backbone,
@@ -337,6 +345,13 @@ class TrainedDetector(Detector):
             raise NotFittedError(
                 f"this {name} is not fitted yet: call fit with normal images first"
             )
+
+
+def check_place(path: str | os.PathLike[str]) -> None:
+    """Raise a StoreError, before the work, if a checkpoint cannot be written there."""
+    place = Path(path).absolute()
+    if place.is_dir() or not place.parent.is_dir():
+        raise StoreError(f"{path}: expected a file in a folder that exists")
 
 
 def split(ids: list[str], fraction: float, seed: int) -> tuple[list[str], list[str]]:

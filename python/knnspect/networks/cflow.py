@@ -40,6 +40,7 @@ class CFlowNetwork(TrainableNetwork):
 
     #: Largest log-likelihood of each level among normal images.
     highest: Tensor
+    _prepared: list[PreparedFlow] | None
 
     def __init__(
         self, shapes: Sequence[tuple[int, int, int]], coupling_blocks: int, learning_rate: float
@@ -56,7 +57,6 @@ class CFlowNetwork(TrainableNetwork):
             self.register_buffer(f"mean{level}", torch.zeros(channels))
             self.register_buffer(f"deviation{level}", torch.ones(channels))
         self.register_buffer("highest", torch.zeros(len(self.shapes)))
-        self._prepared: list[PreparedFlow] = []
 
     def prepare(self, pyramids: Iterator[FeaturePyramid]) -> None:
         """Learn the mean and the standard deviation of each channel."""
@@ -84,14 +84,11 @@ class CFlowNetwork(TrainableNetwork):
 
     def held_out_losses(self, pyramid: FeaturePyramid) -> list[tuple[float, int]]:
         """Return the losses of training, level by level."""
-        # Made anew in every epoch: weights have changed.
-        self._prepared = [flow.prepared() for flow in self._flows]
         losses = [-logsigmoid(values).double() for values in self._log_likelihoods(pyramid)]
         return [(float(values.sum()), values.numel()) for values in losses]
 
     def calibrate(self, pyramids: Iterator[FeaturePyramid]) -> None:
         """Learn the largest log-likelihood of each level."""
-        self._prepared = []
         highest = torch.full_like(self.highest, -torch.inf)
         for pyramid in pyramids:
             for index in range(pyramid.n_images):
@@ -120,7 +117,7 @@ class CFlowNetwork(TrainableNetwork):
 
     def _log_likelihoods(self, pyramid: FeaturePyramid) -> list[Tensor]:
         """Of one image, per channel, as maps."""
-        if not self._prepared:
+        if self._prepared is None:
             self._prepared = [flow.prepared() for flow in self._flows]
         found = []
         for level, (flow, prepared) in enumerate(zip(self._flows, self._prepared, strict=True)):

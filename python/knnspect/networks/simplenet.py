@@ -117,6 +117,7 @@ class SimpleNetNetwork(TrainableNetwork):
     lowest: Tensor
     mean: Tensor
     deviation: Tensor
+    _prepared: tuple[Tensor, Tensor, Tensor] | None
 
     def __init__(
         self,
@@ -137,7 +138,6 @@ class SimpleNetNetwork(TrainableNetwork):
         self.register_buffer("mean", torch.zeros(n_features))
         self.register_buffer("deviation", torch.ones(n_features))
         self.register_buffer("lowest", torch.zeros(()))
-        self._prepared: tuple[Tensor, Tensor, Tensor] | None = None
 
     def prepare(self, pyramids: Iterator[FeaturePyramid]) -> None:
         """Learn the mean and the standard deviation of each channel."""
@@ -175,7 +175,6 @@ class SimpleNetNetwork(TrainableNetwork):
 
     def calibrate(self, pyramids: Iterator[FeaturePyramid]) -> None:
         """Learn the smallest score of a cell."""
-        self._prepared = None
         lowest = min(
             float(self._judged(pyramid[index]).min())
             for pyramid in pyramids

@@ -7,7 +7,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -19,6 +19,9 @@ from knnspect.gallery import Gallery
 from knnspect.networks.checkpoint import Checkpoint
 from knnspect.progress import Progress
 from knnspect.pyramid import FeaturePyramid
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["Step", "TrainableNetwork", "Training", "TrainingSettings", "images_in_parts"]
 
@@ -64,6 +67,8 @@ class TrainableNetwork(nn.Module, ABC):
 
     #: Parts that are trained apart from each other; the loss of the whole is the mean of theirs.
     n_parts: int = 1
+    #: What is worked out of the weights for judging; None while they may change.
+    _prepared: Any = None
 
     @abstractmethod
     def prepare(self, pyramids: Iterator[FeaturePyramid]) -> None:
@@ -93,6 +98,11 @@ class TrainableNetwork(nn.Module, ABC):
     def cell_scores(self, pyramid: FeaturePyramid) -> NDArray[np.float64]:
         """Return how unlike normal each cell of one image is, shape (height, width), from 0 up."""
 
+    def train(self, mode: bool = True) -> Self:
+        """Begin to train, or end it."""
+        self._prepared = None
+        return super().train(mode)
+
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return copies of all parameters and what else is kept in files, by name."""
         return {name: _array(value) for name, value in _kept(self)}
@@ -111,6 +121,7 @@ class TrainableNetwork(nn.Module, ABC):
                 if array.size != value.numel():
                     raise ValueError(f"{name}: expected {value.numel()} values, got {array.size}")
                 value.copy_(torch.from_numpy(array.copy()).reshape(value.shape))
+        self._prepared = None
 
 
 @dataclass(frozen=True)
@@ -206,8 +217,8 @@ class Training:
             self._begin()
             self._write()
         n_images, n_epochs = len(self._ids), self._settings.max_epochs
-        with Progress("training", n_images * n_epochs, progress) as report:
-            report.advance(n_images * len(self.history) + self._n_done)
+        done = n_images * len(self.history) + self._n_done
+        with Progress("training", n_images * n_epochs, progress, done=done) as report:
             while len(self.history) < n_epochs and not self._is_settled():
                 self._train_epoch(report)
                 self._end_epoch()
@@ -242,7 +253,7 @@ class Training:
                     step = next(steps, None)
                 if step is None:
                     break
-                self._follow(step, (epoch * len(order) + self._n_done + step.done * len(ids)))
+                self._follow(step, epoch * len(order) + self._n_done + step.done * len(ids))
                 losses[step.part] += step.loss.detach() * step.n_cells
                 n_cells[step.part] += step.n_cells
             self._sums += np.stack([losses.cpu().numpy(), n_cells], axis=1)

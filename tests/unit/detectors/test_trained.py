@@ -237,6 +237,13 @@ class TestCheckpoint:
         assert_same(make().fit(NORMAL, folder=folder), fitted)
         assert not (folder / "checkpoint").exists()
 
+    @pytest.mark.parametrize("place", [".", "no/such/file"])
+    def test_cannot_be_written_everywhere(self, make: Make, tmp_path: Path, place: str) -> None:
+        start = time.monotonic()
+        with pytest.raises(StoreError, match="expected a file in a folder that exists"):
+            make().fit(NORMAL, checkpoint=tmp_path / place)
+        assert time.monotonic() - start < 0.5, "it took notice before the work"
+
     def test_a_damaged_one_is_refused_by_name(self, make: Make, tmp_path: Path) -> None:
         path = tmp_path / "half"
         path.write_bytes(b"\x10\0\0\0\0\0\0\0{}" * 30)

@@ -180,17 +180,28 @@ class TestTraining:
         with pytest.raises(ParameterError, match=r"learning_rate: .* not finite .* epoch 1"):
             training(network, gallery).run(progress=False)
 
+    def test_new_weights_are_judged_by(self, kind: str, gallery: ks.Gallery) -> None:
+        network = make(kind)
+        training(network, gallery).run(progress=False)
+        image = gallery.pyramid(["00"])
+        before, arrays = network.cell_scores(image), network.arrays()
+        changed = {name: array * 1.01 for name, array in arrays.items()}
+        network.load_arrays(changed)
+        assert (network.cell_scores(image) != before).any()
+        network.load_arrays(arrays)
+        np.testing.assert_array_equal(network.cell_scores(image), before)
+
     def test_reports_losses(
         self, kind: str, gallery: ks.Gallery, capsys: pytest.CaptureFixture[str]
     ) -> None:
         training(make(kind), gallery).run(progress=True)
         said = capsys.readouterr().err.splitlines()
-        assert len(said) == 5
-        for epoch, line in enumerate(said[:4], 1):
-            assert line.startswith(
-                f"training: {10 * epoch} of 40 images; epoch {epoch} of 4, loss "
-            )
+        assert len(said) == 4
+        for epoch, line in enumerate(said, 1):
+            done = f"training: {10 * epoch} of 40 images; epoch {epoch} of 4, loss "
+            assert line.startswith(done)
             assert "held out" in line
+            assert line.endswith(" s left") == (epoch < 4)
 
     def test_a_few_cells_are_enough(self, kind: str, gallery: ks.Gallery) -> None:
         tiny = ks.Gallery()
