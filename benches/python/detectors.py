@@ -192,7 +192,8 @@ def draw(figures: dict[str, Any], path: Path) -> None:
         axes.set_ylabel(area.replace("_", " ").replace("auroc", "AUROC"))
         axes.set_xlim(left=0)
         axes.grid(alpha=0.3)
-    axes.legend(frameon=False, fontsize=8)
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
     figure.savefig(path, dpi=150)
 
 
