@@ -133,12 +133,13 @@ def fit(
 
     detector = build_detector(locals())
     check_writable(output, folder=max_memory is not None)
-    training: dict[str, Path] = {}
+    training: dict[str, Path | None] = {}
     if is_trained(method):
-        if checkpoint is None:
-            beside = output.with_name(output.name + ".checkpoint")
-            checkpoint = beside if max_memory is None else output / CHECKPOINT
+        if checkpoint is None and max_memory is None:
+            checkpoint = output.with_name(output.name + ".checkpoint")
         training = {"checkpoint": checkpoint}
+        # Without one given, it is in the folder.
+        checkpoint = checkpoint or output / CHECKPOINT
     elif checkpoint is not None:
         raise ParameterError(
             f"--checkpoint: is an option of simplenet and cflow, the method is {method}"

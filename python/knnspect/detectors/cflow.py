@@ -31,7 +31,7 @@ class CFlow(TrainedDetector):
     backbone : Backbone, optional
         The network; ``Backbone(levels=(1, 2, 3), patch_size=3)`` by default.
     coupling_blocks : int, default 4
-        Blocks of each flow.
+        Blocks of each flow; 8, as in the paper, describe features better and take twice as long.
     max_epochs : int, default 6
         Passes through all images.
     patience : int or None, default 3
@@ -69,7 +69,7 @@ class CFlow(TrainedDetector):
     Source
     ------
     Gudovskiy, Ishizaka and Kozuka, "CFLOW-AD: Real-Time Unsupervised Anomaly Detection with
-    Localization via Conditional Normalizing Flows" (2022), section 4, equation 8. Deviations:
+    Localization via Conditional Normalizing Flows" (2022), section 4. Deviations:
 
     - features are standardized, by the normal images, and averaged over 3x3 cells, which suits the
       fine levels of light networks; the paper's deep levels need neither;

@@ -73,7 +73,7 @@ class SimpleNet(TrainedDetector):
     Source
     ------
     Liu, Zhou, Xu and Wang, "SimpleNet: A Simple Network for Image Anomaly Detection and
-    Localization" (2023), section 3, equations 5 to 8. Deviations:
+    Localization" (2023), section 3. Deviations:
 
     - features are averaged over 5x5 cells instead of 3x3, as the finest level has twice the
       resolution of the paper's; they are not pooled to a common number of channels;

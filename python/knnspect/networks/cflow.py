@@ -35,7 +35,7 @@ class CFlowNetwork(TrainableNetwork):
 
     Source
     ------
-    Gudovskiy et al., CFLOW-AD (2022), sections 4.1 to 4.4.
+    Gudovskiy et al., CFLOW-AD (2022), section 4.
     """
 
     #: Largest log-likelihood of each level among normal images.

@@ -48,7 +48,8 @@ def encode_positions(n: int, n_channels: int = _N_ENCODED) -> Tensor:
 
     Source
     ------
-    Gudovskiy et al., CFLOW-AD (2022), section 4.2; Vaswani et al. (2017), section 3.5.
+    Gudovskiy et al., CFLOW-AD (2022), section 4; Vaswani et al., "Attention Is All You Need"
+    (2017), section 3.5.
 
     Examples
     --------
@@ -80,7 +81,7 @@ class ConditionalFlow(nn.Module):
     Source
     ------
     Gudovskiy et al., "CFLOW-AD: Real-Time Unsupervised Anomaly Detection with Localization via
-    Conditional Normalizing Flows" (2022), sections 4.1 to 4.3.
+    Conditional Normalizing Flows" (2022), section 4.
 
     Examples
     --------

@@ -110,7 +110,7 @@ class SimpleNetNetwork(TrainableNetwork):
     Source
     ------
     Liu et al., "SimpleNet: A Simple Network for Image Anomaly Detection and Localization" (2023),
-    sections 3.2 to 3.5.
+    section 3.
     """
 
     #: Smallest score of a cell among normal images.
