@@ -33,6 +33,7 @@ class Checkpoint:
     Examples
     --------
     >>> import tempfile
+    >>> import numpy as np
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     checkpoint = Checkpoint(f"{folder}/half", {"seed": 0})
     ...     checkpoint.write({"epoch": 3}, {"weight": np.ones(2, np.float32)})
