@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import warnings
 from collections.abc import Iterator, Sequence
@@ -50,7 +51,8 @@ class Features:
 class Backbone:
     """A frozen, pretrained network of timm that turns images into feature pyramids.
 
-    Nothing is built or loaded before it is needed.
+    Nothing is built or loaded before it is needed. A backbone can be pickled and copied, loaded or
+    not: a loaded one takes its weights along, so that it needs neither file nor hub elsewhere.
 
     Parameters
     ----------
@@ -113,6 +115,8 @@ class Backbone:
         self.patch_size = patch_size
         self.device = device
         self._loaded: Network | None = None
+        #: What `state` returned, until a backbone that was unpickled is first used.
+        self._stored: tuple[dict[str, Any], dict[str, NDArray[Any]]] | None = None
 
     def __repr__(self) -> str:
         return (
@@ -120,6 +124,26 @@ class Backbone:
             f"weights={str(self.weights)!r}, resize={self.resize!r}, "
             f"patch_size={self.patch_size})"
         )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the parameters and, once it is loaded, the network as settings and arrays.
+
+        The network as such has hooks and a lock, which cannot be pickled.
+        """
+        stored = self._stored if self._loaded is None else self.state()
+        return {**vars(self), "_loaded": None, "_stored": stored}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Backbone:
+        """Return a backbone of its own parameters, on the same network, which never changes."""
+        copied = type(self).__new__(type(self))
+        shared = {"_loaded": self._loaded, "_stored": self._stored}
+        parameters = {name: value for name, value in vars(self).items() if name not in shared}
+        vars(copied).update(copy.deepcopy(parameters, memo), **shared)
+        return copied
+
+    def __copy__(self) -> Backbone:
+        """Return the same as `copy.deepcopy`: parameters are small."""
+        return copy.deepcopy(self)
 
     @property
     def source(self) -> str:
@@ -306,6 +330,10 @@ class Backbone:
         return backbone
 
     def _load(self) -> Network:
+        stored = self._stored  # before looking at `_loaded`: another thread may just have set that
+        if self._loaded is None and stored is not None:
+            self._loaded = self.from_state(*stored, device=self.device)._loaded
+            self._stored = None
         if self._loaded is None:
             architecture, file, source = resolve_weights(self.name, self.weights)
             self._loaded = Network(self, architecture, source, file)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import subprocess
 import sys
 import warnings
@@ -263,6 +265,75 @@ class TestState:
         assert again == settings
         assert list(tensors_again) == list(tensors)
         assert all(np.array_equal(tensors[name], tensors_again[name]) for name in tensors)
+
+
+def travelled(backbone: Backbone, way: str) -> Backbone:
+    if way.startswith("pickle"):
+        copied: Backbone = pickle.loads(pickle.dumps(backbone, int(way.removeprefix("pickle"))))
+        return copied
+    return {"copy": copy.copy, "deepcopy": copy.deepcopy}[way](backbone)
+
+
+WAYS = ["pickle2", f"pickle{pickle.HIGHEST_PROTOCOL}", "copy", "deepcopy"]
+
+
+@pytest.mark.parametrize("way", WAYS)
+class TestCopies:
+    def test_of_one_that_is_not_loaded_have_its_parameters(
+        self, way: str, images: list[Path]
+    ) -> None:
+        backbone = Backbone(
+            levels=[1, 2], image_size=(64, 96), resize="pad", patch_size=3, device="cpu"
+        )
+        copied = travelled(backbone, way)
+        assert copied is not backbone
+        assert vars(copied) == vars(backbone)
+        assert_identical(copied.extract(images[:1]), backbone.extract(images[:1]))
+
+    def test_of_one_in_use_give_its_features_to_the_bit(self, way: str, images: list[Path]) -> None:
+        backbone = Backbone(levels=(1, 2), image_size=64, patch_size=3, device="cpu")
+        expected = backbone.extract(images[:2])
+        list(backbone.iterate(images[:2], pooled=False))  # puts hooks on the network
+        copied = travelled(travelled(backbone, way), way)
+        assert repr(copied) == repr(backbone)
+        assert_identical(copied.extract(images[:2]), expected)
+        assert copied.source == backbone.source
+        assert_identical(backbone.extract(images[:2]), expected)
+
+    def test_need_no_weights_file(self, way: str, tmp_path: Path, images: list[Path]) -> None:
+        packaged = resolve_weights("efficientnet_lite0", "package")[1]
+        assert packaged is not None
+        file = tmp_path / "weights.pth"
+        file.write_bytes(packaged.read_bytes())
+        backbone = Backbone("tf_efficientnet_lite0", image_size=64, weights=file, device="cpu")
+        expected = backbone.extract(images[:1])
+        copied = travelled(backbone, way)
+        file.unlink()
+        assert_identical(copied.extract(images[:1]), expected)
+        assert copied.weights == file
+
+    def test_have_their_own_parameters(self, way: str) -> None:
+        backbone = Backbone(levels=[1, 2])
+        travelled(backbone, way).levels.append(3)  # type: ignore[attr-defined]
+        assert backbone.levels == [1, 2]
+
+
+def test_an_unpickled_backbone_is_built_once_it_is_used(images: list[Path]) -> None:
+    backbone = Backbone(image_size=64, device="cpu")
+    expected = backbone.extract(images[:1])
+    contents = pickle.dumps(backbone)
+    code = (
+        "import pickle, sys\n"
+        "backbone = pickle.load(sys.stdin.buffer)\n"
+        "assert 'torch' not in sys.modules\n"
+        f"features = backbone.extract([{str(images[0])!r}])\n"
+        "sys.stdout.buffer.write(pickle.dumps((backbone.source, features.pooled)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], input=contents, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
+    source, pooled = pickle.loads(done.stdout)
+    assert source == backbone.source
+    assert np.array_equal(pooled, expected.pooled)
 
 
 class TestBadImages:
