@@ -29,7 +29,7 @@ from rival import PAUSE
 import knnspect as ks
 from knnspect import metrics
 from knnspect.bench import check_matplotlib
-from knnspect.data import MVTecDataset, elpv_split, read_image, read_mask
+from knnspect.data import Labels, MVTecDataset, elpv_split, read_image
 from knnspect.evaluation import peak_memory_mb
 
 #: Names, and whether the seed decides anything.
@@ -83,10 +83,7 @@ def measure(dataset: str, name: str, seed: int, model: Path) -> dict[str, Any]:
         "map_max_auroc": round(metrics.auroc(truth, [float(m.max()) for m in maps]), 4),
     }
     if found is not None:
-        masks = [
-            np.zeros(map_.shape, bool) if image.mask is None else read_mask(image.mask)
-            for image, map_ in zip(found.test, maps, strict=True)
-        ]
+        masks, maps = Labels(found).pixels(maps)
         figures["pixel_auroc"] = round(metrics.pixel_auroc(masks, maps), 4)
         figures["aupro"] = round(metrics.aupro(masks, maps), 4)
     figures["peak_memory_mb"] = round(peak)

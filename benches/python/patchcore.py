@@ -30,7 +30,7 @@ from rival import PAUSE, Rival
 
 import knnspect as ks
 from knnspect import metrics
-from knnspect.data import Geometry, MVTecDataset, read_image
+from knnspect.data import Geometry, MVTecDataset, read_image, read_mask
 
 Images = NDArray[np.uint8]
 
@@ -94,10 +94,8 @@ def masks_of(dataset: MVTecDataset) -> list[NDArray[np.bool_]]:
     for image in dataset.test:
         mask = np.zeros((224, 224), bool)
         if image.mask is not None:
-            with Image.open(image.mask) as file:
-                mask = (
-                    np.asarray(file.convert("L").resize((224, 224), Image.Resampling.NEAREST)) > 0
-                )
+            picture = Image.fromarray(read_mask(image.mask))
+            mask = np.asarray(picture.resize((224, 224), Image.Resampling.NEAREST))
         masks.append(mask)
     return masks
 

@@ -35,8 +35,11 @@ def dataset_figures(path: Path, patch_size: int, dtype: Any) -> dict[str, float]
     evaluation, _ = evaluate(spade, MVTecDataset(path))
     return {
         "gallery_bytes": spade.gallery_.nbytes,
-        "pixel_auroc": evaluation.pixel_auroc,
-        "map_max_auroc": evaluation.map_max_auroc,
+        **{
+            name: area
+            for name in ("pixel_auroc", "map_max_auroc")
+            if (area := getattr(evaluation, name)) is not None
+        },
     }
 
 

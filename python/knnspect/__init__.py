@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     )
     from knnspect.errors import (
         BackendUnavailable,
+        DatasetWarning,
         DisagreementError,
         DTypeError,
         ImageError,
@@ -49,6 +50,7 @@ _HOMES = {
     "CFlow": "detectors",
     "Coreset": "coreset",
     "DTypeError": "errors",
+    "DatasetWarning": "errors",
     "Detector": "detectors",
     "DisagreementError": "errors",
     "FeaturePyramid": "pyramid",
@@ -76,6 +78,7 @@ __all__ = [
     "CFlow",
     "Coreset",
     "DTypeError",
+    "DatasetWarning",
     "Detector",
     "DisagreementError",
     "FeaturePyramid",

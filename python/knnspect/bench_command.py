@@ -15,6 +15,7 @@ from knnspect.options import (
     CoresetSize,
     Device,
     GalleryDtype,
+    GoodNames,
     ImageSize,
     Levels,
     Method,
@@ -32,6 +33,7 @@ from knnspect.options import (
     build_detector,
     check_writable,
     console,
+    good_names,
     is_trained,
     numbers,
 )
@@ -59,6 +61,7 @@ def bench(
     dataset: Annotated[
         Path | None, typer.Option(help="Dataset in MVTec layout.", rich_help_panel=_BENCH)
     ] = None,
+    good: GoodNames = "good",
     shapes: Annotated[
         str,
         typer.Option(help="Levels of synthetic features, finest first.", rich_help_panel=_BENCH),
@@ -177,8 +180,8 @@ _OF_JUDGING = ("device", "workers")
 
 
 def _bench_case(context: typer.Context, options: dict[str, Any]) -> tuple[Any, Any]:
-    """Return what `bench` is to measure, and the dataset if there is one."""
-    from knnspect.bench import DetectorCase, fitted_case, is_dataset, synthetic_case
+    """Return what `bench` is to measure, and what is labelled if there is a dataset."""
+    from knnspect.bench import DetectorCase, Labelled, fitted_case, is_dataset, synthetic_case
     from knnspect.data import MVTecDataset
     from knnspect.detectors import load
 
@@ -194,7 +197,9 @@ def _bench_case(context: typer.Context, options: dict[str, Any]) -> tuple[Any, A
         raise ParameterError("--dataset: expected either it or IMAGES, got both")
     if root is None and images is not None and train is None and is_dataset(images):
         root = images
-    dataset = None if root is None else MVTecDataset(root)
+    if root is None:
+        refuse(("good",), "needs a dataset, and there is none")
+    dataset = None if root is None else MVTecDataset(root, good_names(options["good"]))
     k, n_images = options["pixel_neighbors"], options["image_neighbors"]
     if dataset is None and images is None:
         if model is not None:
@@ -217,6 +222,8 @@ def _bench_case(context: typer.Context, options: dict[str, Any]) -> tuple[Any, A
         )
     if train is not None and (model is not None or dataset is not None):
         raise ParameterError("--train: is not for a model or a dataset, which has its own images")
+    # Read before the work: a mask that cannot be used ends it.
+    labelled = None if dataset is None else Labelled(dataset)
     n_queries, workers = options["queries"], options["workers"]
     queries = images if dataset is None else [image.path for image in dataset.test]
     if model is None:
@@ -225,7 +232,7 @@ def _bench_case(context: typer.Context, options: dict[str, Any]) -> tuple[Any, A
         detector = build_detector(options)
         learnt = train if dataset is None else dataset.train
         case = fitted_case(detector, queries, learnt, n_queries, n_workers=workers, progress=True)
-        return case, dataset
+        return case, labelled
     refuse((*_OF_FIT, *_OF_GALLERY), "is settled in the model")
     loaded: Any = load(model, device=options["device"])
     if loaded.method != "spade":
@@ -233,7 +240,7 @@ def _bench_case(context: typer.Context, options: dict[str, Any]) -> tuple[Any, A
     for name in _SPELT:
         if options[name] is not None:
             setattr(loaded, name, options[name])
-    return DetectorCase(loaded, queries, n_queries, workers), dataset
+    return DetectorCase(loaded, queries, n_queries, workers), labelled
 
 
 def _shapes(text: str) -> list[tuple[int, int, int]]:

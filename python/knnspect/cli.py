@@ -31,6 +31,7 @@ from knnspect.options import (
     CouplingBlocks,
     Device,
     GalleryDtype,
+    GoodNames,
     ImageNeighbors,
     ImageSize,
     LearningRate,
@@ -57,6 +58,7 @@ from knnspect.options import (
     check_option,
     check_writable,
     console,
+    good_names,
     is_trained,
 )
 
@@ -206,6 +208,7 @@ def evaluate(
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Also write the figures to this file.")
     ] = None,
+    good: GoodNames = "good",
     method: Method = "spade",
     backbone: BackboneName = "efficientnet_lite0",
     weights: Weights = "auto",
@@ -244,7 +247,7 @@ def evaluate(
         check_writable(json_file)
     evaluation, _ = run_evaluation(
         detector,
-        MVTecDataset(dataset),
+        MVTecDataset(dataset, good_names(good)),
         batch_size=batch_size,
         n_workers=workers,
         progress=True,
@@ -252,7 +255,9 @@ def evaluate(
     figures = evaluation.to_dict()
     if json_file is not None:
         replace_file(json_file, (json.dumps(figures, indent=2) + "\n").encode())
-    seconds = figures.pop("seconds")
+    seconds, reasons = figures.pop("seconds"), figures.pop("undefined", {})
+    figures.pop("notes", None)  # which were said before the work
+    figures |= {name: f"not defined: {reason}" for name, reason in reasons.items()}
     rows = {name.replace("_", " "): _figure(value) for name, value in figures.items()}
     rows |= {f"seconds, {stage}": f"{value:.2f}" for stage, value in seconds.items()}
     _print_table(str(dataset), rows)

@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = [
     "BackendUnavailable",
     "DTypeError",
+    "DatasetWarning",
     "DisagreementError",
     "ImageError",
     "ImageWarning",
@@ -46,6 +47,10 @@ class BackendUnavailable(KnnspectError, ImportError):  # noqa: N818 - reads as w
 
 class ImageWarning(UserWarning):
     """An image was left out because it cannot be used; the message names it."""
+
+
+class DatasetWarning(UserWarning):
+    """A data set, or a part of it, may be meant otherwise than it is read; the message says how."""
 
 
 class DisagreementError(KnnspectError, RuntimeError):

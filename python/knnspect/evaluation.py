@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from knnspect import _core, metrics
-from knnspect.data import MVTecDataset, read_image, read_mask
+from knnspect.data import Labels, MVTecDataset
 from knnspect.detectors import Detector, Prediction
-from knnspect.errors import ImageError
 
 __all__ = ["Evaluation", "evaluate", "peak_memory_mb"]
 
@@ -30,14 +26,15 @@ class Evaluation:
         Its backbone.
     train_images, test_images : int
         Number of images learnt from, and judged.
-    image_auroc : float
-        Area under the ROC curve of the detector's image scores.
-    map_max_auroc : float
+    image_auroc : float or None
+        Area under the ROC curve of the detector's image scores. None, as the three that follow,
+        where it is not defined.
+    map_max_auroc : float or None
         The same when the maximum of the map is the score.
-    pixel_auroc : float
-        The same over all pixels.
-    aupro : float
-        Per-region overlap up to a false-positive rate of 0.3.
+    pixel_auroc : float or None
+        The same over all pixels; of defective images those count whose mask marks some of them.
+    aupro : float or None
+        Per-region overlap up to a false-positive rate of 0.3, over the same pixels.
     seconds : dict of str to float
         "features" (reading images included), "gallery" (a coreset included), "training" (of a
         network) and "retrieval" (of normal images) where the detector has such a stage, "matching"
@@ -46,23 +43,33 @@ class Evaluation:
         Largest resident memory of the process so far, in MB (10^6 bytes).
     version : str
         Of knnspect.
+    undefined : dict of str to str
+        Why figures are None, by their names.
+    notes : list of str
+        What is to be known about the labels, such as images without a mask.
     """
 
     method: str
     backbone: str
     train_images: int
     test_images: int
-    image_auroc: float
-    map_max_auroc: float
-    pixel_auroc: float
-    aupro: float
+    image_auroc: float | None
+    map_max_auroc: float | None
+    pixel_auroc: float | None
+    aupro: float | None
     seconds: dict[str, float]
     peak_memory_mb: float
     version: str
+    undefined: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the figures under their names, JSON-compatible."""
-        return asdict(self)
+        """Return the figures under their names, JSON-compatible.
+
+        "undefined" and "notes" are there only if there is something to say.
+        """
+        figures = asdict(self)
+        return {k: v for k, v in figures.items() if v or k not in ("undefined", "notes")}
 
 
 def evaluate(
@@ -75,7 +82,8 @@ def evaluate(
 ) -> tuple[Evaluation, list[Prediction]]:
     """Fit a detector on a dataset's normal images and judge its test images.
 
-    Nothing is learnt from the test images.
+    Nothing is learnt from the test images. All masks are read before the work; figures that are
+    not defined, as there are no masks or no test images of one kind, are None.
 
     Parameters
     ----------
@@ -96,14 +104,15 @@ def evaluate(
     Raises
     ------
     ImageError
-        If an image or a mask cannot be used, or the test images are all normal or all defective.
+        If an image or a mask cannot be used.
+
+    Warns
+    -----
+    DatasetWarning
+        Before the work: figures are not defined, or `Labels` has something to say of masks.
     """
     start = time.perf_counter()
-    masks = _Masks(dataset)
-    is_defective = [image.is_defective for image in dataset.test]
-    for kind, there in (("normal", not all(is_defective)), ("defective", any(is_defective))):
-        if not there:
-            raise ImageError(f"{dataset.root}: expected test images of both kinds, none is {kind}")
+    labels = Labels(dataset)
     options: dict[str, Any] = {
         "batch_size": batch_size,
         "n_workers": n_workers,
@@ -120,17 +129,13 @@ def evaluate(
         seconds[stage] = seconds.get(stage, 0.0) + value
     total = time.perf_counter() - start
 
-    maps = [prediction.map for prediction in predictions]
-    truth = [masks.read(index, map_.shape) for index, map_ in enumerate(maps)]
+    areas = _areas(labels, predictions)
     evaluation = Evaluation(
         method=detector.method,
         backbone=detector.backbone.name,
         train_images=len(dataset.train),
         test_images=len(dataset.test),
-        image_auroc=metrics.auroc(is_defective, [p.score for p in predictions]),
-        map_max_auroc=metrics.auroc(is_defective, [float(map_.max()) for map_ in maps]),
-        pixel_auroc=metrics.pixel_auroc(truth, maps),
-        aupro=metrics.aupro(truth, maps),
+        **areas,
         seconds={
             "features": seconds["decode"] + seconds["features"],
             "gallery": seconds["gallery"] + seconds.get("coreset", 0.0),
@@ -145,6 +150,8 @@ def evaluate(
         },
         peak_memory_mb=peak_memory_mb(),
         version=_core.__version__,
+        undefined=labels.undefined,
+        notes=labels.notes,
     )
     return evaluation, predictions
 
@@ -165,16 +172,16 @@ def peak_memory_mb() -> float:
     return largest * (1 if sys.platform == "darwin" else 1024) / 1e6
 
 
-class _Masks:
-    """The masks of a dataset, checked before hours of work rather than after."""
-
-    def __init__(self, dataset: MVTecDataset) -> None:
-        self._masks = [image.mask for image in dataset.test]
-        for image in dataset.test:
-            if image.mask is not None:
-                height, width, _ = read_image(image.path).shape
-                read_mask(image.mask, (height, width))
-
-    def read(self, index: int, size: tuple[int, ...]) -> NDArray[np.bool_]:
-        mask = self._masks[index]
-        return np.zeros(size, bool) if mask is None else read_mask(mask)
+def _areas(labels: Labels, predictions: list[Prediction]) -> dict[str, float | None]:
+    """Return the figures of accuracy; None where they are not defined."""
+    maps = [prediction.map for prediction in predictions]
+    areas: dict[str, float | None] = dict.fromkeys(labels.undefined)
+    if "image_auroc" not in areas:
+        truth = labels.is_defective
+        areas["image_auroc"] = metrics.auroc(truth, [p.score for p in predictions])
+        areas["map_max_auroc"] = metrics.auroc(truth, [float(map_.max()) for map_ in maps])
+    if "pixel_auroc" not in areas:
+        masks, theirs = labels.pixels(maps)
+        areas["pixel_auroc"] = metrics.pixel_auroc(masks, theirs)
+        areas["aupro"] = metrics.aupro(masks, theirs)
+    return areas

@@ -23,6 +23,7 @@ __all__ = [
     "CouplingBlocks",
     "Device",
     "GalleryDtype",
+    "GoodNames",
     "ImageNeighbors",
     "ImageSize",
     "LearningRate",
@@ -49,6 +50,7 @@ __all__ = [
     "check_option",
     "check_writable",
     "console",
+    "good_names",
     "is_trained",
     "numbers",
 ]
@@ -220,6 +222,10 @@ Checkpoint = Annotated[
     ),
 ]
 BatchSize = Annotated[int, typer.Option(help="Images that go through the network together.")]
+GoodNames = Annotated[
+    str,
+    typer.Option("--good", help="Dataset: names of the folders of normal images, such as good,ok."),
+]
 Workers = Annotated[int, typer.Option(help="Threads that read images.")]
 MaxMemory = Annotated[
     str | None,
@@ -309,6 +315,14 @@ def numbers(name: str, text: str, separator: str) -> tuple[int, ...]:
         raise ParameterError(
             f"{name}: expected whole numbers separated by {separator!r}, got {text!r}"
         ) from None
+
+
+def good_names(text: str) -> list[str]:
+    """Return the names of folders that were given as one option."""
+    names = [name.strip() for name in text.split(",")]
+    if not all(names):
+        raise ParameterError(f"--good: expected names separated by ',', got {text!r}")
+    return names
 
 
 def _image_size(text: str) -> tuple[int, int]:

@@ -372,11 +372,37 @@ class TestEvaluate:
         assert "aupro" in done.stdout
         assert list(tmp_path.iterdir()) == []
 
-    def test_names_a_mask_that_is_missing(self, run: Run, dataset: Path, tmp_path: Path) -> None:
+    def test_says_what_is_not_defined_before_the_work_and_in_the_table(
+        self, run: Run, dataset: Path, tmp_path: Path
+    ) -> None:
         shutil.copytree(dataset, tmp_path / "copy")
-        mask = min((tmp_path / "copy/ground_truth/spot").iterdir())
-        mask.unlink()
-        assert_fails(run("evaluate", "copy", *FIT), 1, mask.name)
+        shutil.rmtree(tmp_path / "copy/ground_truth")
+        done = run("evaluate", "copy", "--json", "figures.json", *FIT)
+        assert done.returncode == 0, done.stderr
+        words = "pixel_auroc and aupro are not defined: 2 of 2 defective images have no mask"
+        assert words in done.stderr.splitlines()[0]
+        assert done.stderr.count("not defined") == 1
+        rows = [line for line in done.stdout.splitlines() if "not defined: 2 of 2" in line]
+        assert [row.split("│")[1].strip() for row in rows] == ["pixel auroc", "aupro"]
+        figures = json.loads((tmp_path / "figures.json").read_text())
+        assert figures["pixel_auroc"] is figures["aupro"] is None
+        assert 0 <= figures["image_auroc"] <= 1
+        assert set(figures["undefined"]) == {"pixel_auroc", "aupro"}
+        assert "no mask" in figures["undefined"]["aupro"]
+        assert words in figures["notes"][0]
+
+    def test_takes_other_names_of_normal_images(
+        self, run: Run, dataset: Path, tmp_path: Path
+    ) -> None:
+        shutil.copytree(dataset, tmp_path / "copy")
+        (tmp_path / "copy/test/good").rename(tmp_path / "copy/test/ok")
+        done = run("evaluate", "copy", *FIT)
+        assert_fails(done, 1, "ok has no masks", "--good good,ok")
+        done = run("evaluate", "copy", "--good", "good,ok", "--json", "figures.json", *FIT)
+        assert done.returncode == 0, done.stderr
+        assert "not defined" not in done.stdout
+        assert json.loads((tmp_path / "figures.json").read_text())["image_auroc"] is not None
+        assert_fails(run("evaluate", "copy", "--good", "ok,", *FIT), 2, "--good")
 
     def test_refuses_other_folders_and_places(self, run: Run, dataset: Path, data: Path) -> None:
         assert_fails(run("evaluate", data / "normal", *FIT), 1, "train/good")

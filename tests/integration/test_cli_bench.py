@@ -176,6 +176,31 @@ def abacus(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     registry._make.cache_clear()
 
 
+def test_labels_are_looked_at_before_the_work(run: Run, dataset: Path, tmp_path: Path) -> None:
+    root = tmp_path / "cells"
+    shutil.copytree(dataset, root)
+    (root / "train/good").rename(root / "train/ok")
+    (root / "test/good").rename(root / "test/ok")
+    run.fails(1, "train (good='ok', or --good ok)", root, *SMALL, *QUICK)
+
+    (root / "ground_truth/spot/0_mask.png").rename(root / "ground_truth/spot/0.PNG")
+    code, out, err = run(root, "--good", "ok", *SMALL, *QUICK)
+    assert code == 0, err
+    assert "pixel AUROC" in out
+
+    Image.new("L", (300, 300)).save(root / "ground_truth/spot/0.PNG")
+    code, out, err = run(root, "--good", "ok", *SMALL, *QUICK, "--json", "bench.json")
+    assert code == 0, err
+    assert "are not defined: 1 of 1 masks mark no pixel" in err.splitlines()[0]
+    assert "image AUROC" in out
+    assert "pixel AUROC" not in out
+    document = json.loads((tmp_path / "bench.json").read_text())
+    assert list(document["case"]["undefined"]) == ["pixel_auroc"]
+
+    Image.new("L", (300, 299)).save(root / "ground_truth/spot/0.PNG")
+    run.fails(1, "expected a mask of its image's size", root, "--good", "ok", *SMALL, *QUICK)
+
+
 @pytest.mark.usefixtures("abacus")
 def test_a_backend_that_is_wrong_is_refused_by_the_name_of_the_image(
     run: Run, model: Path, dataset: Path, tmp_path: Path
@@ -210,6 +235,7 @@ def test_a_backend_that_is_wrong_is_refused_by_the_name_of_the_image(
         ((*SYNTHETIC, "--threads", "0", "--backends", "rust"), 2, "threads"),
         (("--method", "patchcore"), 2, "--method: needs images"),
         (("--train", "gone"), 2, "--train"),
+        (("--good", "ok"), 2, "--good: needs a dataset"),
         (("--model", "gone.ks"), 2, "--model: expected IMAGES"),
         (("gone",), 1, "gone"),
         (("gone", "--model", "gone.ks"), 1, "gone.ks"),

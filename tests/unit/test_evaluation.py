@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from knnspect import Backbone, ImageError, Prediction, Spade, __version__
+from knnspect import (
+    Backbone,
+    DatasetWarning,
+    ImageError,
+    Prediction,
+    Spade,
+    __version__,
+    metrics,
+)
 from knnspect.data import MVTecDataset, elpv_split
 from knnspect.evaluation import Evaluation, evaluate, peak_memory_mb
 
@@ -45,9 +55,12 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def spade(**parameters: Any) -> Spade:
-    backbone = Backbone(image_size=SIZE, device="cpu")
-    return Spade(backbone, **{"image_neighbors": 5, **parameters})
+#: One for all tests, as its network is loaded once.
+BACKBONE = Backbone(image_size=SIZE, device="cpu")
+
+
+def spade() -> Spade:
+    return Spade(BACKBONE, image_neighbors=5)
 
 
 @pytest.fixture(scope="module")
@@ -91,11 +104,15 @@ def test_they_say_what_was_done(result: tuple[Evaluation, list[Prediction]]) -> 
 
 def test_the_spots_are_found(result: tuple[Evaluation, list[Prediction]]) -> None:
     evaluation, _ = result
-    areas = [evaluation.image_auroc, evaluation.map_max_auroc, evaluation.aupro]
-    assert all(0 <= area <= 1 for area in areas)
-    assert 0.95 < evaluation.pixel_auroc <= 1
-    assert evaluation.map_max_auroc > 0.9
-    assert evaluation.aupro > 0.7
+    image_auroc, map_max_auroc, pixel_auroc, aupro = areas_of(evaluation)
+    assert image_auroc is not None
+    assert 0 <= image_auroc <= 1
+    assert pixel_auroc is not None
+    assert 0.95 < pixel_auroc <= 1
+    assert map_max_auroc is not None
+    assert 0.9 < map_max_auroc <= 1
+    assert aupro is not None
+    assert 0.7 < aupro <= 1
 
 
 def test_predictions_are_those_of_a_detector_that_never_saw_a_test_image(
@@ -140,15 +157,12 @@ def copied(dataset: Path, tmp_path: Path) -> Path:
     return tmp_path / "copy"
 
 
+def masks_of(root: Path) -> list[Path]:
+    return sorted((root / "ground_truth/spot").iterdir())
+
+
 def first_mask(root: Path) -> Path:
-    return min((root / "ground_truth/spot").iterdir())
-
-
-def test_a_missing_mask_is_named(copied: Path) -> None:
-    mask = first_mask(copied)
-    mask.unlink()
-    with pytest.raises(ImageError, match=mask.name):
-        evaluate(spade(), MVTecDataset(copied))
+    return masks_of(root)[0]
 
 
 def test_an_unreadable_mask_is_named_before_the_work(copied: Path) -> None:
@@ -165,15 +179,164 @@ def test_a_mask_of_another_size_is_named(copied: Path) -> None:
         evaluate(spade(), MVTecDataset(copied))
 
 
-@pytest.mark.parametrize(("gone", "kind"), [("spot", "defective"), ("good", "normal")])
-def test_test_images_of_one_kind_are_refused_before_the_work(
-    copied: Path, gone: str, kind: str
+class Recorder(Spade):
+    """A Spade that knows what had been said before it was fitted."""
+
+    caught: list[warnings.WarningMessage]
+
+    def fit(self, *arguments: Any, **options: Any) -> Spade:
+        self.said_before = [str(warning.message) for warning in self.caught]
+        return super().fit(*arguments, **options)
+
+
+def evaluated(root: Path) -> tuple[Evaluation, list[str]]:
+    """Evaluate; return the figures, and what was said, all of it before the work."""
+    detector = Recorder(BACKBONE, image_neighbors=5)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        detector.caught = caught
+        evaluation, _ = evaluate(detector, MVTecDataset(root))
+    said = [str(warning.message) for warning in caught]
+    assert all(issubclass(warning.category, DatasetWarning) for warning in caught)
+    assert said == detector.said_before == evaluation.notes
+    figures = evaluation.to_dict()
+    assert json.loads(json.dumps(figures, allow_nan=False)) == figures
+    assert evaluation.undefined == {
+        name: reason
+        for name, reason in evaluation.undefined.items()
+        if getattr(evaluation, name) is None
+    }
+    return evaluation, said
+
+
+def areas_of(evaluation: Evaluation) -> list[float | None]:
+    return [
+        evaluation.image_auroc,
+        evaluation.map_max_auroc,
+        evaluation.pixel_auroc,
+        evaluation.aupro,
+    ]
+
+
+class TestWhatIsNotDefined:
+    """Is named before the work; the rest is given."""
+
+    def test_without_normal_test_images(
+        self, copied: Path, result: tuple[Evaluation, list[Prediction]]
+    ) -> None:
+        shutil.rmtree(copied / "test/good")
+        evaluation, said = evaluated(copied)
+        assert list(evaluation.undefined) == ["image_auroc", "map_max_auroc"]
+        (words,) = said
+        assert "image_auroc and map_max_auroc are not defined: no test image is normal" in words
+        maps = [p.map for p in result[1] if "/spot/" in p.id]
+        masks = [np.asarray(Image.open(file)) > 0 for file in masks_of(copied)]
+        assert evaluation.pixel_auroc == metrics.pixel_auroc(masks, maps)
+        assert evaluation.aupro == metrics.aupro(masks, maps)
+
+    def test_without_defective_test_images(self, copied: Path) -> None:
+        shutil.rmtree(copied / "test/spot")
+        evaluation, said = evaluated(copied)
+        assert areas_of(evaluation) == [None] * 4
+        assert set(evaluation.undefined.values()) == {"no test image is defective"}
+        assert len(said) == 2
+        assert evaluation.test_images == 4
+
+    @pytest.mark.parametrize("gone", ["ground_truth", "ground_truth/spot"])
+    def test_without_masks(
+        self, copied: Path, gone: str, result: tuple[Evaluation, list[Prediction]]
+    ) -> None:
+        shutil.rmtree(copied / gone)
+        evaluation, said = evaluated(copied)
+        assert areas_of(evaluation) == [*areas_of(result[0])[:2], None, None]
+        (words,) = said
+        assert (
+            "pixel_auroc and aupro are not defined: 4 of 4 defective images have no mask" in words
+        )
+
+    def test_with_black_masks(
+        self, copied: Path, result: tuple[Evaluation, list[Prediction]]
+    ) -> None:
+        for mask in masks_of(copied):
+            Image.new("L", (SIZE, SIZE)).save(mask)
+        evaluation, said = evaluated(copied)
+        assert areas_of(evaluation) == [*areas_of(result[0])[:2], None, None]
+        (words,) = said
+        assert "are not defined: 4 of 4 masks mark no pixel" in words
+        assert masks_of(copied)[0].name in words
+
+    def test_with_masks_of_all_pixels_and_no_normal_image(self, copied: Path) -> None:
+        shutil.rmtree(copied / "test/good")
+        for mask in masks_of(copied):
+            Image.new("L", (SIZE, SIZE), 255).save(mask)
+        evaluation, _ = evaluated(copied)
+        assert areas_of(evaluation) == [None] * 4
+        assert "every pixel" in evaluation.undefined["aupro"]
+
+
+class TestSomeMasks:
+    """Images that are defective, it is not known where, are left out of figures of pixels."""
+
+    @pytest.mark.parametrize("how", ["missing", "black", "called otherwise"])
+    def test_are_enough(
+        self, copied: Path, how: str, result: tuple[Evaluation, list[Prediction]]
+    ) -> None:
+        first = masks_of(copied)[0]
+        if how == "black":
+            Image.new("L", (SIZE, SIZE)).save(first)
+        else:
+            first.rename(first.with_name("mask-1.png" if how == "called otherwise" else ".hidden"))
+        evaluation, said = evaluated(copied)
+        assert areas_of(evaluation)[:2] == areas_of(result[0])[:2]
+        assert evaluation.undefined == {}
+        (words,) = said
+        assert "figures of pixels leave these images out" in words
+        named = {"missing": "/spot/", "black": first.name, "called otherwise": "mask-1.png"}[how]
+        assert named in words
+        files = MVTecDataset(copied).test
+        known = [i for i, image in enumerate(files) if image.mask not in (first, None)]
+        known += [i for i, image in enumerate(files) if not image.is_defective]
+        masks = [
+            np.zeros((SIZE, SIZE), bool)
+            if (mask := files[i].mask) is None
+            else np.asarray(Image.open(mask)) > 0
+            for i in known
+        ]
+        maps = [result[1][i].map for i in known]
+        assert len(known) == 7
+        assert evaluation.pixel_auroc == metrics.pixel_auroc(masks, maps)
+        assert evaluation.aupro == metrics.aupro(masks, maps)
+
+
+def test_masks_that_were_a_jpeg_give_the_figures_of_what_was_drawn(
+    copied: Path, result: tuple[Evaluation, list[Prediction]]
 ) -> None:
-    shutil.rmtree(copied / "test" / gone)
-    detector = spade()
-    with pytest.raises(ImageError, match=kind):
-        evaluate(detector, MVTecDataset(copied))
-    assert not hasattr(detector, "gallery_")
+    for mask in masks_of(copied):
+        again = io.BytesIO()
+        Image.open(mask).save(again, "JPEG", quality=75)
+        Image.open(again).save(mask)
+    evaluation, said = evaluated(copied)
+    (words,) = said
+    assert masks_of(copied)[0].name in words
+    assert "at least half" in words
+    assert "(so are 3 others of 4)" in words
+    assert areas_of(evaluation) == pytest.approx(areas_of(result[0]), abs=1e-3)
+
+
+def test_several_masks_of_an_image_are_joined(
+    copied: Path, result: tuple[Evaluation, list[Prediction]]
+) -> None:
+    for file in masks_of(copied):
+        mask = np.array(Image.open(file))
+        folder = file.with_name(file.stem.removesuffix("_mask"))
+        folder.mkdir()
+        top = np.arange(SIZE)[:, None] < 50
+        for name, part in (("000", top), ("001", ~top)):
+            Image.fromarray(np.where(part, mask, 0).astype("u1")).save(folder / f"{name}.png")
+        file.unlink()
+    evaluation, said = evaluated(copied)
+    assert said == []
+    assert areas_of(evaluation) == areas_of(result[0])
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux")

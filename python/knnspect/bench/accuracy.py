@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from knnspect import metrics
-from knnspect.data import MVTecDataset, read_image, read_mask
+from knnspect.data import Labels, MVTecDataset
 from knnspect.detectors import Detector
-from knnspect.errors import ImageError
 
 __all__ = ["Labelled"]
+
+_AREAS = ("image_auroc", "map_max_auroc", "pixel_auroc")
 
 
 class Labelled:
@@ -20,25 +19,30 @@ class Labelled:
     dataset : MVTecDataset
         Images and masks.
 
+    Attributes
+    ----------
+    areas : tuple of str
+        Those of "image_auroc", "map_max_auroc" and "pixel_auroc" that are defined.
+    undefined : dict of str to str
+        Why the others are not.
+
     Raises
     ------
     ImageError
-        If a mask cannot be used, or the test images are all normal or all defective.
+        If a mask cannot be used.
+
+    Warns
+    -----
+    DatasetWarning
+        As `Labels`.
     """
 
     def __init__(self, dataset: MVTecDataset) -> None:
         self._paths = [image.path for image in dataset.test]
-        self._is_defective = [image.is_defective for image in dataset.test]
-        if all(self._is_defective) or not any(self._is_defective):
-            raise ImageError(f"{dataset.root}: expected test images of both kinds, got one kind")
-        self._masks = []
-        for image in dataset.test:
-            height, width, _ = read_image(image.path).shape
-            self._masks.append(
-                np.zeros((height, width), bool)
-                if image.mask is None
-                else read_mask(image.mask, (height, width))
-            )
+        self._labels = Labels(dataset)
+        reasons = self._labels.undefined
+        self.areas = tuple(area for area in _AREAS if area not in reasons)
+        self.undefined = {area: reasons[area] for area in _AREAS if area in reasons}
 
     def __len__(self) -> int:
         return len(self._paths)
@@ -54,15 +58,17 @@ class Labelled:
         Returns
         -------
         dict of str to float
-            "image_auroc" of its image scores, "map_max_auroc" of the largest values of its maps,
-            and "pixel_auroc".
+            Those of `areas`: "image_auroc" of its image scores, "map_max_auroc" of the largest
+            values of its maps, and "pixel_auroc".
         """
         scores, maps = [], []
         for prediction in detector.iter_predict(self._paths):
             scores.append(prediction.score)
             maps.append(prediction.map)
-        return {
-            "image_auroc": metrics.auroc(self._is_defective, scores),
-            "map_max_auroc": metrics.auroc(self._is_defective, [float(m.max()) for m in maps]),
-            "pixel_auroc": metrics.pixel_auroc(self._masks, maps),
+        truth = self._labels.is_defective
+        measures = {
+            "image_auroc": lambda: metrics.auroc(truth, scores),
+            "map_max_auroc": lambda: metrics.auroc(truth, [float(m.max()) for m in maps]),
+            "pixel_auroc": lambda: metrics.pixel_auroc(*self._labels.pixels(maps)),
         }
+        return {area: measures[area]() for area in self.areas}

@@ -26,7 +26,10 @@ def is_dataset(folder: Path) -> bool:
     >>> is_dataset(Path("no-such-folder"))
     False
     """
-    return (folder / "train" / "good").is_dir() and (folder / "test").is_dir()
+    if not folder.is_dir():
+        return False
+    there = {entry.name.casefold() for entry in folder.iterdir() if entry.is_dir()}
+    return {"train", "test"} <= there
 
 
 def fitted_case(

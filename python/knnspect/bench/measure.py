@@ -6,6 +6,7 @@ import gc
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -38,7 +39,7 @@ def run_bench(
     threads: int | None = None,
     repeats: int = 3,
     batch_sizes: Sequence[int] = (1, 8, 32),
-    dataset: MVTecDataset | None = None,
+    dataset: MVTecDataset | Labelled | None = None,
     pause: float = 0.05,
     progress: bool = False,
 ) -> BenchReport:
@@ -59,8 +60,9 @@ def run_bench(
         How often each query image, and each batch, is timed with each backend.
     batch_sizes : sequence of int, default (1, 8, 32)
         Images that are handled together; smaller than the number of query images or larger.
-    dataset : MVTecDataset, optional
-        Labelled images: what each backend changes in AUROC is told, too. Needs a `DetectorCase`.
+    dataset : MVTecDataset or Labelled, optional
+        Labelled images: what each backend changes in AUROC is told, too, as far as it is defined.
+        Needs a `DetectorCase`.
     pause : float, default 0.05
         Seconds of rest before each turn.
     progress : bool, default False
@@ -97,7 +99,7 @@ def run_bench(
         check_count("batch_sizes", size)
     if dataset is not None and not isinstance(case, DetectorCase):
         raise DTypeError("dataset: expected none, as there is no detector that could judge it")
-    labelled = None if dataset is None else Labelled(dataset)
+    labelled = Labelled(dataset) if isinstance(dataset, MVTecDataset) else dataset
 
     n_turns = len(case) + len(case) * repeats + len(batch_sizes) * repeats
     with Progress("bench", total=len(rivals) * n_turns, show=progress, unit="turns") as shown:
@@ -106,10 +108,10 @@ def run_bench(
         run.compare()
         run.time_single(repeats)
         run.time_batches(batch_sizes, repeats)
-    if labelled is not None and isinstance(case, DetectorCase):
+    if labelled is not None and labelled.areas and isinstance(case, DetectorCase):
         run.judge(case, labelled, progress)
     return BenchReport(
-        case=case.about if labelled is None else case.about | {"labelled_images": len(labelled)},
+        case=case.about | _about(labelled),
         settings={
             "threads": threads,
             "repeats": repeats,
@@ -122,6 +124,13 @@ def run_bench(
         unavailable=unavailable,
         auto=dict(zip(("backend", "reason"), auto_backend(), strict=True)),
     )
+
+
+def _about(labelled: Labelled | None) -> dict[str, Any]:
+    if labelled is None:
+        return {}
+    undefined = {"undefined": labelled.undefined} if labelled.undefined else {}
+    return {"labelled_images": len(labelled), **undefined}
 
 
 def _rivals(backends: Sequence[str] | Mapping[str, str | Backend]) -> dict[str, Backend]:

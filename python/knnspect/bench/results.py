@@ -40,7 +40,8 @@ class BackendFigures:
     recall : float
         The share of neighbours that are among the exact ones; 1 for an exact backend.
     accuracy : dict of str to float, optional
-        "image_auroc", "map_max_auroc" and "pixel_auroc" of all test images.
+        "image_auroc", "map_max_auroc" and "pixel_auroc" of all test images, as far as they are
+        defined.
     change : dict of str to float, optional
         Their differences from the Rust core's.
     """

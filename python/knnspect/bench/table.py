@@ -125,7 +125,8 @@ def _rows(figures: BackendFigures) -> Iterator[tuple[str, str]]:
         yield "PyTorch memory, GPU, MB", f"{figures.device_peak_bytes / 1e6:.1f}"
     yield "recall", "exact" if figures.is_exact else f"{figures.recall:.4f}"
     if figures.accuracy is not None and figures.change is not None:
-        for area, name in _AREAS.items():
+        for area in figures.accuracy:
+            name = _AREAS[area]
             yield name, f"{figures.accuracy[area]:.4f}"
             yield f"  change of {name}", f"{figures.change[area]:+.5f}"
 

@@ -7,6 +7,8 @@ Uses Pillow and NumPy alone; torch tensors are recognised without importing torc
 - ``sources``: whatever images come as, one after the other, each with an id.
 - ``loading``: from a source to batches, decoded ahead in threads.
 - ``mvtec``: data sets in the layout of MVTec AD.
+- ``masks``: which pixels are defective.
+- ``labels``: what is known about a data set's test images, checked before the work.
 - ``elpv``: real images of solar cells to try things on.
 """
 
@@ -19,8 +21,10 @@ from knnspect.data.images import (
     image_from_pillow,
     read_image,
 )
+from knnspect.data.labels import Labels
 from knnspect.data.loading import Batch, iterate_batches
-from knnspect.data.mvtec import MVTecDataset, TestImage, read_mask
+from knnspect.data.masks import read_mask
+from knnspect.data.mvtec import MVTecDataset, TestImage
 from knnspect.data.sources import ImageItem, ImageSource, list_images, open_images
 
 __all__ = [
@@ -31,6 +35,7 @@ __all__ = [
     "ImageArray",
     "ImageItem",
     "ImageSource",
+    "Labels",
     "MVTecDataset",
     "TestImage",
     "check_image",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from knnspect.backends import Capabilities, RustBackend
 from knnspect.bench import (
     BenchReport,
     DetectorCase,
+    Labelled,
     SearchCase,
     fitted_case,
     run_bench,
@@ -294,6 +296,20 @@ class TestDetectors:
         text = rendered(report)
         assert "change of pixel AUROC" in text
         assert f"{other.change['pixel_auroc']:+.5f}" in text
+
+    def test_areas_that_are_not_defined_are_left_out(
+        self, judging: DetectorCase, dataset: MVTecDataset, tmp_path: Path
+    ) -> None:
+        shutil.copytree(dataset.root, tmp_path / "copy")
+        shutil.rmtree(tmp_path / "copy/ground_truth")
+        with pytest.warns(ks.DatasetWarning, match="pixel_auroc and aupro are not defined"):
+            labelled = Labelled(MVTecDataset(tmp_path / "copy"))
+        report = quick(judging, {"same": Stub()}, repeats=1, dataset=labelled)
+        assert report.backends["same"].accuracy is not None
+        assert list(report.backends["same"].accuracy) == ["image_auroc", "map_max_auroc"]
+        assert "no mask" in report.case["undefined"]["pixel_auroc"]
+        assert "pixel AUROC" not in rendered(report)
+        assert "change of map AUROC" in rendered(report)
 
     def test_normal_images_are_held_out_where_there_are_no_others(
         self, dataset: MVTecDataset
