@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from knnspect import _core
 from knnspect.backends import get_backend
+from knnspect.detectors.maps import check_sigma
 from knnspect.errors import DTypeError, ImageError
 from knnspect.features import Backbone, Features
 from knnspect.pyramid import FeaturePyramid
-from knnspect.validation import check_choice, check_count, check_positive
+from knnspect.validation import check_choice, check_count
 
 __all__ = [
     "ConstantLevels",
@@ -50,7 +51,7 @@ def check_parameters(detector: Any) -> None:
     check_choice("score", detector.score, ["image", "map"])
     check_choice("upsample", detector.upsample, ["bilinear", "block"])
     check_choice("gallery_dtype", detector.gallery_dtype, ["float32", "float16", "int8"])
-    check_positive("sigma", detector.sigma, or_zero=True)
+    check_sigma(detector.sigma)
     get_backend(detector.backend)
     if detector.threads is not None:
         check_count("threads", detector.threads)

@@ -9,17 +9,45 @@ import numpy as np
 from numpy.typing import NDArray
 
 from knnspect.data import Geometry
+from knnspect.errors import ParameterError
+from knnspect.validation import check_positive
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
-__all__ = ["pixel_map"]
+__all__ = ["check_sigma", "pixel_map"]
+
+#: The side of the input that `sigma` is given for.
+_SIDE = 224
+
+
+def check_sigma(sigma: object) -> float:
+    """Return the blur of maps, or raise a ParameterError or DTypeError.
+
+    A blur wider than the whole input leaves nothing to be seen, and takes as much memory as its
+    width.
+
+    >>> check_sigma(4)
+    4.0
+    """
+    checked = check_positive("sigma", sigma, or_zero=True)
+    if checked > _SIDE:
+        raise ParameterError(
+            f"sigma: expected at most {_SIDE}, the side of the input in whose pixels it is, "
+            f"got {checked:g}"
+        )
+    return checked
 
 
 def pixel_map(
     cells: NDArray[Any], geometry: Geometry, sigma: float, size: tuple[int, int]
 ) -> NDArray[np.float32]:
     """Upsample cell scores bilinearly, blur them, and bring them back to the original image.
+
+    The blur takes the image to go on beyond its border with the median of its own cells. (Mirrored
+    there, as is usual, a single high cell would keep twice as much of its score at a border as it
+    does inside, and four times as much in a corner, and the strongest pixel of a normal image would
+    lie at its border.)
 
     Parameters
     ----------
@@ -44,9 +72,11 @@ def pixel_map(
     (100, 50)
     """
     height, width = geometry.image_size
-    rows = _spread(cells.shape[0], height, sigma * height / 224)
-    columns = _spread(cells.shape[1], width, sigma * width / 224)
-    pixels = columns @ (rows @ np.asarray(cells, np.float64)).T
+    rows = _spread(cells.shape[0], height, sigma * height / _SIDE)
+    columns = _spread(cells.shape[1], width, sigma * width / _SIDE)
+    # Less their median, cells go on with zeros, to which no weight need be given.
+    median = np.median(cells)
+    pixels = columns @ (rows @ (np.asarray(cells, np.float64) - median)).T + median
     return geometry.restore(pixels.T.astype(np.float32), size)
 
 
@@ -56,7 +86,7 @@ def _spread(n_cells: int, n_pixels: int, sigma: float) -> csr_array:
 
     Upsampling and blurring are linear, and rows and columns are treated alike, so a map is a
     product with two of these matrices. They are sparse, and products with them do not depend on the
-    number of threads.
+    number of threads. What the blur takes from beyond the border is zero.
     """
     from PIL import Image
     from scipy.ndimage import gaussian_filter1d
@@ -65,4 +95,6 @@ def _spread(n_cells: int, n_pixels: int, sigma: float) -> csr_array:
     cells = Image.fromarray(np.eye(n_cells, dtype=np.float32))
     pixels = cells.resize((n_cells, n_pixels), Image.Resampling.BILINEAR)
     weights: NDArray[np.float64] = np.asarray(pixels, np.float64)
-    return csr_array(gaussian_filter1d(weights, sigma, axis=0) if sigma > 0 else weights)
+    if sigma > 0:
+        weights = gaussian_filter1d(weights, sigma, axis=0, mode="constant")
+    return csr_array(weights)

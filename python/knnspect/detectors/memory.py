@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from copy import copy
 from pathlib import Path
 from typing import Any
@@ -52,9 +53,9 @@ class Memory(ABC):
 
     @abstractmethod
     def search_others(
-        self, query: FeaturePyramid, id_: str, threads: int | None, backend: str | Backend
+        self, query: FeaturePyramid, ids: Sequence[str], threads: int | None, backend: str | Backend
     ) -> Neighbors | None:
-        """Find the nearest features that came from other images; None where there are none."""
+        """Find the nearest features that came from none of these images; None if there is none."""
 
     @abstractmethod
     def parts(self) -> tuple[Gallery, dict[str, str], dict[str, NDArray[Any]]]:
@@ -92,11 +93,11 @@ class CoresetMemory(Memory):
         return row[0], coreset.rows[found.cells[0, 0, 0, :, 1]]
 
     def search_others(
-        self, query: FeaturePyramid, id_: str, threads: int | None, backend: str | Backend
+        self, query: FeaturePyramid, ids: Sequence[str], threads: int | None, backend: str | Backend
     ) -> Neighbors | None:
-        """Find the nearest rows that came from other images."""
+        """Find the nearest rows that came from none of these images."""
         others = copy(self.coreset)
-        others.remove([id_])
+        others.remove(ids)
         return others.search(query, 1, threads, backend) if len(others) else None
 
     def parts(self) -> tuple[Gallery, dict[str, str], dict[str, NDArray[Any]]]:
@@ -142,10 +143,11 @@ class GalleryMemory(Memory):
         return features
 
     def search_others(
-        self, query: FeaturePyramid, id_: str, threads: int | None, backend: str | Backend
+        self, query: FeaturePyramid, ids: Sequence[str], threads: int | None, backend: str | Backend
     ) -> Neighbors | None:
-        """Find the nearest cells of other images."""
-        others = [other for other in self.gallery.ids if other != id_]
+        """Find the nearest cells of the images that are none of these."""
+        left_out = set(ids)
+        others = [other for other in self.gallery.ids if other not in left_out]
         return self.gallery.search(query, 1, others, threads, backend) if others else None
 
     def parts(self) -> tuple[Gallery, dict[str, str], dict[str, NDArray[Any]]]:

@@ -16,7 +16,7 @@ from knnspect import _core
 from knnspect.backends import Backend
 from knnspect.coreset import Coreset
 from knnspect.detectors.base import Detector, Prediction
-from knnspect.detectors.building import learn, save_learnt
+from knnspect.detectors.building import Learnt, learn, save_learnt
 from knnspect.detectors.learning import (
     backbone_tensors,
     check_parameters,
@@ -26,6 +26,7 @@ from knnspect.detectors.learning import (
 )
 from knnspect.detectors.maps import pixel_map
 from knnspect.detectors.memory import CoresetMemory, GalleryMemory, Memory, stored_memory
+from knnspect.detectors.near_duplicates import LEFT_OUT, NearDuplicates
 from knnspect.errors import NotFittedError, ParameterError
 from knnspect.features import Backbone
 from knnspect.gallery import Gallery
@@ -240,7 +241,7 @@ class PatchCore(Detector):
         with watch.stage("coreset"):
             learnt.memory_ = self._remember(found.gallery, progress)
         with watch.stage("gallery"):
-            learnt.normal_map_max_ = learnt._normal_map_max(found.gallery, found.sizes)
+            learnt.normal_map_max_ = learnt._normal_map_max(found)
         learnt.seconds_ = watch.seconds
         self.__dict__.update(learnt.__dict__)
         return self
@@ -386,14 +387,18 @@ class PatchCore(Detector):
         farthest: NDArray[np.float32] = query.concatenated(self.upsample)[0, row, column]
         return score * _weight(farthest, nearest, support)
 
-    def _normal_map_max(self, gallery: Gallery, sizes: dict[str, tuple[int, int]]) -> float:
-        ids, largest = gallery.ids, float("nan")
-        for index in held_out(len(ids)):
-            id_ = ids[index]
-            query = gallery.pyramid([id_])
-            found = self.memory_.search_others(query, id_, self.threads, self.backend)
-            if found is not None:
-                largest = float(np.fmax(largest, self._map(found, sizes[id_]).max()))
+    def _normal_map_max(self, found: Learnt) -> float:
+        ids, largest = found.gallery.ids, float("nan")
+        looked_at = held_out(len(ids))
+        duplicates = NearDuplicates(found.gallery, found.pooled)
+        for index in looked_at:
+            query = found.gallery.pyramid([ids[index]])
+            left_out = [ids[index], *duplicates.of(index)]
+            neighbors = self.memory_.search_others(query, left_out, self.threads, self.backend)
+            if neighbors is not None:
+                map_ = self._map(neighbors, found.sizes[ids[index]])
+                largest = float(np.fmax(largest, map_.max()))
+        duplicates.warn(len(looked_at), LEFT_OUT)
         return largest
 
     def _map(self, neighbors: Neighbors, size: tuple[int, int]) -> NDArray[np.float32]:

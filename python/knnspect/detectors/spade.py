@@ -6,7 +6,7 @@ import heapq
 import json
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from copy import copy
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -27,6 +27,7 @@ from knnspect.detectors.learning import (
     stored_tensors,
 )
 from knnspect.detectors.maps import pixel_map
+from knnspect.detectors.near_duplicates import LEFT_OUT, NearDuplicates
 from knnspect.errors import NotFittedError, ParameterError
 from knnspect.features import Backbone, Features
 from knnspect.gallery import Gallery
@@ -79,7 +80,9 @@ class Spade(Detector):
         (`image_neighbors`, `pixel_neighbors`, `score`, `sigma`) may be changed after `fit`.
     normal_map_max_ : float
         The largest map value of normal images, each compared with the others only (at most 16 of
-        them, evenly spaced): what a value of a map is to be held against. NaN for a single image.
+        them, evenly spaced): what a value of a map is to be held against. Near-duplicates of an
+        image, such as the next frame of a video, are not compared with it. NaN where no other image
+        is left.
     seconds_ : dict of str to float
         Time taken by each stage of the last `fit` or `predict`: "decode" (waiting for images),
         "features", "gallery" (filling it, and `normal_map_max_`), "retrieval" (the image stage),
@@ -299,7 +302,7 @@ class Spade(Detector):
                 yield prediction
 
     def nearest_images(
-        self, pooled: NDArray[np.float32], without: str | None = None
+        self, pooled: NDArray[np.float32], without: str | Collection[str] = ()
     ) -> list[tuple[str, float]]:
         """Return the K normal images that an image is compared with: the image stage alone.
 
@@ -307,8 +310,8 @@ class Spade(Detector):
         ----------
         pooled : ndarray of float32, shape (n_features,)
             The image's pooled features, as `Backbone.extract` gives them.
-        without : str, optional
-            Id of a normal image to leave out.
+        without : str or collection of str, default ()
+            Ids of normal images to leave out.
 
         Returns
         -------
@@ -321,6 +324,7 @@ class Spade(Detector):
             Before `fit`.
         """
         self._check_fitted()
+        left_out = {without} if isinstance(without, str) else set(without)
         sq_distances = np.concatenate(
             [
                 np.square(np.subtract(others, pooled, dtype=np.float64)).sum(axis=1)
@@ -328,7 +332,7 @@ class Spade(Detector):
             ]
         )
         pairs = zip(sq_distances.tolist(), self.gallery_.ids, strict=True)
-        nearest = heapq.nsmallest(self.image_neighbors_, (p for p in pairs if p[1] != without))
+        nearest = heapq.nsmallest(self.image_neighbors_, (p for p in pairs if p[1] not in left_out))
         return [(id_, sq_distance) for sq_distance, id_ in nearest]
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -358,7 +362,7 @@ class Spade(Detector):
             "score": self.score,
             "upsample": self.gallery_.upsample,
             "sigma": float(self.sigma),
-            "normal_map_max": self.normal_map_max_ if len(self.gallery_) > 1 else None,
+            "normal_map_max": None if np.isnan(self.normal_map_max_) else self.normal_map_max_,
         }
         save_learnt(
             path,
@@ -396,20 +400,23 @@ class Spade(Detector):
         return spade
 
     def _normal_map_max(self, sizes: dict[str, tuple[int, int]]) -> float:
-        ids = self.gallery_.ids
-        if len(ids) < 2:
-            return float("nan")
-        largest = 0.0
-        for index in held_out(len(ids)):
-            near = self.nearest_images(self.pooled_[index], without=ids[index])
+        ids, largest = self.gallery_.ids, float("nan")
+        looked_at = held_out(len(ids))
+        duplicates = NearDuplicates(self.gallery_, self.pooled_)
+        for index in looked_at:
+            left_out = {ids[index], *duplicates.of(index)}
+            near = self.nearest_images(self.pooled_[index], without=left_out)
+            if not near:
+                continue
             neighbors = self.gallery_.search(
                 self.gallery_.pyramid([ids[index]]),
-                self.pixel_neighbors,
+                min(self.pixel_neighbors, len(near) * self._n_cells),
                 [id_ for id_, _ in near],
                 self.threads,
                 self.backend,
             )
-            largest = max(largest, float(self._map(neighbors, sizes[ids[index]]).max()))
+            largest = float(np.fmax(largest, self._map(neighbors, sizes[ids[index]]).max()))
+        duplicates.warn(len(looked_at), LEFT_OUT)
         return largest
 
     def _match(self, features: Features, images: Sequence[Sequence[str]]) -> Neighbors:
@@ -439,13 +446,17 @@ class Spade(Detector):
         check_count("pixel_neighbors", self.pixel_neighbors)
 
     def _check_pixel_neighbors(self) -> None:
-        height, width, _ = self.gallery_.shapes[0]
         n_images = min(self.image_neighbors_, max(1, len(self.gallery_) - 1))
-        if self.pixel_neighbors > n_images * height * width:
+        if self.pixel_neighbors > n_images * self._n_cells:
             raise ParameterError(
-                f"pixel_neighbors: expected at most the {n_images * height * width} cells of "
+                f"pixel_neighbors: expected at most the {n_images * self._n_cells} cells of "
                 f"{n_images} images, got {self.pixel_neighbors}"
             )
+
+    @property
+    def _n_cells(self) -> int:
+        height, width, _ = self.gallery_.shapes[0]
+        return height * width
 
     def _check_fitted(self) -> None:
         if not hasattr(self, "gallery_"):

@@ -23,7 +23,8 @@ from knnspect.detectors.learning import (
     stored_tensors,
     weights_digest,
 )
-from knnspect.detectors.maps import pixel_map
+from knnspect.detectors.maps import check_sigma, pixel_map
+from knnspect.detectors.near_duplicates import NearDuplicates
 from knnspect.errors import (
     DTypeError,
     ImageError,
@@ -307,10 +308,15 @@ class TrainedDetector(Detector):
         return detector
 
     def _normal_map_max(self, found: Learnt, held: list[str]) -> float:
-        largest = float("nan")
-        for index in held_out(len(held)):
-            cells = self._cell_scores(held[index], found.gallery.pyramid([held[index]]))
-            largest = float(np.fmax(largest, self._map(cells, found.sizes[held[index]]).max()))
+        ids, largest = found.gallery.ids, float("nan")
+        looked_at = [held[index] for index in held_out(len(held))]
+        trained = set(ids).difference(held)
+        duplicates = NearDuplicates(found.gallery, found.pooled)
+        for id_ in looked_at:
+            duplicates.of(ids.index(id_), among=trained)
+            cells = self._cell_scores(id_, found.gallery.pyramid([id_]))
+            largest = float(np.fmax(largest, self._map(cells, found.sizes[id_]).max()))
+        duplicates.warn(len(looked_at), "normal_map_max_ may be too small")
         return largest
 
     def _cell_scores(self, id_: str, pyramid: FeaturePyramid) -> Any:
@@ -336,7 +342,7 @@ class TrainedDetector(Detector):
             raise DTypeError(f"mixed_precision: expected True or False, got {kind}")
         check_choice("score", self.score, ["image", "map"])
         check_choice("gallery_dtype", self.gallery_dtype, ["float32", "float16", "int8"])
-        check_positive("sigma", self.sigma, or_zero=True)
+        check_sigma(self.sigma)
         check_count("seed", self.seed, 0)
 
     def _check_fitted(self) -> None:

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 from knnspect.data import Geometry
-from knnspect.detectors.maps import pixel_map
+from knnspect.detectors.maps import check_sigma, pixel_map
+from knnspect.errors import ParameterError
 
 RNG = np.random.default_rng(0)
 
@@ -46,8 +47,29 @@ def test_the_blur_is_in_pixels_of_a_224_px_input(image_size: tuple[int, int]) ->
     cells = RNG.random((image_size[0] // 8, image_size[1] // 8))
     found = pixel_map(cells, Geometry(image_size), 4.0, image_size)
     sigmas = (4 * image_size[0] / 224, 4 * image_size[1] / 224)
-    expected = gaussian_filter(enlarged(cells, image_size), sigmas)
+    expected = gaussian_filter(
+        enlarged(cells, image_size), sigmas, mode="constant", cval=np.median(cells)
+    )
     np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("place", [(0, 0), (0, 9), (15, 15), (7, 0)])
+def test_a_high_cell_keeps_no_more_of_its_score_at_the_border_than_inside(
+    place: tuple[int, int],
+) -> None:
+    def peak(row: int, column: int) -> float:
+        cells = np.full((16, 16), 3.0)
+        cells[row, column] = 10
+        return float(pixel_map(cells, Geometry((224, 224)), 8.0, (224, 224)).max()) - 3
+
+    # Were the image mirrored at its border, this would be twice as much, in a corner four times.
+    assert 0.9 * peak(8, 8) < peak(*place) < 1.25 * peak(8, 8)
+
+
+@pytest.mark.parametrize("sigma", [1e308, 225, float("inf"), float("nan"), -1])
+def test_a_blur_that_leaves_nothing_is_refused(sigma: float) -> None:
+    with pytest.raises(ParameterError, match=r"sigma: expected .* got"):
+        check_sigma(sigma)
 
 
 def test_more_blur_leaves_less_contrast() -> None:

@@ -46,7 +46,9 @@ def distances(queries: Array, others: Array) -> Array:
 def map_of(cells: Array, sigma: float) -> Array:
     tensor = torch.from_numpy(cells)[None, None]
     large = torch.nn.functional.interpolate(tensor, (64, 64), mode="bilinear")
-    return np.asarray(gaussian_filter(large[0, 0].numpy(), sigma * 64 / 224))
+    median = np.median(cells)  # with which the image goes on beyond its border
+    blur = sigma * 64 / 224
+    return np.asarray(gaussian_filter(large[0, 0].numpy(), blur, mode="constant", cval=median))
 
 
 def score_of(found: Array, query: Array, bank: Array, b: int) -> float:
