@@ -1,15 +1,15 @@
-"""Checks of parameters, with messages that name the parameter."""
+"""Checks of parameters, with messages that name the parameter; how messages name images."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from knnspect.errors import DTypeError, ParameterError
 
-__all__ = ["check_choice", "check_count", "check_positive"]
+__all__ = ["check_choice", "check_count", "check_positive", "some_ids"]
 
 
 def check_count(name: str, value: object, minimum: int = 1) -> int:
@@ -50,3 +50,14 @@ def check_choice(name: str, value: object, choices: Sequence[str]) -> str:
         words = ", ".join(repr(choice) for choice in choices)
         raise ParameterError(f"{name}: expected one of {words}, got {value!r}")
     return value
+
+
+def some_ids(ids: Iterable[str]) -> str:
+    """Name some images in a message.
+
+    >>> some_ids("abc"), some_ids(f"{i}.png" for i in range(7))
+    ('a, b, c', '0.png, 1.png, 2.png, 3.png, 4.png, and 2 more')
+    """
+    names = list(ids)
+    shown = ", ".join(names[:5])
+    return shown if len(names) <= 5 else f"{shown}, and {len(names) - 5} more"

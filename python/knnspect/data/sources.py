@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from knnspect.data.digests import file_digest, pixels_digest
 from knnspect.data.images import (
     IMAGE_SUFFIXES,
     ImageArray,
@@ -42,10 +43,41 @@ class ImageItem:
     load : callable
         Returns the image, (height, width, 3), uint8 or float32 in [0, 1]. May be called in any
         thread; raises as `read_image` and `check_image` do.
+    file : pathlib.Path, optional
+        The file that it is read from; None for an image that is in memory.
     """
 
     id: str
     load: Callable[[], ImageArray]
+    file: Path | None = None
+
+    def digest(self) -> bytes:
+        """Return what tells the image from another one under the same id.
+
+        Returns
+        -------
+        bytes
+            The SHA-256 of its file, which is read but not decoded; without a file, of its pixels.
+
+        Raises
+        ------
+        ImageError
+            If the file cannot be read, or the image cannot be loaded.
+        """
+        return pixels_digest(self.load()) if self.file is None else file_digest(self.file)
+
+    def recorded(self, digests: dict[str, bytes]) -> ImageItem:
+        """Return the same image, which puts its digest into a dict whenever it is loaded."""
+
+        def load() -> ImageArray:
+            # Of the file as it is before it is decoded: if it is replaced meanwhile, its digest is
+            # another one the next time, and it is learnt again.
+            digest = None if self.file is None else file_digest(self.file)
+            image = self.load()
+            digests[self.id] = pixels_digest(image) if digest is None else digest
+            return image
+
+        return ImageItem(self.id, load, self.file)
 
 
 class ImageSource:
@@ -207,7 +239,8 @@ def _items_of_path(path: Path) -> list[ImageItem]:
             endings = ", ".join(sorted(IMAGE_SUFFIXES))
             raise ImageError(f"{path}: expected a folder of images ({endings}), got none in it")
         return [
-            ImageItem(_path_id(file.relative_to(path)), partial(read_image, file)) for file in files
+            ImageItem(_path_id(file.relative_to(path)), partial(read_image, file), file)
+            for file in files
         ]
     if not path.exists():
         raise ImageError(f"{path}: expected a folder or an image file, but there is no such path")
@@ -218,9 +251,8 @@ def _item(value: object, place: int, given: str | None = None) -> ImageItem:
     """Return the item of one image: a file, an array, a tensor or a Pillow image."""
     id_ = f"{place:06d}" if given is None else given
     if isinstance(value, str | os.PathLike):
-        return ImageItem(
-            _path_id(PurePath(value)) if given is None else given, partial(read_image, value)
-        )
+        name = _path_id(PurePath(value)) if given is None else given
+        return ImageItem(name, partial(read_image, value), Path(value))
     if isinstance(value, Image.Image):
         return ImageItem(id_, partial(image_from_pillow, value, id_))
     if isinstance(value, np.ndarray):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
 import sys
 import tempfile
+import warnings
 import weakref
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,22 +19,18 @@ from numpy.typing import NDArray
 
 from knnspect import _core
 from knnspect.data import open_images
-from knnspect.data.sources import ImageItem, ImageSource
+from knnspect.data.digests import DIGEST_BYTES
 from knnspect.detectors.learning import ConstantLevels, check_pooled, weights_digest
+from knnspect.detectors.pending import Pending
+from knnspect.detectors.plan import check_room, plan_build
 from knnspect.errors import ImageError, ParameterError, StoreError
 from knnspect.features import Backbone, Features
 from knnspect.files import replace_file
 from knnspect.gallery import Gallery, is_gallery_folder
-from knnspect.memory import (
-    PeakMemory,
-    anonymous_bytes,
-    check_memory,
-    describe_bytes,
-    parse_bytes,
-)
+from knnspect.memory import check_memory, parse_bytes
 from knnspect.progress import Stopwatch
 from knnspect.pyramid import FeaturePyramid
-from knnspect.validation import check_count
+from knnspect.validation import check_count, some_ids
 
 __all__ = [
     "CHECKPOINT",
@@ -46,11 +43,14 @@ __all__ = [
     "stored_pooled",
 ]
 
-#: What a folder of features holds: the gallery; the pooled features and sizes of its images, as a
-#: gallery, too; what the features were made with; a checkpoint while a network is trained on them;
-#: and in the end the model.
+#: What a folder of features holds: the gallery; the pooled features, sizes and digests of its
+#: images, as a gallery, too; what the features were made with; a checkpoint while a network is
+#: trained on them; and in the end the model.
 GALLERY, _IMAGES, _SETTINGS = "gallery", "images", "settings.json"
 CHECKPOINT, MODEL = "checkpoint", "model"
+
+#: The entry of a model's metadata that says which images are in the gallery beside it.
+_OF_IMAGES = "images"
 
 
 @dataclass(frozen=True)
@@ -65,11 +65,14 @@ class Learnt:
         Their pooled features, in the order of ``gallery.ids``.
     sizes : dict of str to (int, int)
         Height and width of each image as it came.
+    digests : dict of str to bytes
+        What each image was made of, as `ImageItem.digest` gives it; empty if not asked for.
     """
 
     gallery: Gallery
     pooled: NDArray[np.float32]
     sizes: dict[str, tuple[int, int]]
+    digests: dict[str, bytes]
 
 
 def learn(
@@ -84,6 +87,7 @@ def learn(
     watch: Stopwatch,
     max_memory: int | str | None = None,
     folder: str | os.PathLike[str] | None = None,
+    with_digests: bool = False,
 ) -> Learnt:
     """Fill a gallery with the features of all images.
 
@@ -99,8 +103,11 @@ def learn(
         Anonymous memory of the process, in bytes or words; the features then go to a folder.
     folder : path-like, optional
         The folder; a temporary one by default, which goes with the gallery. What an earlier call
-        has left there is kept: images that it knows are not read again, those that are not among
-        `images` are removed.
+        has left there is kept: images that it knows are not learnt again if their digests are the
+        same, those that changed are, with a warning, and those that are not among `images` are
+        removed.
+    with_digests : bool
+        Whether the digests of the images are needed; in a folder they always are.
 
     Returns
     -------
@@ -121,7 +128,7 @@ def learn(
     """
     work = {"n_workers": n_workers, "skip_bad": skip_bad, "progress": progress, "stopwatch": watch}
     if max_memory is None and folder is None:
-        return _in_memory(backbone, images, gallery, batch_size, work)
+        return _in_memory(backbone, images, gallery, batch_size, work, with_digests)
     limit = None if max_memory is None else parse_bytes("max_memory", max_memory)
     is_temporary = folder is None
     path = Path(tempfile.mkdtemp(prefix="knnspect-")) if folder is None else Path(folder)
@@ -132,7 +139,7 @@ def learn(
             shutil.rmtree(path, ignore_errors=True)
         raise
     if is_temporary:
-        weakref.finalize(learnt.gallery, shutil.rmtree, path, ignore_errors=True)
+        weakref.finalize(learnt.gallery, _remove_folder, path, os.getpid())
     return learnt
 
 
@@ -169,6 +176,8 @@ def save_learnt(
     file = folder / MODEL if is_folder else folder
     is_there = gallery is not None and gallery.path is not None and is_folder
     if gallery is None or (is_there and gallery.path.parent.samefile(folder)):  # type: ignore[union-attr]
+        if gallery is not None:
+            metadata = {**metadata, _OF_IMAGES: _digest_of_images(folder, gallery.ids)}
         _core.save_tensors(file, method, metadata, tensors)
     else:
         gallery.core.save(file, method, metadata, tensors | (more or {}))
@@ -180,11 +189,18 @@ def stored_gallery(store: _core.Store, folder: Path | None) -> Gallery:
     Raises
     ------
     StoreError
-        If there is none, or it is damaged.
+        If there is none, it is damaged, or it has other images than when the file was saved.
     """
     if folder is None or "gallery.ids" in store.metadata:
         return Gallery.from_core(_core.Gallery.from_store(store))
-    return Gallery.open(folder / GALLERY)
+    gallery = Gallery.open(folder / GALLERY)
+    saved_with = store.metadata.get(_OF_IMAGES)  # earlier versions did not keep it
+    if saved_with is not None and saved_with != _digest_of_images(folder, gallery.ids):
+        raise StoreError(
+            f"{folder}: its images were changed after its model was saved: fit it again, with the "
+            "same folder, and save it"
+        )
+    return gallery
 
 
 def stored_pooled(store: _core.Store, folder: Path | None, gallery: Gallery) -> NDArray[np.float32]:
@@ -200,6 +216,12 @@ def stored_pooled(store: _core.Store, folder: Path | None, gallery: Gallery) -> 
     return _about_images(folder, gallery.ids)[0]
 
 
+def _remove_folder(path: Path, process: int) -> None:
+    """Remove the folder of a gallery that is gone; not for a forked child, whose copy is gone."""
+    if os.getpid() == process:
+        shutil.rmtree(path, ignore_errors=True)
+
+
 def _about_images(
     folder: Path, ids: list[str]
 ) -> tuple[NDArray[np.float32], list[tuple[int, int]]]:
@@ -210,14 +232,38 @@ def _about_images(
     return pooled, [(height, width) for height, width in sizes]
 
 
+def _digest_of_images(folder: Path, ids: list[str]) -> str:
+    """Return what tells the images of a folder from others: a digest of their ids and digests."""
+    digest = hashlib.sha256()
+    known = _digests(Gallery.open(folder / _IMAGES), ids)
+    for id_ in ids:
+        digest.update(json.dumps(id_).encode() + known.get(id_, b""))
+    return digest.hexdigest()
+
+
+def _digests(about: Gallery, ids: list[str]) -> dict[str, bytes]:
+    """Return the digests of images; of a folder that an earlier version filled there are none."""
+    if len(about.shapes) < 3:
+        return {}
+    return {id_: about.core.image(id_)[2].astype(np.uint8).tobytes() for id_ in ids}
+
+
 def _in_memory(
-    backbone: Backbone, images: object, gallery: Gallery, batch_size: int, work: dict[str, Any]
+    backbone: Backbone,
+    images: object,
+    gallery: Gallery,
+    batch_size: int,
+    work: dict[str, Any],
+    with_digests: bool,
 ) -> Learnt:
+    source = open_images(images)
+    pending = Pending(source, {})
     ids: list[str] = []
     sizes: list[tuple[int, int]] = []
     pooled: list[NDArray[np.float32]] = []
     constant = ConstantLevels()
-    for features in backbone.iterate(images, batch_size, label="learning", **work):
+    items = pending.source() if with_digests else source
+    for features in backbone.iterate(items, batch_size, label="learning", **work):
         with work["stopwatch"].stage("gallery"):
             gallery.add(features.pyramid, features.ids)
             check_pooled(features)
@@ -227,7 +273,12 @@ def _in_memory(
         pooled.append(features.pooled)
     constant.check()
     by_id = sorted(range(len(ids)), key=ids.__getitem__)
-    return Learnt(gallery, np.concatenate(pooled)[by_id], dict(zip(ids, sizes, strict=True)))
+    return Learnt(
+        gallery,
+        np.concatenate(pooled)[by_id],
+        dict(zip(ids, sizes, strict=True)),
+        {id_: pending.digests[id_] for id_ in ids} if with_digests else {},
+    )
 
 
 def _in_folder(
@@ -247,166 +298,97 @@ def _in_folder(
         _open_or_create(folder / GALLERY, empty.upsample, empty.dtype) as gallery,
         _open_or_create(folder / _IMAGES) as about,
     ):
-        # The gallery is what counts: an image is added to it last.
+        # The gallery is what counts: an image is added to it last, and removed from it first.
         about.remove([id_ for id_ in about.ids if id_ not in gallery])
-        new = _New(source, set(gallery.ids))
+        known = _known(folder, gallery, about)
+        new = Pending(source, known, work["n_workers"], work["progress"])
+        pending = new.source()
         constant = ConstantLevels()
-        for id_ in gallery.ids:
-            if constant.is_settled:
-                break
-            constant.see(gallery.pyramid([id_]))
-        plan = _plan(backbone, source, new, gallery, batch_size, work["n_workers"], limit)
-        _check_room(folder, plan)
+        plan = plan_build(backbone, pending, new, gallery, batch_size, work["n_workers"], limit)
+        check_room(folder, plan)
         if work["progress"]:
             sys.stderr.write(f"{folder}: {plan.describe(limit)}\n")
             sys.stderr.flush()
+        if source.n_images is not None:
+            _warn_of_changed(folder, new)
         work = work | {"n_workers": plan.n_workers}
-        pending = ImageSource(new, plan.n_images)
+        learnt: set[str] = set()
         for features in (
-            backbone.iterate(
-                pending, plan.batch_size, label="learning", may_be_none=bool(new.known), **work
-            )
+            backbone.iterate(pending, plan.batch_size, label="learning", may_be_none=True, **work)
             if plan.n_images != 0
             else ()
         ):
             with work["stopwatch"].stage("gallery"):
                 check_pooled(features)
-                about.add(_about(features), features.ids)
+                _forget(features.ids, gallery, about)
+                about.add(_about(features, new.digests), features.ids)
                 gallery.add(features.pyramid, features.ids)
                 constant.see(features.pyramid)
-            new.known.update(features.ids)
-            new.met.update(features.ids)
+            learnt.update(features.ids)
             check_memory(
                 limit,
                 f"raise it, or lower batch_size or n_workers; {len(gallery)} images are in "
                 f"{folder}, where the work can go on",
             )
-        gone = sorted(new.known - new.met)
-        gallery.remove(gone)
-        about.remove(gone)
+        if source.n_images is None:
+            _warn_of_changed(folder, new)
+        _forget([id_ for id_ in gallery.ids if id_ not in learnt | new.unchanged], gallery, about)
+        for id_ in new.unchanged:
+            if constant.is_settled:
+                break
+            constant.see(gallery.pyramid([id_]))
         if not len(gallery):
             raise ImageError("images: none could be used")
     constant.check()
     gallery = Gallery.open(folder / GALLERY)
     ids = gallery.ids
     pooled, sizes = _about_images(folder, ids)
-    return Learnt(gallery, pooled, dict(zip(ids, sizes, strict=True)))
+    digests = _digests(Gallery.open(folder / _IMAGES), ids)
+    return Learnt(gallery, pooled, dict(zip(ids, sizes, strict=True)), digests)
 
 
-class _New:
-    """The images of a source that are not known yet."""
+def _known(folder: Path, gallery: Gallery, about: Gallery) -> dict[str, bytes]:
+    """Return the digests of the images that were learnt into a folder.
 
-    def __init__(self, source: ImageSource, known: set[str]) -> None:
-        self._source, self.known = source, known
-        #: Known images that are in the source.
-        self.met: set[str] = set()
-
-    def __iter__(self) -> Iterator[ImageItem]:
-        known = frozenset(self.known)
-        for item in self._source:
-            if item.id in known:
-                self.met.add(item.id)
-            else:
-                yield item
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """What a build will take; the number of images is None where only reading them tells."""
-
-    n_images: int | None
-    n_known: int
-    batch_size: int
-    n_workers: int
-    memory: int
-    image_bytes: int
-
-    def describe(self, limit: int | None) -> str:
-        words = f"{describe_bytes(self.image_bytes)} of disk an image"
-        if self.n_images is not None:
-            disk = self.n_images * self.image_bytes
-            words = f"{self.n_images} images to learn, {describe_bytes(disk)} of disk"
-        if self.n_images == 0:
-            words = "nothing to learn"
-        if self.n_known:
-            words = f"{self.n_known} images are there, {words}"
-        words += f", about {describe_bytes(self.memory)} of memory"
-        if limit is not None:
-            words += f" of {describe_bytes(limit)} (batches of {self.batch_size})"
-        return words
-
-
-def _plan(
-    backbone: Backbone,
-    source: ImageSource,
-    new: _New,
-    gallery: Gallery,
-    batch_size: int,
-    n_workers: int,
-    limit: int | None,
-) -> _Plan:
-    """Measure what an image takes, and choose how many are handled together."""
-    n_images = None
-    largest = 0
-    if source.n_images is not None:
-        pending = list(new)
-        n_images = len(pending)
-        largest = _decoded_bytes(pending[:1])
-    height, width = backbone.geometry.image_size
-    prepared = 12 * height * width
-    before = anonymous_bytes() or 0
-    with PeakMemory() as memory:
-        features = backbone.extract(np.zeros((1, height, width, 3), np.uint8))
-    network = max(memory.peak - before, 0)
-    pyramid = features.pyramid.nbytes
-    sample = Gallery(gallery.upsample, gallery.dtype)
-    sample.add(features.pyramid)
-    image_bytes = sample.nbytes + features.pooled.nbytes + 300  # with its share of the journal
-    now = anonymous_bytes() or 0
-
-    def needed(batch: int, workers: int) -> int:
-        # Batches are prepared two ahead, stacked, and their features exist as parts and as a whole.
-        decoding = 4 * largest * max(workers, 1)
-        return now + network + decoding + batch * (4 * prepared + 3 * pyramid)
-
-    batch, workers = batch_size, n_workers
-    while limit is not None and needed(batch, workers) > limit and (batch > 1 or workers > 1):
-        if batch > 1:
-            batch //= 2
-        else:
-            workers -= 1
-    memory_needed = needed(batch, workers)
-    if limit is not None and memory_needed > limit:
-        raise ParameterError(
-            f"max_memory: expected at least {describe_bytes(memory_needed)}, got "
-            f"{describe_bytes(limit)}: the process has {describe_bytes(now)}, one image needs "
-            f"{describe_bytes(memory_needed - now)}"
+    What is in a folder without digests is removed: nothing tells whether it is up to date.
+    """
+    known = _digests(about, [id_ for id_ in gallery.ids if id_ in about])
+    if len(gallery) and not known:
+        warnings.warn(
+            f"{folder}: it was filled by a version of knnspect that did not keep what its "
+            f"{len(gallery)} images were made of, so they may have changed: learning them again",
+            stacklevel=5,
         )
-    return _Plan(n_images, len(gallery), batch, workers, memory_needed, image_bytes)
+        gallery.remove(gallery.ids)
+        about.remove(about.ids)
+    return known
 
 
-def _decoded_bytes(items: list[ImageItem]) -> int:
-    try:
-        return max((item.load().nbytes for item in items), default=0)
-    except ImageError:
-        return 0  # what is to be done about it is decided when its turn has come
+def _forget(ids: list[str], gallery: Gallery, about: Gallery) -> None:
+    """Remove those of some images that are there."""
+    for there in (gallery, about):
+        there.remove([id_ for id_ in ids if id_ in there])
 
 
-def _check_room(folder: Path, plan: _Plan) -> None:
-    free = shutil.disk_usage(folder).free
-    needed = (plan.n_images or 0) * plan.image_bytes
-    if needed > free:
-        raise StoreError(
-            f"{folder}: {plan.n_images} images need {describe_bytes(needed)} of disk, "
-            f"{describe_bytes(free)} are free"
+def _warn_of_changed(folder: Path, new: Pending) -> None:
+    if new.changed:
+        n = len(new.changed)
+        warnings.warn(
+            f"{folder}: {n} {'image has' if n == 1 else 'images have'} changed since "
+            f"{'it was' if n == 1 else 'they were'} learnt: {some_ids(new.changed)}; learning "
+            f"{'it' if n == 1 else 'them'} again",
+            stacklevel=5,
         )
 
 
-def _about(features: Features) -> FeaturePyramid:
-    """Return pooled features and sizes as pyramids of one cell."""
+def _about(features: Features, digests: dict[str, bytes]) -> FeaturePyramid:
+    """Return pooled features, sizes and digests as pyramids of one cell."""
     n_images = len(features.ids)
     sizes = np.array(features.sizes, np.float32).reshape(n_images, 1, 1, 2)
-    return FeaturePyramid([features.pooled.reshape(n_images, 1, 1, -1), sizes])
+    joined = b"".join(digests[id_] for id_ in features.ids)
+    of_images = np.frombuffer(joined, np.uint8).reshape(n_images, 1, 1, DIGEST_BYTES)
+    pooled = features.pooled.reshape(n_images, 1, 1, -1)
+    return FeaturePyramid([pooled, sizes, of_images.astype(np.float32)])
 
 
 def _settings(backbone: Backbone, gallery: Gallery) -> dict[str, Any]:

@@ -164,7 +164,8 @@ class CFlow(TrainedDetector):
             A file for the state of the training, written at the end of every epoch and every 30
             seconds of a long one; in `folder` by default, if there is one. An interrupted `fit`
             with the same images and parameters goes on from it, and ends as if it had not been
-            interrupted. It is deleted when the training is done.
+            interrupted. With others, also under the same names, it is refused. It is deleted when
+            the training is done.
 
         Returns
         -------

@@ -194,9 +194,10 @@ class Spade(Detector):
             `progress`, what memory and disk it will take is said before it starts.
         folder : path-like, optional
             The folder for the features; a temporary one by default when there is a `max_memory`.
-            An interrupted `fit` goes on where it stopped: images that are in the folder already, by
-            their ids, are not read again, and those that are not among `images` are removed. So the
-            next `fit` with some more images costs only these.
+            An interrupted `fit` goes on where it stopped: images that are in the folder already,
+            with the same id and the same contents, are not learnt again. Those that changed since
+            are, with a warning, and those that are not among `images` are removed. So the next
+            `fit` with some more images costs only these.
 
         Returns
         -------

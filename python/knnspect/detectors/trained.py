@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from abc import abstractmethod
@@ -40,6 +39,7 @@ from knnspect.pyramid import FeaturePyramid
 from knnspect.validation import check_choice, check_count, check_positive
 
 if TYPE_CHECKING:
+    from knnspect.networks.checkpoint import Checkpoint
     from knnspect.networks.training import TrainableNetwork
 
 __all__ = ["TrainedDetector"]
@@ -121,6 +121,10 @@ class TrainedDetector(Detector):
         limit = None if max_memory is None else parse_bytes("max_memory", max_memory)
         if checkpoint is not None:
             check_place(checkpoint)
+        elif folder is not None:
+            checkpoint = Path(folder) / CHECKPOINT
+        if checkpoint is not None:
+            self._checkpoint(checkpoint).check()
         watch = Stopwatch()
         found = learn(
             self.backbone,
@@ -133,9 +137,8 @@ class TrainedDetector(Detector):
             watch=watch,
             max_memory=max_memory,
             folder=folder,
+            with_digests=checkpoint is not None,
         )
-        if checkpoint is None and folder is not None:
-            checkpoint = Path(folder) / CHECKPOINT
         learnt = copy(self)  # so that a failure leaves what was learnt before
         with watch.stage("training"):
             held = learnt._train(found, checkpoint, limit, progress)
@@ -154,7 +157,6 @@ class TrainedDetector(Detector):
         progress: bool,
     ) -> list[str]:
         """Train a new network; return the images that were held out."""
-        from knnspect.networks.checkpoint import Checkpoint
         from knnspect.networks.training import Training, TrainingSettings
 
         ids, held = split(found.gallery.ids, self.validation_fraction, self.seed)
@@ -162,7 +164,7 @@ class TrainedDetector(Detector):
         settings = TrainingSettings(
             self.max_epochs, self.patience, self.seed, bool(self.mixed_precision)
         )
-        checkpoint = None if path is None else Checkpoint(path, self._fingerprint(found))
+        checkpoint = None if path is None else self._checkpoint(path, found)
         training = Training(
             network,
             found.gallery,
@@ -188,19 +190,24 @@ class TrainedDetector(Detector):
             network = self._network(shapes)
         return network.to(self.backbone.torch_device)
 
-    def _fingerprint(self, found: Learnt) -> dict[str, Any]:
-        """All that a training depends on."""
+    def _checkpoint(self, path: str | os.PathLike[str], found: Learnt | None = None) -> Checkpoint:
+        """Return the checkpoint of a training on some images, by all that it depends on."""
+        from knnspect.networks.checkpoint import Checkpoint
+
         names = [name for name in (*self._own, *self._shared) if name not in self._of_prediction]
         settings, tensors = self.backbone.state()
         settings.pop("source")
-        images = [[id_, *found.sizes[id_]] for id_ in found.gallery.ids]
-        return {
-            "method": self.method,
-            **{name: plain(getattr(self, name)) for name in names},
-            **{f"backbone {name}": value for name, value in settings.items()},
-            "backbone weights": weights_digest(tensors),
-            "set of images": hashlib.sha256(json.dumps(images).encode()).hexdigest(),
-        }
+        digests = {} if found is None else found.digests
+        return Checkpoint(
+            path,
+            {
+                "method": self.method,
+                **{name: plain(getattr(self, name)) for name in names},
+                **{f"backbone {name}": value for name, value in settings.items()},
+                "backbone weights": weights_digest(tensors),
+            },
+            {id_: digests[id_].hex() for id_ in sorted(digests)},
+        )
 
     def iter_predict(
         self,

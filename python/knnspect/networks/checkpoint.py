@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from numpy.typing import NDArray
 
 from knnspect import _core
 from knnspect.errors import ParameterError, StoreError
+from knnspect.validation import some_ids
 
 __all__ = ["Checkpoint"]
 
@@ -27,24 +29,46 @@ class Checkpoint:
     path : path-like
         The file. It need not exist.
     settings : dict
-        All that the training depends on, JSON-compatible: a training with other settings does not
-        go on from this file.
+        All that the training depends on besides its images, JSON-compatible: a training with other
+        settings does not go on from this file.
+    images : mapping of str to str, optional
+        The images that are trained on: for each id what tells the image from others. A training on
+        other images does not go on from this file either.
 
     Examples
     --------
     >>> import tempfile
     >>> import numpy as np
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     checkpoint = Checkpoint(f"{folder}/half", {"seed": 0})
+    ...     checkpoint = Checkpoint(f"{folder}/half", {"seed": 0}, {"a.png": "4f0c"})
     ...     checkpoint.write({"epoch": 3}, {"weight": np.ones(2, np.float32)})
     ...     checkpoint.read()
     ({'epoch': 3}, {'weight': array([1., 1.], dtype=float32)})
     """
 
-    def __init__(self, path: str | os.PathLike[str], settings: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        settings: Mapping[str, Any],
+        images: Mapping[str, str] | None = None,
+    ) -> None:
         self.path = Path(path)
         # As they are when they were read from a file.
         self._settings = json.loads(json.dumps(settings))
+        self._images = dict(images or {})
+
+    def check(self) -> None:
+        """Check the file as `read` does, but for the images and the checksum, before the work.
+
+        Raises
+        ------
+        StoreError
+            If the file is damaged or not a checkpoint.
+        ParameterError
+            If it belongs to a training with other settings.
+        """
+        if self.path.exists():
+            self._check_settings(_core.Store(self.path, False))
 
     def read(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]] | None:
         """Return what was written last; None where there is no file.
@@ -54,29 +78,48 @@ class Checkpoint:
         StoreError
             If the file is damaged or not a checkpoint.
         ParameterError
-            If it belongs to a training with other settings.
+            If it belongs to a training with other settings or on other images.
         """
         if not self.path.exists():
             return None
         store = _core.Store(self.path, True)
+        self._check_settings(store)
+        self._check_images(store)
+        state = _entry(store, "state", self.path)
+        return state, {name: store.tensor(name) for name in store.names}
+
+    def _check_settings(self, store: _core.Store) -> None:
         if store.kind != _KIND:
             raise StoreError(
                 f"{self.path}: expected a checkpoint of a training, the file holds a {store.kind}"
             )
-        try:
-            settings = json.loads(store.metadata["settings"])
-            state = json.loads(store.metadata["state"])
-            differing = [name for name in self._settings if settings[name] != self._settings[name]]
-        except (KeyError, TypeError, ValueError) as error:
-            raise StoreError(f"{self.path}: is damaged: it cannot be read ({error})") from error
-        if differing:
-            name = differing[0]
-            raise ParameterError(
-                f"{self.path}: is the checkpoint of a training with another {name} "
-                f"({_short(settings[name])}, not {_short(self._settings[name])}): choose another "
-                "file, or delete it to begin anew"
+        if "images" not in store.metadata:
+            self._refuse(
+                "by an earlier version of knnspect, which did not keep what its images were"
             )
-        return state, {name: store.tensor(name) for name in store.names}
+        settings = _entry(store, "settings", self.path)
+        for name, value in self._settings.items():
+            if settings.get(name) != value:
+                self._refuse(
+                    f"with another {name} ({_short(settings.get(name))}, not {_short(value)})"
+                )
+
+    def _check_images(self, store: _core.Store) -> None:
+        images = _entry(store, "images", self.path)
+        differing = {
+            "changed": [id_ for id_ in images if images[id_] != self._images.get(id_, images[id_])],
+            "missing": [id_ for id_ in images if id_ not in self._images],
+            "added": [id_ for id_ in self._images if id_ not in images],
+        }
+        words = [f"{len(ids)} {how}: {some_ids(ids)}" for how, ids in differing.items() if ids]
+        if words:
+            self._refuse(f"with another set of images ({'; '.join(words)})")
+
+    def _refuse(self, which: str) -> NoReturn:
+        raise ParameterError(
+            f"{self.path}: is the checkpoint of a training {which}: choose another file, or delete "
+            "it to begin anew"
+        )
 
     def write(self, state: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> None:
         """Replace the file.
@@ -93,12 +136,24 @@ class Checkpoint:
         StoreError
             If it cannot be written; what was there stays.
         """
-        metadata = {"settings": json.dumps(self._settings), "state": json.dumps(state)}
+        parts = {"settings": self._settings, "images": self._images, "state": state}
+        metadata = {name: json.dumps(part) for name, part in parts.items()}
         _core.save_tensors(self.path, _KIND, metadata, tensors)
 
     def remove(self) -> None:
         """Delete the file, if it is there."""
         self.path.unlink(missing_ok=True)
+
+
+def _entry(store: _core.Store, name: str, path: Path) -> dict[str, Any]:
+    """Return a dict that `write` has put into the file's metadata."""
+    try:
+        entry = json.loads(store.metadata[name])
+    except (KeyError, ValueError) as error:
+        raise StoreError(f"{path}: is damaged: it cannot be read ({error})") from error
+    if not isinstance(entry, dict):
+        raise StoreError(f"{path}: is damaged: its {name} cannot be read")
+    return entry
 
 
 def _short(value: object) -> str:

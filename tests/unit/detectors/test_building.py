@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -18,6 +20,7 @@ import pytest
 from numpy.typing import NDArray
 
 import knnspect as ks
+from knnspect import _core
 from knnspect.data import elpv_split, read_image
 from knnspect.data.sources import ImageItem, ImageSource
 from knnspect.errors import ImageError, ParameterError, StoreError
@@ -37,7 +40,7 @@ class Counted:
         self.paths, self.stop_after, self.n_read = paths, stop_after, 0
 
     def source(self) -> ImageSource:
-        items = [ImageItem(path.name, partial(self._read, path)) for path in self.paths]
+        items = [ImageItem(path.name, partial(self._read, path), path) for path in self.paths]
         return ImageSource(items, len(items))
 
     def _read(self, path: Path) -> NDArray[Any]:
@@ -159,6 +162,158 @@ def test_another_fit_learns_what_is_new_and_forgets_what_is_gone(tmp_path: Path)
     assert_same_predictions(fitted, expected)
 
 
+@pytest.fixture
+def cells(tmp_path: Path) -> Path:
+    """A folder of six solar cells, `0.png` to `5.png`."""
+    folder = tmp_path / "cells"
+    folder.mkdir()
+    for number, path in enumerate(SPLIT.train[:6]):
+        shutil.copy(path, folder / f"{number}.png")
+    return folder
+
+
+def exchange(cells: Path, *numbers: int) -> None:
+    """Put other pictures in the place of some, with the same names, sizes and times."""
+    for number in numbers:
+        file = cells / f"{number}.png"
+        before = file.stat()
+        shutil.copy(SPLIT.train[number + 10], file)
+        os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+class TestImagesThatChangedAfterTheyWereLearnt:
+    def test_are_learnt_again_and_named(self, cells: Path, tmp_path: Path) -> None:
+        folder = tmp_path / "model"
+        spade().fit(cells, folder=folder)
+        exchange(cells, 1, 4)
+        message = r"model: 2 images have changed since they were learnt: 1.png, 4.png; learning"
+        with pytest.warns(UserWarning, match=message) as warned:
+            fitted = spade().fit(cells, folder=folder)
+        assert len(warned) == 1
+        assert_same_predictions(fitted, spade().fit(cells))
+        assert_same_predictions(spade().fit(cells, folder=folder), fitted)  # without a warning
+
+    def test_are_counted_before_the_work(
+        self, cells: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        spade().fit(cells, folder=tmp_path / "model")
+        exchange(cells, 3)
+        shutil.copy(SPLIT.train[8], cells / "new.png")
+        with pytest.warns(UserWarning, match=r"1 image has changed .*: 3.png; learning it again"):
+            spade().fit(cells, folder=tmp_path / "model", progress=True)
+        lines = capsys.readouterr().err.splitlines()
+        plan = next(line for line in lines if line.startswith(f"{tmp_path}/model: "))
+        assert "6 images are there (1 of them changed), 2 images to learn, " in plan
+
+    def test_are_known_also_after_kills(self, cells: Path, tmp_path: Path) -> None:
+        """Whatever was done when the process died, what changed is learnt again."""
+        folder = tmp_path / "model"
+        spade().fit(cells, folder=folder)
+        exchange(cells, 0, 1, 2)
+        for n_changes in range(4):  # as many as an image takes
+            with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                _stop_after(patch, n_changes)
+                with pytest.raises(KeyboardInterrupt):
+                    spade().fit(cells, folder=folder, batch_size=1, n_workers=0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            fitted = spade().fit(cells, folder=folder)
+        assert_same_predictions(fitted, spade().fit(cells))
+
+    def test_are_noticed_in_arrays_and_in_loaders(self, tmp_path: Path) -> None:
+        images = np.stack([read_image(path) for path in SPLIT.train[:6]])
+        others = images.copy()
+        others[2] = read_image(SPLIT.train[9])
+
+        class Loader:
+            def __init__(self, images: NDArray[Any]) -> None:
+                self.images = images
+
+            def __iter__(self) -> Iterator[NDArray[Any]]:
+                yield from (self.images[:3], self.images[3:])
+
+        expected = spade().fit(others)
+        for name, kind in (("array", np.asarray), ("loader", Loader)):
+            spade().fit(kind(images), folder=tmp_path / name)
+            with pytest.warns(UserWarning, match=r": 000002; learning it again") as warned:
+                fitted = spade().fit(kind(others), folder=tmp_path / name)
+            assert len(warned) == 1
+            assert_same_predictions(fitted, expected)
+
+    def test_are_forgotten_where_they_are_bad_now(self, cells: Path, tmp_path: Path) -> None:
+        spade().fit(cells, folder=tmp_path / "model")
+        (cells / "2.png").write_bytes(b"no picture any more")
+        with (
+            pytest.warns(UserWarning, match="2.png; learning it again"),
+            pytest.warns(ks.ImageWarning, match="left out image 2.png"),
+        ):
+            fitted = spade().fit(cells, folder=tmp_path / "model", skip_bad=True)
+        assert fitted.gallery_.ids == [f"{number}.png" for number in (0, 1, 3, 4, 5)]
+
+    def test_are_refused_where_the_model_was_not_saved_since(
+        self, cells: Path, tmp_path: Path
+    ) -> None:
+        folder = tmp_path / "model"
+        spade().fit(cells, folder=folder).save(folder)
+        before = ks.load(folder)
+        exchange(cells, 5)
+        with pytest.warns(UserWarning, match="changed"):
+            fitted = spade().fit(cells, folder=folder)
+        with pytest.raises(StoreError, match=r"model: its images were changed after its model was"):
+            ks.load(folder)
+        assert before.predict(SPLIT.functional)[0].score > 0, "who had it open keeps it"
+        fitted.save(folder)
+        assert_same_predictions(ks.load(folder), fitted)
+
+
+def _stop_after(patch: pytest.MonkeyPatch, n_changes: int) -> None:
+    """Stop between two changes of the galleries in a folder, as a kill would."""
+    left = n_changes
+
+    def stopping(change: Any) -> Any:
+        def stop_or_change(self: ks.Gallery, *arguments: Any) -> Any:
+            nonlocal left
+            if self.path is None or not arguments[-1]:  # nothing to remove
+                return change(self, *arguments)
+            if left == 0:
+                raise KeyboardInterrupt
+            left -= 1
+            return change(self, *arguments)
+
+        return stop_or_change
+
+    patch.setattr(ks.Gallery, "add", stopping(ks.Gallery.add))
+    patch.setattr(ks.Gallery, "remove", stopping(ks.Gallery.remove))
+
+
+def test_a_folder_of_an_earlier_version_is_learnt_again(cells: Path, tmp_path: Path) -> None:
+    """It does not say what its images were made of."""
+    folder = tmp_path / "model"
+    spade().fit(cells, folder=folder).save(folder)
+    without_digests(folder)
+    loaded = ks.load(folder)
+    exchange(cells, 2)
+    with pytest.warns(UserWarning, match=r"model: .* did not keep what its 6 images were made of"):
+        fitted = spade().fit(cells, folder=folder)
+    assert_same_predictions(fitted, spade().fit(cells))
+    assert loaded.predict(SPLIT.functional)[0].score != fitted.predict(SPLIT.functional)[0].score
+    assert_same_predictions(spade().fit(cells, folder=folder), fitted)
+
+
+def without_digests(folder: Path) -> None:
+    """Make a fitted folder what an earlier version would have left."""
+    with ks.Gallery.open(folder / "images", "r+") as images:
+        ids, levels = images.ids, images.pyramid().levels
+        images.remove(ids)
+        images.add(ks.FeaturePyramid(levels[:2]), ids)
+    store = _core.Store(folder / "model", True)
+    metadata = {"config": store.metadata["config"]}
+    _core.save_tensors(
+        folder / "model", store.kind, metadata, {name: store.tensor(name) for name in store.names}
+    )
+
+
 def test_a_stream_is_learnt_into_a_folder(tmp_path: Path) -> None:
     batches = [np.stack([read_image(p) for p in SPLIT.train[i : i + 4]]) for i in range(0, 12, 4)]
 
@@ -268,6 +423,7 @@ def test_what_it_will_take_is_said_before(
 WATCHED = """
 import sys
 import knnspect as ks
+from knnspect import _core
 from knnspect.data import elpv_split
 from knnspect.memory import PeakMemory, anonymous_bytes
 backbone = ks.Backbone(image_size=224)

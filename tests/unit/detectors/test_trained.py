@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from knnspect.data import elpv_split, read_image
 from knnspect.detectors.trained import TrainedDetector, split
 from knnspect.errors import ParameterError, StoreError
 from knnspect.networks import training
+from knnspect.networks.checkpoint import Checkpoint
 
 SPLIT = elpv_split(n_train=12, n_functional=3, n_defective=3)
 QUERIES = [*SPLIT.functional, *SPLIT.defective]
@@ -221,6 +223,78 @@ class TestCheckpoint:
         for name, array in fitted.network_.arrays().items():
             np.testing.assert_array_equal(again.network_.arrays()[name], array)
 
+    def test_is_refused_where_its_images_changed(
+        self, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Under the same names, with the same sizes."""
+        path, folder = tmp_path / "half", tmp_path / "model"
+        cells = tmp_path / "cells"
+        cells.mkdir()
+        for number, file in enumerate(SPLIT.train[:6]):
+            shutil.copy(file, cells / f"{number}.png")
+        with monkeypatch.context() as patch:
+            _interrupt_after(patch, 1)
+            with pytest.raises(KeyboardInterrupt):
+                make().fit(cells, checkpoint=path)
+            with pytest.raises(KeyboardInterrupt):
+                make().fit(cells, folder=folder)
+        for number in (1, 3):
+            shutil.copy(SPLIT.train[6 + number], cells / f"{number}.png")
+        images = r"another set of images \(2 changed: 1.png, 3.png\): .* delete it to begin anew"
+        with pytest.raises(ParameterError, match=f"half: .* {images}"):
+            make().fit(cells, checkpoint=path)
+        with (
+            pytest.warns(UserWarning, match="2 images have changed"),
+            pytest.raises(ParameterError, match=f"model/checkpoint: .* {images}"),
+        ):
+            make().fit(cells, folder=folder)
+        (folder / "checkpoint").unlink()
+        assert_same(make().fit(cells, folder=folder), make().fit(cells))
+
+    def test_names_the_images_that_are_others(self, tmp_path: Path) -> None:
+        path = tmp_path / "half"
+        Checkpoint(path, {}, {"a": "1", "b": "2", "c": "3"}).write({}, {})
+        assert Checkpoint(path, {}, {"c": "3", "a": "1", "b": "2"}).read() == ({}, {})
+        other = Checkpoint(path, {}, {"b": "4", "c": "3", "d": "1", "e": "5"})
+        other.check()
+        with pytest.raises(ParameterError, match=r"1 changed: b; 1 missing: a; 2 added: d, e"):
+            other.read()
+
+    @pytest.mark.parametrize(
+        ("parameters", "name"),
+        [
+            ({"patch_size": 5}, "patch_size"),
+            ({"image_size": 96}, "image_size"),
+            ({"levels": (1, 2)}, "levels"),
+            ({"resize": "crop"}, "resize"),
+            ({"name": "efficientnet_lite2"}, "name"),
+        ],
+    )
+    def test_is_refused_before_the_work_where_features_are_others(
+        self, half: Path, parameters: dict[str, Any], name: str
+    ) -> None:
+        backbone = ks.Backbone(**{"image_size": 64, "patch_size": 3, "device": "cpu", **parameters})
+        with pytest.raises(ParameterError, match=f"half: .* with another backbone {name} "):
+            ks.CFlow(backbone, max_epochs=3, coupling_blocks=2).fit("no such", checkpoint=half)
+
+    def test_is_refused_where_weights_are_others(self, half: Path, tmp_path: Path) -> None:
+        backbone = ks.Backbone(image_size=64, patch_size=3, device="cpu")
+        settings, tensors = backbone.state()
+        name = max(tensors)
+        other = ks.Backbone.from_state(settings, {**tensors, name: tensors[name] + 1}, "cpu")
+        with pytest.raises(ParameterError, match=r"half: .* with another backbone weights "):
+            ks.CFlow(other, max_epochs=3, coupling_blocks=2).fit("no such", checkpoint=half)
+
+    def test_of_an_earlier_version_is_refused(self, half: Path) -> None:
+        """It does not say what its images were."""
+        store = _core.Store(half, True)
+        metadata = {name: store.metadata[name] for name in ("settings", "state")}
+        tensors = {name: store.tensor(name) for name in store.names}
+        old = half.with_name("old")
+        _core.save_tensors(old, "training", metadata, tensors)
+        with pytest.raises(ParameterError, match=r"old: .* by an earlier version of knnspect"):
+            make_cflow().fit("no such", checkpoint=old)
+
     def test_an_interrupted_fit_goes_on_in_its_folder(
         self,
         make: Make,
@@ -250,6 +324,17 @@ class TestCheckpoint:
         with pytest.raises(StoreError, match="half"):
             make().fit(NORMAL, checkpoint=path)
         assert path.exists()
+
+
+@pytest.fixture(scope="module")
+def half(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint of an interrupted training of `make_cflow`."""
+    path = tmp_path_factory.mktemp("training") / "half"
+    with pytest.MonkeyPatch.context() as patch:
+        _interrupt_after(patch, 1)
+        with pytest.raises(KeyboardInterrupt):
+            make_cflow().fit(SPLIT.train[:3], checkpoint=path)
+    return path
 
 
 def _interrupt_after(patch: pytest.MonkeyPatch, n_parts: int) -> None:

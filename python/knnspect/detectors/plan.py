@@ -1,0 +1,111 @@
+"""What learning into a folder will take: memory and disk."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from knnspect.data.sources import ImageItem, ImageSource
+from knnspect.detectors.pending import Pending
+from knnspect.errors import ImageError, ParameterError, StoreError
+from knnspect.features import Backbone
+from knnspect.gallery import Gallery
+from knnspect.memory import PeakMemory, anonymous_bytes, describe_bytes
+
+__all__ = ["Plan", "check_room", "plan_build"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a build will take; the number of images is None where only reading them tells."""
+
+    n_images: int | None
+    n_known: int
+    n_changed: int
+    batch_size: int
+    n_workers: int
+    memory: int
+    image_bytes: int
+
+    def describe(self, limit: int | None) -> str:
+        """Say it in words, for `limit` bytes of memory if there is a limit."""
+        words = f"{describe_bytes(self.image_bytes)} of disk an image"
+        if self.n_images is not None:
+            disk = self.n_images * self.image_bytes
+            words = f"{self.n_images} images to learn, {describe_bytes(disk)} of disk"
+        if self.n_images == 0:
+            words = "nothing to learn"
+        if self.n_known:
+            changed = f" ({self.n_changed} of them changed)" if self.n_changed else ""
+            words = f"{self.n_known} images are there{changed}, {words}"
+        words += f", about {describe_bytes(self.memory)} of memory"
+        if limit is not None:
+            words += f" of {describe_bytes(limit)} (batches of {self.batch_size})"
+        return words
+
+
+def plan_build(
+    backbone: Backbone,
+    pending: ImageSource,
+    new: Pending,
+    gallery: Gallery,
+    batch_size: int,
+    n_workers: int,
+    limit: int | None,
+) -> Plan:
+    """Measure what an image takes, and choose how many are handled together."""
+    n_images = pending.n_images
+    largest = 0 if n_images is None else _decoded_bytes(list(pending)[:1])
+    height, width = backbone.geometry.image_size
+    prepared = 12 * height * width
+    before = anonymous_bytes() or 0
+    with PeakMemory() as memory:
+        features = backbone.extract(np.zeros((1, height, width, 3), np.uint8))
+    network = max(memory.peak - before, 0)
+    pyramid = features.pyramid.nbytes
+    sample = Gallery(gallery.upsample, gallery.dtype)
+    sample.add(features.pyramid)
+    image_bytes = sample.nbytes + features.pooled.nbytes + 300  # with its share of the journal
+    now = anonymous_bytes() or 0
+
+    def needed(batch: int, workers: int) -> int:
+        # Batches are prepared two ahead, stacked, and their features exist as parts and as a whole.
+        decoding = 4 * largest * max(workers, 1)
+        return now + network + decoding + batch * (4 * prepared + 3 * pyramid)
+
+    batch, workers = batch_size, n_workers
+    while limit is not None and needed(batch, workers) > limit and (batch > 1 or workers > 1):
+        if batch > 1:
+            batch //= 2
+        else:
+            workers -= 1
+    memory_needed = needed(batch, workers)
+    if limit is not None and memory_needed > limit:
+        raise ParameterError(
+            f"max_memory: expected at least {describe_bytes(memory_needed)}, got "
+            f"{describe_bytes(limit)}: the process has {describe_bytes(now)}, one image needs "
+            f"{describe_bytes(memory_needed - now)}"
+        )
+    n_changed = len(new.changed)
+    return Plan(n_images, len(gallery), n_changed, batch, workers, memory_needed, image_bytes)
+
+
+def _decoded_bytes(items: list[ImageItem]) -> int:
+    try:
+        return max((item.load().nbytes for item in items), default=0)
+    except ImageError:
+        return 0  # what is to be done about it is decided when its turn has come
+
+
+def check_room(folder: Path, plan: Plan) -> None:
+    """Raise a StoreError, before the work, if the disk has not enough room for a plan."""
+    free = shutil.disk_usage(folder).free
+    needed = (plan.n_images or 0) * plan.image_bytes
+    if needed > free:
+        raise StoreError(
+            f"{folder}: {plan.n_images} images need {describe_bytes(needed)} of disk, "
+            f"{describe_bytes(free)} are free"
+        )
