@@ -7,6 +7,7 @@ __all__ = [
     "DTypeError",
     "DatasetWarning",
     "DisagreementError",
+    "ForkError",
     "ImageError",
     "ImageWarning",
     "KnnspectError",
@@ -55,6 +56,10 @@ class DatasetWarning(UserWarning):
 
 class DisagreementError(KnnspectError, RuntimeError):
     """A backend that is to be exact found something else; the message names it and where."""
+
+
+class ForkError(KnnspectError, RuntimeError):
+    """Something was asked of a forked process that works in its parent alone."""
 
 
 class NotFittedError(KnnspectError, RuntimeError):

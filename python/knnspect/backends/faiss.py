@@ -16,6 +16,7 @@ from knnspect.backends.base import Capabilities
 from knnspect.backends.faiss_installation import choose_gpu, load_faiss, on_gpu
 from knnspect.backends.rows import Rows, RowsBackend
 from knnspect.errors import DTypeError, ParameterError
+from knnspect.forked import fork_safe
 from knnspect.validation import check_count
 
 __all__ = ["FaissBackend"]
@@ -113,12 +114,14 @@ class FaissBackend(RowsBackend):
         approximate = "" if self.capabilities.is_exact else ", approximate"
         return f"FaissBackend({self.device!r}, index={self.index!r}{nprobe}{approximate})"
 
+    @fork_safe
     def build(self, rows: Rows, threads: int | None) -> Any:
         """Return an index of rows, trained where it is to be."""
         resources = self._own_resources()
         with self._using(resources, threads):
             return _Index(self._built(rows, resources), resources)
 
+    @fork_safe
     def find(
         self, index: Any, queries: Rows, k: int, threads: int | None
     ) -> tuple[NDArray[Any], NDArray[Any]]:

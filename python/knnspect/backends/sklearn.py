@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from knnspect.backends.base import Capabilities
 from knnspect.backends.rows import Rows, RowsBackend
 from knnspect.errors import BackendUnavailable
+from knnspect.forked import fork_safe
 
 __all__ = ["SklearnBackend"]
 
@@ -48,6 +49,7 @@ class SklearnBackend(RowsBackend):
         """Return a fitted ``NearestNeighbors``."""
         return self._make(algorithm="brute").fit(rows)
 
+    @fork_safe
     def find(
         self, index: Any, queries: Rows, k: int, threads: int | None
     ) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -22,6 +22,7 @@ from knnspect.data.images import (
     read_image,
 )
 from knnspect.errors import DTypeError, ImageError, ShapeError
+from knnspect.forked import run
 
 __all__ = ["ImageItem", "ImageSource", "list_images", "open_images"]
 
@@ -313,6 +314,10 @@ def _items_of_batch(
     ]
 
 
+#: What comes after the last batch of a loader.
+_END = object()
+
+
 class _Stream:
     """The items of an iterable of batches, files or Pillow images."""
 
@@ -321,7 +326,7 @@ class _Stream:
         self._spent = False
 
     def __iter__(self) -> Iterator[ImageItem]:
-        batches = iter(self._batches)
+        batches = run(iter, self._batches)
         if batches is self._batches:
             # A generator gives its images once; without this a second pass would see none.
             if self._spent:
@@ -334,7 +339,8 @@ class _Stream:
 
     def _items(self, batches: Iterator[object]) -> Iterator[ImageItem]:
         seen: set[str] = set()
-        for batch in batches:
+        # A loader may join images with PyTorch.
+        while (batch := run(next, batches, _END)) is not _END:
             for item in _items_of_element(batch, len(seen)):
                 _check_new(item.id, seen)
                 yield item
@@ -386,7 +392,7 @@ def _is_tensor(value: object) -> bool:
 def _numpy(tensor: Any) -> NDArray[Any]:
     plain = tensor.detach().cpu()
     if str(plain.dtype) == "torch.bfloat16":  # NumPy has no such type
-        plain = plain.float()
+        plain = run(plain.float)
     return np.asarray(plain.numpy())
 
 

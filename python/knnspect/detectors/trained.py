@@ -32,6 +32,7 @@ from knnspect.errors import (
     StoreError,
 )
 from knnspect.features import Backbone
+from knnspect.forked import fork_safe
 from knnspect.gallery import Gallery
 from knnspect.memory import check_memory, parse_bytes
 from knnspect.progress import Stopwatch
@@ -181,6 +182,7 @@ class TrainedDetector(Detector):
         self._shapes = found.gallery.shapes
         return held
 
+    @fork_safe
     def _new_network(self, shapes: list[tuple[int, int, int]]) -> TrainableNetwork:
         import torch
 
@@ -326,6 +328,7 @@ class TrainedDetector(Detector):
         duplicates.warn(len(looked_at), "normal_map_max_ may be too small")
         return largest
 
+    @fork_safe
     def _cell_scores(self, id_: str, pyramid: FeaturePyramid) -> Any:
         if not all(np.isfinite(level).all() for level in pyramid.levels):
             raise ImageError(f"image {id_}: its features are not finite")

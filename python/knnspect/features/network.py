@@ -13,6 +13,7 @@ from knnspect.data import Geometry
 from knnspect.errors import DTypeError, ParameterError
 from knnspect.features.prefix import Prefix
 from knnspect.features.weights import build_network
+from knnspect.forked import check_cuda, fork_safe
 from knnspect.pyramid import FeaturePyramid
 from knnspect.validation import check_count
 
@@ -47,6 +48,7 @@ class Network:
         If the weights cannot be read or do not fit.
     """
 
+    @fork_safe
     def __init__(self, backbone: Backbone, architecture: str, source: str, weights: Any) -> None:
         import torch
         from timm.data.config import resolve_data_config
@@ -82,6 +84,7 @@ class Network:
         self.module.to(self.device).to(memory_format=torch.channels_last)
         self.prefix = Prefix(self.module, levels)
 
+    @fork_safe
     def forward(
         self, images: NDArray[np.float32], batch_size: int, pooled: bool = True
     ) -> tuple[FeaturePyramid, NDArray[np.float32]]:
@@ -92,6 +95,7 @@ class Network:
         import torch
         from torch.nn.functional import avg_pool2d
 
+        check_cuda(self.device.type)
         if self.device.type == "cpu" and len(images) > 1:
             # PyTorch chooses its kernels, with other rounding, by the size of the batch. One image
             # keeps a CPU as busy as many do.

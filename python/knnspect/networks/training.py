@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from knnspect.errors import ParameterError, StoreError
+from knnspect.forked import fork_safe
 from knnspect.gallery import Gallery
 from knnspect.networks.checkpoint import Checkpoint
 from knnspect.progress import Progress
@@ -107,6 +108,7 @@ class TrainableNetwork(nn.Module, ABC):
         """Return copies of all parameters and what else is kept in files, by name."""
         return {name: _array(value) for name, value in _kept(self)}
 
+    @fork_safe
     def load_arrays(self, arrays: dict[str, NDArray[Any]]) -> None:
         """Take over what `arrays` returned.
 
@@ -211,9 +213,8 @@ class Training:
         StoreError
             If the checkpoint is damaged or cannot be written.
         """
-        network = self._network
         if not self._restore():
-            network.prepare(images_in_parts(self._gallery, self._ids))
+            self._prepare()
             self._begin()
             self._write()
         n_images, n_epochs = len(self._ids), self._settings.max_epochs
@@ -224,10 +225,18 @@ class Training:
                 self._end_epoch()
                 report.note(self._describe())
                 self._write()
+        self._finish()
+
+    @fork_safe
+    def _prepare(self) -> None:
+        self._network.prepare(images_in_parts(self._gallery, self._ids))
+
+    @fork_safe
+    def _finish(self) -> None:
         if self._best:
-            network.load_arrays(self._best)
-        network.eval()
-        network.calibrate(images_in_parts(self._gallery, self._ids))
+            self._network.load_arrays(self._best)
+        self._network.eval()
+        self._network.calibrate(images_in_parts(self._gallery, self._ids))
 
     def _begin(self) -> None:
         self._optimizers = self._network.optimizers()
@@ -242,21 +251,7 @@ class Training:
         self._network.train()
         while self._n_done < len(order):
             ids = order[self._n_done : self._n_done + IMAGES_AT_ONCE]
-            seeds = np.random.SeedSequence([self._settings.seed, epoch, self._n_done])
-            generator = torch.Generator(self._device)
-            generator.manual_seed(int(seeds.generate_state(1)[0]))
-            losses = torch.zeros(self._network.n_parts, dtype=torch.float64, device=self._device)
-            n_cells = np.zeros(self._network.n_parts)
-            steps = self._network.steps(self._gallery.pyramid(ids), generator)
-            while True:
-                with self._precision():
-                    step = next(steps, None)
-                if step is None:
-                    break
-                self._follow(step, epoch * len(order) + self._n_done + step.done * len(ids))
-                losses[step.part] += step.loss.detach() * step.n_cells
-                n_cells[step.part] += step.n_cells
-            self._sums += np.stack([losses.cpu().numpy(), n_cells], axis=1)
+            self._train_part(ids, epoch)
             self._n_done += len(ids)
             if not np.isfinite(self._sums).all():
                 raise ParameterError(
@@ -267,6 +262,26 @@ class Training:
             if time.monotonic() - self._written > _CHECKPOINT_INTERVAL:
                 self._write()
             self._check()
+
+    @fork_safe
+    def _train_part(self, ids: list[str], epoch: int) -> None:
+        """Go through the cells of some images."""
+        seeds = np.random.SeedSequence([self._settings.seed, epoch, self._n_done])
+        generator = torch.Generator(self._device)
+        generator.manual_seed(int(seeds.generate_state(1)[0]))
+        losses = torch.zeros(self._network.n_parts, dtype=torch.float64, device=self._device)
+        n_cells = np.zeros(self._network.n_parts)
+        n_before = epoch * len(self._ids) + self._n_done
+        steps = self._network.steps(self._gallery.pyramid(ids), generator)
+        while True:
+            with self._precision():
+                step = next(steps, None)
+            if step is None:
+                break
+            self._follow(step, n_before + step.done * len(ids))
+            losses[step.part] += step.loss.detach() * step.n_cells
+            n_cells[step.part] += step.n_cells
+        self._sums += np.stack([losses.cpu().numpy(), n_cells], axis=1)
 
     def _precision(self) -> torch.autocast:
         is_mixed = (
@@ -288,6 +303,7 @@ class Training:
         for index in step.optimizers:
             self._optimizers[index].step()
 
+    @fork_safe
     def _end_epoch(self) -> None:
         entry = {"loss": _mean(self._sums)}
         if self._held_out:
@@ -345,6 +361,7 @@ class Training:
         self._checkpoint.write(state, tensors)
         self._written = time.monotonic()
 
+    @fork_safe
     def _restore(self) -> bool:
         """Take over the checkpoint, if there is one."""
         found = None if self._checkpoint is None else self._checkpoint.read()

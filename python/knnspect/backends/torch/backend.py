@@ -26,6 +26,7 @@ from knnspect.errors import (
     ParameterError,
     ShapeError,
 )
+from knnspect.forked import check_cuda, fork_safe
 from knnspect.memory import parse_bytes
 from knnspect.neighbors import Neighbors, Work
 
@@ -120,6 +121,7 @@ class TorchBackend:
         dtype = str(self.dtype).removeprefix("torch.")
         return Capabilities("pyramids", (str(self.device),), (dtype,), max_k=MAX_K)
 
+    @fork_safe
     def search_tensors(
         self,
         gallery: Gallery,
@@ -165,6 +167,7 @@ class TorchBackend:
         >>> found.sq_distances[0, 0, 0]
         tensor([3.])
         """
+        check_cuda(self.device.type)
         subset = None if images is None else [list(ids) for ids in images]
         checked = _check_levels(levels, self.device)
         shapes = [_shape(level) for level in checked]
@@ -189,6 +192,7 @@ class TorchBackend:
             torch.cuda.current_stream(self.device).synchronize()
         return neighbors
 
+    @fork_safe
     def search(
         self,
         gallery: Gallery,
@@ -198,6 +202,7 @@ class TorchBackend:
         threads: int | None,
     ) -> Neighbors:
         """Find the `k` nearest gallery cells of every cell of `query`; see `Gallery.search`."""
+        check_cuda(self.device.type)
         subset = None if images is None else [list(ids) for ids in images]
         search = _core.Search(gallery.core, list(query.levels), k, subset)
         with _threads(threads), _naming_memory(self.device):
