@@ -16,6 +16,7 @@ from knnspect import _core
 from knnspect.backends import Backend
 from knnspect.coreset import Coreset
 from knnspect.detectors.base import Detector, Prediction
+from knnspect.detectors.border import BorderFactors
 from knnspect.detectors.building import Learnt, learn, save_learnt
 from knnspect.detectors.learning import (
     backbone_tensors,
@@ -44,7 +45,8 @@ class PatchCore(Detector):
     """Compare every cell of an image with the cells of all normal images, or with a coreset.
 
     - map: L2 distance (not squared) of each cell's upsampled, concatenated feature to the nearest
-      normal one; upsampled bilinearly and blurred;
+      normal one, near the border divided by how much larger those of normal images are there;
+      upsampled bilinearly and blurred;
     - image score: the largest of these distances (not blurred), ``s*``, of the cell ``p*``, times
       ``1 - exp(d(p*, m*)) / sum of exp(d(p*, m))``, where ``m*`` is its nearest normal feature,
       ``m`` runs through the `neighbors` nearest of ``m*``, itself included, and ``d`` is the L2
@@ -80,10 +82,14 @@ class PatchCore(Detector):
 
     Attributes
     ----------
+    border_ : BorderFactors
+        What the distances of cells near the border are divided by, as normal cells are farther from
+        their nearest there.
     normal_map_max_ : float
         The largest map value of normal images, each compared with what came from the others only
-        (at most 16 of them, evenly spaced): what a value of a map is to be held against. NaN where
-        there are no others.
+        (at most 16 of them, evenly spaced): what a value of a map is to be held against. Near-
+        duplicates of an image, such as the next frame of a video, are not compared with it. NaN
+        where no other image is left.
     seconds_ : dict of str to float
         Time taken by each stage of the last `fit` or `predict`: "decode" (waiting for images),
         "features", "gallery" (filling it, and `normal_map_max_`), "coreset", "matching", "maps".
@@ -94,7 +100,9 @@ class PatchCore(Detector):
     6 and 7. Deviations: the backbone and the levels are free; features are averaged over patches
     before they are upsampled and are not pooled to a common number of channels; the coreset is
     picked without a projection. As in anomalib and in the authors' code the map is not weighted;
-    weights are 1 where there is one normal feature only.
+    weights are 1 where there is one normal feature only. Normal images say how much larger
+    distances are at the border, and the map goes on beyond it with its median (see `BorderFactors`,
+    `pixel_map`).
 
     Examples
     --------
@@ -241,7 +249,7 @@ class PatchCore(Detector):
         with watch.stage("coreset"):
             learnt.memory_ = self._remember(found.gallery, progress)
         with watch.stage("gallery"):
-            learnt.normal_map_max_ = learnt._normal_map_max(found)
+            learnt._calibrate(found)
         learnt.seconds_ = watch.seconds
         self.__dict__.update(learnt.__dict__)
         return self
@@ -304,7 +312,7 @@ class PatchCore(Detector):
             for index, id_ in enumerate(features.ids):
                 found = neighbors[index]
                 with watch.stage("maps"):
-                    map_ = self._map(found, features.sizes[index])
+                    map_ = self._map(_cell_distances(found), features.sizes[index])
                 with watch.stage("matching"):
                     by_map = self.score == "map"
                     score = float(map_.max()) if by_map else self._score(query[index], found)
@@ -340,6 +348,7 @@ class PatchCore(Detector):
             "gallery_dtype": self.gallery_dtype,
             "sigma": float(self.sigma),
             "seed": int(self.seed),
+            "border_factors": self.border_.factors.tolist(),
             "normal_map_max": None if np.isnan(known) else known,
         }
         gallery, metadata, more = self.memory_.parts()
@@ -361,6 +370,7 @@ class PatchCore(Detector):
         )
         patchcore._check_parameters()
         patchcore.memory_ = stored_memory(store, folder)
+        patchcore.border_ = BorderFactors(config.get("border_factors", ()))
         known = config["normal_map_max"]
         patchcore.normal_map_max_ = float("nan") if known is None else float(known)
         patchcore.seconds_ = {}
@@ -368,9 +378,9 @@ class PatchCore(Detector):
 
     def _score(self, query: FeaturePyramid, neighbors: Neighbors) -> float:
         """Image score of the only image of `query`: equation 7."""
-        sq_distances = neighbors.sq_distances[0, ..., 0]
-        row, column = map(int, np.unravel_index(sq_distances.argmax(), sq_distances.shape))
-        score = float(np.sqrt(np.float64(sq_distances[row, column])))
+        cells = self.border_.divide(_cell_distances(neighbors))
+        row, column = map(int, np.unravel_index(cells.argmax(), cells.shape))
+        score = float(cells[row, column])
         n_neighbors = min(self.neighbors, self.memory_.n_rows)
         if n_neighbors == 1:
             return score
@@ -387,24 +397,26 @@ class PatchCore(Detector):
         farthest: NDArray[np.float32] = query.concatenated(self.upsample)[0, row, column]
         return score * _weight(farthest, nearest, support)
 
-    def _normal_map_max(self, found: Learnt) -> float:
-        ids, largest = found.gallery.ids, float("nan")
+    def _calibrate(self, found: Learnt) -> None:
+        """Compare normal images with the rows of others: `border_` and `normal_map_max_`."""
+        ids = found.gallery.ids
         looked_at = held_out(len(ids))
         duplicates = NearDuplicates(found.gallery, found.pooled)
+        cells: dict[str, NDArray[Any]] = {}
         for index in looked_at:
             query = found.gallery.pyramid([ids[index]])
             left_out = [ids[index], *duplicates.of(index)]
             neighbors = self.memory_.search_others(query, left_out, self.threads, self.backend)
             if neighbors is not None:
-                map_ = self._map(neighbors, found.sizes[ids[index]])
-                largest = float(np.fmax(largest, map_.max()))
+                cells[ids[index]] = _cell_distances(neighbors)
         duplicates.warn(len(looked_at), LEFT_OUT)
-        return largest
+        self.border_ = BorderFactors.of(list(cells.values()), found.gallery.shapes)
+        maxima = [float(self._map(here, found.sizes[id_]).max()) for id_, here in cells.items()]
+        self.normal_map_max_ = max(maxima, default=float("nan"))
 
-    def _map(self, neighbors: Neighbors, size: tuple[int, int]) -> NDArray[np.float32]:
-        """Map of the only image of `neighbors`, at its original size."""
-        cells = np.sqrt(neighbors.sq_distances[0, ..., 0])
-        return pixel_map(cells, self.backbone.geometry, self.sigma, size)
+    def _map(self, cells: NDArray[Any], size: tuple[int, int]) -> NDArray[np.float32]:
+        """Map of an image, at its original size, from the distances of its cells."""
+        return pixel_map(self.border_.divide(cells), self.backbone.geometry, self.sigma, size)
 
     def _check_parameters(self) -> None:
         check_parameters(self)
@@ -425,6 +437,11 @@ class PatchCore(Detector):
             raise NotFittedError(
                 "this PatchCore is not fitted yet: call fit with normal images first"
             )
+
+
+def _cell_distances(neighbors: Neighbors) -> NDArray[np.float64]:
+    """Return the L2 distances of the only image of `neighbors`, shape (height, width)."""
+    return np.sqrt(neighbors.sq_distances[0, ..., 0].astype(np.float64))
 
 
 def _weight(query: NDArray[Any], nearest: NDArray[Any], support: NDArray[Any]) -> float:

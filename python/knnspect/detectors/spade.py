@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from knnspect import _core
 from knnspect.backends import Backend
 from knnspect.detectors.base import Detector, Prediction
+from knnspect.detectors.border import BorderFactors
 from knnspect.detectors.building import learn, save_learnt, stored_gallery, stored_pooled
 from knnspect.detectors.learning import (
     backbone_tensors,
@@ -46,7 +47,8 @@ class Spade(Detector):
 
     - image score: mean of the K smallest squared distances between pooled features;
     - pixel score: mean of the kappa smallest squared distances between upsampled, concatenated
-      features; the map of these is upsampled bilinearly and blurred.
+      features, near the border divided by how much larger those of normal images are there; the
+      map of these is upsampled bilinearly and blurred.
 
     Parameters
     ----------
@@ -78,6 +80,9 @@ class Spade(Detector):
     image_neighbors_ : int
         K as it is used: at most the number of normal images. Parameters of prediction
         (`image_neighbors`, `pixel_neighbors`, `score`, `sigma`) may be changed after `fit`.
+    border_ : BorderFactors
+        What the scores of cells near the border are divided by, as normal cells are farther from
+        their nearest there.
     normal_map_max_ : float
         The largest map value of normal images, each compared with the others only (at most 16 of
         them, evenly spaced): what a value of a map is to be held against. Near-duplicates of an
@@ -92,7 +97,9 @@ class Spade(Detector):
     ------
     Cohen and Hoshen, "Sub-Image Anomaly Detection with Deep Pyramid Correspondences" (2020),
     sections 3.1 to 3.3. Deviations: the backbone and the levels are free; K of the image stage and
-    kappa are separate parameters, as they need different values.
+    kappa are separate parameters, as they need different values; normal images say how
+    much larger distances are at the border, and the map goes on beyond it with its median (see
+    `BorderFactors`, `pixel_map`).
 
     Examples
     --------
@@ -234,7 +241,7 @@ class Spade(Detector):
         learnt.pooled_ = found.pooled
         learnt._check_pixel_neighbors()
         with watch.stage("gallery"):
-            learnt.normal_map_max_ = learnt._normal_map_max(found.sizes)
+            learnt._calibrate(found.sizes)
         learnt.seconds_ = watch.seconds
         self.__dict__.update(learnt.__dict__)
         n_images = len(self.gallery_)
@@ -363,6 +370,7 @@ class Spade(Detector):
             "score": self.score,
             "upsample": self.gallery_.upsample,
             "sigma": float(self.sigma),
+            "border_factors": self.border_.factors.tolist(),
             "normal_map_max": None if np.isnan(self.normal_map_max_) else self.normal_map_max_,
         }
         save_learnt(
@@ -395,30 +403,34 @@ class Spade(Detector):
         spade._check_parameters()
         spade.gallery_ = gallery
         spade.pooled_ = stored_pooled(store, folder, gallery)
+        spade.border_ = BorderFactors(config.get("border_factors", ()))
         known = config["normal_map_max"]
         spade.normal_map_max_ = float("nan") if known is None else float(known)
         spade.seconds_ = {}
         return spade
 
-    def _normal_map_max(self, sizes: dict[str, tuple[int, int]]) -> float:
-        ids, largest = self.gallery_.ids, float("nan")
+    def _calibrate(self, sizes: dict[str, tuple[int, int]]) -> None:
+        """Compare normal images with the others: `border_` and `normal_map_max_`."""
+        ids = self.gallery_.ids
         looked_at = held_out(len(ids))
         duplicates = NearDuplicates(self.gallery_, self.pooled_)
+        cells: dict[str, NDArray[Any]] = {}
         for index in looked_at:
             left_out = {ids[index], *duplicates.of(index)}
             near = self.nearest_images(self.pooled_[index], without=left_out)
-            if not near:
-                continue
-            neighbors = self.gallery_.search(
-                self.gallery_.pyramid([ids[index]]),
-                min(self.pixel_neighbors, len(near) * self._n_cells),
-                [id_ for id_, _ in near],
-                self.threads,
-                self.backend,
-            )
-            largest = float(np.fmax(largest, self._map(neighbors, sizes[ids[index]]).max()))
+            if near:
+                neighbors = self.gallery_.search(
+                    self.gallery_.pyramid([ids[index]]),
+                    min(self.pixel_neighbors, len(near) * self._n_cells),
+                    [id_ for id_, _ in near],
+                    self.threads,
+                    self.backend,
+                )
+                cells[ids[index]] = _cell_scores(neighbors)
         duplicates.warn(len(looked_at), LEFT_OUT)
-        return largest
+        self.border_ = BorderFactors.of(list(cells.values()), self.gallery_.shapes)
+        maxima = [float(self._map(found, sizes[id_]).max()) for id_, found in cells.items()]
+        self.normal_map_max_ = max(maxima, default=float("nan"))
 
     def _match(self, features: Features, images: Sequence[Sequence[str]]) -> Neighbors:
         with naming_images(features):
@@ -429,17 +441,16 @@ class Spade(Detector):
     def _prediction(
         self, id_: str, size: tuple[int, int], near: list[tuple[str, float]], neighbors: Neighbors
     ) -> Prediction:
-        map_ = self._map(neighbors, size)
+        map_ = self._map(_cell_scores(neighbors), size)
         if self.score == "map":
             score = float(map_.max())
         else:
             score = float(np.mean([sq_distance for _, sq_distance in near]))
         return Prediction(id_, score, map_, neighbors, tuple(near))
 
-    def _map(self, neighbors: Neighbors, size: tuple[int, int]) -> NDArray[np.float32]:
-        """Map of the only image of `neighbors`, at its original size."""
-        cells = neighbors.sq_distances[0].mean(axis=-1)
-        return pixel_map(cells, self.backbone.geometry, self.sigma, size)
+    def _map(self, cells: NDArray[Any], size: tuple[int, int]) -> NDArray[np.float32]:
+        """Map of an image, at its original size, from the scores of its cells."""
+        return pixel_map(self.border_.divide(cells), self.backbone.geometry, self.sigma, size)
 
     def _check_parameters(self) -> None:
         check_parameters(self)
@@ -462,3 +473,8 @@ class Spade(Detector):
     def _check_fitted(self) -> None:
         if not hasattr(self, "gallery_"):
             raise NotFittedError("this Spade is not fitted yet: call fit with normal images first")
+
+
+def _cell_scores(neighbors: Neighbors) -> NDArray[Any]:
+    """Return the scores of the cells of the only image of `neighbors`, shape (height, width)."""
+    return np.asarray(neighbors.sq_distances[0].mean(axis=-1))

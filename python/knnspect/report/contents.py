@@ -57,6 +57,9 @@ def contents(path: Path, verify: bool) -> Iterator[tuple[str, object]]:
     for name, value in json.loads(metadata.get("config", "{}")).items():
         if isinstance(value, dict):
             yield from ((f"{name} {key}".replace("_", " "), part) for key, part in value.items())
+        elif name == "border_factors":
+            largest = max((max(row) for row in value), default=1.0)
+            yield "border", f"scores of {len(value)} cells are divided by up to {largest:.2f}"
         elif name == "history":
             yield "epochs", len(value)
             yield from (

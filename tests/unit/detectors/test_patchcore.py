@@ -51,9 +51,8 @@ def map_of(cells: Array, sigma: float) -> Array:
     return np.asarray(gaussian_filter(large[0, 0].numpy(), blur, mode="constant", cval=median))
 
 
-def score_of(found: Array, query: Array, bank: Array, b: int) -> float:
+def score_of(found: Array, nearest: Array, bank: Array, b: int) -> float:
     """Equation 7, for the distances of all cells of an image to all rows of a bank."""
-    nearest = found.min(axis=1)
     farthest = int(nearest.argmax())
     star = int(found[farthest].argmin())
     support = np.argsort(distances(bank[star : star + 1], bank)[0], kind="stable")[:b]
@@ -114,8 +113,9 @@ def test_scores_and_maps_are_those_of_the_paper(
     for prediction, rows in zip(predictions, query_rows, strict=True):
         found = distances(rows, bank)
         nearest = found.min(axis=1).reshape(16, 16)
-        np.testing.assert_allclose(prediction.map, map_of(nearest, 4.0), rtol=1e-4, atol=1e-5)
-        expected = score_of(found, rows, bank, min(neighbors, len(bank)))
+        divided = patchcore.border_.divide(nearest)
+        np.testing.assert_allclose(prediction.map, map_of(divided, 4.0), rtol=1e-4, atol=1e-5)
+        expected = score_of(found, divided.ravel(), bank, min(neighbors, len(bank)))
         assert prediction.score == pytest.approx(expected, rel=1e-5)
         assert prediction.images == ()
         assert prediction.neighbors is not None
@@ -169,7 +169,7 @@ def test_the_yardstick_of_maps_is_what_others_say_of_normal_images(
             ids = np.array(patchcore.coreset_.image_ids)[patchcore.coreset_.image_index]
             others = patchcore.coreset_.rows[ids != id_].astype("f8")
         nearest = distances(rows[id_], others).min(axis=1).reshape(16, 16)
-        largest.append(map_of(nearest, 4.0).max())
+        largest.append(map_of(patchcore.border_.divide(nearest), 4.0).max())
     assert patchcore.normal_map_max_ == pytest.approx(max(largest), rel=1e-4)
 
 

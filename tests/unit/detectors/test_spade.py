@@ -208,7 +208,7 @@ class TestPixelStage:
             np.testing.assert_allclose(
                 neighbor_distances(prediction), smallest, rtol=1e-5, atol=1e-6
             )
-            expected = map_of(smallest.mean(-1), 0, (64, 64))
+            expected = map_of(spade.border_.divide(smallest.mean(-1)), 0, (64, 64))
             np.testing.assert_allclose(prediction.map, expected, rtol=1e-4)
 
     def test_features_are_averaged_before_matching_when_asked(
@@ -232,14 +232,16 @@ class TestMaps:
     ) -> None:
         spade = Spade(backbone, image_neighbors=K, sigma=sigma).fit(normal)
         for prediction in spade.predict(queries):
-            expected = map_of(neighbor_distances(prediction)[..., 0], sigma, (64, 64))
+            expected = map_of(
+                spade.border_.divide(neighbor_distances(prediction)[..., 0]), sigma, (64, 64)
+            )
             np.testing.assert_allclose(prediction.map, expected, rtol=1e-4, atol=1e-3)
 
     def test_of_a_rectangular_input_are_blurred_by_each_side(self, normal: dict[str, Any]) -> None:
         spade = Spade(Backbone(image_size=(64, 96), device="cpu"), image_neighbors=2, sigma=9)
         images = [np.repeat(image, 3, axis=1)[:, ::2] for image in normal.values()]
         prediction = spade.fit(images[1:]).predict(images[:1])[0]
-        expected = map_of(neighbor_distances(prediction)[..., 0], 9, (64, 96))
+        expected = map_of(spade.border_.divide(neighbor_distances(prediction)[..., 0]), 9, (64, 96))
         np.testing.assert_allclose(prediction.map, expected, rtol=1e-4, atol=1e-3)
 
     def test_give_the_score_when_asked(
@@ -264,6 +266,7 @@ class TestNormalMapMax:
         for id_, image in normal.items():
             others = {other: normal[other] for other in normal if other != id_}
             spade = Spade(backbone, image_neighbors=K).fit(others)
+            spade.border_ = fitted.border_
             held_out.append(float(spade.predict([image])[0].map.max()))
         assert fitted.normal_map_max_ == pytest.approx(max(held_out), rel=1e-6)
 
@@ -276,6 +279,7 @@ class TestNormalMapMax:
         spade = Spade(backbone, image_neighbors=3).fit(images)
         white = Spade(backbone, image_neighbors=3)
         white.fit({id_: image for id_, image in images.items() if id_ != "00"})
+        white.border_ = spade.border_
         strongest = float(white.predict([images["00"]])[0].map.max())
         assert spade.normal_map_max_ == pytest.approx(strongest, rel=1e-6)
 

@@ -1,0 +1,165 @@
+"""What a map does at the border of an image, and what its strongest pixel is worth.
+
+On textures with painted defects (see ``painted``), on the solar cells of `elpv_split` (100 learnt,
+100 functional and 100 defective ones judged) and on datasets in MVTec layout; EfficientNet-Lite0,
+224 px, levels 1-3. Three maps of the same distances: as the blur was that mirrors the image at its
+border; with the map's own median beyond the border; and with normal images' factors, too, which is
+what `Spade` and `PatchCore` give. Nothing is fitted on test images.
+
+    python benches/python/borders.py hazelnut=PATH transistor=PATH weld=PATH
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from common import write_result
+from numpy.typing import NDArray
+from painted import TEXTURES, painted
+from PIL import Image
+from scipy.ndimage import gaussian_filter
+
+import knnspect as ks
+from knnspect import metrics
+from knnspect.data import MVTecDataset, elpv_split, read_image, read_mask
+from knnspect.detectors.border import BorderFactors
+
+#: How much of an image's sides counts as its border.
+BORDER = 0.05
+
+
+@dataclass
+class Set:
+    """Images of one kind; `kinds` has "good" or a kind of defect for each that is judged."""
+
+    train: list[Any]
+    test: list[Any]
+    kinds: list[str]
+    masks: list[NDArray[np.bool_]] | None
+
+
+def sets(paths: dict[str, Path]) -> Iterator[tuple[str, Set]]:
+    """Yield all sets by their names."""
+    for name in TEXTURES:
+        images = painted(name)
+        kinds = ("good", "middle", "rim")
+        parts = (images.good, images.middle, images.rim)
+        masks = (np.zeros_like(images.middle_masks), images.middle_masks, images.rim_masks)
+        yield (
+            name,
+            Set(
+                list(images.train),
+                [image for part in parts for image in part],
+                [kind for kind, part in zip(kinds, parts, strict=True) for _ in part],
+                [mask for part in masks for mask in part],
+            ),
+        )
+    split = elpv_split(100, 100, 100, seed=1)
+    judged = [*split.functional, *split.defective]
+    yield "elpv", Set(split.train, judged, ["good"] * 100 + ["defective"] * 100, None)
+    for name, path in paths.items():
+        found = MVTecDataset(path)
+        test = [image.path for image in found.test]
+        empty = [np.zeros(read_image(file).shape[:2], bool) for file in test]
+        yield (
+            name,
+            Set(
+                found.train,
+                test,
+                ["defective" if image.is_defective else "good" for image in found.test],
+                [
+                    none if image.mask is None else read_mask(image.mask)
+                    for image, none in zip(found.test, empty, strict=True)
+                ],
+            ),
+        )
+
+
+def mirrored(detector: Any, prediction: ks.Prediction) -> NDArray[np.float32]:
+    """Return the map whose blur mirrors the image at its border."""
+    assert prediction.neighbors is not None
+    cells = prediction.neighbors.sq_distances[0, ..., 0]
+    if isinstance(detector, ks.PatchCore):
+        cells = np.sqrt(cells)
+    geometry = detector.backbone.geometry
+    height, width = geometry.image_size
+    large = Image.fromarray(cells).resize((width, height), Image.Resampling.BILINEAR)
+    blurred = gaussian_filter(np.asarray(large), detector.sigma * height / 224, mode="reflect")
+    return np.asarray(geometry.restore(blurred, prediction.map.shape))
+
+
+def figures(images: Set, maps: list[NDArray[Any]], scores: list[float]) -> dict[str, float]:
+    """Return what maps and scores are worth."""
+    kinds = np.array(images.kinds)
+
+    def area(kind: str | None) -> float:
+        chosen = (kinds == "good") | (kinds == kind if kind else True)
+        values = np.array(scores)[chosen].tolist()
+        return round(metrics.auroc((kinds != "good")[chosen].tolist(), values), 4)
+
+    found = {"image_auroc": area(None)}
+    if "rim" in kinds:
+        found |= {"middle_auroc": area("middle"), "rim_auroc": area("rim")}
+    if images.masks is not None:
+        found["pixel_auroc"] = round(metrics.pixel_auroc(images.masks, maps), 4)
+        found["aupro"] = round(metrics.aupro(images.masks, maps), 4)
+    good = [map_ for map_, kind in zip(maps, kinds, strict=True) if kind == "good"]
+    found["strongest_at_border"] = round(float(np.mean([is_at_border(map_) for map_ in good])), 3)
+    return found
+
+
+def is_at_border(map_: NDArray[Any]) -> bool:
+    """Say whether the strongest pixel is within 5 % of the border (19 % of the pixels are)."""
+    place = np.unravel_index(map_.argmax(), map_.shape)
+    return any(min(at, n - 1 - at) < BORDER * n for at, n in zip(place, map_.shape, strict=True))
+
+
+def measure(images: Set, detector: Any) -> dict[str, dict[str, float]]:
+    """Return the figures of the three maps."""
+    detector.fit(images.train)
+    predictions = detector.predict(images.test)
+    before = [mirrored(detector, prediction) for prediction in predictions]
+    after = [prediction.map for prediction in predictions]
+    detector.border_ = BorderFactors()
+    median = [prediction.map for prediction in detector.predict(images.test)]
+    maps = {"mirrored": before, "median": median, "factors": after}
+    return {
+        name: figures(images, some, [float(map_.max()) for map_ in some])
+        for name, some in maps.items()
+    }
+
+
+def main() -> None:
+    """Measure all sets with SPADE, SPADE over 3x3 averages, and PatchCore."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("datasets", nargs="*", metavar="NAME=PATH", help="in MVTec layout")
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    paths = {name: Path(path) for name, _, path in (e.partition("=") for e in options.datasets)}
+    found: dict[str, Any] = {}
+    for name, images in sets(paths):
+        few = min(50, len(images.train))
+        detectors = {
+            "SPADE": ks.Spade(ks.Backbone(device="cpu"), image_neighbors=few, score="map"),
+            "SPADE, 3x3": ks.Spade(
+                ks.Backbone(patch_size=3, device="cpu"), image_neighbors=few, score="map"
+            ),
+            "PatchCore": ks.PatchCore(ks.Backbone(patch_size=3, device="cpu"), score="map"),
+        }
+        found[name] = {}
+        for kind, detector in detectors.items():
+            found[name][kind] = measure(images, detector)
+            for map_, values in found[name][kind].items():
+                print(name, kind, map_, values, flush=True)
+    write_result("borders", {"threads": options.threads, "sets": found})
+
+
+if __name__ == "__main__":
+    main()
