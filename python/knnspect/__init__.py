@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         KnnspectError,
         NotFittedError,
         ParameterError,
+        ReadingWarning,
         ShapeError,
         StoreError,
     )
@@ -66,6 +67,7 @@ _HOMES = {
     "ParameterError": "errors",
     "PatchCore": "detectors",
     "Prediction": "detectors",
+    "ReadingWarning": "errors",
     "ShapeError": "errors",
     "SimpleNet": "detectors",
     "Spade": "detectors",
@@ -95,6 +97,7 @@ __all__ = [
     "ParameterError",
     "PatchCore",
     "Prediction",
+    "ReadingWarning",
     "ShapeError",
     "SimpleNet",
     "Spade",

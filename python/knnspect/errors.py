@@ -13,6 +13,7 @@ __all__ = [
     "KnnspectError",
     "NotFittedError",
     "ParameterError",
+    "ReadingWarning",
     "ShapeError",
     "StoreError",
 ]
@@ -52,6 +53,10 @@ class ImageWarning(UserWarning):
 
 class DatasetWarning(UserWarning):
     """A data set, or a part of it, may be meant otherwise than it is read; the message says how."""
+
+
+class ReadingWarning(UserWarning):
+    """Something of an image or a folder was not read as one may expect; said once for a run."""
 
 
 class DisagreementError(KnnspectError, RuntimeError):

@@ -1,8 +1,11 @@
 """Read, check and resize images: from folders, arrays or loaders to batches for a network.
 
-Uses Pillow and NumPy alone; torch tensors are recognised without importing torch.
+Uses Pillow, tifffile, imagecodecs and NumPy; torch tensors are recognised without importing torch.
 
 - ``images``: one image, read from a file or checked as an array.
+- ``reader``: all images of a run, by one white level and one limit of size.
+- ``formats``, ``decoding``, ``tiff``, ``decoded``: from a file to its pixels, and to an image.
+- ``folders``: which files of a folder are images.
 - ``geometry``: how an image meets the network's input size, and a map finds its way back.
 - ``sources``: whatever images come as, one after the other, each with an id.
 - ``loading``: from a source to batches, decoded ahead in threads.
@@ -13,9 +16,11 @@ Uses Pillow and NumPy alone; torch tensors are recognised without importing torc
 """
 
 from knnspect.data.elpv import ElpvSplit, elpv_split
+from knnspect.data.folders import list_images
 from knnspect.data.geometry import Geometry
 from knnspect.data.images import (
     IMAGE_SUFFIXES,
+    MAX_PIXELS,
     ImageArray,
     check_image,
     image_from_pillow,
@@ -25,18 +30,22 @@ from knnspect.data.labels import Labels
 from knnspect.data.loading import Batch, iterate_batches
 from knnspect.data.masks import read_mask
 from knnspect.data.mvtec import MVTecDataset, TestImage
-from knnspect.data.sources import ImageItem, ImageSource, list_images, open_images
+from knnspect.data.reader import ImageReader, MeasuringReader
+from knnspect.data.sources import ImageItem, ImageSource, open_images
 
 __all__ = [
     "IMAGE_SUFFIXES",
+    "MAX_PIXELS",
     "Batch",
     "ElpvSplit",
     "Geometry",
     "ImageArray",
     "ImageItem",
+    "ImageReader",
     "ImageSource",
     "Labels",
     "MVTecDataset",
+    "MeasuringReader",
     "TestImage",
     "check_image",
     "elpv_split",

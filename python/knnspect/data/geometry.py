@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from knnspect.data.images import ImageArray
+from knnspect.data.decoded import ImageArray
 from knnspect.errors import DTypeError, ParameterError, ShapeError
 
 __all__ = ["Geometry"]

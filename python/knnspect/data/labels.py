@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from knnspect.data.images import read_image
+from knnspect.data.decoding import MAX_PIXELS
 from knnspect.data.masks import WORDS, Kind, load_mask
 from knnspect.data.mvtec import MVTecDataset, TestImage
+from knnspect.data.reader import ImageReader
 from knnspect.errors import DatasetWarning
 
 __all__ = ["Labels"]
@@ -47,6 +48,8 @@ class Labels:
     ----------
     dataset : MVTecDataset
         Images and masks.
+    max_pixels : int, default 200_000_000
+        Pixels that they may have.
 
     Attributes
     ----------
@@ -83,7 +86,8 @@ class Labels:
     ([True, False], {})
     """
 
-    def __init__(self, dataset: MVTecDataset) -> None:
+    def __init__(self, dataset: MVTecDataset, max_pixels: int = MAX_PIXELS) -> None:
+        reader = ImageReader(max_pixels=max_pixels)
         self.is_defective = [image.is_defective for image in dataset.test]
         self.undefined: dict[str, str] = {}
         self.notes: list[str] = []
@@ -95,8 +99,8 @@ class Labels:
         for image in dataset.test:
             packed = None
             if image.mask is not None:
-                height, width, _ = read_image(image.path).shape
-                mask = load_mask(image.mask, (height, width))
+                height, width, _ = reader.from_file(image.path).shape
+                mask = load_mask(image.mask, (height, width), reader)
                 kinds.setdefault(mask.kind, []).append(image.mask)
                 if mask.pixels.any():
                     packed = _Packed(np.packbits(mask.pixels), (height, width))

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from knnspect.data.geometry import Geometry
+from knnspect.data.reader import ImageReader
 from knnspect.data.sources import ImageItem, ImageSource
 from knnspect.errors import ImageError, ParameterError
 
@@ -43,6 +45,7 @@ def iterate_batches(
     n_workers: int,
     skip_bad: bool = False,
     bad: list[tuple[str, ImageError]] | None = None,
+    reader: ImageReader | None = None,
 ) -> Iterator[Batch]:
     """Return an iterator over the images of a source, prepared, in batches and in order.
 
@@ -64,6 +67,9 @@ def iterate_batches(
         `ImageError` of a single image is skipped: a wrong shape or type is the caller's mistake.
     bad : list, optional
         With `skip_bad`, receives (id, error) of every image left out, in order.
+    reader : ImageReader, optional
+        How images are read. It collects what is to be said of them, which is left to the caller
+        to say; without one, it is said when the iterator ends.
 
     Returns
     -------
@@ -92,7 +98,14 @@ def iterate_batches(
         raise ParameterError(f"batch_size: expected at least 1, got {batch_size}")
     if n_workers < 0:
         raise ParameterError(f"n_workers: expected at least 0, got {n_workers}")
-    return _batches(source, geometry, batch_size, n_workers, skip_bad, bad)
+    batches = partial(_batches, source, geometry, batch_size, n_workers, skip_bad, bad)
+    return _and_warnings(batches) if reader is None else batches(reader)
+
+
+def _and_warnings(batches: Callable[[ImageReader], Iterator[Batch]]) -> Iterator[Batch]:
+    reader = ImageReader()
+    yield from batches(reader)
+    reader.warn()
 
 
 @dataclass(frozen=True)
@@ -115,13 +128,15 @@ def _batches(
     n_workers: int,
     skip_bad: bool,
     bad: list[tuple[str, ImageError]] | None,
+    reader: ImageReader,
 ) -> Iterator[Batch]:
+    prepare = partial(_prepare, geometry=geometry, reader=reader)
     if n_workers == 0:
-        results = (_prepare(item, geometry) for item in source)
+        results = (prepare(item) for item in source)
     else:
         # Enough to keep every thread busy while the caller works on a batch.
         look_ahead = 2 * max(batch_size, n_workers)
-        results = _prepared_in_threads(source, geometry, n_workers, look_ahead)
+        results = _prepared_in_threads(source, prepare, n_workers, look_ahead)
     batch: list[_Prepared] = []
     try:
         for result in results:
@@ -143,7 +158,10 @@ def _batches(
 
 
 def _prepared_in_threads(
-    source: ImageSource, geometry: Geometry, n_workers: int, look_ahead: int
+    source: ImageSource,
+    prepare: Callable[[ImageItem], _Prepared | _Bad],
+    n_workers: int,
+    look_ahead: int,
 ) -> Generator[_Prepared | _Bad, None, None]:
     pool = ThreadPoolExecutor(n_workers, thread_name_prefix="knnspect-data")
     pending: deque[Future[_Prepared | _Bad]] = deque()
@@ -159,7 +177,7 @@ def _prepared_in_threads(
                 # The images before it come first, as they do without threads.
                 failure = error
                 break
-            pending.append(pool.submit(_prepare, item, geometry))
+            pending.append(pool.submit(prepare, item))
             if len(pending) >= look_ahead:
                 yield pending.popleft().result()
         while pending:
@@ -171,9 +189,9 @@ def _prepared_in_threads(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _prepare(item: ImageItem, geometry: Geometry) -> _Prepared | _Bad:
+def _prepare(item: ImageItem, geometry: Geometry, reader: ImageReader) -> _Prepared | _Bad:
     try:
-        image = item.load()
+        image = item.read(reader)
     except ImageError as error:
         return _Bad(item.id, error)
     return _Prepared(item.id, geometry.prepare(image), (image.shape[0], image.shape[1]))

@@ -11,8 +11,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from knnspect.data.images import read_image
-from knnspect.data.sources import list_images
+from knnspect.data.folders import list_images
+from knnspect.data.reader import ImageReader
 from knnspect.errors import DatasetWarning, ImageError
 
 __all__ = ["Mask", "load_mask", "read_mask"]
@@ -111,8 +111,19 @@ WORDS: dict[Kind, str] = {
 }
 
 
-def load_mask(path: str | os.PathLike[str], size: tuple[int, int] | None = None) -> Mask:
+def load_mask(
+    path: str | os.PathLike[str],
+    size: tuple[int, int] | None = None,
+    reader: ImageReader | None = None,
+) -> Mask:
     """Return a mask and what kind it is; as `read_mask`, but without a warning.
+
+    Parameters
+    ----------
+    path, size
+        As for `read_mask`.
+    reader : ImageReader, optional
+        Reads it; what it collects is left to the caller to say.
 
     Examples
     --------
@@ -125,23 +136,23 @@ def load_mask(path: str | os.PathLike[str], size: tuple[int, int] | None = None)
     >>> mask.pixels.tolist(), mask.kind
     ([[False, False, True, True]], 'soft')
     """
-    place = Path(path)
+    place, reader = Path(path), reader or ImageReader()
     if not place.is_dir():
-        return _load_file(place, size)
+        return _load_file(place, size, reader)
     files = list_images(place)
     if not files:
         raise ImageError(f"{place}: expected masks in this folder, got none")
-    first = _load_file(files[0], size)
+    first = _load_file(files[0], size, reader)
     pixels, kinds = first.pixels, [first.kind]
     for file in files[1:]:
-        mask = _load_file(file, (pixels.shape[0], pixels.shape[1]))
+        mask = _load_file(file, (pixels.shape[0], pixels.shape[1]), reader)
         pixels = pixels | mask.pixels
         kinds.append(mask.kind)
     return Mask(pixels, next((kind for kind in kinds if kind != "two values"), "two values"))
 
 
-def _load_file(file: Path, size: tuple[int, int] | None) -> Mask:
-    values: NDArray[Any] = read_image(file).max(axis=2)
+def _load_file(file: Path, size: tuple[int, int] | None, reader: ImageReader) -> Mask:
+    values: NDArray[Any] = reader.from_file(file).max(axis=2)
     if size is not None and values.shape != tuple(size):
         raise ImageError(
             f"{file}: expected a mask of its image's size {tuple(size)} (height, width), "

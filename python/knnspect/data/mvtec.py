@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from knnspect.data.folders import list_images
 from knnspect.data.images import IMAGE_SUFFIXES
-from knnspect.data.sources import list_images
 from knnspect.errors import ImageError, ParameterError
 
 __all__ = ["MVTecDataset", "TestImage"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from operator import methodcaller
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -13,18 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from knnspect.data.decoded import ImageArray
 from knnspect.data.digests import file_digest, pixels_digest
-from knnspect.data.images import (
-    IMAGE_SUFFIXES,
-    ImageArray,
-    check_image,
-    image_from_pillow,
-    read_image,
-)
+from knnspect.data.folders import list_images
+from knnspect.data.formats import IMAGE_SUFFIXES
+from knnspect.data.reader import ImageReader
 from knnspect.errors import DTypeError, ImageError, ShapeError
 from knnspect.forked import run
 
-__all__ = ["ImageItem", "ImageSource", "list_images", "open_images"]
+__all__ = ["ImageItem", "ImageSource", "open_images"]
 
 _ACCEPTED = (
     "a folder, an image file, a list of files, arrays or Pillow images, a dict of these by id, an "
@@ -52,8 +49,13 @@ class ImageItem:
     load: Callable[[], ImageArray]
     file: Path | None = None
 
-    def digest(self) -> bytes:
+    def digest(self, reader: ImageReader | None = None) -> bytes:
         """Return what tells the image from another one under the same id.
+
+        Parameters
+        ----------
+        reader : ImageReader, optional
+            Reads an image without a file.
 
         Returns
         -------
@@ -65,20 +67,53 @@ class ImageItem:
         ImageError
             If the file cannot be read, or the image cannot be loaded.
         """
-        return pixels_digest(self.load()) if self.file is None else file_digest(self.file)
+        if self.file is not None:
+            return file_digest(self.file)
+        return pixels_digest(self.load() if reader is None else self.read(reader))
 
     def recorded(self, digests: dict[str, bytes]) -> ImageItem:
         """Return the same image, which puts its digest into a dict whenever it is loaded."""
 
-        def load() -> ImageArray:
+        def load(reader: ImageReader) -> ImageArray:
             # Of the file as it is before it is decoded: if it is replaced meanwhile, its digest is
             # another one the next time, and it is learnt again.
             digest = None if self.file is None else file_digest(self.file)
-            image = self.load()
+            image = self.read(reader)
             digests[self.id] = pixels_digest(image) if digest is None else digest
             return image
 
-        return ImageItem(self.id, load, self.file)
+        return ImageItem(self.id, _Load(load), self.file)
+
+    def read(self, reader: ImageReader) -> ImageArray:
+        """Return the image as a reader reads it.
+
+        Parameters
+        ----------
+        reader : ImageReader
+            Has the white level and the limit of size, and collects what is to be said. What a
+            `load` of another kind than those of `open_images` returns is taken as it is.
+
+        Returns
+        -------
+        numpy.ndarray
+            Shape (height, width, 3), uint8 or float32 in [0, 1].
+        """
+        return self.load(reader) if isinstance(self.load, _Load) else self.load()
+
+
+@dataclass(frozen=True)
+class _Load:
+    """Loads a file, an array or a Pillow image, by a reader if one is given."""
+
+    by: Callable[[ImageReader], ImageArray]
+
+    def __call__(self, reader: ImageReader | None = None) -> ImageArray:
+        if reader is not None:
+            return self.by(reader)
+        reader = ImageReader()
+        image = self.by(reader)
+        reader.warn()
+        return image
 
 
 class ImageSource:
@@ -178,71 +213,13 @@ def open_images(images: object) -> ImageSource:
     return ImageSource(items, len(items))
 
 
-def list_images(folder: str | os.PathLike[str]) -> list[Path]:
-    """Return the image files in a folder and the folders below it.
-
-    Files and folders whose name begins with a dot are left out. Links are followed.
-
-    Parameters
-    ----------
-    folder : str or os.PathLike
-        The folder.
-
-    Returns
-    -------
-    list of pathlib.Path
-        Each beginning with `folder`, sorted by the path below it, written with ``/``. May be
-        empty.
-
-    Raises
-    ------
-    ImageError
-        There is no such folder, or one cannot be read.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     for name in ("b.png", "a.JPG", "notes.txt", ".hidden.png"):
-    ...         (Path(folder) / name).touch()
-    ...     [file.name for file in list_images(folder)]
-    ['a.JPG', 'b.png']
-    """
-    root = Path(folder)
-    if not root.is_dir():
-        came = "a file" if root.exists() else "nothing there"
-        raise ImageError(f"{root}: expected a folder of images, got {came}")
-    return sorted(_walk(root, frozenset()), key=lambda file: file.relative_to(root).as_posix())
-
-
-def _walk(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
-    # Links may lead back to a folder that we are in: that one is not entered again.
-    real = folder.resolve()
-    if real in above:
-        return
-    try:
-        entries = [
-            (entry, entry.is_dir()) for entry in folder.iterdir() if not entry.name.startswith(".")
-        ]
-    except OSError as error:
-        raise ImageError(f"{folder}: expected a readable folder, got: {error.strerror}") from error
-    for entry, is_folder in entries:
-        if is_folder:
-            yield from _walk(entry, above | {real})
-        elif entry.suffix.lower() in IMAGE_SUFFIXES:
-            yield entry
-
-
 def _items_of_path(path: Path) -> list[ImageItem]:
     if path.is_dir():
         files = list_images(path)
         if not files:
             endings = ", ".join(sorted(IMAGE_SUFFIXES))
             raise ImageError(f"{path}: expected a folder of images ({endings}), got none in it")
-        return [
-            ImageItem(_path_id(file.relative_to(path)), partial(read_image, file), file)
-            for file in files
-        ]
+        return [_file_item(file, _path_id(file.relative_to(path))) for file in files]
     if not path.exists():
         raise ImageError(f"{path}: expected a folder or an image file, but there is no such path")
     return [_item(path, 0)]
@@ -252,21 +229,28 @@ def _item(value: object, place: int, given: str | None = None) -> ImageItem:
     """Return the item of one image: a file, an array, a tensor or a Pillow image."""
     id_ = f"{place:06d}" if given is None else given
     if isinstance(value, str | os.PathLike):
-        name = _path_id(PurePath(value)) if given is None else given
-        return ImageItem(name, partial(read_image, value), Path(value))
+        return _file_item(value, _path_id(PurePath(value)) if given is None else given)
     if isinstance(value, Image.Image):
-        return ImageItem(id_, partial(image_from_pillow, value, id_))
+        return ImageItem(id_, _Load(methodcaller("from_pillow", value, id_)))
     if isinstance(value, np.ndarray):
-        return ImageItem(id_, partial(check_image, value, id_))
+        return _array_item(value, id_)
     if _is_tensor(value):
         array = _numpy(value)
         if array.ndim == 3:
             array = np.moveaxis(array, 0, -1)
-        return ImageItem(id_, partial(check_image, array, id_))
+        return _array_item(array, id_)
     raise DTypeError(
         f"image {id_}: expected a path, an array, a torch tensor or a Pillow image, "
         f"got {type(value).__name__}"
     )
+
+
+def _file_item(path: str | os.PathLike[str], id_: str) -> ImageItem:
+    return ImageItem(id_, _Load(methodcaller("from_file", path)), Path(path))
+
+
+def _array_item(array: NDArray[Any], id_: str) -> ImageItem:
+    return ImageItem(id_, _Load(methodcaller("from_array", array, id_)))
 
 
 def _named(id_: object, value: object, place: int) -> ImageItem:
@@ -308,10 +292,7 @@ def _items_of_batch(
         ids = [f"{place + i:06d}" for i in range(len(array))]
     elif len(ids) != len(array):
         raise ShapeError(f"{where}: expected {len(array)} ids, one per image, got {len(ids)}")
-    return [
-        ImageItem(id_, partial(check_image, image, id_))
-        for id_, image in zip(ids, array, strict=True)
-    ]
+    return [_array_item(image, id_) for id_, image in zip(ids, array, strict=True)]
 
 
 #: What comes after the last batch of a loader.

@@ -11,8 +11,15 @@ import pytest
 import torch
 from PIL import Image
 
-from knnspect.data import ImageSource, elpv_split, list_images, open_images, read_image
-from knnspect.errors import DTypeError, ImageError, ShapeError
+from knnspect.data import (
+    IMAGE_SUFFIXES,
+    ImageSource,
+    elpv_split,
+    list_images,
+    open_images,
+    read_image,
+)
+from knnspect.errors import DTypeError, ImageError, ReadingWarning, ShapeError
 
 RNG = np.random.default_rng(0)
 
@@ -43,6 +50,39 @@ def test_folder(tmp_path: Path) -> None:
         assert source.n_images == len(names)
     item = next(item for item in source if item.id == "c/d/2.TIFF")
     assert item.load()[0, 0, 0] == 3
+
+
+def test_every_ending_of_a_format_that_is_read(tmp_path: Path) -> None:
+    for suffix, format_ in (
+        (".jpg .jpeg .JPE .jfif .jif", "JPEG"),
+        (".jp2 .j2k .j2c .jpc .jpf .jpx", "JPEG2000"),
+        (".ppm .PNM", "PPM"),
+        (".pgm .pbm", "PPM"),
+        (".tif .tiff .btf", "TIFF"),
+        (".png", "PNG"),
+        (".bmp .dib", "BMP"),
+        (".webp", "WEBP"),
+    ):
+        for ending in suffix.split():
+            mode = {".pgm": "L", ".pbm": "1"}.get(ending, "RGB")
+            Image.new(mode, (5, 4)).save(tmp_path / f"{len(ending)}{ending}", format=format_)
+    source = open_images(tmp_path)
+    assert source.n_images == 22 == len(IMAGE_SUFFIXES)
+    assert {item.load().shape for item in source} == {(4, 5, 3)}
+
+
+def test_images_of_other_formats_are_said_once(tmp_path: Path) -> None:
+    save(tmp_path / "a" / "1.png")
+    for name in ("a/x.gif", "a/y.GIF", "b/z.heic", "notes.txt", "t.csv", "t.json", "Thumbs.db"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    with pytest.warns(ReadingWarning) as caught:
+        source = open_images(tmp_path)
+    assert ids(source) == ["a/1.png"]
+    (warning,) = caught
+    assert str(warning.message) == (
+        f"{tmp_path}: left out 3 image files of formats that are not read (2 .gif, 1 .heic)"
+    )
 
 
 def test_folder_under_a_hidden_one(tmp_path: Path) -> None:
