@@ -1,13 +1,12 @@
 """The command line: ``knnspect demo, fit, predict, evaluate, bench, info``.
 
 Results go to standard output, everything else to standard error. Exit codes: 0, 1 (the work
-failed), 2 (bad usage), 130 (interrupted).
+failed), 2 (bad usage), 130 (interrupted), 143 and 129 (ended by SIGTERM or SIGHUP).
 """
 
 from __future__ import annotations
 
 import json
-import sys
 import time
 import warnings
 from pathlib import Path
@@ -16,12 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from knnspect.bench_command import bench
-from knnspect.errors import (
-    DTypeError,
-    ImageWarning,
-    KnnspectError,
-    ParameterError,
-)
+from knnspect.errors import ImageWarning, ParameterError
 from knnspect.options import (
     BackboneName,
     BackendName,
@@ -61,6 +55,7 @@ from knnspect.options import (
     good_names,
     is_trained,
 )
+from knnspect.running import run
 
 app = typer.Typer(
     help="Find defects in images by comparing deep features with those of normal images.",
@@ -178,16 +173,17 @@ def predict(
     skip_bad: SkipBad = False,
 ) -> None:
     """Judge images: a score and a heat-map overlay for each."""
-    from knnspect.data import open_images
+    from knnspect.data import open_to_judge
     from knnspect.detectors import load
-    from knnspect.report import ResultsFolder
+    from knnspect.report import ResultsFolder, check_apart
 
     detector: Any = load(model, device=device)
     if threads is not None:
         check_option("threads", detector.method)
         detector.threads = threads
+    source = open_to_judge(images)
+    check_apart(output, images, [item.id for item in source])
     results = ResultsFolder(output, detector.normal_map_max_, detector.backbone.geometry)
-    source = open_images(images)
     pictures = {item.id: item.load for item in source}
     lines: list[str] = []
     with _LeftOut() as left_out:
@@ -284,34 +280,7 @@ def info(
 
 def main() -> None:
     """Run the command line; errors end it with one line and an exit code, not a traceback."""
-    warnings.showwarning = _show_warning
-    # Each warning once, also where the same line of code repeats it for another image.
-    warnings.simplefilter("always", UserWarning)
-    try:
-        app(prog_name="knnspect")
-    except (ParameterError, DTypeError) as error:
-        _fail(error, 2)
-    except (KnnspectError, OSError, MemoryError) as error:
-        _fail(error, 1)
-    except KeyboardInterrupt:
-        _fail("interrupted", 130)
-
-
-def _fail(error: object, code: int) -> None:
-    typer.echo(f"knnspect: {error or type(error).__name__}", err=True)
-    sys.exit(code)
-
-
-def _show_warning(
-    message: Warning | str,
-    category: type[Warning],
-    filename: str,  # noqa: ARG001 - the signature is Python's
-    lineno: int,  # noqa: ARG001
-    file: Any = None,  # noqa: ARG001
-    line: str | None = None,  # noqa: ARG001
-) -> None:
-    if issubclass(category, UserWarning):
-        typer.echo(f"knnspect: {message}", err=True)
+    run(app)
 
 
 class _LeftOut:
@@ -356,7 +325,8 @@ class _Resumable:
         pass
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is KeyboardInterrupt and self._checkpoint and self._checkpoint.exists():
+        is_interrupt = kind is not None and issubclass(kind, KeyboardInterrupt)
+        if is_interrupt and self._checkpoint and self._checkpoint.exists():
             typer.echo(f"{self._checkpoint}: the same command goes on from here", err=True)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from knnspect import metrics
 from knnspect.data import elpv_split, read_image
+from knnspect.data.own_pictures import SHEET
 from knnspect.detectors import Spade
 from knnspect.features import Backbone
 from knnspect.report import ResultsFolder, SheetEntry, contact_sheet, save_png
@@ -80,7 +81,7 @@ def run_demo(output: Path, n_workers: int, console: Console) -> float:
         f"image AUROC {auroc:.3f}",
         results.scale / spade.normal_map_max_,
     )
-    save_png(sheet, output / "contact_sheet.png")
+    save_png(sheet, output / SHEET)
 
     table = Table(title="Seconds by stage", title_justify="left")
     table.add_column("stage")

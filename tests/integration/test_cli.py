@@ -175,6 +175,15 @@ def test_fit_says_what_it_wrote(fitted: tuple[Path, Done]) -> None:
     assert [file.name for file in path.parent.iterdir()] == ["model.ks"]
 
 
+def test_the_folder_of_a_dataset_is_not_learnt_from(
+    run: Run, dataset: Path, tmp_path: Path
+) -> None:
+    for options in ((), ("--max-memory", "4GB")):
+        done = run("fit", dataset, "--output", "model", *FIT, *options)
+        assert_fails(done, 1, "expected normal images, got a dataset", "dataset0/train/good")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_model_is_the_same_from_python_to_the_bit(
     spade: ks.Spade, model: Path, data: Path, tmp_path: Path
 ) -> None:
@@ -249,6 +258,40 @@ class TestPredict:
         assert process.returncode == 1
         assert "Traceback" not in said
         assert "Exception ignored" not in said
+
+    def test_does_not_judge_its_own_overlays(
+        self, run: Run, model: Path, data: Path, tmp_path: Path
+    ) -> None:
+        images = tmp_path / "images"
+        shutil.copytree(data / "queries", images)
+        first = run("predict", model, images, "--output", "images/results")
+        assert first.returncode == 0, first.stderr
+        again = run("predict", model, images, "--output", "images/results")
+        assert again.stdout == first.stdout
+        said = [line for line in again.stderr.splitlines() if "left out" in line]
+        assert len(said) == 1
+        assert "left out 4 pictures that knnspect wrote" in said[0]
+        for place in ("images/results", "images/results/overlays"):
+            done = run("predict", model, place, "--output", "others")
+            assert_fails(done, 1, f"{place}: expected images, got 4 pictures that knnspect wrote")
+        assert not (tmp_path / "others").exists()
+
+    def test_does_not_write_over_what_it_judges(
+        self, run: Run, model: Path, data: Path, tmp_path: Path
+    ) -> None:
+        shutil.copytree(data / "queries", tmp_path / "out/overlays")
+        before = {file: file.read_bytes() for file in tmp_path.rglob("*.png")}
+        for images in ("out", "out/overlays", min(before)):
+            done = run("predict", model, images, "--output", "out")
+            assert_fails(done, 1, "its folder overlays holds images that are to be judged")
+        assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
+
+    def test_does_not_judge_masks(
+        self, run: Run, model: Path, dataset: Path, tmp_path: Path
+    ) -> None:
+        done = run("predict", model, dataset, "--output", "results")
+        assert_fails(done, 1, "a dataset with its masks in ground_truth", "dataset0/test")
+        assert list(tmp_path.iterdir()) == []
 
     def test_names_of_files_need_not_be_unicode(
         self, run: Run, model: Path, data: Path, tmp_path: Path
@@ -739,31 +782,120 @@ def test_an_old_model_stays_when_fit_fails(run: Run, data: Path, tmp_path: Path)
     assert (tmp_path / "model.ks").read_text() == "the old one"
 
 
-@pytest.mark.parametrize("working", [False, True])
-def test_an_interrupt_ends_fit_at_once_without_a_model(tmp_path: Path, working: bool) -> None:
-    every = elpv_split(n_train=1).train[0].parent
-    with subprocess.Popen(
-        [SCRIPT, "fit", every, "--output", "model.ks"],
-        cwd=tmp_path,
+#: What ends a command, its exit code, and what is said.
+ENDINGS = [
+    (signal.SIGINT, 130, "interrupted"),
+    (signal.SIGTERM, 143, "ended by SIGTERM"),
+    (signal.SIGHUP, 129, "ended by SIGHUP"),
+]
+EVERY_CELL = elpv_split(n_train=1).train[0].parent
+
+
+def assert_ended(process: subprocess.Popen[str], code: int, words: str) -> str:
+    """It ended with one line of its own; returns all that it said on standard error."""
+    out, said = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert out == ""
+    assert "Traceback" not in said
+    assert "Exception ignored" not in said
+    assert said.splitlines()[-1] == f"knnspect: {words}"
+    return said
+
+
+def started(folder: Path, *arguments: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [SCRIPT, *map(str, arguments)],
+        cwd=folder,
         env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         encoding="utf-8",
-    ) as process:
-        assert process.stderr is not None
-        if working:
-            assert "2624 images" in process.stderr.readline()
-        else:
-            time.sleep(0.6)  # while libraries are being loaded
-        process.send_signal(signal.SIGINT)
-        start = time.monotonic()
-        out, said = process.communicate(timeout=60)
-    assert time.monotonic() - start < 3
-    assert process.returncode == 130
-    assert out == ""
-    assert "Traceback" not in said
-    assert "Exception ignored" not in said
-    assert list(tmp_path.iterdir()) == []
+    )
+
+
+class TestEndings:
+    """Ctrl-C, and signals that do the same."""
+
+    @pytest.mark.parametrize("working", [False, True])
+    @pytest.mark.parametrize(("number", "code", "words"), ENDINGS)
+    def test_fit_ends_at_once_without_a_model(
+        self, tmp_path: Path, number: signal.Signals, code: int, words: str, working: bool
+    ) -> None:
+        with started(tmp_path, "fit", EVERY_CELL, "--output", "model.ks") as process:
+            assert process.stderr is not None
+            if working:
+                assert "2624 images" in process.stderr.readline()
+            else:
+                time.sleep(0.6)  # while libraries are being loaded
+            process.send_signal(number)
+            start = time.monotonic()
+            assert_ended(process, code, words)
+            assert time.monotonic() - start < 3
+        assert list(tmp_path.iterdir()) == []
+
+    def test_fit_into_a_folder_goes_on_after_sigterm(self, tmp_path: Path) -> None:
+        command = ("fit", EVERY_CELL, "--output", "model", "--max-memory", "8GB", *FIT)
+        with started(tmp_path, *command) as process:
+            assert process.stderr is not None
+            while "2624 images\n" not in process.stderr.readline():
+                assert process.poll() is None
+            process.send_signal(signal.SIGTERM)
+            assert_ended(process, 143, "ended by SIGTERM")
+        assert {path.name for path in (tmp_path / "model").iterdir()} == {
+            "gallery",
+            "images",
+            "settings.json",
+        }
+        gallery = ks.Gallery.open(tmp_path / "model/gallery", "r+")  # nobody holds its lock
+        assert 0 < len(gallery) < 2624
+        gallery.close()
+
+    def test_predict_leaves_whole_overlays_alone(self, model: Path, tmp_path: Path) -> None:
+        with started(tmp_path, "predict", model, EVERY_CELL, "--output", "results") as process:
+            while len(list((tmp_path / "results/overlays").glob("*.png"))) < 5:
+                assert process.poll() is None
+                time.sleep(0.01)
+            process.send_signal(signal.SIGTERM)
+            process.send_signal(signal.SIGTERM)  # as `timeout` does
+            assert_ended(process, 143, "ended by SIGTERM")
+        assert [path.name for path in (tmp_path / "results").iterdir()] == ["overlays"]
+        for overlay in (tmp_path / "results/overlays").iterdir():
+            assert not overlay.name.startswith(".")
+            with Image.open(overlay) as picture:
+                picture.load()
+
+    def test_training_says_where_it_goes_on(self, data: Path, tmp_path: Path) -> None:
+        options = ("--method", "simplenet", "--image-size", "64", "--device", "cpu")
+        endless = ("--max-epochs", "9999", "--patience", "9999")
+        command = ("fit", data / "normal", "--output", "model.ks", *options, *endless)
+        with started(tmp_path, *command) as process:
+            assert process.stderr is not None
+            while "epoch 2 " not in process.stderr.readline():
+                assert process.poll() is None
+            process.send_signal(signal.SIGTERM)
+            said = assert_ended(process, 143, "ended by SIGTERM")
+        assert "model.ks.checkpoint: the same command goes on from here" in said
+        assert [path.name for path in tmp_path.iterdir()] == ["model.ks.checkpoint"]
+
+    def test_a_signal_that_is_ignored_stays_ignored(self, data: Path, tmp_path: Path) -> None:
+        command = [SCRIPT, "fit", data / "normal", "--output", "model.ks", *FIT]
+        code = (
+            "import os, signal, sys; signal.signal(signal.SIGHUP, signal.SIG_IGN); "
+            "os.execv(sys.argv[1], sys.argv[1:])"
+        )
+        with subprocess.Popen(
+            [sys.executable, "-c", code, *map(str, command)],
+            cwd=tmp_path,
+            env=environment(),
+            stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            encoding="utf-8",
+        ) as process:
+            time.sleep(1)
+            process.send_signal(signal.SIGHUP)
+            _, said = process.communicate(timeout=120)
+        assert process.returncode == 0, said
+        assert (tmp_path / "model.ks").is_file()
 
 
 class TestHelp:

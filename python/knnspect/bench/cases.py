@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from knnspect.backends import Backend
 from knnspect.bench.timing import timed
 from knnspect.coreset import Coreset
-from knnspect.data import ImageItem, ImageSource, open_images
+from knnspect.data import ImageItem, ImageSource, open_to_judge
 from knnspect.detectors import Detector, PatchCore, Spade
 from knnspect.errors import DTypeError, ParameterError
 from knnspect.gallery import Gallery
@@ -253,7 +253,7 @@ class DetectorCase(Case):
             raise DTypeError("detector: expected one with a gallery or a coreset")
         self.target = target
         self._detector, self._n_workers = detector, n_workers
-        items = list(open_images(images))
+        items = list(open_to_judge(images))
         if n_queries is not None and check_count("n_queries", n_queries) < len(items):
             items = [
                 items[place] for place in np.linspace(0, len(items) - 1, n_queries).astype(int)

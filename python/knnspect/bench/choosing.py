@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from knnspect.bench.cases import DetectorCase
-from knnspect.data import ImageSource, open_images
+from knnspect.data import ImageSource, open_to_learn
 from knnspect.detectors import Detector, load
 from knnspect.errors import ImageError
 from knnspect.validation import check_count
@@ -81,7 +81,7 @@ def fitted_case(
     """
     check_count("n_queries", n_queries)
     if train is None:
-        items = list(open_images(images))
+        items = list(open_to_learn(images))
         if len(items) < 2:
             raise ImageError("images: expected at least two, one to learn from and one to look up")
         n_held_out = min(n_queries, len(items) // 2)

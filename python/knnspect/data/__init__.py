@@ -8,6 +8,8 @@ Uses Pillow, tifffile, imagecodecs and NumPy; torch tensors are recognised witho
 - ``folders``: which files of a folder are images.
 - ``geometry``: how an image meets the network's input size, and a map finds its way back.
 - ``sources``: whatever images come as, one after the other, each with an id.
+- ``own_pictures``: overlays of ours, which are no images.
+- ``purposes``: sources of images to learn from, and of images to judge.
 - ``loading``: from a source to batches, decoded ahead in threads.
 - ``mvtec``: data sets in the layout of MVTec AD.
 - ``masks``: which pixels are defective.
@@ -30,6 +32,7 @@ from knnspect.data.labels import Labels
 from knnspect.data.loading import Batch, iterate_batches
 from knnspect.data.masks import read_mask
 from knnspect.data.mvtec import MVTecDataset, TestImage
+from knnspect.data.purposes import open_to_judge, open_to_learn
 from knnspect.data.reader import ImageReader, MeasuringReader
 from knnspect.data.sources import ImageItem, ImageSource, open_images
 
@@ -53,6 +56,8 @@ __all__ = [
     "iterate_batches",
     "list_images",
     "open_images",
+    "open_to_judge",
+    "open_to_learn",
     "read_image",
     "read_mask",
 ]

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from knnspect.data.formats import IMAGE_SUFFIXES, OTHER_SUFFIXES
+from knnspect.data.own_pictures import described, own_pictures
 from knnspect.errors import ImageError, ReadingWarning
 
 __all__ = ["list_images"]
@@ -18,7 +19,8 @@ def list_images(folder: str | os.PathLike[str]) -> list[Path]:
     """Return the image files in a folder and the folders below it.
 
     Files and folders whose name begins with a dot are left out. Links are followed. What is an
-    image and what is not is told by the ending of its name.
+    image and what is not is told by the ending of its name. Overlays and contact sheets that
+    knnspect wrote are no images.
 
     Parameters
     ----------
@@ -34,13 +36,13 @@ def list_images(folder: str | os.PathLike[str]) -> list[Path]:
     Raises
     ------
     ImageError
-        There is no such folder, or one cannot be read.
+        There is no such folder, one cannot be read, or all images are overlays that knnspect wrote.
 
     Warns
     -----
     ReadingWarning
-        There are files of other image formats, such as GIF, which are left out. Other files, such
-        as tables and texts, are left out without a word.
+        There are files of other image formats, such as GIF, or pictures that knnspect wrote, which
+        are left out. Other files, such as tables and texts, are left out without a word.
 
     Examples
     --------
@@ -66,6 +68,12 @@ def list_images(folder: str | os.PathLike[str]) -> list[Path]:
             ReadingWarning,
             stacklevel=2,
         )
+    own = own_pictures(files)
+    if own and len(own) == len(files):
+        raise ImageError(f"{root}: expected images, got {described(own)}")
+    if own:
+        warnings.warn(f"{root}: left out {described(own)}", ReadingWarning, stacklevel=2)
+        return [file for file in files if file not in own]
     return files
 
 

@@ -17,6 +17,7 @@ from knnspect.data.decoded import ImageArray
 from knnspect.data.digests import file_digest, pixels_digest
 from knnspect.data.folders import list_images
 from knnspect.data.formats import IMAGE_SUFFIXES
+from knnspect.data.own_pictures import described, own_pictures
 from knnspect.data.reader import ImageReader
 from knnspect.errors import DTypeError, ImageError, ShapeError
 from knnspect.forked import run
@@ -222,6 +223,8 @@ def _items_of_path(path: Path) -> list[ImageItem]:
         return [_file_item(file, _path_id(file.relative_to(path))) for file in files]
     if not path.exists():
         raise ImageError(f"{path}: expected a folder or an image file, but there is no such path")
+    if own := own_pictures([path]):
+        raise ImageError(f"{path}: expected an image, got {described(own)}")
     return [_item(path, 0)]
 
 

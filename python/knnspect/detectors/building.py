@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from knnspect import _core
-from knnspect.data import open_images
+from knnspect.data import open_to_learn
 from knnspect.data.digests import DIGEST_BYTES
 from knnspect.detectors.learning import ConstantLevels, check_pooled, weights_digest
 from knnspect.detectors.pending import Pending
@@ -256,7 +256,7 @@ def _in_memory(
     work: dict[str, Any],
     with_digests: bool,
 ) -> Learnt:
-    source = open_images(images)
+    source = open_to_learn(images)
     pending = Pending(source, {})
     ids: list[str] = []
     sizes: list[tuple[int, int]] = []
@@ -290,7 +290,7 @@ def _in_folder(
     limit: int | None,
     folder: Path,
 ) -> Learnt:
-    source = open_images(images)
+    source = open_to_learn(images)
     check_count("batch_size", batch_size)
     settings = _settings(backbone, empty)
     _make(folder, settings)

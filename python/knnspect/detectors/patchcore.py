@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from knnspect import _core
 from knnspect.backends import Backend
 from knnspect.coreset import Coreset
+from knnspect.data import open_to_judge
 from knnspect.detectors.base import Detector, Prediction
 from knnspect.detectors.border import BorderFactors
 from knnspect.detectors.building import Learnt, learn, save_learnt
@@ -304,7 +305,14 @@ class PatchCore(Detector):
         watch = Stopwatch()
         self.seconds_ = watch.seconds
         for features in self.backbone.iterate(
-            images, batch_size, n_workers, skip_bad, progress, watch, "judging", pooled=False
+            open_to_judge(images),
+            batch_size,
+            n_workers,
+            skip_bad,
+            progress,
+            watch,
+            "judging",
+            pooled=False,
         ):
             query = features.pyramid
             with watch.stage("matching"), naming_images(features):

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from knnspect import _core
 from knnspect.backends import Backend
+from knnspect.data import open_to_judge
 from knnspect.detectors.base import Detector, Prediction
 from knnspect.detectors.border import BorderFactors
 from knnspect.detectors.building import learn, save_learnt, stored_gallery, stored_pooled
@@ -292,7 +293,7 @@ class Spade(Detector):
         watch = Stopwatch()
         self.seconds_ = watch.seconds
         for features in self.backbone.iterate(
-            images, batch_size, n_workers, skip_bad, progress, watch, "judging"
+            open_to_judge(images), batch_size, n_workers, skip_bad, progress, watch, "judging"
         ):
             with watch.stage("retrieval"):
                 check_pooled(features)

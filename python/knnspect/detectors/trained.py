@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from knnspect import _core
+from knnspect.data import open_to_judge
 from knnspect.detectors.base import Detector, Prediction
 from knnspect.detectors.building import CHECKPOINT, Learnt, learn, save_learnt
 from knnspect.detectors.learning import (
@@ -249,7 +250,14 @@ class TrainedDetector(Detector):
         watch = Stopwatch()
         self.seconds_ = watch.seconds
         for features in self.backbone.iterate(
-            images, batch_size, n_workers, skip_bad, progress, watch, "judging", pooled=False
+            open_to_judge(images),
+            batch_size,
+            n_workers,
+            skip_bad,
+            progress,
+            watch,
+            "judging",
+            pooled=False,
         ):
             for index, id_ in enumerate(features.ids):
                 with watch.stage("matching"):

@@ -11,6 +11,14 @@ from __future__ import annotations
 from knnspect.report.colors import colorize
 from knnspect.report.contact_sheet import SheetEntry, contact_sheet
 from knnspect.report.overlay import overlay, save_png
-from knnspect.report.results import ResultsFolder
+from knnspect.report.results import ResultsFolder, check_apart
 
-__all__ = ["ResultsFolder", "SheetEntry", "colorize", "contact_sheet", "overlay", "save_png"]
+__all__ = [
+    "ResultsFolder",
+    "SheetEntry",
+    "check_apart",
+    "colorize",
+    "contact_sheet",
+    "overlay",
+    "save_png",
+]

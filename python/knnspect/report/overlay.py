@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
+from knnspect.data.own_pictures import SOFTWARE
 from knnspect.errors import DTypeError, ParameterError, ShapeError
 from knnspect.files import replace_file
 from knnspect.report.colors import colorize
@@ -180,7 +182,9 @@ def save_png(array: npt.NDArray[np.uint8], path: str | os.PathLike[str]) -> None
             f"got {array.shape}"
         )
     picture = io.BytesIO()
-    Image.fromarray(array).save(picture, format="PNG")
+    about = PngInfo()
+    about.add_text("Software", SOFTWARE)  # so that it is not taken for an image to be judged
+    Image.fromarray(array).save(picture, format="PNG", pnginfo=about)
     replace_file(path, picture.getvalue())
 
 

@@ -7,7 +7,7 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -15,14 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from knnspect.data import Geometry
+from knnspect.data.own_pictures import COLUMNS, OVERLAYS, TABLE
 from knnspect.detectors import Prediction
 from knnspect.errors import StoreError
 from knnspect.files import replace_file
 from knnspect.report.overlay import overlay, save_png
 
-__all__ = ["ResultsFolder"]
-
-_COLUMNS = ["id", "score", "map_max", "relative", "row", "column", "nearest_image"]
+__all__ = ["ResultsFolder", "check_apart"]
 
 
 class ResultsFolder:
@@ -56,7 +55,7 @@ class ResultsFolder:
         self._rows: list[dict[str, Any]] = []
         self._names: set[str] = set()
         self._folders: set[str] = set()
-        self._make(self.folder / "overlays")
+        self._make(self.folder / OVERLAYS)
 
     @property
     def scale(self) -> float:
@@ -80,7 +79,7 @@ class ResultsFolder:
             "column": int(peak[1]),
             "nearest_image": self._nearest_image(prediction, int(peak[0]), int(peak[1])),
         }
-        file = self.folder / "overlays" / self._name(prediction.id)
+        file = self.folder / OVERLAYS / self._name(prediction.id)
         self._make(file.parent)
         save_png(overlay(image, prediction.map, self.scale if known else map_max or 1.0), file)
         row["overlay"] = file.relative_to(self.folder).as_posix()
@@ -97,10 +96,10 @@ class ResultsFolder:
             Why images were left out.
         """
         table = io.StringIO(newline="")
-        writer = csv.DictWriter(table, _COLUMNS, extrasaction="ignore", lineterminator="\n")
+        writer = csv.DictWriter(table, COLUMNS, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
         writer.writerows(self._rows)
-        replace_file(self.folder / "scores.csv", _encoded(table.getvalue()))
+        replace_file(self.folder / TABLE, _encoded(table.getvalue()))
         known = None if np.isnan(self._normal_map_max) else self._normal_map_max
         document = {
             **about,
@@ -146,6 +145,39 @@ class ResultsFolder:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StoreError(f"{folder}: the folder cannot be made ({error.strerror})") from error
+
+
+def check_apart(
+    folder: str | os.PathLike[str], images: str | os.PathLike[str], ids: Iterable[str]
+) -> None:
+    """Raise a StoreError if overlays would be written over the images that are to be judged.
+
+    Parameters
+    ----------
+    folder : path-like
+        For the results.
+    images : path-like
+        The images: a folder, or a file.
+    ids : iterable of str
+        The paths of the images in their folder; a file needs none.
+
+    Examples
+    --------
+    >>> check_apart("results", "images", ["0.png", "deep/0.png"])
+    >>> check_apart("results", "results/overlays", ["0.png"])  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    knnspect.errors.StoreError: results: its folder overlays holds images that are to be judged, ...
+    """
+    overlays, root = (Path(folder) / OVERLAYS).resolve(), Path(images).resolve()
+    inside = root.is_relative_to(overlays)
+    if not inside and overlays.is_relative_to(root):
+        start = overlays.relative_to(root).as_posix() + "/"
+        inside = any(id_.startswith(start) for id_ in ids)
+    if inside:
+        raise StoreError(
+            f"{folder}: its folder {OVERLAYS} holds images that are to be judged, and that "
+            "overlays would be written over; choose another folder"
+        )
 
 
 def _with_folders(name: str) -> list[str]:

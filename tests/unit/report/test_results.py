@@ -16,7 +16,7 @@ from knnspect.data import Geometry
 from knnspect.detectors import Prediction
 from knnspect.errors import StoreError
 from knnspect.neighbors import Neighbors
-from knnspect.report import ResultsFolder
+from knnspect.report import ResultsFolder, check_apart
 
 IMAGE = np.full((20, 30, 3), 90, np.uint8)
 GEOMETRY = Geometry((20, 30))
@@ -97,6 +97,26 @@ class TestNames:
         for first in "ab":
             results.add(prediction("c" * 250 + first + ".jpg"), IMAGE)
         assert len(files(tmp_path)) == 2
+
+
+class TestApart:
+    """Overlays are not written over images that are to be judged."""
+
+    @pytest.mark.parametrize("images", ["out/overlays", "out/overlays/deep", "out/overlays/a.png"])
+    def test_images_among_overlays_are_refused(self, tmp_path: Path, images: str) -> None:
+        (tmp_path / "out/overlays/deep").mkdir(parents=True)
+        (tmp_path / "link").symlink_to(tmp_path / "out")
+        for folder in ("out", "link"):
+            with pytest.raises(StoreError, match=f"{folder}: its folder overlays holds images"):
+                check_apart(tmp_path / folder, tmp_path / images, ["a.png"])
+
+    def test_images_above_overlays_are_looked_at_one_by_one(self, tmp_path: Path) -> None:
+        check_apart(tmp_path, tmp_path, ["a.png", "overlays2/a.png", "deep/overlays/a.png"])
+        check_apart(tmp_path / "out", tmp_path, ["overlays/a.png"])
+        with pytest.raises(StoreError, match="choose another folder"):
+            check_apart(tmp_path, tmp_path, ["a.png", "overlays/a.png"])
+        with pytest.raises(StoreError, match="choose another folder"):
+            check_apart(tmp_path / "out", tmp_path, ["a.png", "out/overlays/deep/a.png"])
 
 
 class TestContents:

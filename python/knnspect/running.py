@@ -1,0 +1,81 @@
+"""Runs the command line: warnings, errors and signals become lines and exit codes."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import sys
+import warnings
+from typing import Any
+
+import typer
+
+from knnspect.errors import DTypeError, KnnspectError, ParameterError
+from knnspect.signals import ending_like_interrupts
+
+__all__ = ["run"]
+
+_INTERRUPTED = 130
+
+
+def run(app: typer.Typer) -> None:
+    """Run a command line, and raise SystemExit with its exit code.
+
+    What goes wrong is said in one line on standard error. A fault of knnspect itself is said so;
+    with ``KNNSPECT_TRACEBACK`` in the environment it ends in Python's traceback.
+
+    Parameters
+    ----------
+    app : typer.Typer
+        The commands.
+    """
+    warnings.showwarning = _show_warning
+    # Each warning once, also where the same line of code repeats it for another image.
+    warnings.simplefilter("always", UserWarning)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # an id may hold what an encoding lacks
+            stream.reconfigure(errors="backslashreplace")
+    with ending_like_interrupts() as ending:
+        try:
+            app(prog_name="knnspect")
+        except (ParameterError, DTypeError) as error:
+            _fail(error, 2)
+        except (KnnspectError, OSError, MemoryError) as error:
+            _fail(error, 1)
+        except SystemExit as end:
+            if end.code == _INTERRUPTED:  # which typer makes of a KeyboardInterrupt
+                _fail(ending.words, ending.code)
+            raise
+        except KeyboardInterrupt:
+            _fail(ending.words, ending.code)
+        except Exception as error:
+            if os.environ.get("KNNSPECT_TRACEBACK"):
+                raise
+            _fail(
+                f"{_first_line(error)} ({type(error).__name__}, which is a fault of knnspect: "
+                "please report it; KNNSPECT_TRACEBACK=1 shows where it happened)",
+                1,
+            )
+
+
+def _fail(error: object, code: int) -> None:
+    with contextlib.suppress(OSError):  # as where a terminal was closed
+        typer.echo(f"knnspect: {error or type(error).__name__}", err=True)
+    sys.exit(code)
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), "") or "something went wrong"
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,  # noqa: ARG001 - the signature is Python's
+    lineno: int,  # noqa: ARG001
+    file: Any = None,  # noqa: ARG001
+    line: str | None = None,  # noqa: ARG001
+) -> None:
+    if issubclass(category, UserWarning):
+        typer.echo(f"knnspect: {message}", err=True)
