@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Sequence
-from typing import NoReturn
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -106,8 +105,9 @@ class Coreset:
         coreset.__dict__.update(self.__dict__)  # removing replaces arrays, and changes none
         return coreset
 
-    def __reduce__(self) -> NoReturn:
-        raise TypeError("a Coreset is not pickled: use save and open")
+    def __reduce__(self) -> tuple[Callable[..., Coreset], tuple[object, ...]]:
+        known = (self.image_ids, self.image_index, self.cells, self.order)
+        return Coreset._of, (self.rows, *known, self.upsample, self.shapes, self.sq_radius)
 
     def __repr__(self) -> str:
         n_rows, n_features = self.rows.shape

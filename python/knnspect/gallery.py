@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from knnspect import _core
 from knnspect.backends import Backend, get_backend
@@ -32,7 +33,8 @@ class Gallery:
     ``Gallery()`` is in memory. `create` makes one in a folder, which is changed there, image by
     image, and may be larger than memory: features stay on the disk, and adding or removing costs
     only the images concerned. One process at a time may change it, while any number read it. `save`
-    writes a snapshot of either to one file. `open` opens files and folders.
+    writes a snapshot of either to one file. `open` opens files and folders. A pickle holds the
+    features of a gallery in memory, and the path of one in a folder.
 
     Parameters
     ----------
@@ -72,6 +74,9 @@ class Gallery:
 
     def __init__(self, upsample: str = "bilinear", dtype: str = "float32") -> None:
         self.core = _core.Gallery(upsample, dtype)
+        #: The folder, whatever the current one is, and its state when it was opened for reading.
+        self._folder: Path | None = None
+        self._opened: bytes | None = None
 
     @property
     def upsample(self) -> str:
@@ -134,8 +139,21 @@ class Gallery:
     def __deepcopy__(self, memo: object) -> Gallery:
         return self.__copy__()  # images never change once they are in a gallery
 
-    def __reduce__(self) -> NoReturn:
-        raise TypeError("a Gallery is not pickled: use save and open, or copy.copy")
+    def __reduce__(self) -> tuple[Callable[..., Gallery], tuple[object, ...]]:
+        """Pickle the features of a gallery in memory; a folder is opened where it is.
+
+        Raises
+        ------
+        DTypeError
+            If features of an int8 gallery would be rounded anew.
+        """
+        if self._folder is not None:
+            return _reopened, (self._folder, self._state_of_folder())
+        core = self.core.copy()  # as it is now, whatever other threads do to it
+        images = [(id_, core.image(id_)) for id_ in core.ids]
+        if core.dtype == "int8":
+            _check_rounding(core, images)
+        return _rebuilt, (core.upsample, core.dtype, images)
 
     def __repr__(self) -> str:
         return (
@@ -287,7 +305,12 @@ class Gallery:
 
         The end of a ``with`` block does the same.
         """
+        self._opened = self._state_of_folder()
         self.core.close()
+
+    def _state_of_folder(self) -> bytes | None:
+        """Return what tells the state of the gallery's folder from others; None in memory."""
+        return _end_of_journal(self._folder) if self.mode == "r+" else self._opened
 
     def pyramid(self, ids: Sequence[str] | None = None) -> FeaturePyramid:
         """Return the features of some or all images, as copies.
@@ -570,7 +593,9 @@ class Gallery:
         """
         check_choice("mode", mode, ["r", "r+"])
         if Path(path).is_dir():
+            opened = _end_of_journal(Path(path))
             gallery = cls.from_core(_core.Gallery.open(path, mode == "r+"))
+            gallery._opened = opened
             if verify:
                 gallery.verify()
             return gallery
@@ -590,13 +615,64 @@ class Gallery:
     def from_core(cls, core: _core.Gallery) -> Gallery:
         """Wrap a gallery of the Rust core."""
         gallery = cls.__new__(cls)
-        gallery.core = core
+        gallery.core, gallery._opened = core, None
+        gallery._folder = None if core.path is None else core.path.absolute()
         return gallery
 
 
 def is_gallery_folder(path: Path) -> bool:
     """Return whether there is a gallery in a folder."""
     return (path / "journal").exists()
+
+
+def _rebuilt(
+    upsample: str, dtype: str, images: Iterable[tuple[str, list[NDArray[Any]]]]
+) -> Gallery:
+    """Return a gallery in memory of the features that a pickle holds."""
+    gallery = Gallery(upsample, dtype)
+    for id_, levels in images:
+        gallery.core.add([level[None] for level in levels], [id_])
+    return gallery
+
+
+def _check_rounding(core: _core.Gallery, images: list[tuple[str, list[NDArray[Any]]]]) -> None:
+    """Raise a DTypeError if features of int8 are others once they are added to a gallery."""
+    for id_, levels in images:
+        again = _rebuilt(core.upsample, core.dtype, [(id_, levels)]).core.image(id_)
+        if not all(map(np.array_equal, again, levels)):
+            raise DTypeError(
+                f"image {id_}: its int8 features would be rounded anew by a pickle: save the "
+                "gallery, or the detector, and open the file in the other process"
+            )
+
+
+def _reopened(path: Path, state: bytes) -> Gallery:
+    """Return the gallery in a folder, as it was when it was pickled."""
+    try:
+        gallery = Gallery.open(path)
+    except StoreError as error:
+        raise StoreError(
+            f"{error}; a gallery in a folder is pickled by its path: where the folder is not, save "
+            "the gallery, or the detector, to a file and open that"
+        ) from error
+    if gallery._opened != state:
+        raise StoreError(f"{path}: the gallery was changed after it was opened and pickled")
+    return gallery
+
+
+def _end_of_journal(folder: Path | None) -> bytes | None:
+    """Return the size and the end of a journal: every change of a gallery adds to these."""
+    if folder is None:
+        return None
+    # Of a file only, without waiting should it be a pipe.
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    try:
+        with open(os.open(folder / "journal", flags), "rb") as journal:  # noqa: PTH123 - by number
+            size = journal.seek(0, os.SEEK_END)
+            journal.seek(max(size - 4096, 0))
+            return size.to_bytes(8, "little") + journal.read()
+    except OSError:
+        return None  # what is wrong with it is found by those who open it
 
 
 def check_ids(ids: object, name: str) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import signal
 import subprocess
 import sys
@@ -349,11 +348,9 @@ def test_shares_are_rounded_and_never_nothing() -> None:
     assert len(gallery.coreset(np.int64(7))) == 7
 
 
-def test_a_coreset_is_not_made_by_hand_and_not_pickled() -> None:
+def test_a_coreset_is_not_made_by_hand() -> None:
     with pytest.raises(TypeError, match=r"comes from Gallery\.coreset"):
         Coreset()
-    with pytest.raises(TypeError, match="use save and open"):
-        pickle.dumps(filled(pyramid()).coreset(3))
 
 
 def test_progress_counts_rows(capsys: pytest.CaptureFixture[str]) -> None:

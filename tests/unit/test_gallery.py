@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import os
-import pickle
 import stat
 import subprocess
 import sys
@@ -811,11 +810,6 @@ def test_a_copy_shares_the_images_and_changes_alone() -> None:
     for other in (copy.copy(gallery), copy.deepcopy(gallery)):
         other.remove(["a"])
         assert (other.ids, gallery.ids) == (["b"], ["a", "b"])
-
-
-def test_a_gallery_is_not_pickled() -> None:
-    with pytest.raises(TypeError, match="not pickled: use save and open"):
-        pickle.dumps(Gallery())
 
 
 def test_a_search_too_large_for_the_memory_is_an_error() -> None:

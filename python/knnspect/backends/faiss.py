@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -108,6 +109,9 @@ class FaissBackend(RowsBackend):
             max_k=None if self._gpu is None else MAX_K_ON_GPU,
             is_exact=index == "Flat",
         )
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return partial(FaissBackend, index=self.index, nprobe=self.nprobe), (self.device,)
 
     def __repr__(self) -> str:
         nprobe = "" if self.nprobe is None else f", nprobe={self.nprobe}"

@@ -66,6 +66,13 @@ class RowsBackend(ABC):
         self._last: WeakKeyDictionary[Gallery, _Indexed] = WeakKeyDictionary()
         self._lock = threading.Lock()
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name not in ("_last", "_lock")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        RowsBackend.__init__(self)
+        vars(self).update(state)
+
     @abstractmethod
     def build(self, rows: Rows, threads: int | None) -> Any:
         """Return an index of rows.

@@ -59,7 +59,8 @@ class Detector(ABC):
     """Learns what normal looks like; judges other images.
 
     Parameters are stored by ``__init__`` and checked by `fit`; what is learnt has names that end in
-    an underscore.
+    an underscore. Detectors can be pickled, for other processes, and deep-copied; `save` is for
+    files.
     """
 
     backbone: Backbone
@@ -72,6 +73,12 @@ class Detector(ABC):
 
     #: The word for it on the command line and in files.
     method: ClassVar[str]
+
+    def __copy__(self) -> Detector:
+        """Return a detector of the same parameters that shares what was learnt."""
+        copied = type(self).__new__(type(self))
+        vars(copied).update(vars(self))
+        return copied
 
     @property
     @abstractmethod

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from knnspect import _core
 from knnspect.data import open_to_judge
@@ -94,6 +95,23 @@ class TrainedDetector(Detector):
     def __repr__(self) -> str:
         parts = [f"{name}={getattr(self, name)!r}" for name in (*self._own, *self._shared)]
         return f"{type(self).__name__}({self.backbone!r}, {', '.join(parts)})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the parameters, and the network, once there is one, as arrays."""
+        if not hasattr(self, "network_"):
+            return dict(vars(self))
+        return {**vars(self), "network_": self.network_.arrays()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        if "network_" in state:
+            self._take_over(state["network_"])
+
+    def _take_over(self, arrays: dict[str, NDArray[Any]]) -> None:
+        """Build the network of what its `arrays` returned."""
+        self.network_ = self._new_network(self._shapes)
+        self.network_.load_arrays(arrays)
+        self.network_.eval()
 
     @property
     def n_images_(self) -> int:
@@ -314,9 +332,7 @@ class TrainedDetector(Detector):
         detector._check_parameters()
         detector._shapes = [(height, width, n) for height, width, n in config["shapes"]]
         detector._n_images = int(config["images"])
-        detector.network_ = detector._new_network(detector._shapes)
-        detector.network_.load_arrays(stored_tensors(store, _NETWORK))
-        detector.network_.eval()
+        detector._take_over(stored_tensors(store, _NETWORK))
         detector.history_ = [dict(entry) for entry in config["history"]]
         detector.best_epoch_ = int(config["best_epoch"])
         known = config["normal_map_max"]

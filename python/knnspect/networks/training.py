@@ -99,6 +99,9 @@ class TrainableNetwork(nn.Module, ABC):
     def cell_scores(self, pyramid: FeaturePyramid) -> NDArray[np.float64]:
         """Return how unlike normal each cell of one image is, shape (height, width), from 0 up."""
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_prepared": None}
+
     def train(self, mode: bool = True) -> Self:
         """Begin to train, or end it."""
         self._prepared = None

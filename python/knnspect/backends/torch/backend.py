@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -114,6 +115,10 @@ class TorchBackend:
         self.max_memory = None if max_memory is None else parse_bytes("max_memory", max_memory)
         self._galleries: WeakKeyDictionary[Gallery, ResidentGallery] = WeakKeyDictionary()
         self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        dtype = str(self.dtype).removeprefix("torch.")
+        return partial(TorchBackend, dtype=dtype, max_memory=self.max_memory), (str(self.device),)
 
     @property
     def capabilities(self) -> Capabilities:
