@@ -98,11 +98,11 @@ class Checkpoint:
                 "by an earlier version of knnspect, which did not keep what its images were"
             )
         settings = _entry(store, "settings", self.path)
-        for name, value in self._settings.items():
-            if settings.get(name) != value:
-                self._refuse(
-                    f"with another {name} ({_short(settings.get(name))}, not {_short(value)})"
-                )
+        # A setting may be left out where it has its default.
+        for name in {**self._settings, **settings}:
+            was, is_ = settings.get(name), self._settings.get(name)
+            if was != is_:
+                self._refuse(f"with another {name} ({_short(was)}, not {_short(is_)})")
 
     def _check_images(self, store: _core.Store) -> None:
         images = _entry(store, "images", self.path)

@@ -251,6 +251,13 @@ class TestCheckpoint:
         (folder / "checkpoint").unlink()
         assert_same(make().fit(cells, folder=folder), make().fit(cells))
 
+    def test_compares_settings_that_only_one_of_the_two_has(self, tmp_path: Path) -> None:
+        Checkpoint(tmp_path / "half", {"seed": 0, "white": 4095}).write({}, {})
+        with pytest.raises(ParameterError, match=r"with another white \(4095, not None\)"):
+            Checkpoint(tmp_path / "half", {"seed": 0}).check()
+        with pytest.raises(ParameterError, match=r"with another crop \(None, not 3\)"):
+            Checkpoint(tmp_path / "half", {"seed": 0, "white": 4095, "crop": 3}).read()
+
     def test_names_the_images_that_are_others(self, tmp_path: Path) -> None:
         path = tmp_path / "half"
         Checkpoint(path, {}, {"a": "1", "b": "2", "c": "3"}).write({}, {})
