@@ -7,8 +7,7 @@ help:  ## show what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 8
 
 dev:  ## install the package, editable, with everything for development
-	$(PYTHON) -m pip install "maturin>=1.9,<2"
-	$(PYTHON) -m maturin develop --release --extras dev
+	$(PYTHON) -m pip install --editable ".[dev]"
 
 fmt:  ## format Rust and Python
 	cargo fmt --all
