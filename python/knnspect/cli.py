@@ -32,6 +32,7 @@ from knnspect.options import (
     Levels,
     MaxEpochs,
     MaxMemory,
+    MaxPixels,
     Method,
     NearestNeighbors,
     Noise,
@@ -47,6 +48,7 @@ from knnspect.options import (
     Threads,
     Upsample,
     Weights,
+    White,
     Workers,
     build_detector,
     check_option,
@@ -54,6 +56,7 @@ from knnspect.options import (
     console,
     good_names,
     is_trained,
+    max_pixels_of,
 )
 from knnspect.running import run
 
@@ -99,6 +102,8 @@ def fit(
     levels: Levels = "1,2,3",
     image_size: ImageSize = "224",
     resize: Resize = "stretch",
+    white: White = None,
+    max_pixels: MaxPixels = None,
     patch_size: PatchSize = None,
     image_neighbors: ImageNeighbors = None,
     pixel_neighbors: PixelNeighbors = None,
@@ -170,6 +175,7 @@ def predict(
     device: Device = None,
     batch_size: BatchSize = 16,
     workers: Workers = 2,
+    max_pixels: MaxPixels = None,
     skip_bad: SkipBad = False,
 ) -> None:
     """Judge images: a score and a heat-map overlay for each."""
@@ -178,19 +184,21 @@ def predict(
     from knnspect.report import ResultsFolder, check_apart
 
     detector: Any = load(model, device=device)
+    detector.backbone.max_pixels = max_pixels_of(max_pixels)
     if threads is not None:
         check_option("threads", detector.method)
         detector.threads = threads
     source = open_to_judge(images)
     check_apart(output, images, [item.id for item in source])
     results = ResultsFolder(output, detector.normal_map_max_, detector.backbone.geometry)
-    pictures = {item.id: item.load for item in source}
+    pictures = {item.id: item for item in source}
+    reader = detector.backbone.reader()
     lines: list[str] = []
     with _LeftOut() as left_out:
         for prediction in detector.iter_predict(
             source, batch_size=batch_size, n_workers=workers, skip_bad=skip_bad, progress=True
         ):
-            results.add(prediction, pictures[prediction.id]())
+            results.add(prediction, pictures[prediction.id].read(reader))
             lines.append(f"{prediction.score:.6g}\t{prediction.id}")
     about = {"model": str(model), "method": detector.method, "score": detector.score}
     results.finish(about, left_out.reasons)
@@ -211,6 +219,8 @@ def evaluate(
     levels: Levels = "1,2,3",
     image_size: ImageSize = "224",
     resize: Resize = "stretch",
+    white: White = None,
+    max_pixels: MaxPixels = None,
     patch_size: PatchSize = None,
     image_neighbors: ImageNeighbors = None,
     pixel_neighbors: PixelNeighbors = None,

@@ -112,7 +112,7 @@ def evaluate(
         Before the work: figures are not defined, or `Labels` has something to say of masks.
     """
     start = time.perf_counter()
-    labels = Labels(dataset)
+    labels = Labels(dataset, detector.backbone.max_pixels)
     options: dict[str, Any] = {
         "batch_size": batch_size,
         "n_workers": n_workers,

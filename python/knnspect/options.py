@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -30,6 +31,7 @@ __all__ = [
     "Levels",
     "MaxEpochs",
     "MaxMemory",
+    "MaxPixels",
     "Method",
     "NearestNeighbors",
     "Noise",
@@ -45,6 +47,7 @@ __all__ = [
     "Threads",
     "Upsample",
     "Weights",
+    "White",
     "Workers",
     "build_detector",
     "check_option",
@@ -52,6 +55,7 @@ __all__ = [
     "console",
     "good_names",
     "is_trained",
+    "max_pixels_of",
     "numbers",
 ]
 
@@ -83,6 +87,18 @@ ImageSize = Annotated[
 Resize = Annotated[
     str,
     typer.Option(help="How images meet it: stretch, crop or pad.", rich_help_panel=_BACKBONE),
+]
+White = Annotated[
+    str | None,
+    typer.Option(
+        help="Value that is white in images deeper than 8 bits, such as 4095, or auto: found on "
+        "the normal images; the file's full scale by default.",
+        rich_help_panel=_BACKBONE,
+    ),
+]
+MaxPixels = Annotated[
+    str | None,
+    typer.Option(help="Pixels that an image may have; 200MP by default.", show_default=False),
 ]
 PatchSize = Annotated[
     int | None,
@@ -275,6 +291,8 @@ def build_detector(options: dict[str, Any]) -> Any:
         resize=options["resize"],
         patch_size=patch_size,
         device=options["device"],
+        white=_white(options["white"]),
+        max_pixels=max_pixels_of(options["max_pixels"]),
     )
     if "coreset" in given:
         given["coreset"] = _coreset_size(given["coreset"])
@@ -323,6 +341,37 @@ def good_names(text: str) -> list[str]:
     if not all(names):
         raise ParameterError(f"--good: expected names separated by ',', got {text!r}")
     return names
+
+
+def max_pixels_of(text: str | None) -> int:
+    """Return a number of pixels that was given as 200MP, 200M or 200000000.
+
+    >>> max_pixels_of("200MP"), max_pixels_of("2.5 M"), max_pixels_of("77")
+    (200000000, 2500000, 77)
+    """
+    from knnspect.data import MAX_PIXELS
+
+    if text is None:
+        return MAX_PIXELS
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(?:([KMG])P?)?", text.strip().upper(), re.ASCII)
+    if match is None:
+        raise ParameterError(f"--max-pixels: expected pixels, such as 200MP, got {text!r}")
+    power = {None: 0, "K": 3, "M": 6, "G": 9}[match[2]]
+    n_pixels = int(float(match[1]) * 10**power)
+    if n_pixels < 1:
+        raise ParameterError(f"--max-pixels: expected at least 1 pixel, got {text!r}")
+    return n_pixels
+
+
+def _white(text: str | None) -> int | Literal["auto"] | None:
+    if text is None:
+        return None
+    if text == "auto":
+        return "auto"
+    try:
+        return int(text)
+    except ValueError:
+        raise ParameterError(f"--white: expected a whole number or auto, got {text!r}") from None
 
 
 def _image_size(text: str) -> tuple[int, int]:

@@ -679,6 +679,10 @@ BAD_OPTIONS: list[tuple[tuple[str, ...], int, str]] = [
     (("--batch-size", "0"), 2, "batch_size"),
     (("--workers", "-1"), 2, "n_workers"),
     (("--device", "nope"), 2, "device"),
+    (("--white", "bright"), 2, "--white"),
+    (("--white", "0"), 2, "white"),
+    (("--max-pixels", "2GB"), 2, "--max-pixels"),
+    (("--max-pixels", "0.1"), 2, "--max-pixels"),
     (("--unknown", "1"), 2, "--unknown"),
 ]
 
@@ -700,6 +704,7 @@ def test_a_bad_option_of_fit_is_named(
         ("--batch-size", "0", "batch_size"),
         ("--workers", "-1", "n_workers"),
         ("--device", "nope", "device"),
+        ("--max-pixels", "many", "--max-pixels"),
         ("--unknown", "1", "--unknown"),
     ],
 )
@@ -737,6 +742,37 @@ def test_images_that_cannot_be_used_are_named(
     assert_fails(run("fit", data / folder, "--output", "model.ks", *FIT), 1, words)
     assert not (tmp_path / "model.ks").exists()
     assert_fails(run("predict", model, data / folder, "--output", "results"), 1, words)
+
+
+def test_a_camera_of_twelve_bits_and_a_limit_of_pixels(
+    run: Run, data: Path, tmp_path: Path
+) -> None:
+    for name in ("normal", "queries"):
+        (tmp_path / name).mkdir()
+        for file in sorted((data / name).glob("*.png"))[:4]:
+            with Image.open(file) as image:
+                counts = np.asarray(image).astype(np.uint16) * 15
+            Image.fromarray(counts).save(tmp_path / name / file.name)
+    (tmp_path / "normal" / "clip.gif").write_bytes(b"GIF89a")
+    dark = "its largest value is"
+    done = run("fit", "normal", "--output", "dark.ks", *FIT)
+    assert done.returncode == 0, done
+    assert done.stderr.count(dark) == 1
+    assert done.stderr.count("left out 1 image files of formats that are not read (1 .gif)") == 1
+    done = run("fit", "normal", "--output", "model.ks", "--white", "auto", *FIT)
+    assert done.returncode == 0, done
+    assert dark not in done.stderr
+    assert "white 4095" in " ".join(run("info", "model.ks").stdout.replace("│", " ").split())
+    done = run("predict", "model.ks", "queries", "--output", "o")
+    assert done.returncode == 0, done
+    assert dark not in done.stderr
+    with Image.open(next((tmp_path / "o" / "overlays").iterdir())) as overlay:
+        assert np.asarray(overlay).max() > 128  # seen by the same white level
+
+    done = run("predict", "model.ks", "queries", "--output", "o", "--max-pixels", "50k")
+    assert_fails(done, 1, "expected at most 50,000 pixels, got 300 x 300", "--max-pixels 10MP")
+    done = run("predict", "model.ks", "queries", "--output", "o", "--max-pixels", "10MP")
+    assert done.returncode == 0, done
 
 
 def test_places_that_cannot_be_written_are_named(

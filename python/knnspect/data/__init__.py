@@ -4,6 +4,7 @@ Uses Pillow, tifffile, imagecodecs and NumPy; torch tensors are recognised witho
 
 - ``images``: one image, read from a file or checked as an array.
 - ``reader``: all images of a run, by one white level and one limit of size.
+- ``white``: the white level of a set of images.
 - ``formats``, ``decoding``, ``tiff``, ``decoded``: from a file to its pixels, and to an image.
 - ``folders``: which files of a folder are images.
 - ``geometry``: how an image meets the network's input size, and a map finds its way back.
@@ -33,8 +34,9 @@ from knnspect.data.loading import Batch, iterate_batches
 from knnspect.data.masks import read_mask
 from knnspect.data.mvtec import MVTecDataset, TestImage
 from knnspect.data.purposes import open_to_judge, open_to_learn
-from knnspect.data.reader import ImageReader, MeasuringReader
+from knnspect.data.reader import ImageReader
 from knnspect.data.sources import ImageItem, ImageSource, open_images
+from knnspect.data.white import find_white
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -48,10 +50,10 @@ __all__ = [
     "ImageSource",
     "Labels",
     "MVTecDataset",
-    "MeasuringReader",
     "TestImage",
     "check_image",
     "elpv_split",
+    "find_white",
     "image_from_pillow",
     "iterate_batches",
     "list_images",

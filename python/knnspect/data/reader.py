@@ -17,7 +17,7 @@ from knnspect.data.decoding import MAX_PIXELS, decode, from_pillow
 from knnspect.data.formats import FORMAT_WORDS
 from knnspect.errors import DTypeError, ImageError, ParameterError, ReadingWarning, ShapeError
 
-__all__ = ["ImageReader", "MeasuringReader", "check_max_pixels", "check_white"]
+__all__ = ["ImageReader", "check_max_pixels", "check_white"]
 
 #: An image whose largest value is below this share of its range is taken for one that counts
 #: fewer bits than its file has.
@@ -156,61 +156,6 @@ class ImageReader:
         )
         if self._dark is None and is_dark and depth.largest > 0:
             self._dark = (where, depth)
-
-
-class MeasuringReader(ImageReader):
-    """Finds the largest value of images deeper than 8 bits; the images that it returns are empty.
-
-    Attributes
-    ----------
-    largest : float
-        The largest value; 0 if no image is deeper than 8 bits.
-    where : str
-        The image that has it.
-
-    Examples
-    --------
-    >>> reader = MeasuringReader()
-    >>> _ = reader.from_array(np.full((2, 2), 1000, np.uint16), "a")
-    >>> reader.largest, reader.white_level()
-    (1000.0, 1023)
-    """
-
-    def __init__(self, max_pixels: int = MAX_PIXELS) -> None:
-        super().__init__(None, max_pixels)
-        self.largest = 0.0
-        self.where = ""
-
-    def white_level(self) -> int | None:
-        """Return the smallest of 511, 1023, ... 65535 that no image exceeds.
-
-        Returns
-        -------
-        int or None
-            None if no image is deeper than 8 bits, or all such are floats in [0, 1].
-
-        Raises
-        ------
-        ImageError
-            A value is above 65535.
-        """
-        if self.largest > 65535:
-            raise ImageError(
-                f"{self.where}: expected values up to 65535 where the white level is to be found, "
-                f"got {self.largest:g}; give a number instead of 'auto'"
-            )
-        if self.largest == 0:
-            return None
-        return int(next(2**n_bits - 1 for n_bits in range(9, 17) if self.largest < 2**n_bits))
-
-    def _finish(self, decoded: Decoded, where: str) -> ImageArray:
-        if decoded.is_deep:
-            largest = float(decoded.colours.max())
-            counts = decoded.pixels.dtype.kind != "f" or largest > 1
-            with self._lock:
-                if counts and largest > self.largest:
-                    self.largest, self.where = largest, where
-        return np.zeros((1, 1, 3), np.uint8)
 
 
 def check_white(white: object) -> int | Literal["auto"] | None:

@@ -48,6 +48,8 @@ __all__ = [
 #: trained on them; and in the end the model.
 GALLERY, _IMAGES, _SETTINGS = "gallery", "images", "settings.json"
 CHECKPOINT, MODEL = "checkpoint", "model"
+#: Settings that are left out where they have their default.
+_DEFAULTS: dict[str, Any] = {"white": None}
 
 #: The entry of a model's metadata that says which images are in the gallery beside it.
 _OF_IMAGES = "images"
@@ -127,6 +129,9 @@ def learn(
         If more than `max_memory` is in use; what was learnt is in the folder.
     """
     work = {"n_workers": n_workers, "skip_bad": skip_bad, "progress": progress, "stopwatch": watch}
+    if backbone.white == "auto":
+        images = open_to_learn(images)
+        backbone.find_white(images, n_workers, skip_bad, progress)
     if max_memory is None and folder is None:
         return _in_memory(backbone, images, gallery, batch_size, work, with_digests)
     limit = None if max_memory is None else parse_bytes("max_memory", max_memory)
@@ -301,7 +306,7 @@ def _in_folder(
         # The gallery is what counts: an image is added to it last, and removed from it first.
         about.remove([id_ for id_ in about.ids if id_ not in gallery])
         known = _known(folder, gallery, about)
-        new = Pending(source, known, work["n_workers"], work["progress"])
+        new = Pending(source, known, work["n_workers"], work["progress"], backbone.reader())
         pending = new.source()
         constant = ConstantLevels()
         plan = plan_build(backbone, pending, new, gallery, batch_size, work["n_workers"], limit)
@@ -418,14 +423,15 @@ def _make(folder: Path, settings: dict[str, Any]) -> None:
         return
     try:
         found = json.loads(file.read_text())
-        changed = [name for name, value in settings.items() if found[name] != value]
+        found, wanted = _DEFAULTS | found, _DEFAULTS | settings
+        changed = [name for name, value in wanted.items() if found[name] != value]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StoreError(f"{file}: is damaged: it cannot be read ({error})") from error
     if changed:
         name = changed[0]
         raise ParameterError(
             f"{folder}: its features were made with another {name} ({found[name]!r}, not "
-            f"{settings[name]!r}): choose another folder, or delete it"
+            f"{wanted[name]!r}): choose another folder, or delete it"
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
-from knnspect.data.sources import ImageItem, ImageSource
+from knnspect.data import ImageItem, ImageReader, ImageSource
 from knnspect.errors import ImageError
 from knnspect.progress import Progress
 
@@ -27,6 +27,8 @@ class Pending:
         Threads that compare digests.
     progress : bool
         Report on standard error how many were compared.
+    reader : ImageReader, optional
+        Reads the images that are not files, to compare them.
 
     Attributes
     ----------
@@ -55,8 +57,9 @@ class Pending:
         known: Mapping[str, bytes],
         n_workers: int = 0,
         progress: bool = False,
+        reader: ImageReader | None = None,
     ) -> None:
-        self._source, self._known = source, known
+        self._source, self._known, self._reader = source, known, reader
         self._n_workers, self._progress = n_workers, progress
         self.digests: dict[str, bytes] = {}
         self.unchanged: set[str] = set()
@@ -100,6 +103,6 @@ class Pending:
 
     def _is_unchanged(self, item: ImageItem) -> bool:
         try:
-            return item.digest() == self._known[item.id]
+            return item.digest(self._reader) == self._known[item.id]
         except ImageError:
             return False  # what is to be done about it is decided when it is loaded

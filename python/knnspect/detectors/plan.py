@@ -58,7 +58,7 @@ def plan_build(
 ) -> Plan:
     """Measure what an image takes, and choose how many are handled together."""
     n_images = pending.n_images
-    largest = 0 if n_images is None else _decoded_bytes(list(pending)[:1])
+    largest = 0 if n_images is None else _decoded_bytes(list(pending)[:1], backbone)
     height, width = backbone.geometry.image_size
     prepared = 12 * height * width
     before = anonymous_bytes() or 0
@@ -93,9 +93,9 @@ def plan_build(
     return Plan(n_images, len(gallery), n_changed, batch, workers, memory_needed, image_bytes)
 
 
-def _decoded_bytes(items: list[ImageItem]) -> int:
+def _decoded_bytes(items: list[ImageItem], backbone: Backbone) -> int:
     try:
-        return max((item.load().nbytes for item in items), default=0)
+        return max((item.read(backbone.reader()).nbytes for item in items), default=0)
     except ImageError:
         return 0  # what is to be done about it is decided when its turn has come
 

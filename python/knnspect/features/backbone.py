@@ -12,8 +12,16 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from knnspect.data import Geometry, iterate_batches, open_images
-from knnspect.errors import ImageError, ImageWarning
+from knnspect.data import (
+    MAX_PIXELS,
+    Geometry,
+    ImageReader,
+    find_white,
+    iterate_batches,
+    open_images,
+)
+from knnspect.data.reader import check_white
+from knnspect.errors import ImageError, ImageWarning, ParameterError
 from knnspect.features.network import Network
 from knnspect.features.weights import needed_tensors, resolve_weights
 from knnspect.progress import Progress, Stopwatch
@@ -75,6 +83,15 @@ class Backbone:
         known, weigh less.
     device : str, optional
         Where the network runs; CUDA where there is one, else the CPU.
+    white : int or "auto", optional
+        The value that means white in images and arrays deeper than 8 bits, such as 4095 for a
+        camera of 12 bits that writes 16; what lies above it becomes white, too. ``"auto"``: the
+        smallest of 511, 1023, 2047, ... 65535 that no image exceeds, found by `fit` and kept in the
+        model. By default the full scale of the file's type, or of the array's; floats lie in
+        [0, 1].
+    max_pixels : int, default 200_000_000
+        Pixels that an image may have; larger ones are refused before they are decoded. It is not
+        kept in models.
 
     Attributes
     ----------
@@ -106,6 +123,8 @@ class Backbone:
         resize: Literal["stretch", "crop", "pad"] = "stretch",
         patch_size: int = 1,
         device: str | None = None,
+        white: int | Literal["auto"] | None = None,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         self.name = name
         self.levels = levels
@@ -114,6 +133,10 @@ class Backbone:
         self.resize = resize
         self.patch_size = patch_size
         self.device = device
+        self.white = white
+        self.max_pixels = max_pixels
+        #: What "auto" means, as soon as it was found: a white level, or None for the full scale.
+        self._white_found: tuple[int | None] | None = None
         self._loaded: Network | None = None
         #: What `state` returned, until a backbone that was unpickled is first used.
         self._stored: tuple[dict[str, Any], dict[str, NDArray[Any]]] | None = None
@@ -122,7 +145,8 @@ class Backbone:
         return (
             f"Backbone({self.name!r}, levels={self.levels!r}, image_size={self.image_size!r}, "
             f"weights={str(self.weights)!r}, resize={self.resize!r}, "
-            f"patch_size={self.patch_size})"
+            f"patch_size={self.patch_size}"
+            + (")" if self.white is None else f", white={self.white!r})")
         )
 
     def __getstate__(self) -> dict[str, Any]:
@@ -154,6 +178,62 @@ class Backbone:
     def geometry(self) -> Geometry:
         """How images meet the network, and how maps come back."""
         return self._load().geometry
+
+    @property
+    def white_level(self) -> int | None:
+        """The value that means white in images deeper than 8 bits; None: the full scale."""
+        white = check_white(self.white)
+        if white == "auto":
+            if self._white_found is None:
+                raise ParameterError(
+                    "white: 'auto' is found by fit, on normal images; give a number to extract "
+                    "features without a detector"
+                )
+            return self._white_found[0]
+        return white
+
+    def reader(self) -> ImageReader:
+        """Return a reader of images, with the white level and the limit of size."""
+        return ImageReader(self.white_level, self.max_pixels)
+
+    def find_white(
+        self,
+        images: object,
+        n_workers: int = 2,
+        skip_bad: bool = False,
+        progress: bool = False,
+    ) -> int | None:
+        """Find the white level on normal images, if it is "auto"; detectors do so when they fit.
+
+        The images are read once more for this.
+
+        Parameters
+        ----------
+        images, n_workers, skip_bad, progress
+            See `extract`.
+
+        Returns
+        -------
+        int or None
+            The white level; None if no image is deeper than 8 bits.
+
+        Raises
+        ------
+        ImageError
+            If an image cannot be used, or has values above 65535.
+        ParameterError
+            If another level was found before: features of both would be mixed.
+        """
+        if check_white(self.white) != "auto":
+            return self.white_level
+        found = find_white(open_images(images), self.max_pixels, n_workers, skip_bad, progress)
+        if self._white_found not in (None, (found,)):
+            raise ParameterError(
+                f"white: 'auto' was found to be {self._white_found[0]} on other images and is "
+                f"{found} on these; each set of images needs a Backbone of its own"
+            )
+        self._white_found = (found,)
+        return found
 
     @property
     def torch_device(self) -> torch.device:
@@ -193,6 +273,12 @@ class Backbone:
         ------
         ImageError
             If an image cannot be used, or there is none.
+
+        Warns
+        -----
+        ReadingWarning
+            Once for all images, if some lie above the white level, use a small part of their range,
+            or have pages that were not read.
         """
         parts = list(self.iterate(images, batch_size, n_workers, skip_bad, progress))
         return Features(
@@ -241,6 +327,7 @@ class Backbone:
             If an image cannot be used, or there is none.
         """
         source = open_images(images)  # before anything that takes long
+        reader = self.reader()
         loaded = self._load()
         watch = stopwatch or Stopwatch()
         bad: list[tuple[str, ImageError]] = []
@@ -251,6 +338,7 @@ class Backbone:
             check_count("n_workers", n_workers, minimum=0),
             skip_bad,
             bad,
+            reader,
         )
         n_images = n_reported = 0
         with Progress(label, source.n_images, progress) as report:
@@ -258,6 +346,7 @@ class Backbone:
                 with watch.stage("decode"):
                     batch = next(batches, None)
                 n_reported = _warn_of(bad, n_reported)
+                reader.warn(at_end=batch is None)
                 if batch is None:
                     break
                 with watch.stage("features"):
@@ -288,6 +377,10 @@ class Backbone:
             "patch_size": loaded.patch_size,
             "source": loaded.source,
         }
+        if self.white is not None and (self.white != "auto" or self._white_found is not None):
+            level = self.white_level
+            # Left out where there is none, as earlier versions did.
+            settings |= {} if level is None else {"white": level}
         weights = loaded.module.state_dict()
         tensors = {name: weights[name].cpu().numpy() for name in needed_tensors(loaded.module)}
         return settings, tensors
@@ -324,6 +417,7 @@ class Backbone:
             resize=settings["resize"],
             patch_size=settings["patch_size"],
             device=device,
+            white=ImageReader(settings.get("white")).white,
         )
         weights = {name: torch.from_numpy(tensor) for name, tensor in tensors.items()}
         backbone._loaded = Network(backbone, settings["architecture"], settings["source"], weights)
