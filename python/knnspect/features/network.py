@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
+from contextlib import nullcontext
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +13,7 @@ from numpy.typing import NDArray
 
 from knnspect.data import Geometry
 from knnspect.errors import DTypeError, ParameterError
+from knnspect.features.architectures import channels_first
 from knnspect.features.prefix import Prefix
 from knnspect.features.weights import build_network
 from knnspect.forked import check_cuda, fork_safe
@@ -24,6 +27,9 @@ if TYPE_CHECKING:
     from knnspect.features.backbone import Backbone
 
 __all__ = ["Network", "check_device"]
+
+#: The largest input; prepared, it takes 3 GiB.
+MAX_PIXELS = 2**28
 
 
 class Network:
@@ -52,16 +58,24 @@ class Network:
     def __init__(self, backbone: Backbone, architecture: str, source: str, weights: Any) -> None:
         import torch
         from timm.data.config import resolve_data_config
+        from timm.models import FeatureHookNet
 
         levels = _check_levels(backbone.levels)
         image_size = _check_image_size(backbone.image_size)
         self.patch_size = check_count("patch_size", backbone.patch_size)
         if self.patch_size % 2 == 0:
             raise ParameterError(f"patch_size: expected an odd number, got {self.patch_size}")
+        if self.patch_size > min(image_size):
+            raise ParameterError(
+                f"patch_size: expected at most {min(image_size)}, the shorter side of image_size, "
+                f"got {self.patch_size}"
+            )
         self.device = check_device(backbone.device)
         self.architecture, self.source = architecture, source
 
         self.module: nn.Module = build_network(architecture, image_size, weights)
+        #: How timm says that the maps are laid out; networks that do not say so put channels first.
+        self.layout = str(getattr(getattr(self.module, "output_fmt", None), "value", "NCHW"))
         info: Any = self.module.feature_info
         self.channels: list[int] = info.channels()
         if levels[-1] >= len(self.channels):
@@ -83,6 +97,10 @@ class Network:
         # Convolutions on the CPU are about twice as fast with the channels last.
         self.module.to(self.device).to(memory_format=torch.channels_last)
         self.prefix = Prefix(self.module, levels)
+        # Networks of this class keep the maps of a run in themselves, where another thread's run
+        # would replace them.
+        shared = isinstance(self.module, FeatureHookNet)
+        self._alone = threading.Lock() if shared else nullcontext()
 
     @fork_safe
     def forward(
@@ -114,14 +132,11 @@ class Network:
             torch.inference_mode(),
             torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False),
         ):
+            found = self._run(batch, pooled)
+            means = np.zeros((n_images, 0), np.float32)
             if pooled:
-                maps = self.module(batch)
-                last = self._channels_first(len(maps) - 1, maps[-1])[:n_images].float()
+                last = self._channels_first(len(self.channels) - 1, found.pop())[:n_images].float()
                 means = last.mean((2, 3)).cpu().numpy()
-                found = [maps[level] for level in self.levels]
-            else:
-                means = np.zeros((n_images, 0), np.float32)
-                found = self.prefix(batch)
             chosen = [
                 self._channels_first(level, feature)[:n_images].float()
                 for level, feature in zip(self.levels, found, strict=True)
@@ -133,11 +148,32 @@ class Network:
         pyramid = FeaturePyramid([level.permute(0, 2, 3, 1).cpu().numpy() for level in chosen])
         return pyramid, means
 
+    def _run(self, batch: torch.Tensor, pooled: bool) -> list[torch.Tensor]:
+        """Return the maps of the levels and, if `pooled`, the last one after them."""
+        import torch
+
+        try:
+            with self._alone:
+                maps = list(self.module(batch)) if pooled else self.prefix(batch)
+        except torch.cuda.OutOfMemoryError:
+            raise
+        except (AssertionError, RuntimeError) as error:  # what timm's networks raise, and PyTorch
+            height, width = batch.shape[2:]
+            raise ParameterError(
+                f"image_size: {self.architecture} fails on {height} x {width} pixels "
+                f"({str(error).strip() or type(error).__name__})"
+            ) from error
+        return [*(maps[level] for level in self.levels), maps[-1]] if pooled else maps
+
     def _channels_first(self, level: int, feature: torch.Tensor) -> torch.Tensor:
-        """Put the channels first in the maps of networks that return them last, such as Swin."""
-        if feature.shape[1] != self.channels[level] and feature.shape[-1] == self.channels[level]:
-            return feature.permute(0, 3, 1, 2)
-        return feature
+        found = channels_first(feature, self.layout)
+        if found.ndim != 4 or found.shape[1] != self.channels[level]:
+            raise ParameterError(
+                f"name: {self.architecture} cannot be a backbone: its level {level} should be a "
+                f"map of {self.channels[level]} channels as {self.layout}, it has the shape "
+                f"{tuple(feature.shape)}"
+            )
+        return found
 
 
 def _check_levels(levels: Sequence[int]) -> list[int]:
@@ -162,7 +198,12 @@ def _check_image_size(image_size: int | Sequence[int]) -> tuple[int, int]:
     sizes = tuple(image_size)
     if len(sizes) != 2:
         raise ParameterError(f"image_size: expected one number or (height, width), got {sizes}")
-    return check_count("image_size", sizes[0]), check_count("image_size", sizes[1])
+    height, width = check_count("image_size", sizes[0]), check_count("image_size", sizes[1])
+    if height * width > MAX_PIXELS:
+        raise ParameterError(
+            f"image_size: expected at most {MAX_PIXELS} pixels in all, got {height} x {width}"
+        )
+    return height, width
 
 
 def check_device(device: str | None) -> torch.device:

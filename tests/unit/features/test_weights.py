@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import pickle
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -252,3 +253,91 @@ def test_the_weights_of_the_package_are_not_taken_for_those_of_another_padding(
         _ = Backbone("efficientnet_lite0", weights=packaged_file).source
     source = Backbone("tf_efficientnet_lite0", weights=packaged_file).source
     assert source == f"file {packaged_file.name}"
+
+
+ODD: dict[str, tuple[Callable[[torch.Tensor], Any], str]] = {
+    "meta": (lambda t: torch.empty(t.shape, device="meta"), r"without values \(meta\)"),
+    "sparse": (lambda t: t.to_sparse(), r"a sparse tensor \(sparse_coo\)"),
+    "sparse rows": (lambda t: t.flatten(1).to_sparse_csr(), r"a sparse tensor \(sparse_csr\)"),
+    "quantized": (lambda t: torch.quantize_per_tensor(t, 0.1, 0, torch.qint8), "quantized"),
+    "complex": (lambda t: t.to(torch.complex64), "a tensor of complex64"),
+    "eighths": (lambda t: t.to(torch.float8_e4m3fn), "a tensor of float8_e4m3fn"),
+    "integers": (lambda t: t.to(torch.int8), "int8, expected real numbers"),
+    "booleans": (lambda t: t > 0, "bool, expected real numbers"),
+    "a number": (lambda t: 3, "no tensor but int"),
+}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of PyTorch, of kinds of tensors
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("kind", ODD)
+@pytest.mark.parametrize("name", ["test_efficientnet", "test_convnext"])
+def test_a_tensor_of_an_unusual_kind_is_named(name: str, kind: str, tmp_path: Path) -> None:
+    import timm
+
+    tensors = timm.create_model(name, pretrained=False).state_dict()
+    first = next(key for key, tensor in tensors.items() if tensor.ndim == 4)
+    make, said = ODD[kind]
+    torch.save({**tensors, first: make(tensors[first])}, tmp_path / "odd.pth")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # again: one error, and not a word beside it
+        with pytest.raises(StoreError, match=rf"odd\.pth: {first} (is|has) .*({said})"):
+            features_with(tmp_path / "odd.pth", ANY_IMAGE, name)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_unusual_tensors_that_the_network_does_not_have_are_passed_over(
+    tmp_path: Path, images: list[Path], renamed: Tensors
+) -> None:
+    odd = {
+        "a": torch.eye(3).to_sparse(),
+        "b": torch.empty(3, device="meta"),
+        "c": torch.zeros(2, dtype=torch.complex64),
+        "d": 7,
+    }
+    torch.save({**renamed, **odd}, tmp_path / "w.pth")
+    found, expected = features_with(tmp_path / "w.pth", images), features_with("package", images)
+    assert np.array_equal(found.pooled, expected.pooled)
+
+
+def test_views_and_other_real_types_are_loaded_with_their_values(
+    tmp_path: Path, images: list[Path], renamed: Tensors
+) -> None:
+    def strided(tensor: torch.Tensor) -> torch.Tensor:
+        wide = torch.zeros(*tensor.shape, 2)
+        wide[..., 1] = tensor
+        return wide[..., 1]
+
+    forms: list[Callable[[torch.Tensor], torch.Tensor]] = [
+        strided,
+        lambda tensor: tensor.double(),
+        lambda tensor: tensor.clone().requires_grad_(),
+        lambda tensor: tensor.contiguous(memory_format=torch.channels_last),
+    ]
+    mixed = {
+        name: forms[place % 4](tensor) if tensor.ndim == 4 else tensor
+        for place, (name, tensor) in enumerate(renamed.items())
+    }
+    torch.save(mixed, tmp_path / "w.pth")
+    found, expected = features_with(tmp_path / "w.pth", images), features_with("package", images)
+    assert np.array_equal(found.pooled, expected.pooled)
+
+
+def test_nested_tensors_are_refused(tmp_path: Path, renamed: Tensors) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch calls them a prototype
+        nested = torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)])
+        torch.save({**renamed, "conv_stem.weight": nested}, tmp_path / "odd.pth")
+    with pytest.raises(StoreError, match=r"odd\.pth: .*more than tensors"):
+        features_with(tmp_path / "odd.pth", ANY_IMAGE)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+def test_a_torchscript_archive_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    module: Any = torch.jit.script(torch.nn.Conv2d(3, 32, 3))
+    torch.jit.save(module, tmp_path / "script.pth")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(StoreError, match=r"script\.pth: .*TorchScript") as caught:
+            features_with(tmp_path / "script.pth", ANY_IMAGE)
+    assert "\n" not in str(caught.value)
