@@ -227,10 +227,13 @@ def load(path: str | os.PathLike[str], device: str | None = None) -> Detector:
     try:
         config = json.loads(store.metadata["config"])
         return detector._from_store(store, config, device, folder)
-    except (KeyError, TypeError, ValueError) as error:
-        if isinstance(error, StoreError):
+    except StoreError as error:
+        if where in str(error):
             raise
-        raise StoreError(f"{where}: is damaged: its settings cannot be used ({error})") from error
+        raise StoreError(f"{where}: {error}") from error
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        reason = f"{error} is missing" if isinstance(error, KeyError) else error
+        raise StoreError(f"{where}: is damaged: its settings cannot be used ({reason})") from error
 
 
 def _model_in(folder: Path) -> Path:

@@ -202,6 +202,10 @@ class CFlow(TrainedDetector):
 
         return CFlowNetwork(shapes, self.coupling_blocks, self.learning_rate)
 
+    @property
+    def _n_blocks(self) -> int:
+        return self.coupling_blocks
+
     def _check_parameters(self) -> None:
         super()._check_parameters()
         check_count("coupling_blocks", self.coupling_blocks)

@@ -332,13 +332,39 @@ class TrainedDetector(Detector):
         detector._check_parameters()
         detector._shapes = [(height, width, n) for height, width, n in config["shapes"]]
         detector._n_images = int(config["images"])
-        detector._take_over(stored_tensors(store, _NETWORK))
+        arrays = stored_tensors(store, _NETWORK)
+        detector._check_stored(arrays)
+        detector._take_over(arrays)
         detector.history_ = [dict(entry) for entry in config["history"]]
         detector.best_epoch_ = int(config["best_epoch"])
         known = config["normal_map_max"]
         detector.normal_map_max_ = float("nan") if known is None else float(known)
         detector.seconds_ = {}
         return detector
+
+    def _check_stored(self, arrays: dict[str, NDArray[Any]]) -> None:
+        """Raise a ValueError or KeyError unless a file has the network that its settings describe.
+
+        The network is built without values, so that its size is known before it takes memory.
+        """
+        import torch
+
+        channels = [n for _, _, n in self._shapes]
+        if channels != self.backbone.channels:
+            raise ValueError(f"shapes: expected {self.backbone.channels} channels, got {channels}")
+        largest = self.backbone.geometry.image_size
+        if any(not (1 <= h <= largest[0] and 1 <= w <= largest[1]) for h, w, _ in self._shapes):
+            raise ValueError(f"shapes: expected levels within {largest}, got {self._shapes}")
+        if self._n_blocks > len(arrays):
+            raise ValueError(f"it has {len(arrays)} tensors for {self._n_blocks} blocks")
+        with torch.device("meta"):
+            planned = self._network(self._shapes)
+        planned.check_arrays(arrays)
+
+    @property
+    def _n_blocks(self) -> int:
+        """How many equal parts, each with tensors of its own, the network has at least."""
+        return 1
 
     def _normal_map_max(self, found: Learnt, held: list[str]) -> float:
         ids, largest = found.gallery.ids, float("nan")

@@ -69,20 +69,19 @@ def create_network(architecture: str, image_size: tuple[int, int], **options: An
 
 def outline(
     architecture: str, image_size: tuple[int, int], features_only: bool = True
-) -> dict[str, torch.Tensor]:
-    """Return the tensors of a network by name, with shapes and types, but without values.
+) -> nn.Module:
+    """Build a network whose tensors have names, shapes and types, but no values.
 
     They take no memory, however large the network is.
 
-    >>> outline("resnet18", (224, 224))["conv1.weight"].shape
+    >>> outline("resnet18", (224, 224)).state_dict()["conv1.weight"].shape
     torch.Size([64, 3, 7, 7])
     """
     import torch
 
     options = {"features_only": True} if features_only else {}
     with torch.device("meta"):
-        network = create_network(architecture, image_size, **options)
-    return network.state_dict()
+        return create_network(architecture, image_size, **options)
 
 
 def needed_tensors(tensors: Collection[str]) -> list[str]:

@@ -21,10 +21,10 @@ from knnspect.data import (
     open_images,
 )
 from knnspect.data.reader import check_white
-from knnspect.errors import ImageError, ImageWarning, ParameterError
+from knnspect.errors import ImageError, ImageWarning, ParameterError, StoreError
 from knnspect.features.architectures import needed_tensors
-from knnspect.features.network import Network
-from knnspect.features.weights import resolve_weights
+from knnspect.features.network import Network, check_device
+from knnspect.features.weights import as_tensor, check_name, resolve_weights
 from knnspect.progress import Progress, Stopwatch
 from knnspect.pyramid import FeaturePyramid
 from knnspect.validation import check_count
@@ -240,6 +240,12 @@ class Backbone:
         return found
 
     @property
+    def channels(self) -> list[int]:
+        """How many channels each level has."""
+        loaded = self._load()
+        return [loaded.channels[level] for level in loaded.levels]
+
+    @property
     def torch_device(self) -> torch.device:
         """The device on which the network runs."""
         return self._load().device
@@ -411,20 +417,34 @@ class Backbone:
         -------
         Backbone
             With the network loaded.
-        """
-        import torch
 
-        backbone = cls(
-            settings["name"],
-            levels=tuple(settings["levels"]),
-            image_size=tuple(settings["image_size"]),
-            resize=settings["resize"],
-            patch_size=settings["patch_size"],
-            device=device,
-            white=ImageReader(settings.get("white")).white,
-        )
-        weights = {name: torch.from_numpy(tensor) for name, tensor in tensors.items()}
-        backbone._loaded = Network(backbone, settings["architecture"], settings["source"], weights)
+        Raises
+        ------
+        StoreError
+            If the settings are not those of a backbone, or the tensors not exactly those of the
+            network that they name. Nothing is fetched, and no network is built that is larger
+            than the tensors.
+        ParameterError, DTypeError
+            If the device cannot be used.
+        """
+        check_device(device)
+        try:
+            check_name(settings["name"])
+            backbone = cls(
+                settings["name"],
+                levels=tuple(settings["levels"]),
+                image_size=tuple(settings["image_size"]),
+                resize=settings["resize"],
+                patch_size=settings["patch_size"],
+                device=device,
+                white=ImageReader(settings.get("white")).white,
+            )
+            architecture, source = str(settings["architecture"]), str(settings["source"])
+            weights = {name: as_tensor(array) for name, array in tensors.items()}
+            backbone._loaded = Network(backbone, architecture, source, weights)
+        except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
+            reason = f"{error} is missing" if isinstance(error, KeyError) else error
+            raise StoreError(f"the stored backbone cannot be used: {reason}") from error
         return backbone
 
     def _load(self) -> Network:

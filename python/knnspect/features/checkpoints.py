@@ -52,7 +52,7 @@ def load_published(
     StoreError
         If a tensor is missing, or does not fit.
     """
-    whole = outline(architecture, image_size, features_only=False)
+    whole = outline(architecture, image_size, features_only=False).state_dict()
     published = _published_names(own, whole)
     tensors = file.tensors
     forms = [tensors, {published.get(name, name): tensors[name] for name in tensors}]

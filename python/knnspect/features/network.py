@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["Network", "check_device"]
 
 #: The largest input; prepared, it takes 3 GiB.
-MAX_PIXELS = 2**28
+_MAX_INPUT = 2**28
 
 
 class Network:
@@ -199,9 +199,9 @@ def _check_image_size(image_size: int | Sequence[int]) -> tuple[int, int]:
     if len(sizes) != 2:
         raise ParameterError(f"image_size: expected one number or (height, width), got {sizes}")
     height, width = check_count("image_size", sizes[0]), check_count("image_size", sizes[1])
-    if height * width > MAX_PIXELS:
+    if height * width > _MAX_INPUT:
         raise ParameterError(
-            f"image_size: expected at most {MAX_PIXELS} pixels in all, got {height} x {width}"
+            f"image_size: expected at most {_MAX_INPUT} pixels in all, got {height} x {width}"
         )
     return height, width
 

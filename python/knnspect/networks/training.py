@@ -120,13 +120,25 @@ class TrainableNetwork(nn.Module, ABC):
         ValueError, KeyError
             If something is missing or has another shape.
         """
+        self.check_arrays(arrays)
         with torch.no_grad():
             for name, value in _kept(self):
-                array = arrays[name]
-                if array.size != value.numel():
-                    raise ValueError(f"{name}: expected {value.numel()} values, got {array.size}")
-                value.copy_(torch.from_numpy(array.copy()).reshape(value.shape))
+                value.copy_(torch.from_numpy(arrays[name].copy()).reshape(value.shape))
         self._prepared = None
+
+    def check_arrays(self, arrays: dict[str, NDArray[Any]]) -> None:
+        """Raise an error unless `load_arrays` can take these, also where the network has no values.
+
+        Raises
+        ------
+        ValueError, KeyError
+            If something is missing or has another shape.
+        """
+        for name, value in _kept(self):
+            if arrays[name].size != value.numel():
+                raise ValueError(
+                    f"{name}: expected {value.numel()} values, got {arrays[name].size}"
+                )
 
 
 @dataclass(frozen=True)

@@ -420,3 +420,32 @@ def test_a_prediction_of_an_image_is_finite_whatever_the_image(fitted: TrainedDe
     for prediction in fitted.predict([image.astype(np.uint8) for image in images]):
         assert np.isfinite(prediction.map).all()
         assert prediction.score > fitted.normal_map_max_
+
+
+FORGED: dict[str, list[tuple[dict[str, Any], str]]] = {
+    "cflow": [
+        ({"coupling_blocks": 10**9}, "blocks"),
+        ({"coupling_blocks": 3}, "is missing"),
+    ],
+    "simplenet": [({"hidden": 10**9}, "values"), ({"hidden": 7}, "values")],
+}
+
+
+def test_a_network_that_is_not_in_the_file_is_not_built(
+    fitted: TrainedDetector, tmp_path: Path
+) -> None:
+    fitted.save(tmp_path / "model.ks")
+    store = _core.Store(tmp_path / "model.ks", True)
+    config = json.loads(store.metadata["config"])
+    tensors = {name: store.tensor(name) for name in store.names}
+    (height, width, channels), *others = config["shapes"]
+    shapes = [
+        ({"shapes": [[height, width, 10**9], *others]}, "channels"),
+        ({"shapes": others}, "channels"),
+        ({"shapes": [[10**9, width, channels], *others]}, "levels within"),
+    ]
+    for change, message in [*FORGED[fitted.method], *shapes]:
+        metadata = {**store.metadata, "config": json.dumps({**config, **change})}
+        _core.save_tensors(tmp_path / "forged.ks", store.kind, metadata, tensors)
+        with pytest.raises(StoreError, match=rf"forged\.ks: .*{message}"):
+            ks.load(tmp_path / "forged.ks", device="cpu")

@@ -266,6 +266,14 @@ class TestState:
         assert list(tensors_again) == list(tensors)
         assert all(np.array_equal(tensors[name], tensors_again[name]) for name in tensors)
 
+    def test_may_be_of_arrays_that_cannot_be_written(self, images: list[Path]) -> None:
+        backbone = Backbone(image_size=64, device="cpu")
+        settings, tensors = backbone.state()
+        for tensor in tensors.values():
+            tensor.flags.writeable = False
+        again = Backbone.from_state(settings, tensors, "cpu")
+        assert_identical(again.extract(images[:1]), backbone.extract(images[:1]))
+
 
 def travelled(backbone: Backbone, way: str) -> Backbone:
     if way.startswith("pickle"):
@@ -383,6 +391,10 @@ BAD_PARAMETERS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"image_size": None}, DTypeError, "image_size.*None"),
     ({"patch_size": 2}, ParameterError, "patch_size.*odd.*2"),
     ({"patch_size": 0}, ParameterError, "patch_size.*0"),
+    ({"patch_size": 65}, ParameterError, "patch_size: expected at most 64.*65"),
+    ({"image_size": 2**15}, ParameterError, "image_size: expected at most 268435456 pixels.*32768"),
+    ({"name": "hf-hub:timm/resnet18.a1_in1k"}, ParameterError, "no backbone 'hf-hub:timm/resnet18"),
+    ({"name": "resnet18.a1"}, ParameterError, "did you mean .*resnet18.a1_in1k"),
     ({"patch_size": 1.5}, DTypeError, "patch_size.*float"),
     ({"resize": "squash"}, ParameterError, "resize.*'stretch', 'crop', 'pad'.*'squash'"),
     ({"device": "nope"}, ParameterError, "device: 'nope'"),

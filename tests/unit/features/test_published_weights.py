@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 
+import knnspect as ks
 from knnspect.errors import StoreError
 from knnspect.features import Backbone
 
@@ -215,3 +217,25 @@ def test_the_network_does_not_keep_the_tensors_of_the_file(tmp_path: Path) -> No
     for module in backbone._load().module.modules():
         assert "state_dict" not in (getattr(module, "pretrained_cfg", None) or {})
         assert "state_dict" not in (getattr(module, "default_cfg", None) or {})
+
+
+@pytest.mark.parametrize("name", RENAMED)
+def test_a_model_keeps_its_backbone_to_the_bit(name: str, tmp_path: Path) -> None:
+    size = SIZES[name]
+    file = tmp_path / "model.safetensors"
+    maps = random_network(name, features_only=True, **sized(name, size))
+    save(maps.state_dict(), file)
+    levels = RENAMED[name][:2]
+    backbone = Backbone(name, levels=levels, image_size=size, weights=file, device="cpu")
+    images = [np.roll(image(size), shift, 0) for shift in (0, 9, 30)]
+    spade = ks.Spade(backbone, image_neighbors=2).fit(images[:2])
+    spade.save(tmp_path / "model.ks")
+    file.unlink()
+    (expected,), (found,) = (
+        spade.predict(images[2:]),
+        ks.load(tmp_path / "model.ks").predict(images[2:]),
+    )
+    assert found.score == expected.score
+    assert np.array_equal(found.map, expected.map)
+    again = pickle.loads(pickle.dumps(backbone))
+    assert np.array_equal(again.extract(images).pooled, backbone.extract(images).pooled)
