@@ -230,7 +230,7 @@ def load(path: str | os.PathLike[str], device: str | None = None) -> Detector:
     except StoreError as error:
         if where in str(error):
             raise
-        raise StoreError(f"{where}: {error}") from error
+        raise StoreError(f"{where}: is damaged: {error}") from error
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else error
         raise StoreError(f"{where}: is damaged: its settings cannot be used ({reason})") from error

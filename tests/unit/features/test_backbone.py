@@ -394,7 +394,7 @@ BAD_PARAMETERS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"patch_size": 65}, ParameterError, "patch_size: expected at most 64.*65"),
     ({"image_size": 2**15}, ParameterError, "image_size: expected at most 268435456 pixels.*32768"),
     ({"name": "hf-hub:timm/resnet18.a1_in1k"}, ParameterError, "no backbone 'hf-hub:timm/resnet18"),
-    ({"name": "resnet18.a1"}, ParameterError, "did you mean .*resnet18.a1_in1k"),
+    ({"name": "resnet18.a1"}, ParameterError, "did you mean .*resnet18.a[1-3]_in1k"),
     ({"patch_size": 1.5}, DTypeError, "patch_size.*float"),
     ({"resize": "squash"}, ParameterError, "resize.*'stretch', 'crop', 'pad'.*'squash'"),
     ({"device": "nope"}, ParameterError, "device: 'nope'"),
