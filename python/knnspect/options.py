@@ -74,7 +74,8 @@ BackboneName = Annotated[
 Weights = Annotated[
     str,
     typer.Option(
-        help="auto, timm, package, or a .safetensors or .pth file.", rich_help_panel=_BACKBONE
+        help="auto, timm, package, or a .safetensors or .pth file such as hubs publish.",
+        rich_help_panel=_BACKBONE,
     ),
 ]
 Levels = Annotated[

@@ -176,7 +176,31 @@ def _with_stored(
             f"{image_size[0]} x {image_size[1]} pixels, expected less than "
             f"{_MAX_COMPUTED / 2**30:.1f} GiB"
         )
-    return _fill(_create(architecture, image_size), tensors)
+    # Most networks need not be built again: filled, what was planned is the network.
+    if _has_other_tensors(planned):
+        return _fill(_create(architecture, image_size), tensors)
+    network = _fill(planned.to_empty(device="cpu"), tensors)
+    for name, counter in network.named_buffers():
+        if name.endswith("num_batches_tracked"):
+            counter.zero_()
+    return network
+
+
+def _has_other_tensors(network: nn.Module) -> bool:
+    """Return whether a network also computes tensors, such as masks, that are in no file."""
+    import torch
+
+    for module in network.modules():
+        if module._non_persistent_buffers_set:
+            return True
+        own = {**vars(module), "_parameters": None, "_buffers": None, "_modules": None}
+        for value in own.values():
+            items = value.values() if isinstance(value, dict) else value
+            if not isinstance(value, (dict, list, tuple)):
+                items = (value,)
+            if any(isinstance(item, torch.Tensor) for item in items):
+                return True
+    return False
 
 
 def _with_file(architecture: str, image_size: tuple[int, int], file: WeightsFile) -> nn.Module:
