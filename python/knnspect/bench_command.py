@@ -18,6 +18,7 @@ from knnspect.options import (
     GoodNames,
     ImageSize,
     Levels,
+    MaxPixels,
     Method,
     NearestNeighbors,
     PatchSize,
@@ -29,18 +30,23 @@ from knnspect.options import (
     Threads,
     Upsample,
     Weights,
+    White,
     Workers,
     build_detector,
-    check_writable,
     console,
     good_names,
     is_trained,
+    max_pixels_of,
     numbers,
 )
+from knnspect.places import check_writable
+from knnspect.validation import check_count
 
 __all__ = ["bench"]
 
 _BENCH = "Comparison"
+#: Images that are handled together.
+_LARGEST_BATCH = 65536
 
 
 def bench(
@@ -114,6 +120,7 @@ def bench(
     levels: Levels = "1,2,3",
     image_size: ImageSize = "224",
     resize: Resize = "stretch",
+    white: White = None,
     patch_size: PatchSize = None,
     coreset: CoresetSize = None,
     projection: Projection = None,
@@ -126,6 +133,7 @@ def bench(
     threads: Threads = None,
     device: Device = None,
     workers: Workers = 2,
+    max_pixels: MaxPixels = None,
 ) -> None:
     """Time backends side by side, after comparing what they find."""
     from knnspect.backends import get_backend
@@ -135,15 +143,15 @@ def bench(
     options = locals()
     if chart is not None:
         check_matplotlib()
-    for file in (json_file, chart):
-        if file is not None:
-            check_writable(file)
+        check_writable(chart, picture=True)
+    if json_file is not None:
+        check_writable(json_file)
     names = None if backends is None else [name.strip() for name in backends.split(",")]
     for name in names or ():
         get_backend(name)
     sizes = numbers("--batch-sizes", batch_sizes, ",")
-    if min(sizes) < 1:
-        raise ParameterError(f"--batch-sizes: expected at least 1, got {min(sizes)}")
+    for size in sizes:
+        check_count("--batch-sizes", size, maximum=_LARGEST_BATCH)
     case, labelled = _bench_case(context, options)
     report = run_bench(
         case,
@@ -172,11 +180,11 @@ _SPELT = {"pixel_neighbors": "k", "image_neighbors": "images"}
 
 #: Options of `bench` that describe a detector to fit, those of its gallery, and those of judging.
 _OF_FIT = (
-    "method", "backbone", "weights", "levels", "image_size", "resize", "patch_size", "coreset",
-    "projection", "neighbors", "seed", "score", "sigma",
+    "method", "backbone", "weights", "levels", "image_size", "resize", "white", "patch_size",
+    "coreset", "projection", "neighbors", "seed", "score", "sigma",
 )  # fmt: skip
 _OF_GALLERY = ("upsample", "gallery_dtype")
-_OF_JUDGING = ("device", "workers")
+_OF_JUDGING = ("device", "workers", "max_pixels")
 
 
 def _bench_case(context: typer.Context, options: dict[str, Any]) -> tuple[Any, Any]:
@@ -235,6 +243,7 @@ def _bench_case(context: typer.Context, options: dict[str, Any]) -> tuple[Any, A
         return case, labelled
     refuse((*_OF_FIT, *_OF_GALLERY), "is settled in the model")
     loaded: Any = load(model, device=options["device"])
+    loaded.backbone.max_pixels = max_pixels_of(options["max_pixels"])
     if loaded.method != "spade":
         refuse(tuple(_SPELT), f"is an option of spade, the model is of {loaded.method}")
     for name in _SPELT:

@@ -52,13 +52,14 @@ from knnspect.options import (
     Workers,
     build_detector,
     check_option,
-    check_writable,
     console,
     good_names,
     is_trained,
     max_pixels_of,
 )
+from knnspect.places import check_results_folder, check_writable
 from knnspect.running import run
+from knnspect.validation import check_count
 
 app = typer.Typer(
     help="Find defects in images by comparing deep features with those of normal images.",
@@ -87,6 +88,8 @@ def demo(
     """Learn normal solar cells, judge others, and show the strongest finds."""
     from knnspect.demo import run_demo
 
+    check_results_folder(output)
+    check_count("n_workers", workers, minimum=0)
     run_demo(output, workers, console())
 
 
@@ -133,8 +136,11 @@ def fit(
     from knnspect.detectors.building import CHECKPOINT
     from knnspect.report.contents import size_of
 
-    detector = build_detector(locals())
+    options = locals()
     check_writable(output, folder=max_memory is not None)
+    if checkpoint is not None and checkpoint.absolute() == output.absolute():
+        raise ParameterError(f"--checkpoint: expected another file than --output, got {output}")
+    detector = build_detector(options)
     training: dict[str, Path | None] = {}
     if is_trained(method):
         if checkpoint is None and max_memory is None:
@@ -183,11 +189,14 @@ def predict(
     from knnspect.detectors import load
     from knnspect.report import ResultsFolder, check_apart
 
+    check_results_folder(output)
+    check_count("batch_size", batch_size)
+    check_count("n_workers", workers, minimum=0)
     detector: Any = load(model, device=device)
     detector.backbone.max_pixels = max_pixels_of(max_pixels)
     if threads is not None:
         check_option("threads", detector.method)
-        detector.threads = threads
+        detector.threads = check_count("threads", threads)
     source = open_to_judge(images)
     check_apart(output, images, [item.id for item in source])
     results = ResultsFolder(output, detector.normal_map_max_, detector.backbone.geometry)
@@ -248,9 +257,10 @@ def evaluate(
     from knnspect.evaluation import evaluate as run_evaluation
     from knnspect.files import replace_file
 
-    detector = build_detector(locals())
+    options = locals()
     if json_file is not None:
         check_writable(json_file)
+    detector = build_detector(options)
     evaluation, _ = run_evaluation(
         detector,
         MVTecDataset(dataset, good_names(good)),

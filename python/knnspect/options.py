@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from knnspect.errors import ParameterError, StoreError
+from knnspect.errors import ParameterError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -51,7 +51,6 @@ __all__ = [
     "Workers",
     "build_detector",
     "check_option",
-    "check_writable",
     "console",
     "good_names",
     "is_trained",
@@ -380,16 +379,6 @@ def _image_size(text: str) -> tuple[int, int]:
     if len(sizes) > 2:
         raise ParameterError(f"--image-size: expected 224 or HEIGHTxWIDTH, got {text!r}")
     return sizes[0], sizes[-1]
-
-
-def check_writable(path: Path, folder: bool = False) -> None:
-    """Fail before the work rather than after it."""
-    if folder and path.is_file():
-        raise StoreError(f"{path}: expected a folder to write, as there is a limit; it is a file")
-    if path.is_dir() and not folder:
-        raise StoreError(f"{path}: expected a file to write, it is a folder")
-    if not path.absolute().parent.is_dir():
-        raise StoreError(f"{path}: the folder {path.absolute().parent} does not exist")
 
 
 def console() -> Console:

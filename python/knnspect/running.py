@@ -38,11 +38,15 @@ def run(app: typer.Typer) -> None:
             stream.reconfigure(errors="backslashreplace")
     with ending_like_interrupts() as ending:
         try:
+            _check_arguments(sys.argv[1:])
             app(prog_name="knnspect")
         except (ParameterError, DTypeError) as error:
             _fail(error, 2)
-        except (KnnspectError, OSError, MemoryError) as error:
+        except (KnnspectError, MemoryError) as error:
             _fail(error, 1)
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            _fail(f"{where}{error.strerror or error}", 1)
         except SystemExit as end:
             if end.code == _INTERRUPTED:  # which typer makes of a KeyboardInterrupt
                 _fail(ending.words, ending.code)
@@ -59,9 +63,20 @@ def run(app: typer.Typer) -> None:
             )
 
 
+def _check_arguments(arguments: list[str]) -> None:
+    """Raise a ParameterError for an empty argument, as of a variable that is not set.
+
+    A path would take it for the current folder.
+    """
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        if not argument:
+            name = before if before.startswith("--") else "arguments"
+            raise ParameterError(f"{name}: expected a value, got an empty one")
+
+
 def _fail(error: object, code: int) -> None:
     with contextlib.suppress(OSError):  # as where a terminal was closed
-        typer.echo(f"knnspect: {error or type(error).__name__}", err=True)
+        typer.echo(f"knnspect: {str(error) or type(error).__name__}", err=True)
     sys.exit(code)
 
 

@@ -12,7 +12,7 @@ from knnspect.errors import DTypeError, ParameterError
 __all__ = ["check_choice", "check_count", "check_positive", "some_ids"]
 
 
-def check_count(name: str, value: object, minimum: int = 1) -> int:
+def check_count(name: str, value: object, minimum: int = 1, maximum: int | None = None) -> int:
     """Return an integer parameter, or raise a ParameterError or DTypeError that names it.
 
     >>> check_count("k", 5)
@@ -22,6 +22,8 @@ def check_count(name: str, value: object, minimum: int = 1) -> int:
         raise DTypeError(f"{name}: expected an integer, got {type(value).__name__}")
     if value < minimum:
         raise ParameterError(f"{name}: expected at least {minimum}, got {value}")
+    if maximum is not None and value > maximum:
+        raise ParameterError(f"{name}: expected at most {maximum}, got {value}")
     return int(value)
 
 

@@ -633,6 +633,7 @@ BAD_OPTIONS: list[tuple[tuple[str, ...], int, str]] = [
     (("--image-size", "big"), 2, "--image-size"),
     (("--image-size", "64x64x64"), 2, "--image-size"),
     (("--image-size", "0"), 2, "image_size"),
+    (("--image-size", "1000000"), 2, "image_size: expected at most"),
     (("--method", "nope"), 2, "--method"),
     (("--coreset", "0.1"), 2, "--coreset: is an option of patchcore"),
     (("--max-epochs", "3"), 2, "--max-epochs: is an option of simplenet and cflow"),
@@ -652,6 +653,14 @@ BAD_OPTIONS: list[tuple[tuple[str, ...], int, str]] = [
     (("--method", "cflow", "--max-epochs", "0"), 2, "max_epochs"),
     (("--method", "cflow", "--coupling-blocks", "0"), 2, "coupling_blocks"),
     (("--method", "simplenet", "--noise", "0"), 2, "noise"),
+    (("--method", "simplenet", "--noise", "1e300"), 2, "noise: expected at most"),
+    (("--method", "simplenet", "--seed", "9" * 20), 2, "seed: expected at most"),
+    (("--method", "cflow", "--learning-rate", "1e300"), 2, "learning_rate: expected at most"),
+    (
+        ("--method", "cflow", "--checkpoint", "model.ks"),
+        2,
+        "--checkpoint: expected another file than --output",
+    ),
     (("--method", "simplenet", "--patience", "0"), 2, "patience"),
     (("--method", "simplenet", "--learning-rate", "nan"), 2, "learning_rate"),
     (("--method", "patchcore", "--image-neighbors", "3"), 2, "an option of spade"),
@@ -709,10 +718,11 @@ def test_a_bad_option_of_fit_is_named(
     ],
 )
 def test_a_bad_option_of_predict_is_named(
-    run: Run, data: Path, model: Path, option: str, value: str, word: str
+    run: Run, data: Path, model: Path, tmp_path: Path, option: str, value: str, word: str
 ) -> None:
     done = run("predict", model, data / "queries", "--output", "results", option, value)
     assert_fails(done, 2, word)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -725,6 +735,9 @@ def test_a_bad_option_of_predict_is_named(
         (("evaluate",), "dataset"),
         (("info",), "model"),
         (("info", "a", "b"), "b"),
+        (("info", ""), "expected a value, got an empty one"),
+        (("predict", "model.ks", "", "--output", "results"), "expected a value"),
+        (("fit", "normal", "--output", ""), "--output: expected a value"),
         (("nope",), "nope"),
     ],
 )
@@ -784,6 +797,56 @@ def test_places_that_cannot_be_written_are_named(
         assert_fails(run("fit", data / "normal", "--output", place, *FIT), 1, place)
     for place in ("file", "file/results"):
         assert_fails(run("predict", model, data / "queries", "--output", place), 1, place)
+        assert_fails(run("demo", "--output", place), 1, place)
+
+
+def test_what_is_no_file_of_ours_to_replace_stays(
+    run: Run, data: Path, dataset: Path, tmp_path: Path
+) -> None:
+    image = tmp_path / "image.png"
+    shutil.copy(min((data / "normal").iterdir()), image)
+    before = image.read_bytes()
+    os.mkfifo(tmp_path / "pipe")
+    assert_fails(run("fit", image, "--output", "image.png", *FIT), 1, "an image that is there")
+    assert_fails(run("evaluate", dataset, "--json", "image.png", *FIT), 1, "image.png")
+    assert image.read_bytes() == before
+    assert_fails(run("fit", image, "--output", "pipe", *FIT), 1, "pipe: expected a file to write")
+    assert_fails(run("evaluate", dataset, "--json", "pipe", *FIT), 1, "pipe: expected a file")
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def test_a_name_that_is_too_long_is_one_line(
+    run: Run, data: Path, model: Path, dataset: Path, tmp_path: Path
+) -> None:
+    long = "x" * 300
+    for arguments in (
+        ("fit", data / "normal", "--output", long, *FIT),
+        ("predict", model, data / "queries", "--output", long),
+        ("evaluate", dataset, "--json", long, *FIT),
+        ("predict", model, long, "--output", "results"),
+        ("info", long),
+    ):
+        done = run(*arguments)
+        assert_fails(done, 1, "ame too long")
+        assert done.stderr.startswith("knnspect: ")
+        assert "Errno" not in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_id_that_the_terminal_cannot_show_is_escaped(model: Path, tmp_path: Path) -> None:
+    shutil.copy(elpv_split(n_train=1).train[0], tmp_path / "検.png")
+    done = subprocess.run(
+        [SCRIPT, "predict", model, "検.png", "--output", "results"],
+        cwd=tmp_path,
+        env={**environment(), "PYTHONIOENCODING": "latin-1"},
+        capture_output=True,
+        encoding="latin-1",
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("\t\\u691c.png\n")
 
 
 @pytest.mark.parametrize("command", ["predict", "info"])

@@ -230,6 +230,7 @@ def test_a_backend_that_is_wrong_is_refused_by_the_name_of_the_image(
         (("--repeats", "0"), 2, "--repeats"),
         (("--batch-sizes", "0"), 2, "--batch-sizes"),
         (("--batch-sizes", "x"), 2, "--batch-sizes"),
+        (("--batch-sizes", "999999999999"), 2, "--batch-sizes: expected at most 65536"),
         (("--shapes", "8x8"), 2, "--shapes"),
         (("--shapes", "8x8x3,3x3x3"), 1, "divide"),
         ((*SYNTHETIC, "--threads", "0", "--backends", "rust"), 2, "threads"),

@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from knnspect.detectors.trained import TrainedDetector
+from knnspect.errors import ParameterError
 from knnspect.features import Backbone
 from knnspect.validation import check_choice, check_count, check_positive
 
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
     from knnspect.networks.simplenet import SimpleNetNetwork
 
 __all__ = ["SimpleNet"]
+
+#: In standard deviations of the features; float32 holds what comes of it.
+_LARGEST_NOISE = 1e6
 
 
 class SimpleNet(TrainedDetector):
@@ -194,6 +198,7 @@ class SimpleNet(TrainedDetector):
     def _check_parameters(self) -> None:
         super()._check_parameters()
         check_count("hidden", self.hidden)
-        check_positive("noise", self.noise)
+        if check_positive("noise", self.noise) > _LARGEST_NOISE:
+            raise ParameterError(f"noise: expected at most {_LARGEST_NOISE:g}, got {self.noise}")
         check_positive("margin", self.margin)
         check_choice("upsample", self.upsample, ["bilinear", "block"])

@@ -49,6 +49,8 @@ __all__ = ["TrainedDetector"]
 
 #: Before the names of the network's tensors in a file.
 _NETWORK = "network."
+#: What PyTorch's generators take, and what does not overflow in float32 at the first step.
+_LARGEST_SEED, _LARGEST_RATE = 2**63 - 1, 1e6
 
 
 class TrainedDetector(Detector):
@@ -396,14 +398,17 @@ class TrainedDetector(Detector):
             raise ParameterError(
                 f"validation_fraction: expected less than 1, got {self.validation_fraction}"
             )
-        check_positive("learning_rate", self.learning_rate)
+        if check_positive("learning_rate", self.learning_rate) > _LARGEST_RATE:
+            raise ParameterError(
+                f"learning_rate: expected at most {_LARGEST_RATE:g}, got {self.learning_rate}"
+            )
         if not isinstance(self.mixed_precision, (bool, np.bool_)):
             kind = type(self.mixed_precision).__name__
             raise DTypeError(f"mixed_precision: expected True or False, got {kind}")
         check_choice("score", self.score, ["image", "map"])
         check_choice("gallery_dtype", self.gallery_dtype, ["float32", "float16", "int8"])
         check_sigma(self.sigma)
-        check_count("seed", self.seed, 0)
+        check_count("seed", self.seed, 0, _LARGEST_SEED)
 
     def _check_fitted(self) -> None:
         if not hasattr(self, "network_"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -216,7 +217,8 @@ def check_device(device: str | None) -> torch.device:
         raise DTypeError(f"device: expected a word such as 'cpu', got {type(device).__name__}")
     try:
         checked = torch.device(device)
-        torch.empty(0, device=checked)
-    except (RuntimeError, AssertionError) as error:
-        raise ParameterError(f"device: {device!r} cannot be used here ({error})") from error
+        torch.zeros(1, device=checked).cpu()  # some devices, such as "meta", give nothing back
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = re.split(r"\. |\n", str(error))[0]  # PyTorch goes on for pages
+        raise ParameterError(f"device: {device!r} cannot be used here ({reason})") from error
     return checked
