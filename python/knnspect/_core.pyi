@@ -16,16 +16,21 @@ __all__ = [
     "concatenate",
     "instruction_sets",
     "pick_rows",
+    "read_file",
+    "replace_file",
     "save_tensors",
 ]
 __version__: str
 
 def instruction_sets() -> list[str]: ...
+def read_file(path: str | PathLike[str], limit: int, follow_links: bool) -> bytes: ...
+def replace_file(path: str | PathLike[str], contents: bytes, follow_links: bool) -> None: ...
 def save_tensors(
     path: str | PathLike[str],
     kind: str,
     metadata: dict[str, str],
     tensors: dict[str, NDArray[Any]],
+    follow_links: bool = True,
 ) -> None: ...
 def concatenate(levels: list[NDArray[Any]], upsample: str) -> NDArray[np.float32]: ...
 def pick_rows(
@@ -102,6 +107,7 @@ class Gallery:
         kind: str,
         metadata: dict[str, str],
         tensors: dict[str, NDArray[Any]],
+        follow_links: bool = True,
     ) -> None: ...
 
 @final
@@ -146,7 +152,11 @@ class Search:
 
 @final
 class Store:
-    def __new__(cls, path: str | PathLike[str], verify: bool) -> Store: ...
+    def __new__(
+        cls, path: str | PathLike[str], verify: bool, follow_links: bool = True
+    ) -> Store: ...
+    @property
+    def path(self) -> Path: ...
     @property
     def kind(self) -> str: ...
     @property

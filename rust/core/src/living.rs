@@ -2,6 +2,7 @@
 
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
+use crate::folder::lock::Owner;
 use crate::folder::{self, Folder, State};
 use crate::gallery::{Additions, Gallery, check_batch};
 use crate::matching::for_each;
@@ -26,6 +27,8 @@ pub struct LivingGallery {
 #[derive(Debug)]
 struct Home {
     path: PathBuf,
+    /// Only this process may change the folder; one that was forked from it inherits all of this.
+    owner: Owner,
     /// None when it is open for reading. Taken before the state, by whoever changes the folder.
     folder: Mutex<Option<Folder>>,
 }
@@ -68,13 +71,13 @@ impl LivingGallery {
     ///
     /// # Errors
     /// [`Error::Store`] when it holds no gallery, or is damaged; to write, when it is open for writing
-    /// already, or cannot be written.
-    pub fn open(path: &Path, write: bool) -> Result<Self> {
+    /// already, or cannot be written; [`Error::Interrupted`].
+    pub fn open(path: &Path, write: bool, cancel: Cancel<'_>) -> Result<Self> {
         let (folder, state) = if write {
-            let (folder, state) = Folder::open(path)?;
+            let (folder, state) = Folder::open(path, cancel)?;
             (Some(folder), state)
         } else {
-            (None, folder::read(path)?)
+            (None, folder::read(path, cancel)?)
         };
         Ok(Self::at(path, folder, state))
     }
@@ -83,6 +86,7 @@ impl LivingGallery {
         Self {
             home: Some(Home {
                 path: path.to_owned(),
+                owner: Owner::this_process(),
                 folder: Mutex::new(folder),
             }),
             state: Mutex::new(state),
@@ -95,16 +99,20 @@ impl LivingGallery {
         self.home.as_ref().map(|home| home.path.as_path())
     }
 
-    /// Whether it may be changed: always in memory, and in a folder that is open for writing.
+    /// Whether it may be changed: always in memory, and in a folder that this process has opened for
+    /// writing.
     #[must_use]
     pub fn is_writable(&self) -> bool {
         let home = self.home.as_ref();
-        home.is_none_or(|home| lock(&home.folder).is_some())
+        home.is_none_or(|home| home.owner.is_this_process() && lock(&home.folder).is_some())
     }
 
-    /// Ends writing, so that others may; the gallery can still be searched.
+    /// Ends writing, so that others may; the gallery can still be searched. In a process that was
+    /// forked from the one that writes it does nothing.
     pub fn close(&self) {
-        if let Some(home) = &self.home {
+        if let Some(home) = &self.home
+            && home.owner.is_this_process()
+        {
             lock(&home.folder).take();
         }
     }
@@ -151,7 +159,7 @@ impl LivingGallery {
             state.gallery.insert(additions);
             return Ok(());
         };
-        let mut folder = lock(&home.folder);
+        let mut folder = home.folder()?;
         let folder = home.writable(&mut folder)?;
         let named = |error| home.named(error);
         check_batch(batch, ids).map_err(named)?;
@@ -183,7 +191,7 @@ impl LivingGallery {
         let Some(home) = &self.home else {
             return lock(&self.state).gallery.remove(ids).map(drop);
         };
-        let mut folder = lock(&home.folder);
+        let mut folder = home.folder()?;
         let folder = home.writable(&mut folder)?;
         self.read(|gallery| gallery.check_known(ids))
             .map_err(|error| home.named(error))?;
@@ -209,7 +217,7 @@ impl LivingGallery {
         let Some(home) = &self.home else {
             return Ok(());
         };
-        let mut folder = lock(&home.folder);
+        let mut folder = home.folder()?;
         let folder = home.writable(&mut folder)?;
         let gallery = self.copy();
         let moved = folder.compact(&gallery, cancel)?;
@@ -234,6 +242,25 @@ impl LivingGallery {
 }
 
 impl Home {
+    /// The folder, which nobody else changes meanwhile.
+    fn folder(&self) -> Result<MutexGuard<'_, Option<Folder>>> {
+        if self.owner.is_this_process() {
+            return Ok(lock(&self.folder));
+        }
+        // Not waited for: the thread that had it, if there was one, is not in the forked process.
+        match self.folder.try_lock() {
+            Ok(folder) if folder.is_none() => Ok(folder),
+            _ => Err(Error::store(
+                &self.path,
+                format!(
+                    "was opened for writing by process {}, from which this one was forked: close \
+                     it there, and open it here",
+                    self.owner.id()
+                ),
+            )),
+        }
+    }
+
     fn writable<'a>(&self, folder: &'a mut Option<Folder>) -> Result<&'a mut Folder> {
         folder.as_mut().ok_or_else(|| {
             let reason = "is not open for writing: open it with mode=\"r+\"";

@@ -152,6 +152,12 @@ impl PyramidShape {
                 channels,
             });
         }
+        let total = checked
+            .iter()
+            .try_fold(0_usize, |total, level| total.checked_add(level.values()));
+        if total.is_none_or(|total| total > isize::MAX as usize / 8) {
+            return Err(Error::Shape("the levels are too large together".into()));
+        }
         Ok(Self { levels: checked })
     }
 
@@ -280,11 +286,20 @@ impl<'a> LevelData<'a> {
     /// Whether all values are finite; of codes, whether all values that codes can give are.
     pub(crate) fn all_finite(&self) -> bool {
         match self {
-            Self::F32(values) => values.iter().all(|v| v.is_finite()),
-            Self::F16(values) => values.iter().all(|v| v.is_finite()),
+            Self::F32(values) => all(values, |v| v.is_finite()),
+            Self::F16(values) => all(values, |v| v.is_finite()),
             Self::I8(codes) => codes.are_finite(),
         }
     }
+}
+
+/// As `Iterator::all`, but without a branch for each value.
+fn all<T>(values: &[T], is_so: impl Fn(&T) -> bool) -> bool {
+    let mut parts = values.chunks(1024);
+    parts.all(|part| {
+        part.iter()
+            .fold(true, |so_far, value| so_far & is_so(value))
+    })
 }
 
 /// The pyramids of a batch of images, borrowed: one [`LevelData`] of all images per level.

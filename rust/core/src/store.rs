@@ -9,11 +9,11 @@ use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::files::{STEP, replace_file};
 use crate::mapping::Mapping;
+use crate::opening::{self, Links};
 use safetensors::tensor::Metadata;
 use safetensors::{SafeTensorError, SafeTensors};
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -44,6 +44,7 @@ pub struct Tensor<'a> {
 /// then still there.
 pub fn write(
     path: &Path,
+    links: Links,
     kind: &str,
     metadata: &BTreeMap<String, String>,
     tensors: &BTreeMap<String, Tensor<'_>>,
@@ -104,6 +105,7 @@ pub fn write(
 
     replace_file(
         path,
+        links,
         [&length[..], &header].into_iter().chain(parts()),
         cancel,
     )?;
@@ -172,26 +174,15 @@ impl Store {
     /// # Errors
     /// [`Error::Store`] when the file is missing, truncated, altered, of a newer version, or not one
     /// of ours.
-    pub fn open(path: &Path, verify: bool, cancel: Cancel<'_>) -> Result<Self> {
+    pub fn open(path: &Path, links: Links, verify: bool, cancel: Cancel<'_>) -> Result<Self> {
         let fail = |reason: String| Error::store(path, reason);
-        // Looked at before it is opened: opening a pipe would wait for a writer.
-        let about =
-            std::fs::metadata(path).map_err(|error| fail(format!("cannot be opened: {error}")))?;
-        if !about.is_file() {
-            return Err(fail("is not a file".into()));
-        }
-        let file = File::open(path).map_err(|error| fail(format!("cannot be opened: {error}")))?;
-        if about.len() < 8 {
-            return Err(fail(format!(
-                "is not a knnspect file: it has {} bytes",
-                about.len()
-            )));
-        }
+        let file = opening::to_read(path, links)
+            .map_err(|error| fail(format!("cannot be opened: {error}")))?;
         let len = file.metadata().map_or(0, |about| {
             usize::try_from(about.len()).unwrap_or(usize::MAX)
         });
         if len < 8 {
-            return Err(fail("was cut short while it was opened".into()));
+            return Err(fail(format!("is not a knnspect file: it has {len} bytes")));
         }
         let mapping =
             Mapping::new(&file, len).map_err(|error| fail(format!("cannot be mapped: {error}")))?;
@@ -391,7 +382,15 @@ mod tests {
             ),
         ]);
         let metadata = BTreeMap::from([("note".to_owned(), "ä \"quoted\" {".to_owned())]);
-        write(path, "sample", &metadata, &tensors, Cancel::NEVER).unwrap();
+        write(
+            path,
+            Links::Follow,
+            "sample",
+            &metadata,
+            &tensors,
+            Cancel::NEVER,
+        )
+        .unwrap();
     }
 
     #[test]
@@ -399,7 +398,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.ks");
         sample(&path);
-        let store = Store::open(&path, true, Cancel::NEVER).unwrap();
+        let store = Store::open(&path, Links::Follow, true, Cancel::NEVER).unwrap();
         assert_eq!(store.kind(), "sample");
         assert_eq!(store.entry("note").unwrap(), "ä \"quoted\" {");
         let half = store.tensor("half").unwrap();
@@ -439,19 +438,19 @@ mod tests {
                 let mut bad = good.clone();
                 bad[at] ^= flip;
                 std::fs::write(&other, &bad).unwrap();
-                let error = Store::open(&other, true, Cancel::NEVER)
+                let error = Store::open(&other, Links::Follow, true, Cancel::NEVER)
                     .expect_err(&format!("byte {at} flipped by {flip:#x}"));
                 assert!(error.to_string().contains("b.ks"), "{error}");
             }
             std::fs::write(&other, &good[..at]).unwrap();
             assert!(
-                Store::open(&other, true, Cancel::NEVER).is_err(),
+                Store::open(&other, Links::Follow, true, Cancel::NEVER).is_err(),
                 "truncated to {at} bytes"
             );
         }
         std::fs::write(&other, [&good[..], b"more"].concat()).unwrap();
         assert!(
-            Store::open(&other, true, Cancel::NEVER)
+            Store::open(&other, Links::Follow, true, Cancel::NEVER)
                 .unwrap_err()
                 .to_string()
                 .contains("truncated or damaged")
@@ -472,21 +471,21 @@ mod tests {
         newer[at + 18] = b'7';
         std::fs::write(&path, newer).unwrap();
         assert!(
-            Store::open(&path, true, Cancel::NEVER)
+            Store::open(&path, Links::Follow, true, Cancel::NEVER)
                 .unwrap_err()
                 .to_string()
                 .contains("newer knnspect: its format is 7")
         );
         std::fs::write(&path, b"\x02\0\0\0\0\0\0\0{}").unwrap();
         assert!(
-            Store::open(&path, true, Cancel::NEVER)
+            Store::open(&path, Links::Follow, true, Cancel::NEVER)
                 .unwrap_err()
                 .to_string()
                 .contains("not one that knnspect wrote")
         );
         std::fs::write(&path, b"\x89PNG\r\n\x1a\n and so on").unwrap();
         assert!(
-            Store::open(&path, true, Cancel::NEVER)
+            Store::open(&path, Links::Follow, true, Cancel::NEVER)
                 .unwrap_err()
                 .to_string()
                 .contains("not a knnspect file")
@@ -499,6 +498,7 @@ mod tests {
         assert!(
             write(
                 &folder.path().join("no/such/folder.ks"),
+                Links::Follow,
                 "x",
                 &BTreeMap::new(),
                 &BTreeMap::new(),
@@ -509,6 +509,7 @@ mod tests {
         assert!(
             write(
                 folder.path(),
+                Links::Follow,
                 "x",
                 &BTreeMap::new(),
                 &BTreeMap::new(),

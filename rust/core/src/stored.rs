@@ -24,21 +24,28 @@ pub struct StoredImage {
     spheres: OnceLock<Vec<Sphere>>,
     /// The only level in the coordinates of a flat gallery; made by the first search.
     codes: OnceLock<(Arc<Slot>, Option<RowCodes>)>,
-    /// The checksum of an image of a folder.
+    /// Of an image whose features are in a file.
+    origin: Option<Origin>,
+}
+
+/// Where an image comes from, whose features nobody has looked at yet.
+#[derive(Debug)]
+struct Origin {
+    /// The file or the folder, and the id there, for messages.
+    gallery: Arc<Path>,
+    id: Box<str>,
+    /// Of an image in a folder.
     seal: Option<Seal>,
+    /// Whether the bytes were found to be those that were written, and the features to be finite.
+    verified: AtomicBool,
 }
 
 /// What the bytes of an image in a folder were when it was added.
 #[derive(Debug)]
 struct Seal {
-    /// The folder, and the id there, for messages.
-    gallery: Arc<Path>,
-    id: Box<str>,
     checksum: Checksum,
     place: Place,
     record: Buffer<u8>,
-    /// Whether the bytes were found to be those.
-    verified: AtomicBool,
 }
 
 /// A sphere that holds all cells of one level.
@@ -136,7 +143,7 @@ impl StoredImage {
             serial: next_serial(),
             spheres: OnceLock::new(),
             codes: OnceLock::new(),
-            seal: None,
+            origin: None,
         })
     }
 
@@ -147,6 +154,7 @@ impl StoredImage {
         dtype: DType,
         levels: &[Vec<&StoredTensor>],
         image: usize,
+        (gallery, id): (&Arc<Path>, &str),
     ) -> Self {
         let levels = levels
             .iter()
@@ -165,7 +173,7 @@ impl StoredImage {
             serial: next_serial(),
             spheres: OnceLock::new(),
             codes: OnceLock::new(),
-            seal: None,
+            origin: Some(Origin::new(gallery, id, None)),
         }
     }
 
@@ -200,14 +208,15 @@ impl StoredImage {
             serial: next_serial(),
             spheres: OnceLock::new(),
             codes: OnceLock::new(),
-            seal: Some(Seal {
-                gallery: Arc::clone(gallery),
-                id: id.into(),
-                checksum,
-                place,
-                record: Buffer::of_bytes((mapping, start, layout.stride)),
-                verified: AtomicBool::new(false),
-            }),
+            origin: Some(Origin::new(
+                gallery,
+                id,
+                Some(Seal {
+                    checksum,
+                    place,
+                    record: Buffer::of_bytes((mapping, start, layout.stride)),
+                }),
+            )),
         }
     }
 
@@ -219,43 +228,51 @@ impl StoredImage {
 
     /// Whether nothing is left for [`verify`](Self::verify) to read.
     pub(crate) fn is_verified(&self) -> bool {
-        let seal = self.seal.as_ref();
-        seal.is_none_or(|seal| seal.verified.load(Ordering::Acquire))
+        let origin = self.origin.as_ref();
+        origin.is_none_or(|origin| origin.verified.load(Ordering::Acquire))
     }
 
-    /// Reads the image and compares its checksum; once it was right, it is not read again, unless
-    /// `anew`. Images that are not in a folder have none: those of a file are verified with it.
+    /// Reads an image that is in a file or a folder; once it was right, it is not read again, unless
+    /// `anew`. Its features must be finite, as those of every image that is added are. In a folder it
+    /// has a checksum, too; images of a file are verified with it.
     ///
     /// # Errors
-    /// [`Error::Store`] with the id, when a byte was altered.
+    /// [`Error::Store`] with the id, when a byte was altered, or a feature is not finite.
     pub fn verify(&self, anew: bool) -> Result<()> {
-        let Some(seal) = self.seal.as_ref().filter(|_| anew || !self.is_verified()) else {
+        let Some(origin) = self.origin.as_ref().filter(|_| anew || !self.is_verified()) else {
             return Ok(());
         };
-        let right = checksum(seal.record.values()) == seal.checksum;
-        seal.verified.store(right, Ordering::Release);
-        if right {
-            Ok(())
-        } else {
-            Err(Error::store(
-                &seal.gallery,
-                format!(
-                    "image {:?} is damaged: its checksum does not match its features",
-                    seal.id
-                ),
-            ))
+        origin.verified.store(false, Ordering::Release);
+        let damaged = |how: &str| {
+            let reason = format!("image {:?} is damaged: {how}", origin.id);
+            Err(Error::store(&origin.gallery, reason))
+        };
+        if let Some(seal) = &origin.seal
+            && checksum(seal.record.values()) != seal.checksum
+        {
+            return damaged("its checksum does not match its features");
         }
+        if !self.levels().iter().all(LevelData::all_finite) {
+            return damaged("its features are not finite");
+        }
+        origin.verified.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    fn seal(&self) -> Option<&Seal> {
+        self.origin.as_ref()?.seal.as_ref()
     }
 
     /// The id, checksum and bytes of an image of a folder.
     pub(crate) fn record(&self) -> Option<(&str, Checksum, &[u8])> {
-        let seal = self.seal.as_ref()?;
-        Some((&seal.id, seal.checksum, seal.record.values()))
+        let origin = self.origin.as_ref()?;
+        let seal = origin.seal.as_ref()?;
+        Some((&origin.id, seal.checksum, seal.record.values()))
     }
 
     /// Where in a folder the image is.
     pub(crate) fn place(&self) -> Option<Place> {
-        self.seal.as_ref().map(|seal| seal.place)
+        self.seal().map(|seal| seal.place)
     }
 
     /// A sphere around the cells of each level, whose channels are those of `grids`.
@@ -303,6 +320,17 @@ impl StoredImage {
                 }),
             })
             .collect()
+    }
+}
+
+impl Origin {
+    fn new(gallery: &Arc<Path>, id: &str, seal: Option<Seal>) -> Self {
+        Self {
+            gallery: Arc::clone(gallery),
+            id: id.into(),
+            seal,
+            verified: AtomicBool::new(false),
+        }
     }
 }
 

@@ -84,7 +84,7 @@ fn contents(gallery: &LivingGallery) -> Vec<(String, Vec<f32>)> {
 }
 
 fn open(path: &Path, write: bool) -> LivingGallery {
-    let gallery = LivingGallery::open(path, write).unwrap();
+    let gallery = LivingGallery::open(path, write, Cancel::NEVER).unwrap();
     gallery.verify(Cancel::NEVER).unwrap();
     gallery
 }

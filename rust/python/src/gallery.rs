@@ -3,7 +3,7 @@
 use crate::arrays::Levels;
 use crate::errors::{named, to_py};
 use crate::interrupt;
-use crate::store::{Store, Tensors};
+use crate::store::{Store, Tensors, links_from};
 use half::f16;
 use knnspect_core::living::Known;
 use knnspect_core::matching::{self, Matcher};
@@ -116,9 +116,7 @@ impl Gallery {
     /// The gallery in a folder.
     #[staticmethod]
     fn open(py: Python<'_>, path: PathBuf, write: bool) -> PyResult<Self> {
-        py.detach(|| LivingGallery::open(&path, write))
-            .map(Self::from)
-            .map_err(|error| to_py(py, &error))
+        interrupt::run(py, |cancel| LivingGallery::open(&path, write, cancel)).map(Self::from)
     }
 
     #[getter]
@@ -309,6 +307,7 @@ impl Gallery {
     }
 
     /// Writes the gallery with more metadata and tensors to a file of `kind`, atomically.
+    #[pyo3(signature = (path, kind, metadata, tensors, follow_links = true))]
     fn save(
         &self,
         py: Python<'_>,
@@ -316,11 +315,13 @@ impl Gallery {
         kind: &str,
         metadata: BTreeMap<String, String>,
         tensors: BTreeMap<String, Bound<'_, PyUntypedArray>>,
+        follow_links: bool,
     ) -> PyResult<()> {
         let tensors = Tensors::new(py, tensors)?;
         let gallery = self.inner.copy();
         interrupt::run(py, |cancel| {
-            gallery.save(&path, kind, &metadata, tensors.views(), cancel)
+            let links = links_from(follow_links);
+            gallery.save(&path, links, kind, &metadata, tensors.views(), cancel)
         })
     }
 }

@@ -29,6 +29,8 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_function(wrap_pyfunction!(instruction_sets, module)?)?;
     module.add_function(wrap_pyfunction!(store::save_tensors, module)?)?;
+    module.add_function(wrap_pyfunction!(store::read_file, module)?)?;
+    module.add_function(wrap_pyfunction!(store::replace_file, module)?)?;
     module.add_function(wrap_pyfunction!(coreset::concatenate, module)?)?;
     module.add_function(wrap_pyfunction!(coreset::pick_rows, module)?)?;
     module.add_class::<gallery::Gallery>()?;

@@ -3,12 +3,26 @@
 use crate::errors::{named, to_py};
 use crate::interrupt;
 use half::f16;
+use knnspect_core::files;
+use knnspect_core::opening::{self, Links};
 use knnspect_core::store::{self, Dtype, Tensor};
 use numpy::{Element, PyArray, PyArrayDyn, PyArrayMethods, PyUntypedArray, PyUntypedArrayMethods};
 use pyo3::prelude::*;
+use pyo3::types::PyBytes;
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
+
+impl Store {
+    fn unusable(&self, py: Python<'_>, name: &str, why: &str) -> PyErr {
+        let path = self.inner.path().display();
+        named(
+            py,
+            "StoreError",
+            format!("{path}: is damaged: {name} {why}"),
+        )
+    }
+}
 
 /// An open, memory-mapped file.
 #[pyclass(frozen, module = "knnspect._core")]
@@ -19,11 +33,20 @@ pub(crate) struct Store {
 #[pymethods]
 impl Store {
     #[new]
-    fn new(py: Python<'_>, path: PathBuf, verify: bool) -> PyResult<Self> {
-        let inner = interrupt::run(py, |cancel| store::Store::open(&path, verify, cancel))?;
+    #[pyo3(signature = (path, verify, follow_links = true))]
+    fn new(py: Python<'_>, path: PathBuf, verify: bool, follow_links: bool) -> PyResult<Self> {
+        let links = links_from(follow_links);
+        let inner = interrupt::run(py, |cancel| {
+            store::Store::open(&path, links, verify, cancel)
+        })?;
         Ok(Self {
             inner: Arc::new(inner),
         })
+    }
+
+    #[getter]
+    fn path(&self) -> PathBuf {
+        self.inner.path().to_owned()
     }
 
     #[getter]
@@ -51,28 +74,61 @@ impl Store {
             Dtype::F16 => array(py, bytes, &tensor.shape, f16::from_le_bytes),
             Dtype::I64 => array(py, bytes, &tensor.shape, i64::from_le_bytes),
             Dtype::I8 => array(py, bytes, &tensor.shape, i8::from_le_bytes),
-            other => Err(named(
-                py,
-                "StoreError",
-                format!("{}: {name} holds {other:?}", self.inner.path().display()),
-            )),
+            other => return Err(self.unusable(py, name, &format!("holds {other:?}"))),
         }
+        // NumPy has fewer axes than files may have.
+        .map_err(|error| self.unusable(py, name, &format!("cannot be an array ({error})")))
     }
 }
 
 /// Writes arrays and metadata to a file of `kind`, atomically.
 #[pyfunction]
+#[pyo3(signature = (path, kind, metadata, tensors, follow_links = true))]
 pub(crate) fn save_tensors(
     py: Python<'_>,
     path: PathBuf,
     kind: &str,
     metadata: BTreeMap<String, String>,
     tensors: BTreeMap<String, Bound<'_, PyUntypedArray>>,
+    follow_links: bool,
 ) -> PyResult<()> {
     let tensors = Tensors::new(py, tensors)?;
+    let links = links_from(follow_links);
     interrupt::run(py, |cancel| {
-        store::write(&path, kind, &metadata, &tensors.views(), cancel)
+        store::write(&path, links, kind, &metadata, &tensors.views(), cancel)
     })
+}
+
+/// The bytes of a regular file that has at most `limit` of them.
+#[pyfunction]
+pub(crate) fn read_file<'py>(
+    py: Python<'py>,
+    path: PathBuf,
+    limit: u64,
+    follow_links: bool,
+) -> PyResult<Bound<'py, PyBytes>> {
+    let links = links_from(follow_links);
+    let contents = interrupt::run(py, |cancel| opening::read_file(&path, links, limit, cancel))?;
+    Ok(PyBytes::new(py, &contents))
+}
+
+/// Writes a file, atomically.
+#[pyfunction]
+pub(crate) fn replace_file(
+    py: Python<'_>,
+    path: PathBuf,
+    contents: &[u8],
+    follow_links: bool,
+) -> PyResult<()> {
+    let links = links_from(follow_links);
+    interrupt::run(py, |cancel| {
+        files::replace_file(&path, links, [contents].into_iter(), cancel).map(drop)
+    })
+}
+
+/// Whether the last part of a path may be a symbolic link.
+pub(crate) const fn links_from(follow: bool) -> Links {
+    if follow { Links::Follow } else { Links::Refuse }
 }
 
 fn array<'py, T: Element, const N: usize>(

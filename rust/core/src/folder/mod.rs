@@ -16,7 +16,7 @@
 //! is first used.
 
 mod journal;
-mod lock;
+pub(crate) mod lock;
 mod replay;
 mod segment;
 mod writer;
@@ -25,16 +25,17 @@ use self::journal::{Change, Contents, Header, Journal, Run};
 use self::lock::Lock;
 use self::replay::replay;
 use self::segment::Tail;
-use self::writer::{Writer, add_to_runs};
+use self::writer::{Writer, add_to_runs, after};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
-use crate::files::{replace_file, sync_folder};
+use crate::files::{delete_left, is_temporary, replace_file, sync_folder};
 use crate::gallery::Gallery;
+use crate::opening::{self, Links, read_pieces};
 use crate::pyramid::{DType, PyramidBatch, PyramidShape, Upsample};
 use crate::record::{Place, RecordLayout, checksum};
 use crate::stored::StoredImage;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -96,15 +97,15 @@ impl Folder {
                 return Err(Error::store(path, "holds a gallery already: open it"));
             }
             // What an interrupted attempt has left may stay.
-            let name = name.to_string_lossy();
-            if name != lock::NAME && !name.starts_with(".knnspect-") {
+            if name != lock::NAME && !is_temporary(&name) {
                 return Err(Error::store(path, format!("is not empty: it has {name:?}")));
             }
         }
         let header = Header::new(upsample.name(), dtype.name());
         let (text, end) = journal::text(&header, &[]);
         let journal = path.join(JOURNAL);
-        let file = replace_file(&journal, [text.as_slice()].into_iter(), Cancel::NEVER)?;
+        let parts = [text.as_slice()].into_iter();
+        let file = replace_file(&journal, Links::Refuse, parts, Cancel::NEVER)?;
         if let Some(parent) = path
             .parent()
             .filter(|parent| !parent.as_os_str().is_empty())
@@ -132,17 +133,17 @@ impl Folder {
     /// # Errors
     /// [`Error::Store`] when it holds no gallery, is damaged, open for writing elsewhere, or cannot be
     /// written.
-    pub(crate) fn open(path: &Path) -> Result<(Self, State)> {
+    pub(crate) fn open(path: &Path, cancel: Cancel<'_>) -> Result<(Self, State)> {
         let fail =
             |error: io::Error| Error::store(path, format!("cannot be opened for writing: {error}"));
         let at = path.join(JOURNAL);
         // Looked at first, so that no lock file is left where there is no gallery.
-        read_journal(path, &at)?;
+        journal_at(path)?;
         let lock = Lock::take(path)?;
-        let contents = parse(path, &read_journal(path, &at)?)?;
+        let contents = parse(path, &read_journal(path, cancel)?)?;
         let end = contents.end;
         let (state, segments, header) = replay(&Arc::from(path), contents)?;
-        let file = open_journal(&at).map_err(fail)?;
+        let file = opening::to_write(&at).map_err(fail)?;
         let folder = Self {
             path: path.into(),
             header,
@@ -185,7 +186,7 @@ impl Folder {
             let record = layout.record(&stored, shape);
             Ok((id.as_str(), checksum(&record), record))
         });
-        let mut writer = Writer::new(&self.path, &layout, self.next_segment(), tail);
+        let mut writer = Writer::new(&self.path, &layout, self.next_segment()?, tail);
         let written = writer.write_all(records).and_then(|images| {
             cancel.check()?;
             change.add = std::mem::take(&mut writer.runs);
@@ -264,7 +265,7 @@ impl Folder {
         });
         let mut new = BTreeMap::new();
         let mut header = self.header.clone();
-        header.next_segment = self.next_segment();
+        header.next_segment = self.next_segment()?;
         let (moved, tail) = match gallery.shape() {
             Some(shape) if !moving.is_empty() => {
                 let layout = RecordLayout::new(shape, self.dtype);
@@ -291,7 +292,8 @@ impl Folder {
         let changes: Vec<Change> = changes.into_iter().collect();
         let (text, end) = journal::text(&header, &changes);
         let at = path.join(JOURNAL);
-        let replaced = replace_file(&at, [text.as_slice()].into_iter(), cancel);
+        let parts = [text.as_slice()].into_iter();
+        let replaced = replace_file(&at, Links::Refuse, parts, cancel);
         let file = replaced.inspect_err(|_| self.delete_leftovers())?;
         // The change is made, and nothing can fail any more.
         self.journal = Journal::new(file, end);
@@ -304,10 +306,12 @@ impl Folder {
     }
 
     /// The number of the next new segment: one that no segment has had.
-    fn next_segment(&self) -> u32 {
-        let last = self.segments.keys().next_back();
-        last.map_or(1, |last| last + 1)
-            .max(self.header.next_segment)
+    fn next_segment(&self) -> Result<u32> {
+        let next = match self.segments.keys().next_back() {
+            Some(last) => after(*last).map_err(|error| cannot_write(&self.path, &error))?,
+            None => 1,
+        };
+        Ok(next.max(self.header.next_segment))
     }
 
     /// The segment to go on with: the last one, where its records have this layout.
@@ -330,20 +334,10 @@ impl Folder {
 
     /// Deletes what the journal does not name: left by an interrupted change, or by compacting.
     fn delete_leftovers(&self) {
-        // What cannot be deleted does no harm.
-        let Ok(entries) = std::fs::read_dir(&self.path) else {
-            return;
-        };
-        for entry in entries.flatten() {
-            let name = entry.file_name();
-            let name = name.to_string_lossy();
-            let left = segment::number(&name)
+        delete_left(&self.path, |name| {
+            segment::number(&name.to_string_lossy())
                 .is_some_and(|number| !self.segments.contains_key(&number))
-                || name.starts_with(".knnspect-");
-            if left {
-                let _ = std::fs::remove_file(entry.path());
-            }
-        }
+        });
     }
 }
 
@@ -351,9 +345,8 @@ impl Folder {
 ///
 /// # Errors
 /// [`Error::Store`] when it holds no gallery, or is damaged.
-pub(crate) fn read(path: &Path) -> Result<State> {
-    let at = path.join(JOURNAL);
-    let mut journal = read_journal(path, &at)?;
+pub(crate) fn read(path: &Path, cancel: Cancel<'_>) -> Result<State> {
+    let mut journal = read_journal(path, cancel)?;
     let mut attempt = 1;
     loop {
         let read = parse(path, &journal).and_then(|contents| replay(&Arc::from(path), contents));
@@ -363,7 +356,7 @@ pub(crate) fn read(path: &Path) -> Result<State> {
         };
         // A writer may have replaced the journal meanwhile and deleted segments that it named, or cut
         // off what an interrupted change had left.
-        let again = read_journal(path, &at)?;
+        let again = read_journal(path, cancel)?;
         if again == journal || attempt == ATTEMPTS {
             return Err(error);
         }
@@ -373,8 +366,8 @@ pub(crate) fn read(path: &Path) -> Result<State> {
     }
 }
 
-fn read_journal(folder: &Path, path: &Path) -> Result<Vec<u8>> {
-    std::fs::read(path).map_err(|error| {
+fn journal_at(folder: &Path) -> Result<File> {
+    opening::to_read(&folder.join(JOURNAL), Links::Refuse).map_err(|error| {
         let reason = match error.kind() {
             io::ErrorKind::NotFound if folder.is_dir() => {
                 "is not a gallery: it has no journal".into()
@@ -385,15 +378,24 @@ fn read_journal(folder: &Path, path: &Path) -> Result<Vec<u8>> {
     })
 }
 
+/// The bytes of a folder's journal. Of the zeros at its end, which mean nothing, only some are kept, as
+/// a file may have any number of them without taking room on the disk.
+fn read_journal(folder: &Path, cancel: Cancel<'_>) -> Result<Vec<u8>> {
+    let mut text = Vec::new();
+    let read = read_pieces(journal_at(folder)?, cancel, |piece| {
+        if !text.ends_with(&[0]) || piece.iter().any(|byte| *byte != 0) {
+            text.extend_from_slice(piece);
+        }
+    })?;
+    read.map_err(|error| Error::store(folder, format!("cannot be read: {error}")))?;
+    Ok(text)
+}
+
 fn levels_of(shape: &PyramidShape) -> Vec<(usize, usize, usize)> {
     let levels = shape.levels().iter();
     levels
         .map(|level| (level.height, level.width, level.channels))
         .collect()
-}
-
-fn open_journal(path: &Path) -> io::Result<File> {
-    OpenOptions::new().read(true).write(true).open(path)
 }
 
 fn cannot_write(path: &Path, error: &io::Error) -> Error {

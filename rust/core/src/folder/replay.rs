@@ -41,6 +41,9 @@ pub(super) fn replay(
             removed.push(found.ok_or_else(|| damaged(format!("it removes {id:?} twice")))?);
         }
         if let Some(levels) = change.shape {
+            if !live.is_empty() {
+                return Err(damaged("its images differ in shape".into()));
+            }
             let new = PyramidShape::new(&levels).map_err(|error| damaged(error.to_string()))?;
             let layout = RecordLayout::new(&new, dtype);
             shape = Some((new, layout));
@@ -107,7 +110,8 @@ fn extend(
         layout: layout.clone(),
         n_records: 0,
     });
-    if run.ids.len() != run.checksums.len()
+    if run.ids.is_empty()
+        || run.ids.len() != run.checksums.len()
         || run.first != segment.n_records
         || segment.layout != *layout
     {

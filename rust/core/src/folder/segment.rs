@@ -2,8 +2,9 @@
 
 use crate::files::sync_folder;
 use crate::mapping::Mapping;
+use crate::opening::{self, Links};
 use crate::record::RecordLayout;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,7 +27,7 @@ pub(super) fn number(name: &str) -> Option<u32> {
 /// # Errors
 /// When it cannot be opened, or is shorter.
 pub(super) fn map(path: &Path, n_records: usize, stride: usize) -> io::Result<Arc<Mapping>> {
-    let file = File::open(path)?;
+    let file = opening::to_read(path, Links::Refuse)?;
     let len = n_records
         .checked_mul(stride)
         .filter(|len| *len as u64 <= file.metadata().map_or(0, |about| about.len()))
@@ -65,16 +66,16 @@ impl Tail {
         n_records: usize,
     ) -> io::Result<Self> {
         let path = path(folder, number);
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(path)?;
-        file.set_len((n_records * layout.stride) as u64)?;
-        if n_records == 0 {
+        let file = if n_records == 0 {
+            // What an interrupted change has left goes.
+            let file = opening::new(&path)?;
             sync_folder(folder);
-        }
+            file
+        } else {
+            let file = opening::to_write(&path)?;
+            file.set_len((n_records * layout.stride) as u64)?;
+            file
+        };
         // Beyond the end of the file, so that what is appended need not be mapped anew: a process may
         // not have very many mappings.
         let len = CAPACITY.max((n_records + 1) * layout.stride);

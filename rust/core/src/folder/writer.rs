@@ -7,6 +7,7 @@ use crate::error::Result;
 use crate::record::{Checksum, Place, RecordLayout};
 use crate::stored::StoredImage;
 use std::collections::BTreeMap;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -57,11 +58,12 @@ impl<'a> Writer<'a> {
     }
 
     fn write(&mut self, id: &str, checksum: Checksum, record: &[u8]) -> Result<StoredImage> {
-        let fail = |error: std::io::Error| cannot_write(self.folder, &error);
+        let fail = |error: io::Error| cannot_write(self.folder, &error);
         if self.tails.last().is_none_or(Tail::is_full) {
+            let next_number = after(self.next_number).map_err(fail)?;
             let tail = Tail::open(self.folder, self.next_number, self.layout.clone(), 0);
             self.tails.push(tail.map_err(fail)?);
-            self.next_number += 1;
+            self.next_number = next_number;
         }
         let tail = self.tails.last_mut().expect("there is one now");
         let (mapping, record) = tail.write(record).map_err(fail)?;
@@ -109,6 +111,15 @@ impl<'a> Writer<'a> {
         }
         first
     }
+}
+
+/// The number of the segment after this one.
+///
+/// # Errors
+/// When there is none.
+pub(super) fn after(number: u32) -> io::Result<u32> {
+    let none = || io::Error::other("there are no numbers left for its files");
+    number.checked_add(1).ok_or_else(none)
 }
 
 /// Adds a record to the runs, which are in the order of their places.

@@ -3,6 +3,7 @@
 use super::Gallery;
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
+use crate::opening::Links;
 use crate::pyramid::{DType, LevelData, PyramidShape, Upsample};
 use crate::store::{Dtype, Store, Tensor, write};
 use crate::stored::{AFFINE, StoredImage, parts};
@@ -19,6 +20,7 @@ impl Gallery {
     pub fn save(
         &self,
         path: &Path,
+        links: Links,
         kind: &str,
         metadata: &BTreeMap<String, String>,
         tensors: BTreeMap<String, Tensor<'_>>,
@@ -59,7 +61,7 @@ impl Gallery {
         }
         let mut tensors = tensors;
         tensors.extend(own);
-        write(path, kind, &metadata, &tensors, cancel)
+        write(path, links, kind, &metadata, &tensors, cancel)
     }
 
     /// The gallery in an open file; its features stay there.
@@ -74,6 +76,9 @@ impl Gallery {
                     "is damaged: the ids of its gallery cannot be read ({error})"
                 ))
             })?;
+        if ids.is_empty() {
+            return Err(fail("is damaged: its gallery has no images".into()));
+        }
         let name = store.entry("gallery.upsample")?;
         let upsample = Upsample::from_name(name)
             .ok_or_else(|| fail(format!("has an unknown way of upsampling, {name:?}")))?;
@@ -134,8 +139,9 @@ impl Gallery {
             return Err(fail("is damaged: its levels differ in type".into()));
         }
         let mut images = BTreeMap::new();
+        let file: Arc<Path> = store.path().into();
         for (index, id) in ids.into_iter().enumerate() {
-            let image = StoredImage::mapped(store, dtype, &levels, index);
+            let image = StoredImage::mapped(store, dtype, &levels, index, (&file, &id));
             if dtype == DType::I8
                 && let Some(level) = image.levels().iter().position(|level| !level.all_finite())
             {
