@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from knnspect import _core
 from knnspect.backends import Backend
 from knnspect.errors import DTypeError, ParameterError, ShapeError, StoreError
+from knnspect.files import as_damage, check_path, parse_json
 from knnspect.gallery import Gallery, check_ids
 from knnspect.neighbors import Neighbors
 from knnspect.progress import Progress
 from knnspect.pyramid import FeaturePyramid
-from knnspect.validation import check_count, check_positive
+from knnspect.validation import check_choice, check_count, check_positive
 
 __all__ = ["Coreset", "pick_coreset"]
 
@@ -276,7 +277,7 @@ class Coreset:
         Coreset(n_rows=3, n_features=16, n_images=1, upsample='bilinear')
         """
         metadata, tensors = self.state()
-        self._bank.core.save(path, "coreset", metadata, tensors)
+        self._bank.core.save(check_path(path), "coreset", metadata, tensors)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], verify: bool = True) -> Coreset:
@@ -306,17 +307,10 @@ class Coreset:
         ...
         knnspect.errors.StoreError: no-such.coreset: cannot be opened: No such file or directory...
         """
-        store = _core.Store(path, verify)
+        store = _core.Store(check_path(path), verify)
         if store.kind != "coreset":
             raise StoreError(f"{os.fspath(path)}: expected a coreset, it holds a {store.kind}")
-        try:
-            return cls.from_store(store)
-        except (KeyError, TypeError, ValueError, IndexError) as error:
-            if isinstance(error, StoreError):
-                raise
-            raise StoreError(
-                f"{os.fspath(path)}: is damaged: its coreset cannot be used ({error})"
-            ) from error
+        return cls.from_store(store)
 
     def state(self) -> tuple[dict[str, str], dict[str, NDArray[np.int64]]]:
         """Return the metadata and the tensors that a file holds besides `bank`."""
@@ -335,33 +329,49 @@ class Coreset:
 
     @classmethod
     def from_store(cls, store: _core.Store) -> Coreset:
-        """Rebuild a coreset from an open file that holds `bank` and `state`."""
-        settings = json.loads(store.metadata["coreset"])
+        """Rebuild a coreset from an open file that holds `bank` and `state`.
+
+        Raises
+        ------
+        StoreError
+            If there is none, or its parts do not fit each other.
+        """
+        with as_damage(store.path, "its coreset"):
+            return cls._from_parts(store)
+
+    @classmethod
+    def _from_parts(cls, store: _core.Store) -> Coreset:
+        settings = parse_json(store.metadata["coreset"], store.path, "its coreset")
         bank = Gallery.from_core(_core.Gallery.from_store(store))
+        if (len(bank), bank.dtype, [height for height, _, _ in bank.shapes]) != (1, "float32", [1]):
+            raise ValueError("its rows are no float32 image of one level and one row")
         rows = bank.pyramid().levels[0][0, 0]
-        image_index, cells, order = (
+        image_index, cells, order = arrays = [
             store.tensor(f"coreset.{name}") for name in ("image_index", "cells", "order")
-        )
-        ids, shapes = settings["image_ids"], [tuple(shape) for shape in settings["shapes"]]
+        ]
+        ids = check_ids(settings["image_ids"], "image_ids")
+        shapes = [
+            (check_count("height", h), check_count("width", w), check_count("channels", c))
+            for h, w, c in settings["shapes"]
+        ]
+        sq_radius = settings["sq_radius"]
+        if sq_radius is not None:
+            sq_radius = check_positive("sq_radius", sq_radius, or_zero=True)
         n, n_features = rows.shape
         if (
-            (image_index.shape, cells.shape, order.shape) != ((n,), (n, 2), (n,))
+            any(array.dtype != np.int64 for array in arrays)
+            or [array.shape for array in arrays] != [(n,), (n, 2), (n,)]
             or not np.array_equal(np.sort(order), np.arange(n))
+            or sorted(set(ids)) != ids
             or image_index.min() < 0
             or image_index.max() >= len(ids)
+            or (cells < 0).any()
+            or (cells >= shapes[0][:2]).any()
             or sum(channels for _, _, channels in shapes) != n_features
         ):
             raise ValueError("its parts do not fit each other")
-        return cls._of(
-            rows,
-            tuple(ids),
-            image_index,
-            cells,
-            order,
-            settings["upsample"],
-            shapes,
-            settings["sq_radius"],
-        )
+        upsample = check_choice("upsample", settings["upsample"], ["bilinear", "block"])
+        return cls._of(rows, tuple(ids), image_index, cells, order, upsample, shapes, sq_radius)
 
     @classmethod
     def _of(

@@ -1,21 +1,41 @@
-"""Files that are written whole or not at all."""
+"""Files: replaced whole or not at all, and read only where they are files."""
 
 from __future__ import annotations
 
+import json
 import os
-import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from knnspect.errors import StoreError
+from knnspect import _core
+from knnspect.errors import DTypeError, KnnspectError, StoreError
 
-__all__ = ["replace_file"]
+__all__ = [
+    "as_damage",
+    "check_path",
+    "is_folder",
+    "is_there",
+    "parse_json",
+    "read_json",
+    "replace_file",
+]
+
+#: JSON of ours is a few levels deep.
+_DEEPEST = 20
+#: Bytes of a file that holds JSON of ours and nothing else.
+_LONGEST = 1 << 24
 
 
-def replace_file(path: str | os.PathLike[str], contents: bytes) -> None:
+def replace_file(
+    path: str | os.PathLike[str], contents: bytes, *, follow_links: bool = True
+) -> None:
     """Write a file beside its place, then put it there in one step.
 
     A reader sees the file that was there before, or the new one, and a failure leaves the old one
-    as it was.
+    as it was. The new one has the permissions of the old one. What killed processes have left in
+    the folder is deleted.
 
     Parameters
     ----------
@@ -23,11 +43,14 @@ def replace_file(path: str | os.PathLike[str], contents: bytes) -> None:
         Where to. The folder has to exist; a file of that name is replaced.
     contents : bytes
         The whole file.
+    follow_links : bool, default True
+        Replace the file that a symbolic link points to; if False, a link is refused.
 
     Raises
     ------
     StoreError
-        If the file cannot be written: no such folder, no permission, no space.
+        If the file cannot be written: no such folder, no permission, no space, or something there
+        that is not a regular file.
 
     Examples
     --------
@@ -37,20 +60,158 @@ def replace_file(path: str | os.PathLike[str], contents: bytes) -> None:
     ...     Path(f"{folder}/a.txt").read_text()
     'whole'
     """
-    target = Path(path)
-    # A name of its own, not one made from the target's, which may be as long as names can be.
-    beside = target.parent / f".{secrets.token_hex(8)}.tmp"
+    _core.replace_file(check_path(path), contents, follow_links)
+
+
+def read_json(path: Path) -> Any:
+    """Return what a JSON file in a folder of ours holds.
+
+    Parameters
+    ----------
+    path : Path
+        A regular file; a symbolic link is not followed.
+
+    Raises
+    ------
+    StoreError
+        If it cannot be read, is not JSON, or is too long or too deep to be ours.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     replace_file(f"{folder}/a.json", b'{"seed": 0}')
+    ...     read_json(Path(f"{folder}/a.json"))
+    {'seed': 0}
+    """
+    return parse_json(_core.read_file(check_path(path), _LONGEST, False), path, "it")
+
+
+def parse_json(text: str | bytes, path: str | os.PathLike[str], what: str) -> Any:
+    """Return the value of JSON that was read from a file.
+
+    Parameters
+    ----------
+    text : str or bytes
+        The JSON.
+    path : path-like
+        The file, for messages.
+    what : str
+        Which part of the file it is, for messages.
+
+    Raises
+    ------
+    StoreError
+        If it is not JSON, is deeper than ours is, or has a key twice.
+
+    Examples
+    --------
+    >>> parse_json("[" * 100_000, "model.ks", "its config")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ...
+    knnspect.errors.StoreError: model.ks: is damaged: its config cannot be read (...)
+    """
+    with as_damage(path, what, "read"):
+        value = json.loads(text, object_pairs_hook=_without_doubles)
+        _check_depth(value)
+    return value
+
+
+@contextmanager
+def as_damage(path: str | os.PathLike[str], what: str, verb: str = "used") -> Iterator[None]:
+    """Raise a StoreError for what goes wrong with the contents of a file.
+
+    Checksums do not keep others from writing nonsense, so any value may be of another type, or far
+    from those that make sense.
+
+    >>> with as_damage("model.ks", "its settings"):
+    ...     {}["seed"]
+    Traceback (most recent call last):
+    ...
+    knnspect.errors.StoreError: model.ks: is damaged: its settings cannot be used ('seed' is missing)
+    """
     try:
-        try:
-            # Opened by name and not by tempfile, whose files only their owner may read.
-            with beside.open("xb") as file:
-                file.write(contents)
-                file.flush()
-                os.fsync(file.fileno())
-            beside.replace(target)
-        except BaseException:
-            beside.unlink(missing_ok=True)
+        yield
+    except StoreError as error:
+        if os.fspath(path) in str(error):
             raise
-    except OSError as error:
-        reason = error.strerror or error
-        raise StoreError(f"{target}: the file cannot be written: {reason}") from error
+        raise StoreError(f"{os.fspath(path)}: is damaged: {error}") from error
+    except KeyError as error:
+        reason = _short(f"{error} is missing")
+        raise StoreError(
+            f"{os.fspath(path)}: is damaged: {what} cannot be {verb} ({reason})"
+        ) from error
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        RecursionError,
+        TypeError,
+        ValueError,
+    ) as error:
+        # The words of others say too little without the kind.
+        is_clear = isinstance(error, (KnnspectError, ValueError))
+        kind = "" if is_clear else f"{type(error).__name__}: "
+        reason = f"{kind}{error}"
+        raise StoreError(
+            f"{os.fspath(path)}: is damaged: {what} cannot be {verb} ({_short(reason)})"
+        ) from error
+
+
+def check_path(path: object, name: str = "path") -> Path:
+    """Return a path, or raise a DTypeError or StoreError if no file can have it.
+
+    >>> check_path(7)
+    Traceback (most recent call last):
+    ...
+    knnspect.errors.DTypeError: path: expected a path, got int
+    """
+    if not isinstance(path, (str, os.PathLike)) or not isinstance(os.fspath(path), str):
+        raise DTypeError(f"{name}: expected a path, got {type(path).__name__}")
+    reason = "it has a null character" if "\0" in os.fspath(path) else None
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:
+        reason = "it has characters that the file system has not"
+    if reason is not None:
+        raise StoreError(f"{os.fspath(path)!r}: cannot be the path of a file: {reason}")
+    return Path(path)
+
+
+def is_folder(path: Path) -> bool:
+    """Return whether there is a folder; not if a path is too long for any."""
+    return os.path.isdir(path)  # noqa: PTH112 - Path's raises for paths that are too long
+
+
+def is_there(path: Path) -> bool:
+    """Return whether there is anything of this name, also a link that leads nowhere."""
+    return os.path.lexists(path)
+
+
+def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        seen: set[str] = set()
+        double = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise ValueError(f"{double!r} is there twice")
+    return values
+
+
+def _check_depth(value: object) -> None:
+    """Raise a ValueError where comparing or showing a value could end in a RecursionError."""
+    values = [value]
+    for _ in range(_DEEPEST):
+        inner: list[object] = []
+        for part in values:
+            if isinstance(part, dict):
+                inner += part.values()
+            elif isinstance(part, list):
+                inner += part
+        if not inner:
+            return
+        values = inner
+    raise ValueError(f"it is more than {_DEEPEST} levels deep")
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 200 else text[:199] + "…"

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from knnspect import _core
 from knnspect.backends import Backend, get_backend
 from knnspect.errors import DTypeError, ParameterError, StoreError
+from knnspect.files import check_path, is_folder, is_there
 from knnspect.neighbors import Neighbors
 from knnspect.pyramid import FeaturePyramid
 from knnspect.validation import check_choice, check_count
@@ -113,7 +114,10 @@ class Gallery:
 
     @property
     def mode(self) -> str:
-        """``"r+"`` if the gallery can be changed: in memory, or in a folder open for writing."""
+        """``"r+"`` if the gallery can be changed: in memory, or in a folder open for writing.
+
+        In a process that was forked from the one that opened the folder it is ``"r"``.
+        """
         return "r+" if self.core.is_writable else "r"
 
     @property
@@ -125,7 +129,7 @@ class Gallery:
         return len(self.core)
 
     def __contains__(self, id: object) -> bool:  # noqa: A002
-        return isinstance(id, str) and self.core.contains(id)
+        return isinstance(id, str) and not _has_surrogates(id) and self.core.contains(id)
 
     def __enter__(self) -> Gallery:
         return self
@@ -303,7 +307,8 @@ class Gallery:
     def close(self) -> None:
         """End writing to the gallery's folder, so that others may; it can still be searched.
 
-        The end of a ``with`` block does the same.
+        The end of a ``with`` block does the same. In a process that was forked from the one that
+        writes, it does nothing.
         """
         self._opened = self._state_of_folder()
         self.core.close()
@@ -506,7 +511,7 @@ class Gallery:
         ...     Gallery.open(pathlib.Path(folder) / "normal.gallery").ids
         ['000000', '000001']
         """
-        self.core.save(path, "gallery", {}, {})
+        self.core.save(check_path(path), "gallery", {}, {})
 
     @classmethod
     def create(
@@ -548,7 +553,7 @@ class Gallery:
         ...     Gallery.open(folder + "/normal.gallery")
         Gallery(upsample='bilinear', dtype='float16', n_images=2, level0=4x4x3)
         """
-        return cls.from_core(_core.Gallery.create(path, upsample, dtype))
+        return cls.from_core(_core.Gallery.create(check_path(path), upsample, dtype))
 
     @classmethod
     def open(
@@ -562,8 +567,9 @@ class Gallery:
             A folder that `create` made, or a file that `save` wrote. Only knnspect may write into
             it: a file is replaced by `save` or a rename.
         mode : {"r", "r+"}, default "r"
-            To change a folder, ``"r+"``; one process at a time may. Those who read it keep the
-            gallery as it was when they opened it. A file is a snapshot: what is opened from it may
+            To change a folder, ``"r+"``; one process at a time may, and those that are forked from
+            it can only read. Those who read it keep the gallery as it was when they opened it. A
+            file is a snapshot: what is opened from it may
             be changed in memory.
         verify : bool, optional
             True: read everything once and compare the checksums. False: check the structure only,
@@ -579,8 +585,9 @@ class Gallery:
         Raises
         ------
         StoreError
-            If there is no gallery, it is truncated, altered or of a newer version; with ``"r+"``,
-            if another process has it open for writing, or the disk is read-only.
+            If there is no gallery, it is truncated, altered or of a newer version, or something in
+            the folder is not a regular file; with ``"r+"``, if another process has it open for
+            writing, or the disk is read-only.
         ParameterError
             If `mode` is another word, or ``"r+"`` for a file.
 
@@ -592,8 +599,9 @@ class Gallery:
         knnspect.errors.StoreError: no-such.gallery: cannot be opened: No such file or directory...
         """
         check_choice("mode", mode, ["r", "r+"])
-        if Path(path).is_dir():
-            opened = _end_of_journal(Path(path))
+        path = check_path(path)
+        if is_folder(path):
+            opened = _end_of_journal(path)
             gallery = cls.from_core(_core.Gallery.open(path, mode == "r+"))
             gallery._opened = opened
             if verify:
@@ -601,12 +609,10 @@ class Gallery:
             return gallery
         store = _core.Store(path, verify is None or verify)
         if store.kind != "gallery":
-            raise StoreError(
-                f"{os.fspath(path)}: expected a gallery, it holds a {store.kind} model"
-            )
+            raise StoreError(f"{path}: expected a gallery, it holds a {store.kind} model")
         if mode == "r+":
             raise ParameterError(
-                f'{os.fspath(path)}: mode "r+" is for galleries in a folder, this is a file: open '
+                f'{path}: mode "r+" is for galleries in a folder, this is a file: open '
                 "it, change it, and save it"
             )
         return cls.from_core(_core.Gallery.from_store(store))
@@ -622,7 +628,7 @@ class Gallery:
 
 def is_gallery_folder(path: Path) -> bool:
     """Return whether there is a gallery in a folder."""
-    return (path / "journal").exists()
+    return is_there(path / "journal")
 
 
 def _rebuilt(
@@ -664,13 +670,15 @@ def _end_of_journal(folder: Path | None) -> bytes | None:
     """Return the size and the end of a journal: every change of a gallery adds to these."""
     if folder is None:
         return None
-    # Of a file only, without waiting should it be a pipe.
-    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    # Without following a link, or waiting should it be a pipe.
+    flags = os.O_RDONLY
+    for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"):
+        flags |= getattr(os, name, 0)
     try:
         with open(os.open(folder / "journal", flags), "rb") as journal:  # noqa: PTH123 - by number
             size = journal.seek(0, os.SEEK_END)
             journal.seek(max(size - 4096, 0))
-            return size.to_bytes(8, "little") + journal.read()
+            return size.to_bytes(8, "little") + journal.read(4096)
     except OSError:
         return None  # what is wrong with it is found by those who open it
 
@@ -687,9 +695,13 @@ def check_ids(ids: object, name: str) -> list[str]:
     for index, value in enumerate(checked):
         if not isinstance(value, str):
             raise DTypeError(f"{name}[{index}]: expected a str, got {type(value).__name__}")
-        if not value.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in value):
+        if _has_surrogates(value):
             raise ParameterError(f"{name}[{index}]: expected valid Unicode, got {value!r}")
     return checked
+
+
+def _has_surrogates(text: str) -> bool:
+    return not text.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def _check_subset(images: object) -> list[list[str]] | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from knnspect.detectors.building import GALLERY, MODEL
 from knnspect.errors import StoreError
 from knnspect.features import Backbone
 from knnspect.features.network import check_device
+from knnspect.files import as_damage, check_path, is_folder, is_there, parse_json
 from knnspect.gallery import is_gallery_folder
 from knnspect.neighbors import Neighbors
 
@@ -215,33 +215,26 @@ def load(path: str | os.PathLike[str], device: str | None = None) -> Detector:
     ...
     knnspect.errors.StoreError: no-such.ks: cannot be opened: No such file or directory...
     """
-    folder = Path(path) if Path(path).is_dir() else None
-    store = _core.Store(path if folder is None else _model_in(folder), True)
-    where = os.fspath(path)
+    where = check_path(path)
+    folder = where if is_folder(where) else None
+    store = _core.Store(where if folder is None else _model_in(folder), True, folder is None)
     if store.kind not in _DETECTORS:
         raise StoreError(f"{where}: expected a detector, the file holds a {store.kind}")
     if device is not None:
         check_device(device)  # lest it is taken for a setting of the file
     module, name = _DETECTORS[store.kind]
     detector: type[Detector] = getattr(import_module(module), name)
-    try:
-        config = json.loads(store.metadata["config"])
+    with as_damage(where, "its settings"):
+        config = parse_json(store.metadata["config"], where, "its settings")
         return detector._from_store(store, config, device, folder)
-    except StoreError as error:
-        if where in str(error):
-            raise
-        raise StoreError(f"{where}: is damaged: {error}") from error
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-        reason = f"{error} is missing" if isinstance(error, KeyError) else error
-        raise StoreError(f"{where}: is damaged: its settings cannot be used ({reason})") from error
 
 
 def _model_in(folder: Path) -> Path:
     """Return the file of a folder that is a model."""
     file = folder / MODEL
-    if not file.exists():
+    if not is_there(file):
         kind = "gallery" if is_gallery_folder(folder) else "folder"
-        if (folder / GALLERY).exists():
+        if is_there(folder / GALLERY):
             kind = "model that is not finished: fit it again, with the same folder, to go on"
         raise StoreError(f"{folder}: expected a detector, it is a {kind}")
     return file

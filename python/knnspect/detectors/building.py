@@ -25,7 +25,7 @@ from knnspect.detectors.pending import Pending
 from knnspect.detectors.plan import check_room, plan_build
 from knnspect.errors import ImageError, ParameterError, StoreError
 from knnspect.features import Backbone, Features
-from knnspect.files import replace_file
+from knnspect.files import as_damage, check_path, is_there, read_json, replace_file
 from knnspect.gallery import Gallery, is_gallery_folder
 from knnspect.memory import check_memory, parse_bytes
 from knnspect.progress import Stopwatch
@@ -136,7 +136,7 @@ def learn(
         return _in_memory(backbone, images, gallery, batch_size, work, with_digests)
     limit = None if max_memory is None else parse_bytes("max_memory", max_memory)
     is_temporary = folder is None
-    path = Path(tempfile.mkdtemp(prefix="knnspect-")) if folder is None else Path(folder)
+    path = Path(tempfile.mkdtemp(prefix="knnspect-")) if folder is None else check_path(folder)
     try:
         learnt = _in_folder(backbone, images, gallery, batch_size, work, limit, path)
     except BaseException:
@@ -176,16 +176,17 @@ def save_learnt(
     StoreError
         If the file cannot be written.
     """
-    folder = Path(path)
-    is_folder = (folder / _SETTINGS).exists()
-    file = folder / MODEL if is_folder else folder
-    is_there = gallery is not None and gallery.path is not None and is_folder
-    if gallery is None or (is_there and gallery.path.parent.samefile(folder)):  # type: ignore[union-attr]
+    folder = check_path(path)
+    is_ours = is_there(folder / _SETTINGS)
+    # The user's own path may be a link to the file; names in a folder are no links of ours.
+    file, follow_links = (folder / MODEL, False) if is_ours else (folder, True)
+    home = None if gallery is None else gallery.path
+    if gallery is None or (is_ours and home is not None and home.parent.samefile(folder)):
         if gallery is not None:
             metadata = {**metadata, _OF_IMAGES: _digest_of_images(folder, gallery.ids)}
-        _core.save_tensors(file, method, metadata, tensors)
+        _core.save_tensors(file, method, metadata, tensors, follow_links)
     else:
-        gallery.core.save(file, method, metadata, tensors | (more or {}))
+        gallery.core.save(file, method, metadata, tensors | (more or {}), follow_links)
 
 
 def stored_gallery(store: _core.Store, folder: Path | None) -> Gallery:
@@ -217,8 +218,17 @@ def stored_pooled(store: _core.Store, folder: Path | None, gallery: Gallery) -> 
         If there are none, or they are damaged.
     """
     if folder is None or "pooled" in store.names:
-        return store.tensor("pooled")
-    return _about_images(folder, gallery.ids)[0]
+        pooled: NDArray[Any] = store.tensor("pooled")
+    else:
+        pooled = _about_images(folder, gallery.ids)[0]
+    if pooled.dtype != np.float32 or pooled.ndim != 2 or len(pooled) != len(gallery):
+        raise StoreError(
+            f"{store.path}: is damaged: expected pooled features of {len(gallery)} images, got "
+            f"{pooled.dtype} of shape {pooled.shape}"
+        )
+    if not np.isfinite(pooled).all():
+        raise StoreError(f"{store.path}: is damaged: its pooled features are not finite")
+    return pooled
 
 
 def _remove_folder(path: Path, process: int) -> None:
@@ -231,10 +241,12 @@ def _about_images(
     folder: Path, ids: list[str]
 ) -> tuple[NDArray[np.float32], list[tuple[int, int]]]:
     """Return the pooled features and the sizes of images in a folder that `learn` has filled."""
-    images = Gallery.open(folder / _IMAGES).pyramid(ids)
-    pooled: NDArray[np.float32] = images.levels[0].reshape(len(ids), -1)
-    sizes = images.levels[1].reshape(len(ids), 2).astype(int).tolist()
-    return pooled, [(height, width) for height, width in sizes]
+    path = folder / _IMAGES
+    with as_damage(path, "what it says of the images"):
+        images = Gallery.open(path).pyramid(ids)
+        pooled: NDArray[np.float32] = images.levels[0].reshape(len(ids), -1)
+        sizes = images.levels[1].reshape(len(ids), 2).astype(int).tolist()
+        return pooled, [(height, width) for height, width in sizes]
 
 
 def _digest_of_images(folder: Path, ids: list[str]) -> str:
@@ -419,14 +431,12 @@ def _make(folder: Path, settings: dict[str, Any]) -> None:
     if _SETTINGS not in names:
         if any(not name.startswith(".") for name in names):
             raise StoreError(f"{folder}: expected an empty folder or one of features, it has files")
-        replace_file(file, json.dumps(settings, indent=2).encode())
+        replace_file(file, json.dumps(settings, indent=2).encode(), follow_links=False)
         return
-    try:
-        found = json.loads(file.read_text())
+    found = read_json(file)
+    with as_damage(file, "it"):
         found, wanted = _DEFAULTS | found, _DEFAULTS | settings
         changed = [name for name, value in wanted.items() if found[name] != value]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise StoreError(f"{file}: is damaged: it cannot be read ({error})") from error
     if changed:
         name = changed[0]
         raise ParameterError(
@@ -436,6 +446,8 @@ def _make(folder: Path, settings: dict[str, Any]) -> None:
 
 
 def _open_or_create(path: Path, upsample: str = "bilinear", dtype: str = "float32") -> Gallery:
+    if path.is_symlink():
+        raise StoreError(f"{path}: expected a folder to write to, it is a symbolic link")
     if is_gallery_folder(path):
         return Gallery.open(path, "r+")
     return Gallery.create(path, upsample, dtype)

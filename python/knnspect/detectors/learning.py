@@ -16,7 +16,7 @@ from knnspect.detectors.maps import check_sigma
 from knnspect.errors import DTypeError, ImageError
 from knnspect.features import Backbone, Features
 from knnspect.pyramid import FeaturePyramid
-from knnspect.validation import check_choice, check_count
+from knnspect.validation import check_choice, check_count, check_positive
 
 __all__ = [
     "ConstantLevels",
@@ -26,6 +26,7 @@ __all__ = [
     "check_pooled",
     "held_out",
     "naming_images",
+    "stored_map_max",
     "stored_tensors",
     "weights_digest",
 ]
@@ -105,6 +106,17 @@ def stored_tensors(store: _core.Store, prefix: str = _BACKBONE) -> dict[str, NDA
         for name in store.names
         if name.startswith(prefix)
     }
+
+
+def stored_map_max(value: Any) -> float:
+    """Return the largest normal map value that a file has, NaN if there is none.
+
+    Raises
+    ------
+    DTypeError, ParameterError
+        If it is not a number, or none that a map has.
+    """
+    return float("nan") if value is None else check_positive("normal_map_max", value, or_zero=True)
 
 
 def weights_digest(tensors: Mapping[str, NDArray[Any]]) -> str:

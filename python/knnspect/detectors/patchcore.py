@@ -24,6 +24,7 @@ from knnspect.detectors.learning import (
     check_parameters,
     held_out,
     naming_images,
+    stored_map_max,
     stored_tensors,
 )
 from knnspect.detectors.maps import pixel_map
@@ -379,8 +380,7 @@ class PatchCore(Detector):
         patchcore._check_parameters()
         patchcore.memory_ = stored_memory(store, folder)
         patchcore.border_ = BorderFactors(config.get("border_factors", ()))
-        known = config["normal_map_max"]
-        patchcore.normal_map_max_ = float("nan") if known is None else float(known)
+        patchcore.normal_map_max_ = stored_map_max(config["normal_map_max"])
         patchcore.seconds_ = {}
         return patchcore
 

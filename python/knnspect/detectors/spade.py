@@ -26,11 +26,12 @@ from knnspect.detectors.learning import (
     check_pooled,
     held_out,
     naming_images,
+    stored_map_max,
     stored_tensors,
 )
 from knnspect.detectors.maps import pixel_map
 from knnspect.detectors.near_duplicates import LEFT_OUT, NearDuplicates
-from knnspect.errors import NotFittedError, ParameterError
+from knnspect.errors import NotFittedError, ParameterError, ShapeError
 from knnspect.features import Backbone, Features
 from knnspect.gallery import Gallery
 from knnspect.neighbors import Neighbors
@@ -331,8 +332,12 @@ class Spade(Detector):
         ------
         NotFittedError
             Before `fit`.
+        ShapeError
+            If `pooled` has another shape.
         """
         self._check_fitted()
+        if pooled.shape != self.pooled_.shape[1:]:
+            raise ShapeError(f"pooled: expected shape {self.pooled_.shape[1:]}, got {pooled.shape}")
         left_out = {without} if isinstance(without, str) else set(without)
         sq_distances = np.concatenate(
             [
@@ -405,8 +410,7 @@ class Spade(Detector):
         spade.gallery_ = gallery
         spade.pooled_ = stored_pooled(store, folder, gallery)
         spade.border_ = BorderFactors(config.get("border_factors", ()))
-        known = config["normal_map_max"]
-        spade.normal_map_max_ = float("nan") if known is None else float(known)
+        spade.normal_map_max_ = stored_map_max(config["normal_map_max"])
         spade.seconds_ = {}
         return spade
 

@@ -21,6 +21,7 @@ from knnspect.detectors.learning import (
     backbone_tensors,
     check_backbone,
     held_out,
+    stored_map_max,
     stored_tensors,
     weights_digest,
 )
@@ -34,6 +35,7 @@ from knnspect.errors import (
     StoreError,
 )
 from knnspect.features import Backbone
+from knnspect.files import check_path, is_folder
 from knnspect.forked import fork_safe
 from knnspect.gallery import Gallery
 from knnspect.memory import check_memory, parse_bytes
@@ -141,12 +143,14 @@ class TrainedDetector(Detector):
     ) -> None:
         self._check_parameters()
         limit = None if max_memory is None else parse_bytes("max_memory", max_memory)
+        # The user's own path may be a link to the file; names in a folder are no links of ours.
+        follow_links = checkpoint is not None
         if checkpoint is not None:
             check_place(checkpoint)
         elif folder is not None:
-            checkpoint = Path(folder) / CHECKPOINT
+            checkpoint = check_path(folder, "folder") / CHECKPOINT
         if checkpoint is not None:
-            self._checkpoint(checkpoint).check()
+            self._checkpoint(checkpoint, follow_links).check()
         watch = Stopwatch()
         found = learn(
             self.backbone,
@@ -163,7 +167,7 @@ class TrainedDetector(Detector):
         )
         learnt = copy(self)  # so that a failure leaves what was learnt before
         with watch.stage("training"):
-            held = learnt._train(found, checkpoint, limit, progress)
+            held = learnt._train(found, checkpoint, follow_links, limit, progress)
         with watch.stage("calibration"):
             learnt.normal_map_max_ = learnt._normal_map_max(found, held)
         learnt.seconds_ = watch.seconds
@@ -175,6 +179,7 @@ class TrainedDetector(Detector):
         self,
         found: Learnt,
         path: str | os.PathLike[str] | None,
+        follow_links: bool,
         limit: int | None,
         progress: bool,
     ) -> list[str]:
@@ -186,7 +191,7 @@ class TrainedDetector(Detector):
         settings = TrainingSettings(
             self.max_epochs, self.patience, self.seed, bool(self.mixed_precision)
         )
-        checkpoint = None if path is None else self._checkpoint(path, found)
+        checkpoint = None if path is None else self._checkpoint(path, follow_links, found)
         training = Training(
             network,
             found.gallery,
@@ -213,7 +218,9 @@ class TrainedDetector(Detector):
             network = self._network(shapes)
         return network.to(self.backbone.torch_device)
 
-    def _checkpoint(self, path: str | os.PathLike[str], found: Learnt | None = None) -> Checkpoint:
+    def _checkpoint(
+        self, path: str | os.PathLike[str], follow_links: bool, found: Learnt | None = None
+    ) -> Checkpoint:
         """Return the checkpoint of a training on some images, by all that it depends on."""
         from knnspect.networks.checkpoint import Checkpoint
 
@@ -230,6 +237,7 @@ class TrainedDetector(Detector):
                 "backbone weights": weights_digest(tensors),
             },
             {id_: digests[id_].hex() for id_ in sorted(digests)},
+            follow_links=follow_links,
         )
 
     def iter_predict(
@@ -328,19 +336,20 @@ class TrainedDetector(Detector):
         device: str | None,
         folder: Path | None,  # noqa: ARG003 - all of it is in the file
     ) -> TrainedDetector:
+        from knnspect.networks.training import stored_history
+
         backbone = Backbone.from_state(config["backbone"], stored_tensors(store), device)
         parameters = {name: config[name] for name in (*cls._own, *cls._shared)}
         detector: TrainedDetector = cls(backbone, **parameters)  # type: ignore[call-arg]
         detector._check_parameters()
         detector._shapes = [(height, width, n) for height, width, n in config["shapes"]]
-        detector._n_images = int(config["images"])
+        detector._n_images = check_count("images", config["images"])
         arrays = stored_tensors(store, _NETWORK)
         detector._check_stored(arrays)
         detector._take_over(arrays)
-        detector.history_ = [dict(entry) for entry in config["history"]]
-        detector.best_epoch_ = int(config["best_epoch"])
-        known = config["normal_map_max"]
-        detector.normal_map_max_ = float("nan") if known is None else float(known)
+        detector.history_ = stored_history(config["history"])
+        detector.best_epoch_ = check_count("best_epoch", config["best_epoch"], 0)
+        detector.normal_map_max_ = stored_map_max(config["normal_map_max"])
         detector.seconds_ = {}
         return detector
 
@@ -420,8 +429,8 @@ class TrainedDetector(Detector):
 
 def check_place(path: str | os.PathLike[str]) -> None:
     """Raise a StoreError, before the work, if a checkpoint cannot be written there."""
-    place = Path(path).absolute()
-    if place.is_dir() or not place.parent.is_dir():
+    place = check_path(path, "checkpoint").absolute()
+    if is_folder(place) or not is_folder(place.parent):
         raise StoreError(f"{path}: expected a file in a folder that exists")
 
 

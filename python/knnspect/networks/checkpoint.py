@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NoReturn
 
 from numpy.typing import NDArray
 
 from knnspect import _core
 from knnspect.errors import ParameterError, StoreError
+from knnspect.files import as_damage, check_path, is_there, parse_json
 from knnspect.validation import some_ids
 
 __all__ = ["Checkpoint"]
@@ -34,6 +34,8 @@ class Checkpoint:
     images : mapping of str to str, optional
         The images that are trained on: for each id what tells the image from others. A training on
         other images does not go on from this file either.
+    follow_links : bool, default True
+        Whether the file may be a symbolic link.
 
     Examples
     --------
@@ -51,8 +53,11 @@ class Checkpoint:
         path: str | os.PathLike[str],
         settings: Mapping[str, Any],
         images: Mapping[str, str] | None = None,
+        *,
+        follow_links: bool = True,
     ) -> None:
-        self.path = Path(path)
+        self.path = check_path(path)
+        self._follow_links = follow_links
         # As they are when they were read from a file.
         self._settings = json.loads(json.dumps(settings))
         self._images = dict(images or {})
@@ -67,8 +72,8 @@ class Checkpoint:
         ParameterError
             If it belongs to a training with other settings.
         """
-        if self.path.exists():
-            self._check_settings(_core.Store(self.path, False))
+        if is_there(self.path):
+            self._check_settings(_core.Store(self.path, False, self._follow_links))
 
     def read(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]] | None:
         """Return what was written last; None where there is no file.
@@ -76,16 +81,16 @@ class Checkpoint:
         Raises
         ------
         StoreError
-            If the file is damaged or not a checkpoint.
+            If the file is damaged, or not a regular file, or not a checkpoint.
         ParameterError
             If it belongs to a training with other settings or on other images.
         """
-        if not self.path.exists():
+        if not is_there(self.path):
             return None
-        store = _core.Store(self.path, True)
+        store = _core.Store(self.path, True, self._follow_links)
         self._check_settings(store)
         self._check_images(store)
-        state = _entry(store, "state", self.path)
+        state = _entry(store, "state")
         return state, {name: store.tensor(name) for name in store.names}
 
     def _check_settings(self, store: _core.Store) -> None:
@@ -97,7 +102,7 @@ class Checkpoint:
             self._refuse(
                 "by an earlier version of knnspect, which did not keep what its images were"
             )
-        settings = _entry(store, "settings", self.path)
+        settings = _entry(store, "settings")
         # A setting may be left out where it has its default.
         for name in {**self._settings, **settings}:
             was, is_ = settings.get(name), self._settings.get(name)
@@ -105,7 +110,7 @@ class Checkpoint:
                 self._refuse(f"with another {name} ({_short(was)}, not {_short(is_)})")
 
     def _check_images(self, store: _core.Store) -> None:
-        images = _entry(store, "images", self.path)
+        images = _entry(store, "images")
         differing = {
             "changed": [id_ for id_ in images if images[id_] != self._images.get(id_, images[id_])],
             "missing": [id_ for id_ in images if id_ not in self._images],
@@ -138,21 +143,19 @@ class Checkpoint:
         """
         parts = {"settings": self._settings, "images": self._images, "state": state}
         metadata = {name: json.dumps(part) for name, part in parts.items()}
-        _core.save_tensors(self.path, _KIND, metadata, tensors)
+        _core.save_tensors(self.path, _KIND, metadata, tensors, self._follow_links)
 
     def remove(self) -> None:
         """Delete the file, if it is there."""
         self.path.unlink(missing_ok=True)
 
 
-def _entry(store: _core.Store, name: str, path: Path) -> dict[str, Any]:
+def _entry(store: _core.Store, name: str) -> dict[str, Any]:
     """Return a dict that `write` has put into the file's metadata."""
-    try:
-        entry = json.loads(store.metadata[name])
-    except (KeyError, ValueError) as error:
-        raise StoreError(f"{path}: is damaged: it cannot be read ({error})") from error
-    if not isinstance(entry, dict):
-        raise StoreError(f"{path}: is damaged: its {name} cannot be read")
+    with as_damage(store.path, f"its {name}", "read"):
+        entry = parse_json(store.metadata[name], store.path, f"its {name}")
+        if not isinstance(entry, dict):
+            raise TypeError(f"expected an object, got {type(entry).__name__}")
     return entry
 
 

@@ -14,17 +14,26 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from knnspect.errors import ParameterError, StoreError
+from knnspect.errors import ParameterError
+from knnspect.files import as_damage
 from knnspect.forked import fork_safe
 from knnspect.gallery import Gallery
 from knnspect.networks.checkpoint import Checkpoint
 from knnspect.progress import Progress
 from knnspect.pyramid import FeaturePyramid
+from knnspect.validation import check_count
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["Step", "TrainableNetwork", "Training", "TrainingSettings", "images_in_parts"]
+__all__ = [
+    "Step",
+    "TrainableNetwork",
+    "Training",
+    "TrainingSettings",
+    "images_in_parts",
+    "stored_history",
+]
 
 #: Images whose features are in memory at a time; their cells are shuffled together.
 IMAGES_AT_ONCE = 32
@@ -118,7 +127,7 @@ class TrainableNetwork(nn.Module, ABC):
         Raises
         ------
         ValueError, KeyError
-            If something is missing or has another shape.
+            As `check_arrays`.
         """
         self.check_arrays(arrays)
         with torch.no_grad():
@@ -132,13 +141,15 @@ class TrainableNetwork(nn.Module, ABC):
         Raises
         ------
         ValueError, KeyError
-            If something is missing or has another shape.
+            If something is missing, has another shape, or is not finite.
         """
         for name, value in _kept(self):
             if arrays[name].size != value.numel():
                 raise ValueError(
                     f"{name}: expected {value.numel()} values, got {arrays[name].size}"
                 )
+            if not np.isfinite(arrays[name]).all():
+                raise ValueError(f"{name}: expected finite values")
 
 
 @dataclass(frozen=True)
@@ -383,19 +394,22 @@ class Training:
         if found is None or self._checkpoint is None:
             return False
         state, tensors = found
-        try:
+        with as_damage(self._checkpoint.path, "its state"):
             self._network.load_arrays(_under("network.", tensors))
             self._best = _under("best.", tensors)
             self._begin()
             for number, optimizer in enumerate(self._optimizers):
                 _restore_optimizer(optimizer, _under(f"optimizer.{number}.", tensors))
-            self.history = [dict(entry) for entry in state["history"]]
-            self.best_epoch, self._n_done = int(state["best_epoch"]), int(state["n_done"])
+            self.history = stored_history(state["history"])
+            self.best_epoch = check_count("best_epoch", state["best_epoch"], 0)
+            self._n_done = check_count("n_done", state["n_done"], 0)
             self._sums = np.array(state["sums"], float).reshape(self._sums.shape)
-        except (KeyError, TypeError, ValueError) as error:
-            raise StoreError(
-                f"{self._checkpoint.path}: is damaged: its state cannot be used ({error})"
-            ) from error
+            if (
+                self.best_epoch > len(self.history)
+                or self._n_done > len(self._ids)
+                or not np.isfinite(self._sums).all()
+            ):
+                raise ValueError("its numbers are not those of a training")
         return True
 
 
@@ -403,6 +417,21 @@ def images_in_parts(gallery: Gallery, ids: Sequence[str]) -> Iterator[FeaturePyr
     """Yield the features of some images, a few images at a time."""
     for start in range(0, len(ids), IMAGES_AT_ONCE):
         yield gallery.pyramid(ids[start : start + IMAGES_AT_ONCE])
+
+
+def stored_history(value: Any) -> list[dict[str, float]]:
+    """Return the losses of each epoch, as they are kept in files.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is something else.
+    """
+    history = [dict(entry) for entry in value]
+    for loss in (loss for entry in history for loss in entry.values()):
+        if not isinstance(loss, (int, float)):
+            raise TypeError(f"expected losses that are numbers, got {type(loss).__name__}")
+    return history
 
 
 def rate_factor(done: float) -> float:
@@ -448,6 +477,8 @@ def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, NDAr
     for key, array in tensors.items():
         place, name = key.split(".", 1)
         shape = () if name == "step" else parameters[int(place)].shape
+        if array.size != math.prod(shape):
+            raise ValueError(f"{key}: expected shape {tuple(shape)}, got {array.shape}")
         value = torch.from_numpy(array.copy()).reshape(shape)
         state.setdefault(int(place), {})[name] = value
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})

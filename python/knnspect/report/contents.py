@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 from knnspect import _core
 from knnspect.coreset import Coreset
 from knnspect.detectors.building import GALLERY, MODEL
+from knnspect.files import as_damage, check_path, is_folder, is_there, parse_json
 from knnspect.gallery import Gallery
 
 __all__ = ["contents", "size_of"]
@@ -34,17 +34,25 @@ def contents(path: Path, verify: bool) -> Iterator[tuple[str, object]]:
     StoreError
         If it is not one of ours, or damaged.
     """
-    is_model = path.is_file() or (path / MODEL).exists()
-    store = None if path.is_dir() and not is_model else _core.Store(_model_file(path), True)
+    path = check_path(path)
+    with as_damage(path, "what it says of itself"):
+        yield from _contents(path, verify)
+
+
+def _contents(path: Path, verify: bool) -> Iterator[tuple[str, object]]:
+    in_folder = is_folder(path)
+    is_model = not in_folder or is_there(path / MODEL)
+    file = path / MODEL if in_folder else path
+    store = _core.Store(file, True, not in_folder) if is_model else None
     metadata = {} if store is None else store.metadata
     yield "holds", "gallery" if store is None else store.kind
     if store is not None:
         yield "format version", metadata["format_version"]
         yield "checksum", f"BLAKE3 {metadata['checksum'][:16]}…, verified"
-    yield ("folder" if path.is_dir() else "file"), f"{size_of(path) / 1e6:.1f} MB"
+    yield ("folder" if in_folder else "file"), f"{size_of(path) / 1e6:.1f} MB"
     if store is not None and "coreset" in metadata:
         yield from _of_coreset(Coreset.from_store(store))
-    elif path.is_dir():
+    elif in_folder:
         folder = path / GALLERY if is_model else path
         yield from _of_gallery(Gallery.open(folder, verify=verify))
         yield (
@@ -54,7 +62,8 @@ def contents(path: Path, verify: bool) -> Iterator[tuple[str, object]]:
     elif store is not None and "gallery.ids" in metadata:
         yield from _of_gallery(Gallery.from_core(_core.Gallery.from_store(store)))
     told = {"upsample"} if "gallery.ids" in metadata or "coreset" in metadata else {"shapes"}
-    for name, value in json.loads(metadata.get("config", "{}")).items():
+    config = parse_json(metadata.get("config", "{}"), path, "its settings")
+    for name, value in config.items():
         if isinstance(value, dict):
             yield from ((f"{name} {key}".replace("_", " "), part) for key, part in value.items())
         elif name == "border_factors":
@@ -74,10 +83,6 @@ def size_of(path: Path) -> int:
     """Return the bytes of a file, or of all files in a folder."""
     files = path.rglob("*") if path.is_dir() else [path]
     return sum(file.stat().st_size for file in files if file.is_file())
-
-
-def _model_file(path: Path) -> Path:
-    return path / MODEL if path.is_dir() else path
 
 
 def _of_gallery(gallery: Gallery) -> Iterator[tuple[str, object]]:
