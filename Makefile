@@ -1,7 +1,7 @@
 .DEFAULT_GOAL := help
 PYTHON ?= python
 
-.PHONY: help dev fmt lint type test soak bench wheel
+.PHONY: help dev fmt lint type test soak fuzz asan bench wheel
 
 help:  ## show what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 8
@@ -32,6 +32,15 @@ test:  ## run all tests, of Python and of Rust
 soak:  ## compare all matchers with each other and with float64, for SOAK_SECONDS (600)
 	SOAK_JSON="$(CURDIR)/benches/results/soak.json" \
 		cargo test -p knnspect-core --release --test soak -- --ignored --nocapture
+
+fuzz:  ## alter files of every kind, byte by byte and by forging, for FUZZ_SECONDS (600)
+	KNNSPECT_FUZZ_SECONDS="$${FUZZ_SECONDS:-600}" \
+		KNNSPECT_FUZZ_JSON="$(CURDIR)/benches/results/fuzz.json" \
+		$(PYTHON) -m pytest tests/integration/test_fuzz.py -q -s
+
+asan:  ## run the Rust tests under AddressSanitizer, on Linux; built apart, in target/asan
+	RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address CARGO_TARGET_DIR="$(CURDIR)/target/asan" \
+		cargo test -p knnspect-core --release --lib --tests --target x86_64-unknown-linux-gnu
 
 bench:  ## run the benchmarks of the public path and of the kernels
 	$(PYTHON) -m pytest benches/python

@@ -124,11 +124,11 @@ def as_damage(path: str | os.PathLike[str], what: str, verb: str = "used") -> It
     Checksums do not keep others from writing nonsense, so any value may be of another type, or far
     from those that make sense.
 
-    >>> with as_damage("model.ks", "its settings"):
+    >>> with as_damage("a.ks", "its settings"):
     ...     {}["seed"]
     Traceback (most recent call last):
     ...
-    knnspect.errors.StoreError: model.ks: is damaged: its settings cannot be used ('seed' is missing)
+    knnspect.errors.StoreError: a.ks: is damaged: its settings cannot be used ('seed' is missing)
     """
     try:
         yield
