@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from knnspect.errors import ImageError
 
-__all__ = ["Decoded", "Depth", "ImageArray", "finish", "turned"]
+__all__ = ["Decoded", "Depth", "ImageArray", "contiguous", "finish", "turned"]
 
 ImageArray: TypeAlias = NDArray[np.uint8] | NDArray[np.float32]
 """An image as the rest of the package sees it: (height, width, 3), uint8 or float32 in [0, 1]."""
@@ -94,7 +94,8 @@ def finish(decoded: Decoded, white: int | None, where: str) -> tuple[ImageArray,
     Returns
     -------
     image : numpy.ndarray
-        Shape (height, width, 3), C-contiguous, uint8 or float32 in [0, 1].
+        Shape (height, width, 3), uint8 or float32 in [0, 1]. Of grey images the three channels
+        are the same memory, and may not be written to.
     depth : Depth or None
         What an image deeper than 8 bits used of its range.
 
@@ -129,9 +130,15 @@ def finish(decoded: Decoded, white: int | None, where: str) -> tuple[ImageArray,
     if decoded.alpha is not None:
         pixels = _over_black(pixels) if decoded.alpha == "straight" else pixels[..., :-1]
     pixels = turned(pixels, decoded.orientation)
+    pixels = np.ascontiguousarray(pixels)
     if pixels.shape[2] == 1:
-        pixels = np.repeat(pixels, 3, axis=2)
-    return np.ascontiguousarray(pixels), depth
+        pixels = np.broadcast_to(pixels, (*pixels.shape[:2], 3))
+    return pixels, depth
+
+
+def contiguous(image: ImageArray) -> ImageArray:
+    """Return an image whose channels have memory of their own, which may be written to."""
+    return np.ascontiguousarray(image)  # type: ignore[return-value]
 
 
 def turned(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:

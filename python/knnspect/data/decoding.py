@@ -13,6 +13,7 @@ from PIL import ExifTags, Image
 
 from knnspect.data.decoded import Decoded
 from knnspect.data.formats import FORMAT_WORDS, format_of
+from knnspect.data.geometry import strips
 from knnspect.data.quiet import quiet
 from knnspect.data.tiff import decode_tiff, open_tiff
 from knnspect.errors import ImageError
@@ -22,8 +23,8 @@ __all__ = ["MAX_PIXELS", "check_size", "decode", "from_pillow"]
 MAX_PIXELS = 200_000_000
 """Pixels that an image may have, unless a caller allows more."""
 
-#: Pixels that are taken over from Pillow at a time; its images of colours have 4 bytes a pixel.
-_PIXELS_AT_ONCE = 2**24
+#: Pixels from which on an image is taken over from Pillow in parts: in it colours have 4 bytes.
+_LARGE = 2**24
 _DEEP_INTEGER_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 
 
@@ -117,17 +118,15 @@ def _pixels(image: Image.Image) -> tuple[NDArray[Any], int]:
         return np.asarray(image)[..., np.newaxis], 1
     if image.mode in _DEEP_INTEGER_MODES:
         return np.asarray(image)[..., np.newaxis], 65535
-    mode = "RGB"
+    mode = "L" if image.mode in ("L", "1") else "RGB"
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         mode = "RGBA"
-    n_rows = max(1, _PIXELS_AT_ONCE // image.width)
-    if n_rows >= image.height:
-        return np.asarray(_converted(image, mode)), 255
+    if image.width * image.height <= _LARGE:
+        return np.atleast_3d(np.asarray(_converted(image, mode))), 255
     pixels = np.empty((image.height, image.width, len(mode)), np.uint8)
-    for top in range(0, image.height, n_rows):
-        bottom = min(top + n_rows, image.height)
-        strip = image.crop((0, top, image.width, bottom))
-        pixels[top:bottom] = np.asarray(_converted(strip, mode))
+    for rows in strips(pixels.shape):
+        strip = image.crop((0, rows.start, image.width, rows.stop))
+        pixels[rows] = np.atleast_3d(np.asarray(_converted(strip, mode)))
     return pixels, 255
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -12,7 +13,12 @@ from PIL import Image
 from knnspect.data.decoded import ImageArray
 from knnspect.errors import DTypeError, ParameterError, ShapeError
 
-__all__ = ["Geometry"]
+__all__ = ["Geometry", "strips"]
+
+#: Pixels of an image from which on its channels are resized one after the other.
+_LARGE = 2**24
+#: Pixels that are worked on at a time, so that what is needed for them stays small.
+_PIXELS_AT_ONCE = 2**20
 
 _INTERPOLATIONS = {
     "nearest": Image.Resampling.NEAREST,
@@ -21,6 +27,29 @@ _INTERPOLATIONS = {
     "lanczos": Image.Resampling.LANCZOS,
 }
 _RESIZES = ("stretch", "crop", "pad")
+
+
+def strips(size: tuple[int, ...]) -> Iterator[slice]:
+    """Return the rows of an image, some at a time, to be worked on with little memory.
+
+    Parameters
+    ----------
+    size : tuple of int
+        (height, width) of the image.
+
+    Yields
+    ------
+    slice
+        The next rows, about a million pixels.
+
+    Examples
+    --------
+    >>> [(rows.start, rows.stop) for rows in strips((5, 2**19))]
+    [(0, 2), (2, 4), (4, 5)]
+    """
+    n_rows = max(1, _PIXELS_AT_ONCE // size[1])
+    for top in range(0, size[0], n_rows):
+        yield slice(top, min(top + n_rows, size[0]))
 
 
 @dataclass(frozen=True)
@@ -159,11 +188,13 @@ class Geometry:
         # Written as low + (high - low) * weight, a constant stays exactly constant.
         low = values[rows.low]
         values = low + (values[rows.high] - low) * rows.weight[:, None]
-        low = values[:, columns.low]
-        restored = low + (values[:, columns.high] - low) * columns.weight
+        restored = np.empty((len(rows.low), len(columns.low)), np.float32)
+        for strip in strips(restored.shape):
+            low = values[strip][:, columns.low]
+            restored[strip] = low + (values[strip][:, columns.high] - low) * columns.weight
         restored[~rows.seen] = 0
         restored[:, ~columns.seen] = 0
-        return np.ascontiguousarray(restored)
+        return restored
 
     def locate(self, row: int, column: int, size: tuple[int, int]) -> tuple[float, float]:
         """Return where a pixel of the original image lies in the network's input.
@@ -218,16 +249,21 @@ class Geometry:
         size = (columns.into, rows.into)
         box = (columns.start, rows.start, columns.end, rows.end)
         filter_ = _INTERPOLATIONS[self.interpolation]
-        if image.dtype == np.uint8:
+        is_grey = image.strides[2] == 0  # three times the same memory
+        is_large = image.size > 3 * _LARGE  # in Pillow colours of 8 bits have 4 bytes a pixel
+        if image.dtype == np.uint8 and not is_grey and not is_large:
             part = np.asarray(Image.fromarray(image).resize(size, filter_, box), np.float32)
+        else:
+            channels = [
+                np.asarray(Image.fromarray(image[..., channel]).resize(size, filter_, box))
+                for channel in range(1 if is_grey else 3)
+            ]
+            part = np.stack(channels * (3 if is_grey else 1), axis=-1).astype(np.float32)
+        if image.dtype == np.uint8:
             part /= 255
             return part
-        channels = [
-            np.asarray(Image.fromarray(image[..., channel]).resize(size, filter_, box))
-            for channel in range(3)
-        ]
         # Bicubic and lanczos overshoot at edges; in uint8 Pillow has clipped that already.
-        return np.stack(channels, axis=-1).clip(0, 1)
+        return part.clip(0, 1)
 
 
 class _Samples(NamedTuple):

@@ -8,7 +8,7 @@ from typing import Any
 from numpy.typing import NDArray
 from PIL import Image
 
-from knnspect.data.decoded import ImageArray
+from knnspect.data.decoded import ImageArray, contiguous
 from knnspect.data.decoding import MAX_PIXELS
 from knnspect.data.formats import IMAGE_SUFFIXES
 from knnspect.data.reader import ImageReader
@@ -84,7 +84,7 @@ def read_image(
     reader = ImageReader(white, max_pixels)
     image = reader.from_file(path)
     reader.warn()
-    return image
+    return contiguous(image)
 
 
 def image_from_pillow(image: Image.Image, where: str) -> ImageArray:
@@ -121,7 +121,7 @@ def image_from_pillow(image: Image.Image, where: str) -> ImageArray:
     reader = ImageReader()
     pixels = reader.from_pillow(image, where)
     reader.warn()
-    return pixels
+    return contiguous(pixels)
 
 
 def check_image(array: NDArray[Any], where: str) -> ImageArray:
@@ -168,4 +168,4 @@ def check_image(array: NDArray[Any], where: str) -> ImageArray:
     reader = ImageReader()
     image = reader.from_array(array, where)
     reader.warn()
-    return image
+    return contiguous(image)

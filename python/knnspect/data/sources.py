@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from knnspect.data.decoded import ImageArray
+from knnspect.data.decoded import ImageArray, contiguous
 from knnspect.data.digests import file_digest, pixels_digest
 from knnspect.data.folders import list_images
 from knnspect.data.formats import IMAGE_SUFFIXES
@@ -97,7 +97,8 @@ class ImageItem:
         Returns
         -------
         numpy.ndarray
-            Shape (height, width, 3), uint8 or float32 in [0, 1].
+            Shape (height, width, 3), uint8 or float32 in [0, 1]. Of grey images the three channels
+            are the same memory, and may not be written to.
         """
         return self.load(reader) if isinstance(self.load, _Load) else self.load()
 
@@ -114,7 +115,7 @@ class _Load:
         reader = ImageReader()
         image = self.by(reader)
         reader.warn()
-        return image
+        return contiguous(image)
 
 
 class ImageSource:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import io
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 
-from knnspect.data.own_pictures import SOFTWARE
+from knnspect.data.geometry import strips
 from knnspect.errors import DTypeError, ParameterError, ShapeError
-from knnspect.files import replace_file
 from knnspect.report.colors import colorize
+from knnspect.report.png import write_png
 
-__all__ = ["overlay", "save_png", "to_rgb"]
+__all__ = ["overlay", "overlay_strips", "save_png", "to_rgb"]
 
 # How much of the image's own colour is taken away, so that the map's colours stand out.
 _DESATURATION = 0.5
@@ -70,22 +68,59 @@ def overlay(
     >>> overlay(grey, np.array([[0.0, 5.0]]), scale=5.0).tolist()
     [[[100, 100, 100], [232, 225, 142]]]
     """
-    rgb = to_rgb(image)
+    picture = np.empty((*np.shape(map)[:2], 3), np.uint8)
+    for rows, strip in overlay_strips(image, map, scale):
+        picture[rows] = strip
+    return picture
+
+
+def overlay_strips(
+    image: npt.NDArray[Any],
+    map: npt.NDArray[Any],  # noqa: A002 - the word for it everywhere in knnspect
+    scale: float,
+) -> Iterator[tuple[slice, npt.NDArray[np.uint8]]]:
+    """Return what `overlay` returns, some rows at a time, so that large images need little memory.
+
+    Parameters
+    ----------
+    image, map, scale
+        As for `overlay`, which also says what is raised.
+
+    Returns
+    -------
+    iterator of (slice, ndarray)
+        The next rows, and the picture there, shape ``(n_rows, width, 3)``, uint8.
+
+    Examples
+    --------
+    >>> black = np.zeros((3000, 1000, 3), np.uint8)
+    >>> for rows, strip in overlay_strips(black, np.zeros((3000, 1000)), scale=1.0):
+    ...     print(rows.start, strip.shape)
+    0 (1048, 1000, 3)
+    1048 (1048, 1000, 3)
+    2096 (904, 1000, 3)
+    """
+    array = _checked(image)
     values = np.asarray(map)
-    if values.shape != rgb.shape[:2]:
+    if values.shape != array.shape[:2]:
         raise ShapeError(
-            f"map: expected {rgb.shape[:2]}, the size of its image, got {values.shape}"
+            f"map: expected {array.shape[:2]}, the size of its image, got {values.shape}"
         )
     if values.dtype.kind not in "biuf":
         raise DTypeError(f"map: expected real numbers, got {values.dtype}")
-    if not np.isfinite(values).all():
+    if not (np.isfinite(values.min()) and np.isfinite(values.max())):  # NaN, if there is one
         raise ParameterError("map: expected finite numbers, got NaN or an infinity")
     if not (np.isfinite(scale) and scale > 0):
         raise ParameterError(f"scale: expected a positive finite number, got {scale}")
+    return ((rows, _strip(array[rows], values[rows], scale)) for rows in strips(array.shape))
 
+
+def _strip(
+    image: npt.NDArray[Any], values: npt.NDArray[Any], scale: float
+) -> npt.NDArray[np.uint8]:
     # Divided in float64: a float16 map with a small scale would overflow.
     share = np.clip(values / np.float64(scale), 0, 1).astype(np.float32)
-    base = rgb.astype(np.float32)
+    base = _rgb(image).astype(np.float32)
     grey = (base @ _LUMINANCE)[..., np.newaxis]
     base += _DESATURATION * (grey - base)
     opacity = _opacity(share)[..., np.newaxis]
@@ -121,6 +156,11 @@ def to_rgb(image: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     >>> to_rgb(np.array([[0.0, 1.0]], dtype=np.float32)).tolist()
     [[[0, 0, 0], [255, 255, 255]]]
     """
+    return _rgb(_checked(image))
+
+
+def _checked(image: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return an image as it was given, if it can become red, green, blue."""
     array = np.asarray(image)
     if array.ndim not in (2, 3) or array.size == 0 or array.shape[2:] not in ((), (3,)):
         raise ShapeError(
@@ -135,9 +175,14 @@ def to_rgb(image: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
                 "image: expected values in [0, 1] when it is floating, "
                 f"got values from {low} to {high}"
             )
-        array = np.rint(array.astype(np.float32) * 255).astype(np.uint8)
     elif array.dtype != np.uint8:
         raise DTypeError(f"image: expected uint8 or floating, got {array.dtype}")
+    return array
+
+
+def _rgb(array: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    if array.dtype.kind == "f":
+        array = np.rint(array.astype(np.float32) * 255).astype(np.uint8)
     if array.ndim == 2:
         array = np.repeat(array[..., np.newaxis], 3, axis=2)
     return array
@@ -168,6 +213,7 @@ def save_png(array: npt.NDArray[np.uint8], path: str | os.PathLike[str]) -> None
     Examples
     --------
     >>> import tempfile
+    >>> from PIL import Image
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     save_png(np.zeros((2, 3, 3), dtype=np.uint8), f"{folder}/black.png")
     ...     with Image.open(f"{folder}/black.png") as picture:
@@ -181,11 +227,8 @@ def save_png(array: npt.NDArray[np.uint8], path: str | os.PathLike[str]) -> None
             "array: expected shape (height, width, 3), or (height, width) for grey, "
             f"got {array.shape}"
         )
-    picture = io.BytesIO()
-    about = PngInfo()
-    about.add_text("Software", SOFTWARE)  # so that it is not taken for an image to be judged
-    Image.fromarray(array).save(picture, format="PNG", pnginfo=about)
-    replace_file(path, picture.getvalue())
+    size = (array.shape[0], array.shape[1])
+    write_png((array[rows] for rows in strips(size)), size, path, n_channels=array[0, 0].size)
 
 
 def _opacity(share: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

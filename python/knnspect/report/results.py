@@ -19,7 +19,8 @@ from knnspect.data.own_pictures import COLUMNS, OVERLAYS, TABLE
 from knnspect.detectors import Prediction
 from knnspect.errors import StoreError
 from knnspect.files import replace_file
-from knnspect.report.overlay import overlay, save_png
+from knnspect.report.overlay import overlay_strips
+from knnspect.report.png import write_png
 
 __all__ = ["ResultsFolder", "check_apart"]
 
@@ -81,7 +82,9 @@ class ResultsFolder:
         }
         file = self.folder / OVERLAYS / self._name(prediction.id)
         self._make(file.parent)
-        save_png(overlay(image, prediction.map, self.scale if known else map_max or 1.0), file)
+        size = (prediction.map.shape[0], prediction.map.shape[1])
+        parts = overlay_strips(image, prediction.map, self.scale if known else map_max or 1.0)
+        write_png((strip for _, strip in parts), size, file)
         row["overlay"] = file.relative_to(self.folder).as_posix()
         self._rows.append(row)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -176,3 +177,56 @@ def test_wrong_arrays() -> None:
         geometry.restore(np.zeros((5, 4)), (8, 8))
     with pytest.raises(ShapeError, match="expected size"):
         geometry.restore(np.zeros((4, 5)), (0, 8))
+
+
+# --- large images
+
+
+@pytest.mark.parametrize("resize", ["stretch", "crop", "pad"])
+def test_a_large_map_is_restored_in_strips_to_the_same_bits(resize: Any) -> None:
+    map_ = np.random.default_rng(0).random((37, 41)).astype(np.float32)
+    geometry = Geometry((37, 41), resize=resize)
+    size = (2203, 1001)
+    rows, columns = (axis.samples() for axis in geometry._fit(size))
+    low = map_[rows.low]
+    values = low + (map_[rows.high] - low) * rows.weight[:, None]
+    low = values[:, columns.low]
+    expected = low + (values[:, columns.high] - low) * columns.weight
+    expected[~rows.seen] = 0
+    expected[:, ~columns.seen] = 0
+    restored = geometry.restore(map_, size)
+    assert restored.flags.c_contiguous
+    np.testing.assert_array_equal(restored, expected)
+
+
+def test_a_large_image_is_resized_by_channels_to_the_same_bits() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (4100, 4100, 3), dtype=np.uint8)
+    expected = np.asarray(Image.fromarray(image).resize((33, 20), Image.Resampling.BICUBIC))
+    prepared = Geometry((20, 33)).prepare(image)
+    np.testing.assert_array_equal(np.rint(prepared * 255), expected.transpose(2, 0, 1))
+    np.testing.assert_array_equal(prepared, (expected / np.float32(255)).transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize("resize", ["stretch", "crop", "pad"])
+@pytest.mark.parametrize("interpolation", ["nearest", "bicubic"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_grey_with_one_channel_in_memory_is_resized_to_the_same_bits(
+    dtype: Any, interpolation: str, resize: Any
+) -> None:
+    grey = np.random.default_rng(0).integers(0, 256, (90, 70, 1)).astype(np.uint8)
+    image: Any = grey if dtype == np.uint8 else (grey / 255).astype(np.float32)
+    geometry = Geometry((20, 33), resize=resize, interpolation=interpolation)
+    once: Any = np.broadcast_to(image, (90, 70, 3))
+    expected = geometry.prepare(np.repeat(image, 3, axis=2))
+    np.testing.assert_array_equal(geometry.prepare(once), expected)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK", "P", "1"])
+def test_a_large_file_is_taken_over_in_strips_to_the_same_bits(tmp_path: Path, mode: str) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (250, 4100), dtype=np.uint8)
+    large = Image.fromarray(np.tile(noise, (17, 1))).convert("RGB").convert(mode)
+    path = tmp_path / ("a.jpg" if mode == "CMYK" else "a.bmp")
+    large.save(path)
+    with Image.open(path) as image:
+        assert image.width * image.height > 2**24
+        np.testing.assert_array_equal(read_image(path), np.asarray(image.convert("RGB")))

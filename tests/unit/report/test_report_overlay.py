@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +11,10 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
+from knnspect.data.geometry import strips
 from knnspect.errors import DTypeError, ParameterError, ShapeError, StoreError
 from knnspect.report import colorize, overlay, save_png
+from knnspect.report.overlay import to_rgb
 
 
 @pytest.fixture
@@ -207,3 +211,97 @@ def test_save_png_refuses_what_is_no_picture(tmp_path: Path) -> None:
         with pytest.raises(ShapeError, match=r"array: expected shape \(height, width, 3\)"):
             save_png(np.zeros(shape, np.uint8), tmp_path / "a.png")
     assert names_in(tmp_path) == []
+
+
+# --- large pictures
+
+
+def whole_overlay(image: Any, map_: Any, scale: float) -> Any:
+    """Return the overlay of all rows at once, as it is defined."""
+    rgb = to_rgb(image)
+    share = np.clip(map_ / np.float64(scale), 0, 1).astype(np.float32)
+    base = rgb.astype(np.float32)
+    grey = (base @ np.array([0.299, 0.587, 0.114], np.float32))[..., np.newaxis]
+    base += 0.5 * (grey - base)
+    t = np.clip((share - 0.1) / (0.9 - 0.1), 0, 1)
+    opacity = (0.85 * (t * t * (3 - 2 * t)))[..., np.newaxis].astype(np.float32)
+    base += opacity * (colorize(share) - base)
+    return np.rint(base).astype(np.uint8)
+
+
+@pytest.mark.parametrize("kind", ["colour", "float", "grey", "one channel"])
+def test_strips_make_the_same_picture_to_the_bit(kind: str) -> None:
+    rng = np.random.default_rng(0)
+    map_ = (rng.random((2201, 1000)) * 7).astype(np.float32)
+    image: Any = rng.integers(0, 256, (2201, 1000, 3)).astype(np.uint8)
+    if kind == "float":
+        image = (image / 255).astype(np.float32)
+    elif kind == "grey":
+        image = image[..., 0]
+    elif kind == "one channel":  # as grey files are read
+        image = np.broadcast_to(image[..., :1], image.shape)
+    assert len(list(strips(map_.shape))) == 3
+    np.testing.assert_array_equal(overlay(image, map_, 6.0), whole_overlay(image, map_, 6.0))
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 3), (5, 1), (1, 7), (2201, 1000, 3), (3, 4, 3)])
+def test_a_png_has_the_pixels_and_says_who_wrote_it(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    array = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
+    save_png(array, tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as picture:
+        np.testing.assert_array_equal(np.asarray(picture), array)
+        assert picture.info == {"Software": "knnspect"}
+    with Image.open(tmp_path / "a.png") as picture:
+        picture.verify()
+    assert [file.name for file in tmp_path.iterdir()] == ["a.png"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no modes of files here")
+def test_a_png_keeps_the_mode_of_the_one_before_and_the_link_to_it(tmp_path: Path) -> None:
+    (tmp_path / "real.png").touch(mode=0o640)
+    (tmp_path / "link.png").symlink_to("real.png")
+    save_png(np.zeros((2, 2), np.uint8), tmp_path / "link.png")
+    assert (tmp_path / "link.png").is_symlink()
+    assert (tmp_path / "real.png").stat().st_mode & 0o777 == 0o640
+    with Image.open(tmp_path / "real.png") as picture:
+        assert picture.size == (2, 2)
+
+
+MEMORY = """
+import resource, sys
+import numpy as np
+from PIL import Image
+from knnspect import Backbone, PatchCore
+from knnspect.data import open_images
+from knnspect.report import ResultsFolder
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+folder = sys.argv[1]
+detector = PatchCore(Backbone(levels=(3,), image_size=64, device="cpu"), coreset=None)
+normal = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3)).astype(np.uint8)
+detector.fit(normal)
+results = ResultsFolder(folder + "/o", detector.normal_map_max_, detector.backbone.geometry)
+
+def judge(images):
+    reader = detector.backbone.reader()
+    for item, prediction in zip(open_images(images), detector.iter_predict(images)):
+        results.add(prediction, item.read(reader))
+
+judge([normal[0]])
+before = peak()
+judge(folder + "/large.png")
+print((peak() - before) * 1024 / 16e6)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is counted otherwise")
+def test_a_large_image_takes_few_bytes_a_pixel(tmp_path: Path) -> None:
+    # The map takes 4, the image 3, and 4 more as long as Pillow has it. It was 55 and more.
+    large = Image.effect_noise((4000, 4000), 60).convert("RGB")
+    large.save(tmp_path / "large.png", compress_level=1)
+    done = subprocess.run(
+        [sys.executable, "-c", MEMORY, str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    assert float(done.stdout) < 20
