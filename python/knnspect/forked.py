@@ -14,6 +14,7 @@ import multiprocessing
 import os
 import sys
 import threading
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
@@ -22,7 +23,7 @@ from typing import ParamSpec, TypeVar
 
 from knnspect.errors import ForkError
 
-__all__ = ["check_cuda", "fork_safe", "run"]
+__all__ = ["check_cuda", "fork_safe", "lock", "run"]
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -35,6 +36,8 @@ _forked: int | None = None
 #: The thread that computes in its place, once there is one.
 _helper: ThreadPoolExecutor | None = None
 _starting = threading.Lock()
+#: Those that `lock` returned and that are still in use.
+_locks: weakref.WeakSet[threading.Lock] = weakref.WeakSet()
 
 
 def run(function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
@@ -85,6 +88,16 @@ def check_cuda(device: str) -> None:
         )
 
 
+def lock() -> threading.Lock:
+    """Return a lock that is free in a forked child.
+
+    A fork copies a lock as it is: one that another thread holds would never be released there.
+    """
+    made = threading.Lock()
+    _locks.add(made)
+    return made
+
+
 def _start_helper() -> ThreadPoolExecutor:
     global _helper
     with _starting:
@@ -97,6 +110,8 @@ def _after_fork() -> None:
     """Take note, in a child, of the thread that was forked, which is its main thread."""
     global _forked, _helper, _starting
     _helper, _starting = None, threading.Lock()
+    for held in list(_locks):
+        held._at_fork_reinit()  # type: ignore[attr-defined]  # as the standard library does
     if any(name in sys.modules for name in _LIBRARIES):
         _forked = threading.main_thread().ident
 

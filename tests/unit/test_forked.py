@@ -213,3 +213,30 @@ def test_cuda_in_a_forked_child_is_refused_in_words(monkeypatch: pytest.MonkeyPa
     knnspect.forked.check_cuda("cpu")
     with pytest.raises(ForkError, match='by the method "spawn" or "forkserver"'):
         knnspect.forked.check_cuda("cuda")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_lock_that_another_thread_holds_is_free_in_a_forked_child() -> None:
+    code = """
+import os, threading
+from knnspect.forked import lock
+held, held_now, done = lock(), threading.Event(), threading.Event()
+def hold():
+    with held:
+        held_now.set()
+        done.wait()
+thread = threading.Thread(target=hold)
+thread.start()
+held_now.wait()
+child = os.fork()
+if child == 0:
+    os._exit(0 if held.acquire(timeout=20) else 1)
+status = os.waitpid(child, 0)[1]
+assert held.locked()
+done.set()
+thread.join()
+print(status)
+"""
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == "0", done.stderr

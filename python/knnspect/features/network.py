@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import threading
 from collections.abc import Sequence
 from contextlib import nullcontext
 from itertools import pairwise
@@ -17,7 +16,7 @@ from knnspect.errors import DTypeError, ParameterError
 from knnspect.features.architectures import channels_first
 from knnspect.features.prefix import Prefix
 from knnspect.features.weights import build_network
-from knnspect.forked import check_cuda, fork_safe
+from knnspect.forked import check_cuda, fork_safe, lock
 from knnspect.pyramid import FeaturePyramid
 from knnspect.validation import check_count
 
@@ -101,7 +100,7 @@ class Network:
         # Networks of this class keep the maps of a run in themselves, where another thread's run
         # would replace them.
         shared = isinstance(self.module, FeatureHookNet)
-        self._alone = threading.Lock() if shared else nullcontext()
+        self._alone = lock() if shared else nullcontext()
 
     @fork_safe
     def forward(

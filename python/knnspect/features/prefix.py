@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any
 
+from knnspect.forked import lock
+
 if TYPE_CHECKING:
     import torch
     from torch import nn
@@ -42,7 +44,7 @@ class Prefix:
 
     def __init__(self, module: nn.Module, levels: list[int]) -> None:
         self._module, self._levels = module, levels
-        self._lock = threading.Lock()
+        self._lock = lock()
         #: The outputs found so far by a run that is to end early, of this thread.
         self._run = threading.local()
         #: Whether the network can be ended early; None before it was tried.
