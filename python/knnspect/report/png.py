@@ -17,8 +17,12 @@ from numpy.typing import NDArray
 
 from knnspect.data.own_pictures import SOFTWARE
 from knnspect.errors import StoreError
+from knnspect.files import check_path, replace_file
 
 __all__ = ["write_png"]
+
+#: Pixels from which on a picture is not held in memory as a file.
+_LARGE = 2**24
 
 
 def write_png(
@@ -56,7 +60,15 @@ def write_png(
     ...         np.asarray(picture)[:, 0].tolist()
     [7, 7, 9]
     """
-    target = Path(path)
+    pieces = _png(parts, size, n_channels)
+    if size[0] * size[1] <= _LARGE:
+        replace_file(path, b"".join(pieces))
+    else:
+        _replace_by_pieces(check_path(path), pieces)
+
+
+def _replace_by_pieces(target: Path, pieces: Iterable[bytes]) -> None:
+    """Replace a file as `replace_file` does, without having all of it in memory."""
     try:
         real = Path(os.path.realpath(target))  # not the link is replaced, but where it leads
         beside = real.parent / f".knnspect-{secrets.token_hex(8)}"
@@ -65,7 +77,7 @@ def write_png(
                 _lock(file)
                 with contextlib.suppress(OSError):  # there is none yet
                     beside.chmod(stat.S_IMODE(real.stat().st_mode))
-                file.writelines(_png(parts, size, n_channels))
+                file.writelines(pieces)
                 file.flush()
                 os.fsync(file.fileno())
             beside.replace(real)
@@ -73,8 +85,7 @@ def write_png(
             beside.unlink(missing_ok=True)
             raise
     except OSError as error:
-        reason = error.strerror or error
-        raise StoreError(f"{target}: the file cannot be written: {reason}") from error
+        raise StoreError(f"{target}: cannot be written: {error.strerror or error}") from error
 
 
 def _lock(file: IO[bytes]) -> None:

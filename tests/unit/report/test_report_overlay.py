@@ -161,12 +161,15 @@ def test_save_png_gives_the_usual_permissions(tmp_path: Path, image: npt.NDArray
 
 
 @pytest.mark.skipif(os.name != "posix", reason="POSIX limits")
+@pytest.mark.parametrize("is_large", [False, True])
 def test_a_full_disk_leaves_the_old_file_and_nothing_else(
-    tmp_path: Path, image: npt.NDArray[np.uint8]
+    tmp_path: Path, image: npt.NDArray[np.uint8], is_large: bool
 ) -> None:
     import resource
 
     path = tmp_path / "picture.png"
+    if is_large:
+        image = np.full((4100, 4100), 7, np.uint8)
     save_png(image, path)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     # Python ignores SIGXFSZ, so that the write fails as it does without space.
@@ -256,15 +259,23 @@ def test_a_png_has_the_pixels_and_says_who_wrote_it(tmp_path: Path, shape: tuple
     assert [file.name for file in tmp_path.iterdir()] == ["a.png"]
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="no modes of files here")
-def test_a_png_keeps_the_mode_of_the_one_before_and_the_link_to_it(tmp_path: Path) -> None:
+#: Above the first size pictures are written piece by piece.
+SIDES = (2, 4100)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="file modes are a matter of POSIX")
+@pytest.mark.parametrize("side", SIDES)
+def test_a_png_keeps_the_mode_of_the_one_before_and_the_link_to_it(
+    tmp_path: Path, side: int
+) -> None:
     (tmp_path / "real.png").touch(mode=0o640)
     (tmp_path / "link.png").symlink_to("real.png")
-    save_png(np.zeros((2, 2), np.uint8), tmp_path / "link.png")
+    save_png(np.zeros((side, side), np.uint8), tmp_path / "link.png")
     assert (tmp_path / "link.png").is_symlink()
     assert (tmp_path / "real.png").stat().st_mode & 0o777 == 0o640
     with Image.open(tmp_path / "real.png") as picture:
-        assert picture.size == (2, 2)
+        assert picture.size == (side, side)
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 MEMORY = """
