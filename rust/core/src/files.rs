@@ -86,7 +86,7 @@ fn temporary(folder: &Path, replaced: Option<&Metadata>) -> io::Result<NamedTemp
     }
     loop {
         let file = builder.tempfile_in(folder)?;
-        // Somebody who sweeps may have found it before it was locked: then it is gone, or will be.
+        // Another process may have found it, to delete it, before it was locked: then it is gone, or will be.
         match file.as_file().try_lock() {
             Err(TryLockError::WouldBlock) => continue,
             Ok(()) if !is_linked(file.as_file()) => continue,
@@ -162,7 +162,7 @@ pub(crate) fn delete_left(folder: &Path, is_left: impl Fn(&OsStr) -> bool) {
             && let Ok(file) = opening::to_read(&path, Links::Refuse)
             && file.try_lock().is_ok()
         {
-            // Its lock is held until it is gone, lest its writer goes on with it.
+            // Its lock is held until it is gone, so that no writer goes on with it.
             let _ = std::fs::remove_file(&path);
         }
     }

@@ -28,7 +28,7 @@ pub struct StoredImage {
     origin: Option<Origin>,
 }
 
-/// Where an image comes from, whose features nobody has looked at yet.
+/// Where an image comes from whose features are in a file, and whether they were looked at.
 #[derive(Debug)]
 struct Origin {
     /// The file or the folder, and the id there, for messages.

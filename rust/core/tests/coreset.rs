@@ -7,6 +7,7 @@ use common::{KINDS, Kind, MODES, Numbers, Shapes, batch, features, ids, kept, up
 use half::f16;
 use knnspect_core::coreset::{Options, Picks, pick};
 use knnspect_core::gallery::Selection;
+use knnspect_core::opening::Links;
 use knnspect_core::pyramid::{PyramidContext, Upsample};
 use knnspect_core::rows::concatenate;
 use knnspect_core::store::Store;
@@ -380,9 +381,16 @@ fn a_gallery_in_a_file() {
         let path = folder.path().join("gallery.ks");
         let (metadata, tensors) = Default::default();
         gallery
-            .save(&path, "gallery", &metadata, tensors, Cancel::NEVER)
+            .save(
+                &path,
+                Links::Follow,
+                "gallery",
+                &metadata,
+                tensors,
+                Cancel::NEVER,
+            )
             .unwrap();
-        let store = Arc::new(Store::open(&path, true, Cancel::NEVER).unwrap());
+        let store = Arc::new(Store::open(&path, Links::Follow, true, Cancel::NEVER).unwrap());
         let mapped = Gallery::from_store(&store).unwrap();
         let context = mapped.pyramid_context().unwrap();
         let all = mapped.select(None).unwrap();

@@ -9,6 +9,7 @@ use common::{
 };
 use half::f16;
 use knnspect_core::matching::{self, Matcher, Neighbors, Options};
+use knnspect_core::opening::Links;
 use knnspect_core::pyramid::Upsample;
 use knnspect_core::store::Store;
 use knnspect_core::{Cancel, DType, Error, Gallery, InstructionSet};
@@ -347,9 +348,16 @@ fn a_flat_gallery_may_change_between_searches() {
     let path = directory.path().join("gallery.safetensors");
     let (metadata, tensors) = Default::default();
     gallery
-        .save(&path, "gallery", &metadata, tensors, Cancel::NEVER)
+        .save(
+            &path,
+            Links::Follow,
+            "gallery",
+            &metadata,
+            tensors,
+            Cancel::NEVER,
+        )
         .unwrap();
-    let store = Arc::new(Store::open(&path, true, Cancel::NEVER).unwrap());
+    let store = Arc::new(Store::open(&path, Links::Follow, true, Cancel::NEVER).unwrap());
     let mapped = Gallery::from_store(&store).unwrap();
     check(&mapped, Some(&["a", "b", "c"]));
     for gallery in [&gallery, &mapped] {

@@ -101,12 +101,12 @@ pub(crate) fn save_tensors(
 
 /// The bytes of a regular file that has at most `limit` of them.
 #[pyfunction]
-pub(crate) fn read_file<'py>(
-    py: Python<'py>,
+pub(crate) fn read_file(
+    py: Python<'_>,
     path: PathBuf,
     limit: u64,
     follow_links: bool,
-) -> PyResult<Bound<'py, PyBytes>> {
+) -> PyResult<Bound<'_, PyBytes>> {
     let links = links_from(follow_links);
     let contents = interrupt::run(py, |cancel| opening::read_file(&path, links, limit, cancel))?;
     Ok(PyBytes::new(py, &contents))

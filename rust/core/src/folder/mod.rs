@@ -98,7 +98,10 @@ impl Folder {
             }
             // What an interrupted attempt has left may stay.
             if name != lock::NAME && !is_temporary(&name) {
-                return Err(Error::store(path, format!("is not empty: it has {name:?}")));
+                return Err(Error::store(
+                    path,
+                    format!("is not empty: it has {:?}", name.to_string_lossy()),
+                ));
             }
         }
         let header = Header::new(upsample.name(), dtype.name());
