@@ -10,7 +10,6 @@ import json
 import os
 import subprocess
 import sys
-from typing import Any
 
 import pytest
 
@@ -19,7 +18,7 @@ from knnspect.errors import ForkError
 
 #: Runs `check` in a forked child; its answer, or "hangs".
 PRELUDE = """
-import json, multiprocessing, os, sys, warnings
+import gc, json, multiprocessing, os, sys, warnings
 import numpy as np, torch
 import knnspect as ks
 assert torch.get_num_threads() == 2
@@ -33,7 +32,7 @@ def forked(check):
     ours, theirs = context.Pipe()
     child = context.Process(target=lambda: theirs.send(check()))
     child.start()
-    answer = ours.recv() if ours.poll(60) else "hangs"
+    answer = ours.recv() if ours.poll(100) else "hangs"
     child.kill()
     child.join()
     return answer
@@ -97,6 +96,17 @@ class Loader:
 def from_tensors():
     return [p.score for p in patchcore.predict(Loader())]
 compare("a loader", from_tensors)
+
+spade = ks.Spade(backbone, image_neighbors=1).fit(images, max_memory="8GB")
+
+def let_go():
+    global spade
+    del spade
+    gc.collect()
+    return True
+
+folder = spade.gallery_.path
+answers["a temporary folder"] = forked(let_go) and folder.exists() and len(scores(spade)) == 2
 """
 
 LOADERS = """
@@ -113,7 +123,6 @@ class Images(Scores):
     def __getitem__(self, index):
         return torch.from_numpy(images[index]).permute(2, 0, 1)
 
-patchcore = ks.PatchCore(ks.Backbone(image_size=64, patch_size=3), coreset=0.1).fit(images)
 expected = [p.score for p in patchcore.predict(images)]
 
 def judge():
@@ -128,44 +137,30 @@ with context.Pool(2) as pool:
 answers["a pool"] = found == expected
 """
 
-SCRIPTS = {
-    "searches": (SEARCHES, ["rust", "torch:cpu", "sklearn", "faiss:cpu"]),
-    "detectors": (
-        DETECTORS,
-        [
-            "patchcore",
-            "cflow",
-            "child of a child",
-            "fit",
-            "a thread of the child",
-            "an error",
-            "a loader",
-        ],
-    ),
-    "loaders": (LOADERS, ["a loader of images", "workers that judge", "a pool"]),
-}
+NAMES = [
+    *("rust", "torch:cpu", "sklearn", "faiss:cpu"),
+    *("patchcore", "cflow", "child of a child", "fit", "a thread of the child", "an error"),
+    *("a loader", "a temporary folder", "a loader of images", "workers that judge", "a pool"),
+]
 
 
-def run(script: str) -> Any:
-    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_forked_child_finds_what_its_parent_finds() -> None:
+    """To the bit, with as many threads, whatever it does and however it was forked."""
     done = subprocess.run(
-        [sys.executable, "-c", PRELUDE + script + "\nprint(json.dumps(answers))"],
-        env=environment,
+        [
+            sys.executable,
+            "-c",
+            PRELUDE + SEARCHES + DETECTORS + LOADERS + "print(json.dumps(answers))",
+        ],
+        env={**os.environ, "OMP_NUM_THREADS": "2"},
         capture_output=True,
         text=True,
         timeout=280,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
-@pytest.mark.parametrize("script", SCRIPTS)
-def test_a_forked_child_finds_what_its_parent_finds(script: str) -> None:
-    """To the bit, with as many threads."""
-    code, names = SCRIPTS[script]
-    assert run(code) == dict.fromkeys(names, True)
+    assert json.loads(done.stdout) == dict.fromkeys(NAMES, True)
 
 
 LATE = """
@@ -185,7 +180,7 @@ context = multiprocessing.get_context("fork")
 ours, theirs = context.Pipe()
 process = context.Process(target=child, args=(theirs,))
 process.start()
-print(json.dumps(ours.recv() if ours.poll(60) else "hangs"))
+print(json.dumps(ours.recv() if ours.poll(100) else "hangs"))
 process.kill()
 """
 
