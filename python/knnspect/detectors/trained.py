@@ -149,7 +149,8 @@ class TrainedDetector(Detector):
             check_place(checkpoint)
         elif folder is not None:
             checkpoint = check_path(folder, "folder") / CHECKPOINT
-        if checkpoint is not None:
+        # A white level that is found on the images is not known yet; then `Training` checks alone.
+        if checkpoint is not None and self.backbone.white != "auto":
             self._checkpoint(checkpoint, follow_links).check()
         watch = Stopwatch()
         found = learn(

@@ -284,6 +284,25 @@ class TestCheckpoint:
         with pytest.raises(ParameterError, match=f"half: .* with another backbone {name} "):
             ks.CFlow(backbone, max_epochs=3, coupling_blocks=2).fit("no such", checkpoint=half)
 
+    @pytest.mark.parametrize("white", ["auto", 4095])
+    def test_goes_on_with_the_white_level_that_was_found(
+        self, white: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        images = np.random.default_rng(0).integers(1000, 4000, (3, 64, 64)).astype(np.uint16)
+
+        def fit(white: Any) -> ks.CFlow:
+            backbone = ks.Backbone(image_size=64, patch_size=3, device="cpu", white=white)
+            return ks.CFlow(backbone, max_epochs=2).fit(images, checkpoint=tmp_path / "half")
+
+        with monkeypatch.context() as patch:
+            _interrupt_after(patch, 1)
+            with pytest.raises(KeyboardInterrupt):
+                fit("auto")
+        with pytest.raises(ParameterError, match=r"another backbone white \(4095, not 2047\)"):
+            fit(2047)
+        fit(white)
+        assert not (tmp_path / "half").exists()
+
     def test_is_refused_where_weights_are_others(self, half: Path, tmp_path: Path) -> None:
         backbone = ks.Backbone(image_size=64, patch_size=3, device="cpu")
         settings, tensors = backbone.state()
