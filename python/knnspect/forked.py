@@ -6,6 +6,10 @@ exist, and the next computation waits for them for ever. A thread that is starte
 a pool of its own. So what computes with these libraries runs there in a thread that this module
 starts, with as many threads as before and the same results to the bit. In all other processes and
 threads it is called as it is.
+
+What no one can mend is a fork while another thread computes, or at the moment at which it ends:
+that may copy a lock that MKL or another library holds, and in the child nothing releases it. Where
+other threads compute, processes are to be started by the method "spawn" or "forkserver".
 """
 
 from __future__ import annotations

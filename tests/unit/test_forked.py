@@ -77,8 +77,8 @@ def others():
     thread = threading.Thread(target=lambda: found.append(scores(patchcore)))
     thread.start()
     thread.join()
-    return found
-compare("a thread of the child", others)
+    return found[0]
+answers["a thread of the child"] = forked(others) == scores(patchcore)
 
 def mistake():
     try:
