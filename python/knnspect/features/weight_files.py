@@ -31,7 +31,7 @@ class WeightsFile:
     path : Path
         The file.
     tensors : dict of str to tensor
-        Those that can be weights: dense, on the CPU, of real numbers.
+        Those that can be weights: dense, on the CPU; halves as float32.
     others : dict of str to str
         What the others are, in words, by name.
     """
@@ -49,6 +49,8 @@ def read_weights(path: Path) -> WeightsFile:
     StoreError
         If it cannot be read, or holds more than tensors.
     """
+    import torch
+
     contents = _read(path)
     for key in _KEYS:
         if isinstance(contents, dict) and isinstance(contents.get(key), dict):
@@ -64,7 +66,9 @@ def read_weights(path: Path) -> WeightsFile:
             name = name.removeprefix(wrapper)
         other = _other_kind(value)
         if other is None:
-            tensors[name] = value.detach()
+            # Position embeddings are resampled in the type in which they come.
+            half = value.dtype in (torch.float16, torch.bfloat16)
+            tensors[name] = value.detach().float() if half else value.detach()
         else:
             others[name] = other
     return WeightsFile(path, tensors, others)
