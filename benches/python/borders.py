@@ -153,6 +153,8 @@ def main() -> None:
             ),
             "PatchCore": ks.PatchCore(ks.Backbone(patch_size=3, device="cpu"), score="map"),
         }
+        for detector in detectors.values():
+            detector.threads = options.threads
         found[name] = {}
         for kind, detector in detectors.items():
             found[name][kind] = measure(images, detector)
