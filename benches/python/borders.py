@@ -146,7 +146,7 @@ def main() -> None:
     found: dict[str, Any] = {}
     for name, images in sets(paths):
         few = min(50, len(images.train))
-        detectors = {
+        detectors: dict[str, Any] = {
             "SPADE": ks.Spade(ks.Backbone(device="cpu"), image_neighbors=few, score="map"),
             "SPADE, 3x3": ks.Spade(
                 ks.Backbone(patch_size=3, device="cpu"), image_neighbors=few, score="map"
