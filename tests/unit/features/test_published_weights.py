@@ -53,7 +53,7 @@ SIZES = NETWORKS | HOOKED
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """With several, PyTorch may round small products otherwise where equal tensors lie elsewhere."""
+    """With several, PyTorch may round products of equal tensors that lie elsewhere otherwise."""
     n_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
