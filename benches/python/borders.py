@@ -28,7 +28,7 @@ from scipy.ndimage import gaussian_filter
 import knnspect as ks
 from knnspect import metrics
 from knnspect.data import MVTecDataset, elpv_split, read_image, read_mask
-from knnspect.detectors.border import BorderFactors
+from knnspect.detectors.maps import pixel_map
 
 #: How much of an image's sides counts as its border.
 BORDER = 0.05
@@ -81,17 +81,27 @@ def sets(paths: dict[str, Path]) -> Iterator[tuple[str, Set]]:
         )
 
 
+def cell_scores(detector: Any, prediction: ks.Prediction) -> NDArray[Any]:
+    """Return the scores of an image's cells as they were found, shape (height, width)."""
+    assert prediction.neighbors is not None
+    sq_distances = prediction.neighbors.sq_distances[0, ..., 0]
+    return np.sqrt(sq_distances) if isinstance(detector, ks.PatchCore) else sq_distances
+
+
 def mirrored(detector: Any, prediction: ks.Prediction) -> NDArray[np.float32]:
     """Return the map whose blur mirrors the image at its border."""
-    assert prediction.neighbors is not None
-    cells = prediction.neighbors.sq_distances[0, ..., 0]
-    if isinstance(detector, ks.PatchCore):
-        cells = np.sqrt(cells)
     geometry = detector.backbone.geometry
     height, width = geometry.image_size
-    large = Image.fromarray(cells).resize((width, height), Image.Resampling.BILINEAR)
-    blurred = gaussian_filter(np.asarray(large), detector.sigma * height / 224, mode="reflect")
+    cells = Image.fromarray(cell_scores(detector, prediction))
+    large = np.asarray(cells.resize((width, height), Image.Resampling.BILINEAR))
+    blurred = gaussian_filter(large, detector.sigma * height / 224, mode="reflect")
     return np.asarray(geometry.restore(blurred, prediction.map.shape))
+
+
+def without_factors(detector: Any, prediction: ks.Prediction) -> NDArray[np.float32]:
+    """Return the map of the cells as they were found."""
+    cells = cell_scores(detector, prediction)
+    return pixel_map(cells, detector.backbone.geometry, detector.sigma, prediction.map.shape)
 
 
 def figures(images: Set, maps: list[NDArray[Any]], scores: list[float]) -> dict[str, float]:
@@ -124,11 +134,11 @@ def measure(images: Set, detector: Any) -> dict[str, dict[str, float]]:
     """Return the figures of the three maps."""
     detector.fit(images.train)
     predictions = detector.predict(images.test)
-    before = [mirrored(detector, prediction) for prediction in predictions]
-    after = [prediction.map for prediction in predictions]
-    detector.border_ = BorderFactors()
-    median = [prediction.map for prediction in detector.predict(images.test)]
-    maps = {"mirrored": before, "median": median, "factors": after}
+    maps = {
+        "mirrored": [mirrored(detector, prediction) for prediction in predictions],
+        "median": [without_factors(detector, prediction) for prediction in predictions],
+        "factors": [prediction.map for prediction in predictions],
+    }
     return {
         name: figures(images, some, [float(map_.max()) for map_ in some])
         for name, some in maps.items()
