@@ -170,7 +170,7 @@ def main() -> None:
             found[name][kind] = measure(images, detector)
             for map_, values in found[name][kind].items():
                 print(name, kind, map_, values, flush=True)
-    write_result("borders", {"threads": options.threads, "sets": found})
+        write_result("borders", {"threads": options.threads, "sets": found})
 
 
 if __name__ == "__main__":
