@@ -14,7 +14,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
+from safetensors.torch import save_file
 
 import knnspect as ks
 from knnspect import _core
@@ -274,7 +276,6 @@ class TestCheckpoint:
             ({"image_size": 96}, "image_size"),
             ({"levels": (1, 2)}, "levels"),
             ({"resize": "crop"}, "resize"),
-            ({"name": "efficientnet_lite2"}, "name"),
         ],
     )
     def test_is_refused_before_the_work_where_features_are_others(
@@ -282,6 +283,18 @@ class TestCheckpoint:
     ) -> None:
         backbone = ks.Backbone(**{"image_size": 64, "patch_size": 3, "device": "cpu", **parameters})
         with pytest.raises(ParameterError, match=f"half: .* with another backbone {name} "):
+            ks.CFlow(backbone, max_epochs=3, coupling_blocks=2).fit("no such", checkpoint=half)
+
+    def test_is_refused_before_the_work_where_the_network_is_another(
+        self, half: Path, tmp_path: Path
+    ) -> None:
+        module = timm.create_model("mobilenetv3_small_050")
+        weights = tmp_path / "weights.safetensors"
+        save_file(module.state_dict(), weights)
+        backbone = ks.Backbone(
+            "mobilenetv3_small_050", image_size=64, patch_size=3, weights=weights, device="cpu"
+        )
+        with pytest.raises(ParameterError, match=r"half: .* with another backbone name "):
             ks.CFlow(backbone, max_epochs=3, coupling_blocks=2).fit("no such", checkpoint=half)
 
     @pytest.mark.parametrize("white", ["auto", 4095])
