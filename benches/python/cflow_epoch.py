@@ -27,8 +27,8 @@ from rival import PAUSE, Rival
 
 import knnspect as ks
 from knnspect.data import MVTecDataset
-from knnspect.networks.cflow import CFlowNetwork
-from knnspect.networks.training import Training, TrainingSettings
+from knnspect.detectors.heads.cflow_network import CFlowNetwork
+from knnspect.training.loop import Training, TrainingSettings
 
 #: Answers "epoch" and "features" with seconds; writes features last.
 ANOMALIB = """

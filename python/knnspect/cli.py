@@ -133,8 +133,8 @@ def fit(
     skip_bad: SkipBad = False,
 ) -> None:
     """Learn what is normal from a folder of images."""
-    from knnspect.detectors.building import CHECKPOINT
-    from knnspect.report.contents import size_of
+    from knnspect.model_files.inspect import size_of
+    from knnspect.normal_features.extract import CHECKPOINT
 
     options = locals()
     check_writable(output, folder=max_memory is not None)
@@ -293,7 +293,7 @@ def info(
     ] = False,
 ) -> None:
     """Say what a model or a gallery holds, and whether it is as it was written."""
-    from knnspect.report.contents import contents
+    from knnspect.model_files.inspect import contents
 
     _print_table(str(model), {name: _figure(value) for name, value in contents(model, verify)})
 

@@ -14,7 +14,7 @@ import knnspect as ks
 from knnspect.features import Backbone
 
 pytest.importorskip("zuko")
-from knnspect.networks.training import Training
+from knnspect.training.loop import Training
 
 pytestmark = [
     pytest.mark.gpu,

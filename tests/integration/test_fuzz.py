@@ -30,9 +30,9 @@ from forging import journal_of, lines_of, parts_of, signed
 
 import knnspect as ks
 from knnspect.bench.machine import machine
-from knnspect.detectors.building import _make
-from knnspect.networks.checkpoint import Checkpoint
-from knnspect.report.contents import contents
+from knnspect.model_files.inspect import contents
+from knnspect.normal_features.extract import _make
+from knnspect.training.checkpoint import Checkpoint
 
 SECONDS = float(os.environ.get("KNNSPECT_FUZZ_SECONDS", "25"))
 SEED = int(os.environ.get("KNNSPECT_FUZZ_SEED", "0"))

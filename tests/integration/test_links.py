@@ -21,9 +21,9 @@ import json, os, shutil, signal, socket, sys
 from pathlib import Path
 import numpy as np
 import knnspect as ks
-from knnspect.detectors.building import _make, save_learnt
-from knnspect.networks.checkpoint import Checkpoint
-from knnspect.report.contents import contents
+from knnspect.normal_features.extract import _make, save_learnt
+from knnspect.training.checkpoint import Checkpoint
+from knnspect.model_files.inspect import contents
 
 signal.signal(signal.SIGALRM, signal.SIG_DFL)
 signal.alarm(100)

@@ -18,7 +18,7 @@ import pytest
 import knnspect as ks
 from knnspect.errors import DTypeError, KnnspectError, StoreError
 from knnspect.files import check_path, parse_json, read_json, replace_file
-from knnspect.networks.checkpoint import Checkpoint
+from knnspect.training.checkpoint import Checkpoint
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="POSIX files")
 

@@ -16,8 +16,8 @@ from forging import journal_of, lines_of, parts_of, signed, with_changes, with_e
 
 import knnspect as ks
 from knnspect.errors import KnnspectError, ParameterError, StoreError
-from knnspect.networks.checkpoint import Checkpoint
-from knnspect.report.contents import contents
+from knnspect.model_files.inspect import contents
+from knnspect.training.checkpoint import Checkpoint
 
 DEEP = "[" * 100_000
 

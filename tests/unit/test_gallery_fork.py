@@ -172,7 +172,7 @@ finally:
 def test_a_temporary_folder_stays_when_a_forked_child_ends(tmp_path: Path) -> None:
     """Features that do not fit into memory are in one, which goes with the parent's detector."""
     code = """
-from knnspect.detectors.building import learn
+from knnspect.normal_features.extract import learn
 from knnspect.progress import Stopwatch
 
 rng = np.random.default_rng(0)

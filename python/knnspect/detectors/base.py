@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from knnspect import _core
-from knnspect.detectors.building import GALLERY, MODEL
 from knnspect.errors import StoreError
 from knnspect.features import Backbone
 from knnspect.features.network import check_device
 from knnspect.files import as_damage, check_path, is_folder, is_there, parse_json
 from knnspect.gallery import is_gallery_folder
 from knnspect.neighbors import Neighbors
+from knnspect.normal_features.extract import GALLERY, MODEL
 
 __all__ = ["Detector", "Prediction", "load"]
 
@@ -176,10 +176,10 @@ class Detector(ABC):
 
 #: Where the detector of each kind of file lives.
 _DETECTORS = {
-    "cflow": ("knnspect.detectors.cflow", "CFlow"),
-    "patchcore": ("knnspect.detectors.patchcore", "PatchCore"),
-    "simplenet": ("knnspect.detectors.simplenet", "SimpleNet"),
-    "spade": ("knnspect.detectors.spade", "Spade"),
+    "cflow": ("knnspect.detectors.heads.cflow", "CFlow"),
+    "patchcore": ("knnspect.detectors.nearest.patchcore", "PatchCore"),
+    "simplenet": ("knnspect.detectors.heads.simplenet", "SimpleNet"),
+    "spade": ("knnspect.detectors.nearest.spade", "Spade"),
 }
 
 

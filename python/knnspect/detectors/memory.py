@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from knnspect import _core
 from knnspect.backends import Backend
 from knnspect.coreset import Coreset
-from knnspect.detectors.building import stored_gallery
 from knnspect.gallery import Gallery
 from knnspect.neighbors import Neighbors
+from knnspect.normal_features.extract import stored_gallery
 from knnspect.pyramid import FeaturePyramid
 
 __all__ = ["CoresetMemory", "GalleryMemory", "Memory", "stored_memory"]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from knnspect import Backbone, PatchCore, load
 from knnspect.errors import ImageError, ParameterError, ReadingWarning
-from knnspect.report.contents import contents
+from knnspect.model_files.inspect import contents
 
 
 def part(seed: int, stained: bool = False) -> NDArray[Any]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from knnspect.detectors.trained import TrainedDetector
+from knnspect.detectors.heads.base import TrainedDetector
 from knnspect.errors import ParameterError
 from knnspect.features import Backbone
 from knnspect.validation import check_choice, check_count, check_positive
 
 if TYPE_CHECKING:
-    from knnspect.networks.simplenet import SimpleNetNetwork
+    from knnspect.detectors.heads.simplenet_network import SimpleNetNetwork
 
 __all__ = ["SimpleNet"]
 
@@ -189,7 +189,7 @@ class SimpleNet(TrainedDetector):
         return self
 
     def _network(self, shapes: list[tuple[int, int, int]]) -> SimpleNetNetwork:
-        from knnspect.networks.simplenet import SimpleNetNetwork
+        from knnspect.detectors.heads.simplenet_network import SimpleNetNetwork
 
         return SimpleNetNetwork(
             shapes, self.upsample, self.hidden, self.noise, self.margin, self.learning_rate

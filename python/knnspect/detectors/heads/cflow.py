@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from knnspect.detectors.trained import TrainedDetector
+from knnspect.detectors.heads.base import TrainedDetector
 from knnspect.features import Backbone
 from knnspect.validation import check_count
 
 if TYPE_CHECKING:
-    from knnspect.networks.cflow import CFlowNetwork
+    from knnspect.detectors.heads.cflow_network import CFlowNetwork
 
 __all__ = ["CFlow"]
 
@@ -198,7 +198,7 @@ class CFlow(TrainedDetector):
         return self
 
     def _network(self, shapes: list[tuple[int, int, int]]) -> CFlowNetwork:
-        from knnspect.networks.cflow import CFlowNetwork
+        from knnspect.detectors.heads.cflow_network import CFlowNetwork
 
         return CFlowNetwork(shapes, self.coupling_blocks, self.learning_rate)
 

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import leaky_relu
 
-from knnspect.networks.standardization import channel_statistics
-from knnspect.networks.training import Step, TrainableNetwork
+from knnspect.detectors.heads.standardization import channel_statistics
 from knnspect.pyramid import FeaturePyramid
+from knnspect.training.loop import Step, TrainableNetwork
 
 __all__ = ["Adaptor", "Discriminator", "SimpleNetNetwork", "hinge_loss"]
 

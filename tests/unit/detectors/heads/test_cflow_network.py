@@ -7,9 +7,9 @@ import pytest
 import torch
 
 import knnspect as ks
-from knnspect.networks.cflow import CFlowNetwork
-from knnspect.networks.standardization import channel_statistics
-from knnspect.networks.training import Training, TrainingSettings, rate_factor
+from knnspect.detectors.heads.cflow_network import CFlowNetwork
+from knnspect.detectors.heads.standardization import channel_statistics
+from knnspect.training.loop import Training, TrainingSettings, rate_factor
 
 SHAPES = [(6, 4, 5), (3, 2, 8)]
 

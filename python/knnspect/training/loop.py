@@ -18,9 +18,9 @@ from knnspect.errors import ParameterError
 from knnspect.files import as_damage
 from knnspect.forked import fork_safe
 from knnspect.gallery import Gallery
-from knnspect.networks.checkpoint import Checkpoint
 from knnspect.progress import Progress
 from knnspect.pyramid import FeaturePyramid
+from knnspect.training.checkpoint import Checkpoint
 from knnspect.validation import check_count
 
 if TYPE_CHECKING:

@@ -8,7 +8,12 @@ import torch
 from torch.nn.functional import leaky_relu
 
 import knnspect as ks
-from knnspect.networks.simplenet import Adaptor, Discriminator, SimpleNetNetwork, hinge_loss
+from knnspect.detectors.heads.simplenet_network import (
+    Adaptor,
+    Discriminator,
+    SimpleNetNetwork,
+    hinge_loss,
+)
 
 SHAPES = [(8, 6, 5), (4, 3, 7)]
 

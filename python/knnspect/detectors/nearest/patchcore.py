@@ -17,9 +17,14 @@ from knnspect.backends import Backend
 from knnspect.coreset import Coreset
 from knnspect.data import open_to_judge
 from knnspect.detectors.base import Detector, Prediction
-from knnspect.detectors.border import BorderFactors
-from knnspect.detectors.building import Learnt, learn, save_learnt
-from knnspect.detectors.learning import (
+from knnspect.detectors.maps import pixel_map
+from knnspect.detectors.memory import CoresetMemory, GalleryMemory, Memory, stored_memory
+from knnspect.detectors.nearest.border import BorderFactors
+from knnspect.errors import NotFittedError, ParameterError
+from knnspect.features import Backbone
+from knnspect.gallery import Gallery
+from knnspect.neighbors import Neighbors
+from knnspect.normal_features.checks import (
     backbone_tensors,
     check_parameters,
     held_out,
@@ -27,13 +32,8 @@ from knnspect.detectors.learning import (
     stored_map_max,
     stored_tensors,
 )
-from knnspect.detectors.maps import pixel_map
-from knnspect.detectors.memory import CoresetMemory, GalleryMemory, Memory, stored_memory
-from knnspect.detectors.near_duplicates import LEFT_OUT, NearDuplicates
-from knnspect.errors import NotFittedError, ParameterError
-from knnspect.features import Backbone
-from knnspect.gallery import Gallery
-from knnspect.neighbors import Neighbors
+from knnspect.normal_features.extract import Learnt, learn, save_learnt
+from knnspect.normal_features.near_duplicates import LEFT_OUT, NearDuplicates
 from knnspect.progress import Stopwatch
 from knnspect.pyramid import FeaturePyramid
 from knnspect.validation import check_count, check_positive

@@ -11,7 +11,7 @@ from PIL import Image
 
 from knnspect import Backbone, CFlow, Gallery, PatchCore, Spade
 from knnspect.data import elpv_split
-from knnspect.detectors.near_duplicates import NearDuplicates
+from knnspect.normal_features.near_duplicates import NearDuplicates
 
 RNG = np.random.default_rng(0)
 

@@ -20,14 +20,14 @@ from numpy.typing import NDArray
 from knnspect import _core
 from knnspect.data import open_to_learn
 from knnspect.data.digests import DIGEST_BYTES
-from knnspect.detectors.learning import ConstantLevels, check_pooled, weights_digest
-from knnspect.detectors.pending import Pending
-from knnspect.detectors.plan import check_room, plan_build
 from knnspect.errors import ImageError, ParameterError, StoreError
 from knnspect.features import Backbone, Features
 from knnspect.files import as_damage, check_path, is_there, read_json, replace_file
 from knnspect.gallery import Gallery, is_gallery_folder
 from knnspect.memory import check_memory, parse_bytes
+from knnspect.normal_features.checks import ConstantLevels, check_pooled, weights_digest
+from knnspect.normal_features.memory_plan import check_room, plan_build
+from knnspect.normal_features.pending import Pending
 from knnspect.progress import Stopwatch
 from knnspect.pyramid import FeaturePyramid
 from knnspect.validation import check_count, some_ids

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from knnspect import _core
 from knnspect.coreset import Coreset
-from knnspect.detectors.building import GALLERY, MODEL
 from knnspect.files import as_damage, check_path, is_folder, is_there, parse_json
 from knnspect.gallery import Gallery
+from knnspect.normal_features.extract import GALLERY, MODEL
 
 __all__ = ["contents", "size_of"]
 

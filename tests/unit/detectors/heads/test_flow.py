@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch.distributions import MultivariateNormal
 
+from knnspect.detectors.heads.flow import ConditionalFlow, encode_positions
 from knnspect.errors import ParameterError
-from knnspect.networks.flow import ConditionalFlow, encode_positions
 
 GRID = (5, 7)
 

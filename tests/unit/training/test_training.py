@@ -10,12 +10,12 @@ import pytest
 import torch
 
 import knnspect as ks
+from knnspect.detectors.heads.cflow_network import CFlowNetwork
+from knnspect.detectors.heads.simplenet_network import SimpleNetNetwork
 from knnspect.errors import ParameterError, StoreError
-from knnspect.networks import training as module
-from knnspect.networks.cflow import CFlowNetwork
-from knnspect.networks.checkpoint import Checkpoint
-from knnspect.networks.simplenet import SimpleNetNetwork
-from knnspect.networks.training import TrainableNetwork, Training, TrainingSettings
+from knnspect.training import loop as module
+from knnspect.training.checkpoint import Checkpoint
+from knnspect.training.loop import TrainableNetwork, Training, TrainingSettings
 
 SHAPES = [(8, 6, 5), (4, 3, 7)]
 SETTINGS = {"seed": 0, "images": ["a", "b"]}

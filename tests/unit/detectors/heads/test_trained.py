@@ -21,10 +21,10 @@ from safetensors.torch import save_file
 import knnspect as ks
 from knnspect import _core
 from knnspect.data import elpv_split, read_image
-from knnspect.detectors.trained import TrainedDetector, split
+from knnspect.detectors.heads.base import TrainedDetector, split
 from knnspect.errors import ParameterError, StoreError
-from knnspect.networks import training
-from knnspect.networks.checkpoint import Checkpoint
+from knnspect.training import loop as training
+from knnspect.training.checkpoint import Checkpoint
 
 SPLIT = elpv_split(n_train=12, n_functional=3, n_defective=3)
 QUERIES = [*SPLIT.functional, *SPLIT.defective]
@@ -143,7 +143,7 @@ class TestFit:
         assert_same(make().fit(NORMAL, max_memory="4GB"), fitted)
 
     def test_respects_a_limit(self, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("knnspect.detectors.trained.check_memory", _too_much)
+        monkeypatch.setattr("knnspect.detectors.heads.base.check_memory", _too_much)
         with pytest.raises(MemoryError, match="max_memory: raise it"):
             make().fit(NORMAL, max_memory="4GB")
 

@@ -16,17 +16,7 @@ from numpy.typing import NDArray
 from knnspect import _core
 from knnspect.data import open_to_judge
 from knnspect.detectors.base import Detector, Prediction
-from knnspect.detectors.building import CHECKPOINT, Learnt, learn, save_learnt
-from knnspect.detectors.learning import (
-    backbone_tensors,
-    check_backbone,
-    held_out,
-    stored_map_max,
-    stored_tensors,
-    weights_digest,
-)
 from knnspect.detectors.maps import check_sigma, pixel_map
-from knnspect.detectors.near_duplicates import NearDuplicates
 from knnspect.errors import (
     DTypeError,
     ImageError,
@@ -39,13 +29,23 @@ from knnspect.files import check_path, is_folder
 from knnspect.forked import fork_safe
 from knnspect.gallery import Gallery
 from knnspect.memory import check_memory, parse_bytes
+from knnspect.normal_features.checks import (
+    backbone_tensors,
+    check_backbone,
+    held_out,
+    stored_map_max,
+    stored_tensors,
+    weights_digest,
+)
+from knnspect.normal_features.extract import CHECKPOINT, Learnt, learn, save_learnt
+from knnspect.normal_features.near_duplicates import NearDuplicates
 from knnspect.progress import Stopwatch
 from knnspect.pyramid import FeaturePyramid
 from knnspect.validation import check_choice, check_count, check_positive
 
 if TYPE_CHECKING:
-    from knnspect.networks.checkpoint import Checkpoint
-    from knnspect.networks.training import TrainableNetwork
+    from knnspect.training.checkpoint import Checkpoint
+    from knnspect.training.loop import TrainableNetwork
 
 __all__ = ["TrainedDetector"]
 
@@ -185,7 +185,7 @@ class TrainedDetector(Detector):
         progress: bool,
     ) -> list[str]:
         """Train a new network; return the images that were held out."""
-        from knnspect.networks.training import Training, TrainingSettings
+        from knnspect.training.loop import Training, TrainingSettings
 
         ids, held = split(found.gallery.ids, self.validation_fraction, self.seed)
         network = self._new_network(found.gallery.shapes)
@@ -223,7 +223,7 @@ class TrainedDetector(Detector):
         self, path: str | os.PathLike[str], follow_links: bool, found: Learnt | None = None
     ) -> Checkpoint:
         """Return the checkpoint of a training on some images, by all that it depends on."""
-        from knnspect.networks.checkpoint import Checkpoint
+        from knnspect.training.checkpoint import Checkpoint
 
         names = [name for name in (*self._own, *self._shared) if name not in self._of_prediction]
         settings, tensors = self.backbone.state()
@@ -337,7 +337,7 @@ class TrainedDetector(Detector):
         device: str | None,
         folder: Path | None,  # noqa: ARG003 - all of it is in the file
     ) -> TrainedDetector:
-        from knnspect.networks.training import stored_history
+        from knnspect.training.loop import stored_history
 
         backbone = Backbone.from_state(config["backbone"], stored_tensors(store), device)
         parameters = {name: config[name] for name in (*cls._own, *cls._shared)}

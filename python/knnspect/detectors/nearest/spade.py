@@ -18,9 +18,13 @@ from knnspect import _core
 from knnspect.backends import Backend
 from knnspect.data import open_to_judge
 from knnspect.detectors.base import Detector, Prediction
-from knnspect.detectors.border import BorderFactors
-from knnspect.detectors.building import learn, save_learnt, stored_gallery, stored_pooled
-from knnspect.detectors.learning import (
+from knnspect.detectors.maps import pixel_map
+from knnspect.detectors.nearest.border import BorderFactors
+from knnspect.errors import NotFittedError, ParameterError, ShapeError
+from knnspect.features import Backbone, Features
+from knnspect.gallery import Gallery
+from knnspect.neighbors import Neighbors
+from knnspect.normal_features.checks import (
     backbone_tensors,
     check_parameters,
     check_pooled,
@@ -29,12 +33,8 @@ from knnspect.detectors.learning import (
     stored_map_max,
     stored_tensors,
 )
-from knnspect.detectors.maps import pixel_map
-from knnspect.detectors.near_duplicates import LEFT_OUT, NearDuplicates
-from knnspect.errors import NotFittedError, ParameterError, ShapeError
-from knnspect.features import Backbone, Features
-from knnspect.gallery import Gallery
-from knnspect.neighbors import Neighbors
+from knnspect.normal_features.extract import learn, save_learnt, stored_gallery, stored_pooled
+from knnspect.normal_features.near_duplicates import LEFT_OUT, NearDuplicates
 from knnspect.progress import Stopwatch
 from knnspect.validation import check_count
 

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, logsigmoid
 
-from knnspect.networks.flow import ConditionalFlow, PreparedFlow
-from knnspect.networks.standardization import channel_statistics
-from knnspect.networks.training import Step, TrainableNetwork
+from knnspect.detectors.heads.flow import ConditionalFlow, PreparedFlow
+from knnspect.detectors.heads.standardization import channel_statistics
 from knnspect.pyramid import FeaturePyramid
+from knnspect.training.loop import Step, TrainableNetwork
 
 __all__ = ["CFlowNetwork"]
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from knnspect.data.sources import ImageItem, ImageSource
-from knnspect.detectors.pending import Pending
 from knnspect.errors import ImageError, ParameterError, StoreError
 from knnspect.features import Backbone
 from knnspect.gallery import Gallery
 from knnspect.memory import PeakMemory, anonymous_bytes, describe_bytes
+from knnspect.normal_features.pending import Pending
 
 __all__ = ["Plan", "check_room", "plan_build"]
 

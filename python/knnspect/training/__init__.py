@@ -1,0 +1,5 @@
+"""Training of networks, in PyTorch, imported where it is used.
+
+``checkpoint``  the file from which training goes on after an interruption
+``loop``        epochs, early stopping, checkpoints, progress
+"""
