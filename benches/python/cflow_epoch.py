@@ -27,7 +27,7 @@ from rival import PAUSE, Rival
 
 import knnspect as ks
 from knnspect.data import MVTecDataset
-from knnspect.detectors.heads.cflow_network import CFlowNetwork
+from knnspect.detectors.heads.networks.cflow import CFlowNetwork
 from knnspect.training.loop import Training, TrainingSettings
 
 #: Answers "epoch" and "features" with seconds; writes features last.

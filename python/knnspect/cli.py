@@ -134,7 +134,7 @@ def fit(
 ) -> None:
     """Learn what is normal from a folder of images."""
     from knnspect.model_files.inspect import size_of
-    from knnspect.normal_features.extract import CHECKPOINT
+    from knnspect.normal_features.folder import CHECKPOINT
 
     options = locals()
     check_writable(output, folder=max_memory is not None)

@@ -1,18 +1,33 @@
 """Detectors: ``fit`` on normal images, ``predict`` scores and maps of others.
 
-``base``     what every detector has in common: predictions, files
-``heads``    detectors that train a network on features: SimpleNet, CFLOW-AD
-``maps``     from the scores of cells to a map of pixels
-``memory``   what PatchCore compares with: a coreset, or all cells
-``nearest``  detectors that compare with the nearest normal features: SPADE, PatchCore
+``base``        what every detector has in common
+``border``      how much larger distances are near the border of normal images
+``heads``       methods that train a network on features, one a file
+``maps``        from the scores of cells to a map of pixels
+``nearest``     methods that compare with the nearest normal features, one a file
+``prediction``  what a detector says of an image
+``registry``    methods by their words, and models from files
 """
 
 from __future__ import annotations
 
-from knnspect.detectors.base import Detector, Prediction, load
+from knnspect.detectors.base import Detector, State
 from knnspect.detectors.heads.cflow import CFlow
 from knnspect.detectors.heads.simplenet import SimpleNet
 from knnspect.detectors.nearest.patchcore import PatchCore
 from knnspect.detectors.nearest.spade import Spade
+from knnspect.detectors.prediction import Prediction
+from knnspect.detectors.registry import get_method, load, methods
 
-__all__ = ["CFlow", "Detector", "PatchCore", "Prediction", "SimpleNet", "Spade", "load"]
+__all__ = [
+    "CFlow",
+    "Detector",
+    "PatchCore",
+    "Prediction",
+    "SimpleNet",
+    "Spade",
+    "State",
+    "get_method",
+    "load",
+    "methods",
+]

@@ -1,91 +1,171 @@
-"""What every detector has in common."""
+"""What every detector has in common: parameters, fitting, judging, files.
+
+A method is a class that declares its parameters, and says how it learns (`Detector._learn`), how it
+judges (`Detector._judge`), and what of it is kept in a file (`Detector._state`, `_set_state`). Its
+line in `knnspect.detectors.registry`, or an entry point of another package, gives it its word.
+"""
 
 from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
-from importlib import import_module
+from copy import copy
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from knnspect import _core
-from knnspect.errors import StoreError
-from knnspect.features import Backbone
-from knnspect.features.network import check_device
-from knnspect.files import as_damage, check_path, is_folder, is_there, parse_json
-from knnspect.gallery import is_gallery_folder
-from knnspect.neighbors import Neighbors
-from knnspect.normal_features.extract import GALLERY, MODEL
+from knnspect.constraints import Choice, Instance
+from knnspect.coreset import Coreset
+from knnspect.data import open_to_judge
+from knnspect.detectors.maps import Sigma, pixel_map
+from knnspect.detectors.prediction import Prediction
+from knnspect.errors import NotFittedError, ParameterError
+from knnspect.features import Backbone, Features
+from knnspect.gallery import Gallery
+from knnspect.model_files import StoredModel, write_model
+from knnspect.normal_features import NormalFeatures, Run, extract
+from knnspect.parameters import Parametrized, learnt, parameter
+from knnspect.progress import Stopwatch
 
-__all__ = ["Detector", "Prediction", "load"]
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["Detector", "State"]
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class Prediction:
-    """What a detector says of one image.
+@dataclass(frozen=True)
+class State:
+    """What a fitted detector has learnt, as files have it.
 
     Parameters
     ----------
-    id : str
-        The image's id: its path in a folder, or a running number.
-    score : float
-        How unlike the normal images it is; larger is worse.
-    map : ndarray of float32, shape (height, width)
-        The same for each pixel of the image as it came.
-    neighbors : Neighbors, optional
-        For each cell, which normal cells were nearest and how far (squared L2).
-    images : tuple of (str, float)
-        The normal images that the image was compared with, nearest first, and their squared
-        distances by pooled features.
+    values : dict
+        JSON-compatible, by name; names of parameters are taken.
+    arrays : dict of str to ndarray
+        By name.
+    searched : Gallery or Coreset, optional
+        What it searches.
+    about_images : dict of str to ndarray
+        Arrays that a folder of features has, too, and that need not be written there.
     """
 
-    id: str
-    score: float
-    map: NDArray[np.float32]
-    neighbors: Neighbors | None = None
-    images: tuple[tuple[str, float], ...] = ()
-
-    def __repr__(self) -> str:
-        height, width = self.map.shape
-        return f"Prediction({self.id!r}, score={self.score:.6g}, map={height}x{width})"
+    values: dict[str, Any] = field(default_factory=dict)
+    arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
+    searched: Gallery | Coreset | None = None
+    about_images: dict[str, NDArray[Any]] = field(default_factory=dict)
 
 
-class Detector(ABC):
+class Detector(Parametrized, ABC):
     """Learns what normal looks like; judges other images.
 
-    Parameters are stored by ``__init__`` and checked by `fit`; what is learnt has names that end in
-    an underscore. Detectors can be pickled, for other processes, and deep-copied; `save` is for
-    files.
+    Parameters are checked by `fit` and before predicting; what is learnt has names that end in an
+    underscore. Detectors can be pickled, for other processes, and deep-copied; `save` is for files.
+    Two detectors are equal if they are of one class and all of their parameters are, fitted or not.
+
+    Parameters
+    ----------
+    backbone : Backbone, optional
+        The network; each method has its own default.
+    score : {"image", "map"}, default "image"
+        The image score of the paper, or the maximum of the map.
+    sigma : float, default 4.0
+        Standard deviation of the map's Gaussian blur in pixels of a 224 px input; 0: none.
+    gallery_dtype : {"float32", "float16", "int8"}, default "float32"
+        How features are kept; see `Gallery`.
+
+    Attributes
+    ----------
+    n_images_ : int
+        Number of normal images that were learnt from.
+    nbytes_ : int
+        Bytes of all that was learnt.
+    normal_map_max_ : float
+        The largest map value of normal images: what a value of a map is to be held against. NaN
+        where it is not known.
+    seconds_ : dict of str to float
+        Time taken by each stage of the last `fit` or `predict`.
     """
 
-    backbone: Backbone
-    #: "image" or "map".
-    score: str
-    #: Largest map value of normal images that were held out.
-    normal_map_max_: float
-    #: Time taken by each stage of the last fit or predict.
-    seconds_: dict[str, float]
+    backbone: Backbone = parameter(
+        Instance(Backbone), default_factory=lambda: Backbone(), kw_only=False
+    )
+    score: Literal["image", "map"] = parameter(
+        Choice("image", "map"), default="image", changes_training=False
+    )
+    sigma: float = parameter(Sigma(), default=4.0, changes_training=False)
+    gallery_dtype: Literal["float32", "float16", "int8"] = parameter(
+        Choice("float32", "float16", "int8"), default="float32"
+    )
 
     #: The word for it on the command line and in files.
     method: ClassVar[str]
+    #: Whether it trains a network, and `fit` takes a checkpoint.
+    trains: ClassVar[bool] = False
+    #: An attribute that it has as soon as it is fitted.
+    _mark_of_fitted: ClassVar[str] = "normal_map_max_"
+    #: Whether judging needs the pooled features of images.
+    _needs_pooled: ClassVar[bool] = False
 
-    def __copy__(self) -> Detector:
+    normal_map_max_: float = learnt()
+    seconds_: dict[str, float] = learnt()
+    #: What `fit` was called with, JSON-compatible, for models to tell.
+    fitted_with_: dict[str, Any] = learnt()
+
+    def __copy__(self) -> Self:
         """Return a detector of the same parameters that shares what was learnt."""
         copied = type(self).__new__(type(self))
         vars(copied).update(vars(self))
         return copied
+
+    # --- What a method brings. --------------------------------------------------------------------
 
     @property
     @abstractmethod
     def n_images_(self) -> int:
         """Number of normal images that were learnt from."""
 
+    @property
     @abstractmethod
+    def nbytes_(self) -> int:
+        """Bytes of all that was learnt."""
+
+    @abstractmethod
+    def _learn(self, normal: NormalFeatures, run: Run) -> None:
+        """Learn from the features of normal images; `self` is a copy, of which `fit` takes over."""
+
+    @abstractmethod
+    def _judge(self, features: Features, watch: Stopwatch) -> Iterator[Prediction]:
+        """Judge the images of a batch, in order."""
+
+    @abstractmethod
+    def _state(self) -> State:
+        """Return what is kept in a file besides parameters and backbone."""
+
+    @abstractmethod
+    def _set_state(self, stored: StoredModel) -> None:
+        """Take over what `_state` returned; raise a KeyError, TypeError or ValueError if it cannot.
+
+        Parameters and backbone are set, and checked.
+        """
+
+    def _prepare(self, run: Run) -> None:
+        """Check, before images are read, what else a fit depends on."""
+        if run.checkpoint is not None and not self.trains:
+            raise ParameterError(
+                f"checkpoint: is for detectors that train a network, {type(self).__name__} does not"
+            )
+
+    def _gallery(self) -> Gallery:
+        """Return the empty gallery that receives the features of normal images."""
+        return Gallery(dtype=self.gallery_dtype)
+
+    # --- What all have. ---------------------------------------------------------------------------
+
     def fit(
         self,
         images: object,
@@ -96,10 +176,70 @@ class Detector(ABC):
         progress: bool = False,
         max_memory: int | str | None = None,
         folder: str | os.PathLike[str] | None = None,
-    ) -> Detector:
-        """Learn from normal images; see the detector's own documentation."""
+        checkpoint: str | os.PathLike[str] | None = None,
+    ) -> Self:
+        """Learn from normal images.
 
-    @abstractmethod
+        Parameters
+        ----------
+        images : folder, file, list of paths, arrays or PIL images, array, or loader
+            Normal images, as `knnspect.data.open_images` takes them.
+        batch_size : int, default 16
+            Images that go through the backbone together; see `predict`.
+        n_workers : int, default 2
+            Threads that read and resize images.
+        skip_bad : bool, default False
+            Leave out images that cannot be used, with an `ImageWarning`, instead of raising.
+        progress : bool, default False
+            Report progress on standard error.
+        max_memory : int or str, optional
+            Anonymous memory that the process may use, in bytes or such as ``"2GB"``: features go to
+            a folder as they come, and images are handled in smaller batches where needed. With
+            `progress`, what memory and disk it will take is said before it starts.
+        folder : path-like, optional
+            The folder for the features; a temporary one by default when there is a `max_memory`.
+            An interrupted `fit` goes on where it stopped: images that are in the folder already,
+            with the same id and the same contents, are not learnt again. Those that changed since
+            are, with a warning, and those that are not among `images` are removed. So the next
+            `fit` with some more images costs only these.
+        checkpoint : path-like, optional
+            For detectors that train a network: a file for the state of the training, written at the
+            end of every epoch and every 30 seconds of a long one; in `folder` by default, if there
+            is one. An interrupted `fit` with the same images and parameters goes on from it, and
+            ends as if it had not been interrupted. With others, also under the same names, it is
+            refused. It is deleted when the training is done.
+
+        Returns
+        -------
+        Detector
+            Itself.
+
+        Raises
+        ------
+        ImageError
+            If an image cannot be used, there is none, or the features are constant or not finite.
+        ParameterError, DTypeError
+            If a parameter of the detector or its backbone lies outside its values, or the
+            checkpoint is of another training.
+        StoreError
+            If the backbone's weights cannot be read, the checkpoint is damaged, or a file or folder
+            cannot be written or is full.
+        MemoryError
+            If more than `max_memory` is in use.
+        """
+        self.check_params()
+        run = Run(batch_size, n_workers, skip_bad, progress, max_memory, folder, checkpoint)
+        self._prepare(run)
+        normal = extract(self.backbone, images, self._gallery(), run)
+        learnt = copy(self)  # so that a failure leaves what was learnt before
+        learnt._learn(normal, run)
+        learnt.seconds_ = run.watch.seconds
+        learnt.fitted_with_ = self._unsaved_params() | run.settings()
+        if run.checkpoint is not None:
+            Path(run.checkpoint).unlink(missing_ok=True)
+        self.__dict__.update(learnt.__dict__)
+        return self
+
     def iter_predict(
         self,
         images: object,
@@ -109,22 +249,46 @@ class Detector(ABC):
         skip_bad: bool = False,
         progress: bool = False,
     ) -> Iterator[Prediction]:
-        """Judge images one after the other, in order, without keeping them all."""
+        """Judge images one after the other, in order, without keeping them all.
 
-    @abstractmethod
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the fitted detector to a file."""
+        Parameters
+        ----------
+        images, batch_size, n_workers, skip_bad, progress
+            As in `predict`.
 
-    @classmethod
-    @abstractmethod
-    def _from_store(
-        cls,
-        store: _core.Store,
-        config: dict[str, Any],
-        device: str | None,
-        folder: Path | None,
-    ) -> Detector:
-        """Rebuild a detector from an open file and the settings in it; from a folder, with it."""
+        Returns
+        -------
+        iterator of Prediction
+            One per image, in order.
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        ImageError
+            While iterating: if an image cannot be used, or there is none.
+        """
+        self._check_fitted()
+        self.check_params()
+        self._check_against_learnt()
+        return self._iter_predict(images, batch_size, n_workers, skip_bad, progress)
+
+    def _iter_predict(
+        self, images: object, batch_size: int, n_workers: int, skip_bad: bool, progress: bool
+    ) -> Iterator[Prediction]:
+        watch = Stopwatch()
+        self.seconds_ = watch.seconds
+        for features in self.backbone.iterate(
+            open_to_judge(images),
+            batch_size,
+            n_workers,
+            skip_bad,
+            progress,
+            watch,
+            "judging",
+            pooled=self._needs_pooled,
+        ):
+            yield from self._judge(features, watch)
 
     def predict(
         self,
@@ -173,68 +337,116 @@ class Detector(ABC):
             )
         )
 
+    def scores(
+        self,
+        images: object,
+        *,
+        batch_size: int = 16,
+        n_workers: int = 2,
+        skip_bad: bool = False,
+        progress: bool = False,
+    ) -> NDArray[np.float64]:
+        """Return the score of each image; larger is worse.
 
-#: Where the detector of each kind of file lives.
-_DETECTORS = {
-    "cflow": ("knnspect.detectors.heads.cflow", "CFlow"),
-    "patchcore": ("knnspect.detectors.nearest.patchcore", "PatchCore"),
-    "simplenet": ("knnspect.detectors.heads.simplenet", "SimpleNet"),
-    "spade": ("knnspect.detectors.nearest.spade", "Spade"),
-}
+        Parameters
+        ----------
+        images, batch_size, n_workers, skip_bad, progress
+            As in `predict`.
 
+        Returns
+        -------
+        ndarray of float64, shape (n_images,)
+            In the order of the images. Maps are not kept.
 
-def load(path: str | os.PathLike[str], device: str | None = None) -> Detector:
-    """Load a detector that was saved.
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        ImageError
+            If an image cannot be used, or there is none.
+        """
+        predictions = self.iter_predict(
+            images,
+            batch_size=batch_size,
+            n_workers=n_workers,
+            skip_bad=skip_bad,
+            progress=progress,
+        )
+        return np.array([prediction.score for prediction in predictions])
 
-    Parameters
-    ----------
-    path : path-like
-        The file, or the folder. Its checksum is verified, but for the features in a folder, which
-        are verified image by image when they are first used; nothing in it is executed. It stays
-        memory-mapped: replace it by `Detector.save` or a rename, do not write into it.
-    device : str, optional
-        Where the network is to run; CUDA where there is one, else the CPU.
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the fitted detector, with its backbone's weights, to one file.
 
-    Returns
-    -------
-    Detector
-        Ready to predict, with the same results as before: to the bit on the same machine with as
-        many PyTorch threads. `backend` and `threads` have their defaults.
+        Parameters
+        ----------
+        path : path-like
+            The file; safetensors with a versioned header and a checksum. What is there is replaced
+            only when everything is written. If it is the `folder` of `fit`, the features stay where
+            they are, and the folder becomes the model.
 
-    Raises
-    ------
-    StoreError
-        If the file is missing, truncated, altered, of a newer version, or not a detector.
-    ParameterError, DTypeError
-        If the device cannot be used.
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        StoreError
+            If the file cannot be written.
+        """
+        self._check_fitted()
+        state = self._state()
+        known = self.normal_map_max_
+        config = {
+            "knnspect": _core.__version__,
+            **self.saved_params(),
+            **state.values,
+            "normal_map_max": None if np.isnan(known) else known,
+            **({"fitted_with": self.fitted_with_} if self.fitted_with_ else {}),
+        }
+        write_model(
+            path,
+            self.method,
+            config,
+            self.backbone.state(),
+            state.arrays,
+            state.searched,
+            state.about_images,
+        )
 
-    Examples
-    --------
-    >>> load("no-such.ks")  # doctest: +ELLIPSIS
-    Traceback (most recent call last):
-    ...
-    knnspect.errors.StoreError: no-such.ks: cannot be opened: No such file or directory...
-    """
-    where = check_path(path)
-    folder = where if is_folder(where) else None
-    store = _core.Store(where if folder is None else _model_in(folder), True, folder is None)
-    if store.kind not in _DETECTORS:
-        raise StoreError(f"{where}: expected a detector, the file holds a {store.kind}")
-    if device is not None:
-        check_device(device)  # lest it is taken for a setting of the file
-    module, name = _DETECTORS[store.kind]
-    detector: type[Detector] = getattr(import_module(module), name)
-    with as_damage(where, "its settings"):
-        config = parse_json(store.metadata["config"], where, "its settings")
-        return detector._from_store(store, config, device, folder)
+    @classmethod
+    def _from_store(cls, stored: StoredModel, device: str | None) -> Self:
+        """Rebuild a detector from an open model."""
+        config = stored.config
+        given = {
+            name: config[name]
+            for name, declared in cls.parameters.items()
+            # A parameter that is younger than the file has its default.
+            if declared.is_saved and name != "backbone" and name in config
+        }
+        detector = cls(stored.backbone(device), **given)
+        detector.check_params()
+        detector._set_state(stored)
+        detector.normal_map_max_ = stored.normal_map_max()
+        detector.fitted_with_ = dict(config.get("fitted_with", {}))
+        detector.seconds_ = {}
+        return detector
 
+    def _map(self, cells: NDArray[Any], size: tuple[int, int]) -> NDArray[np.float32]:
+        """Return the map of an image, at its original size, from the scores of its cells."""
+        return pixel_map(cells, self.backbone.geometry, self.sigma, size)
 
-def _model_in(folder: Path) -> Path:
-    """Return the file of a folder that is a model."""
-    file = folder / MODEL
-    if not is_there(file):
-        kind = "gallery" if is_gallery_folder(folder) else "folder"
-        if is_there(folder / GALLERY):
-            kind = "model that is not finished: fit it again, with the same folder, to go on"
-        raise StoreError(f"{folder}: expected a detector, it is a {kind}")
-    return file
+    def _unsaved_params(self) -> dict[str, Any]:
+        """Return the parameters that a model does not keep, such as threads, in words."""
+        return {
+            name: value if isinstance(value, (int, float, str)) else str(value)
+            for name, declared in self.parameters.items()
+            if not declared.is_saved and (value := getattr(self, name)) is not None
+        }
+
+    def _check_against_learnt(self) -> None:
+        """Raise a ParameterError if a parameter does not suit what was learnt."""
+
+    def _check_fitted(self) -> None:
+        if not hasattr(self, self._mark_of_fitted):
+            name = type(self).__name__
+            raise NotFittedError(
+                f"this {name} is not fitted yet: call fit with normal images first"
+            )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from knnspect.constraints import Positive
 from knnspect.data import Geometry
 from knnspect.errors import ParameterError
 from knnspect.validation import check_positive
@@ -15,28 +16,30 @@ from knnspect.validation import check_positive
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
-__all__ = ["check_sigma", "pixel_map"]
+__all__ = ["Sigma", "pixel_map"]
 
 #: The side of the input that `sigma` is given for.
 _SIDE = 224
 
 
-def check_sigma(sigma: object) -> float:
-    """Return the blur of maps, or raise a ParameterError or DTypeError.
+class Sigma(Positive):
+    """The blur of maps; one wider than the whole input leaves nothing to be seen.
 
-    A blur wider than the whole input leaves nothing to be seen, and takes as much memory as its
-    width.
+    It would take as much memory as its width.
 
-    >>> check_sigma(4)
-    4.0
+    >>> Sigma().check("sigma", 4)
     """
-    checked = check_positive("sigma", sigma, or_zero=True)
-    if checked > _SIDE:
-        raise ParameterError(
-            f"sigma: expected at most {_SIDE}, the side of the input in whose pixels it is, "
-            f"got {checked:g}"
-        )
-    return checked
+
+    def __init__(self) -> None:
+        super().__init__(or_zero=True, at_most=_SIDE)
+
+    def check(self, name: str, value: Any) -> None:
+        """Check the type and the bounds."""
+        if check_positive(name, value, or_zero=True) > _SIDE:
+            raise ParameterError(
+                f"{name}: expected at most {_SIDE}, the side of the input in whose pixels it is, "
+                f"got {value:g}"
+            )
 
 
 def pixel_map(

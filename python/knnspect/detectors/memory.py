@@ -5,21 +5,17 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from copy import copy
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from knnspect import _core
 from knnspect.backends import Backend
 from knnspect.coreset import Coreset
 from knnspect.gallery import Gallery
 from knnspect.neighbors import Neighbors
-from knnspect.normal_features.extract import stored_gallery
 from knnspect.pyramid import FeaturePyramid
 
-__all__ = ["CoresetMemory", "GalleryMemory", "Memory", "stored_memory"]
+__all__ = ["CoresetMemory", "GalleryMemory", "Memory"]
 
 Rows = NDArray[np.float32]
 
@@ -56,10 +52,6 @@ class Memory(ABC):
         self, query: FeaturePyramid, ids: Sequence[str], threads: int | None, backend: str | Backend
     ) -> Neighbors | None:
         """Find the nearest features that came from none of these images; None if there is none."""
-
-    @abstractmethod
-    def parts(self) -> tuple[Gallery, dict[str, str], dict[str, NDArray[Any]]]:
-        """Return what a file holds: a gallery, metadata and tensors."""
 
 
 class CoresetMemory(Memory):
@@ -99,11 +91,6 @@ class CoresetMemory(Memory):
         others = copy(self.coreset)
         others.remove(ids)
         return others.search(query, 1, threads, backend) if len(others) else None
-
-    def parts(self) -> tuple[Gallery, dict[str, str], dict[str, NDArray[Any]]]:
-        """Return the bank, and what is known of its rows."""
-        metadata, tensors = self.coreset.state()
-        return self.coreset.bank, metadata, dict(tensors)
 
 
 class GalleryMemory(Memory):
@@ -149,14 +136,3 @@ class GalleryMemory(Memory):
         left_out = set(ids)
         others = [other for other in self.gallery.ids if other not in left_out]
         return self.gallery.search(query, 1, others, threads, backend) if others else None
-
-    def parts(self) -> tuple[Gallery, dict[str, str], dict[str, NDArray[Any]]]:
-        """Return the gallery."""
-        return self.gallery, {}, {}
-
-
-def stored_memory(store: _core.Store, folder: Path | None) -> Memory:
-    """Return what an open file holds, or the folder in which it is."""
-    if "coreset" in store.metadata:
-        return CoresetMemory(Coreset.from_store(store))
-    return GalleryMemory(stored_gallery(store, folder))

@@ -1,12 +1,15 @@
 """From images to feature pyramids, with a frozen PyTorch backbone.
 
-``backbone``  the backbone and what it extracts
-``network``   its network, once it is loaded
-``weights``   where pretrained weights come from
+``backbone``     the backbone and what it extracts
+``constraints``  what values its parameters may have
+``features``     what it gives of images
+``network``      its network, once it is loaded
+``weights``      where pretrained weights come from
 """
 
 from __future__ import annotations
 
-from knnspect.features.backbone import Backbone, Features
+from knnspect.features.backbone import Backbone
+from knnspect.features.features import Features
 
 __all__ = ["Backbone", "Features"]

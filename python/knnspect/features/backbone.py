@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import os
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -23,8 +23,21 @@ from knnspect.data import (
 from knnspect.data.reader import check_white
 from knnspect.errors import ImageError, ImageWarning, ParameterError, StoreError
 from knnspect.features.architectures import needed_tensors
-from knnspect.features.network import Network, check_device
+from knnspect.features.constraints import (
+    Device,
+    ImageSize,
+    Levels,
+    MaxPixels,
+    Name,
+    PatchSize,
+    Resize,
+    Weights,
+    WhiteLevel,
+)
+from knnspect.features.features import Features
+from knnspect.features.network import Network, NetworkSettings, check_device
 from knnspect.features.weights import as_tensor, check_name, resolve_weights
+from knnspect.parameters import Parametrized, learnt, parameter
 from knnspect.progress import Progress, Stopwatch
 from knnspect.pyramid import FeaturePyramid
 from knnspect.validation import check_count
@@ -32,32 +45,10 @@ from knnspect.validation import check_count
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Backbone", "Features"]
+__all__ = ["Backbone"]
 
 
-@dataclass(frozen=True, eq=False)
-class Features:
-    """The features of some images, in order.
-
-    Parameters
-    ----------
-    pyramid : FeaturePyramid
-        The chosen levels, float32.
-    pooled : ndarray of float32, shape (n_images, n_features)
-        The mean over all positions of the network's last feature map.
-    ids : list of str
-        One per image.
-    sizes : list of (int, int)
-        Height and width of each image as it came.
-    """
-
-    pyramid: FeaturePyramid
-    pooled: NDArray[np.float32]
-    ids: list[str]
-    sizes: list[tuple[int, int]]
-
-
-class Backbone:
+class Backbone(Parametrized):
     """A frozen, pretrained network of timm that turns images into feature pyramids.
 
     Nothing is built or loaded before it is needed. A backbone can be pickled and copied, loaded or
@@ -118,40 +109,26 @@ class Backbone:
     (FeaturePyramid(n_images=2, levels=16x16x24 + 8x8x40), (2, 320))
     """
 
-    def __init__(
-        self,
-        name: str = "efficientnet_lite0",
-        levels: Sequence[int] = (1, 2, 3),
-        image_size: int | tuple[int, int] = 224,
-        weights: str | os.PathLike[str] = "auto",
-        resize: Literal["stretch", "crop", "pad"] = "stretch",
-        patch_size: int = 1,
-        device: str | None = None,
-        white: int | Literal["auto"] | None = None,
-        max_pixels: int = MAX_PIXELS,
-    ) -> None:
-        self.name = name
-        self.levels = levels
-        self.image_size = image_size
-        self.weights = weights
-        self.resize = resize
-        self.patch_size = patch_size
-        self.device = device
-        self.white = white
-        self.max_pixels = max_pixels
-        #: What "auto" means, as soon as it was found: a white level, or None for the full scale.
-        self._white_found: tuple[int | None] | None = None
-        self._loaded: Network | None = None
-        #: What `state` returned, until a backbone that was unpickled is first used.
-        self._stored: tuple[dict[str, Any], dict[str, NDArray[Any]]] | None = None
+    name: str = parameter(Name(), default="efficientnet_lite0", kw_only=False)
+    levels: Sequence[int] = parameter(Levels(), default=(1, 2, 3), kw_only=False)
+    image_size: int | tuple[int, int] = parameter(ImageSize(), default=224, kw_only=False)
+    weights: str | os.PathLike[str] = parameter(Weights(), default="auto", kw_only=False)
+    resize: Literal["stretch", "crop", "pad"] = parameter(
+        Resize(), default="stretch", kw_only=False
+    )
+    patch_size: int = parameter(PatchSize(), default=1, kw_only=False)
+    device: str | None = parameter(Device(), default=None, kw_only=False)
+    white: int | Literal["auto"] | None = parameter(WhiteLevel(), default=None, kw_only=False)
+    max_pixels: int = parameter(MaxPixels(), default=MAX_PIXELS, kw_only=False)
 
-    def __repr__(self) -> str:
-        return (
-            f"Backbone({self.name!r}, levels={self.levels!r}, image_size={self.image_size!r}, "
-            f"weights={str(self.weights)!r}, resize={self.resize!r}, "
-            f"patch_size={self.patch_size}"
-            + (")" if self.white is None else f", white={self.white!r})")
-        )
+    #: What "auto" means, as soon as it was found: a white level, or None for the full scale.
+    _white_found: tuple[int | None] | None = learnt()
+    _loaded: Network | None = learnt()
+    #: What `state` returned, until a backbone that was unpickled is first used.
+    _stored: tuple[dict[str, Any], dict[str, NDArray[Any]]] | None = learnt()
+
+    def _begin(self) -> None:
+        self._white_found = self._loaded = self._stored = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the parameters and, once it is loaded, the network as settings and arrays.
@@ -395,6 +372,22 @@ class Backbone:
         tensors = {name: weights[name].cpu().numpy() for name in needed_tensors(weights)}
         return settings, tensors
 
+    def fingerprint(self) -> dict[str, Any]:
+        """Return all that features depend on: the settings of `state`, and a digest of the weights.
+
+        Returns
+        -------
+        dict
+            JSON-compatible; "weights" is a SHA-256, and where they came from does not matter.
+        """
+        settings, tensors = self.state()
+        settings.pop("source")
+        digest = hashlib.sha256()
+        for name in sorted(tensors):
+            digest.update(name.encode())
+            digest.update(np.ascontiguousarray(tensors[name]).tobytes())
+        return {**settings, "weights": digest.hexdigest()}
+
     @classmethod
     def from_state(
         cls,
@@ -441,11 +434,17 @@ class Backbone:
             )
             architecture, source = str(settings["architecture"]), str(settings["source"])
             weights = {name: as_tensor(array) for name, array in tensors.items()}
-            backbone._loaded = Network(backbone, architecture, source, weights)
+            backbone._loaded = Network(backbone._settings, architecture, source, weights)
         except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
             reason = f"{error} is missing" if isinstance(error, KeyError) else error
             raise StoreError(f"the stored backbone cannot be used: {reason}") from error
         return backbone
+
+    @property
+    def _settings(self) -> NetworkSettings:
+        return NetworkSettings(
+            self.name, self.levels, self.image_size, self.resize, self.patch_size, self.device
+        )
 
     def _load(self) -> Network:
         stored = self._stored  # before looking at `_loaded`: another thread may just have set that
@@ -454,7 +453,7 @@ class Backbone:
             self._stored = None
         if self._loaded is None:
             architecture, file, source = resolve_weights(self.name, self.weights)
-            self._loaded = Network(self, architecture, source, file)
+            self._loaded = Network(self._settings, architecture, source, file)
         return self._loaded
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from contextlib import nullcontext
-from itertools import pairwise
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,22 +14,29 @@ from numpy.typing import NDArray
 from knnspect.data import Geometry
 from knnspect.errors import DTypeError, ParameterError
 from knnspect.features.architectures import channels_first
+from knnspect.features.constraints import PatchSize, checked_image_size, checked_levels
 from knnspect.features.prefix import Prefix
 from knnspect.features.weights import build_network
 from knnspect.forked import check_cuda, fork_safe, lock
 from knnspect.pyramid import FeaturePyramid
-from knnspect.validation import check_count
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from knnspect.features.backbone import Backbone
+__all__ = ["Network", "NetworkSettings", "check_device"]
 
-__all__ = ["Network", "check_device"]
 
-#: The largest input; prepared, it takes 3 GiB.
-_MAX_INPUT = 2**28
+@dataclass(frozen=True)
+class NetworkSettings:
+    """What is asked of a network; the parameters are those of `Backbone`, not checked yet."""
+
+    name: str
+    levels: Sequence[int]
+    image_size: int | tuple[int, int]
+    resize: Any
+    patch_size: int
+    device: str | None
 
 
 class Network:
@@ -37,8 +44,8 @@ class Network:
 
     Parameters
     ----------
-    backbone : Backbone
-        The parameters.
+    settings : NetworkSettings
+        What is asked of it.
     architecture : str
         timm's name of the network.
     source : str
@@ -55,22 +62,23 @@ class Network:
     """
 
     @fork_safe
-    def __init__(self, backbone: Backbone, architecture: str, source: str, weights: Any) -> None:
+    def __init__(
+        self, settings: NetworkSettings, architecture: str, source: str, weights: Any
+    ) -> None:
         import torch
         from timm.data.config import resolve_data_config
         from timm.models import FeatureHookNet
 
-        levels = _check_levels(backbone.levels)
-        image_size = _check_image_size(backbone.image_size)
-        self.patch_size = check_count("patch_size", backbone.patch_size)
-        if self.patch_size % 2 == 0:
-            raise ParameterError(f"patch_size: expected an odd number, got {self.patch_size}")
+        levels = checked_levels(settings.levels)
+        image_size = checked_image_size(settings.image_size)
+        PatchSize().check("patch_size", settings.patch_size)
+        self.patch_size = int(settings.patch_size)
         if self.patch_size > min(image_size):
             raise ParameterError(
                 f"patch_size: expected at most {min(image_size)}, the shorter side of image_size, "
                 f"got {self.patch_size}"
             )
-        self.device = check_device(backbone.device)
+        self.device = check_device(settings.device)
         self.architecture, self.source = architecture, source
 
         self.module: nn.Module = build_network(architecture, image_size, weights)
@@ -80,7 +88,7 @@ class Network:
         self.channels: list[int] = info.channels()
         if levels[-1] >= len(self.channels):
             raise ParameterError(
-                f"levels: {backbone.name} has the levels 0 to {len(self.channels) - 1}, "
+                f"levels: {settings.name} has the levels 0 to {len(self.channels) - 1}, "
                 f"got {levels[-1]}"
             )
         self.levels = levels
@@ -91,7 +99,7 @@ class Network:
                 f"got {image_size[0]} x {image_size[1]}"
             )
         config: dict[str, Any] = resolve_data_config(model=self.module)  # type: ignore[no-untyped-call]
-        self.geometry = Geometry(image_size, backbone.resize, config["interpolation"])
+        self.geometry = Geometry(image_size, settings.resize, config["interpolation"])
         self.mean = torch.tensor(config["mean"], device=self.device).view(1, 3, 1, 1)
         self.std = torch.tensor(config["std"], device=self.device).view(1, 3, 1, 1)
         # Convolutions on the CPU are about twice as fast with the channels last.
@@ -174,36 +182,6 @@ class Network:
                 f"{tuple(feature.shape)}"
             )
         return found
-
-
-def _check_levels(levels: Sequence[int]) -> list[int]:
-    if isinstance(levels, str) or not isinstance(levels, (Sequence, np.ndarray)):
-        raise DTypeError(f"levels: expected a sequence of integers, got {levels!r}")
-    checked = [check_count(f"levels[{i}]", level, minimum=0) for i, level in enumerate(levels)]
-    if not checked or any(b <= a for a, b in pairwise(checked)):
-        raise ParameterError(
-            f"levels: expected at least one, finest first, each once, got {tuple(levels)}"
-        )
-    return checked
-
-
-def _check_image_size(image_size: int | Sequence[int]) -> tuple[int, int]:
-    if isinstance(image_size, (int, np.integer)):
-        image_size = (int(image_size), int(image_size))
-    if isinstance(image_size, str) or not isinstance(image_size, Sequence):
-        raise DTypeError(
-            "image_size: expected one number or (height, width), "
-            f"got {image_size!r} of type {type(image_size).__name__}"
-        )
-    sizes = tuple(image_size)
-    if len(sizes) != 2:
-        raise ParameterError(f"image_size: expected one number or (height, width), got {sizes}")
-    height, width = check_count("image_size", sizes[0]), check_count("image_size", sizes[1])
-    if height * width > _MAX_INPUT:
-        raise ParameterError(
-            f"image_size: expected at most {_MAX_INPUT} pixels in all, got {height} x {width}"
-        )
-    return height, width
 
 
 def check_device(device: str | None) -> torch.device:

@@ -1,4 +1,14 @@
 """Models as files and folders.
 
 ``inspect``  what a file or a folder holds, in words
+``layout``   what things are called in files
+``read``     the parts of a model
+``write``    a file, or the folder in which the features are
 """
+
+from __future__ import annotations
+
+from knnspect.model_files.read import StoredModel
+from knnspect.model_files.write import write_model
+
+__all__ = ["StoredModel", "write_model"]

@@ -9,7 +9,8 @@ from knnspect import _core
 from knnspect.coreset import Coreset
 from knnspect.files import as_damage, check_path, is_folder, is_there, parse_json
 from knnspect.gallery import Gallery
-from knnspect.normal_features.extract import GALLERY, MODEL
+from knnspect.model_files.layout import MODEL
+from knnspect.normal_features.folder import GALLERY
 
 __all__ = ["contents", "size_of"]
 

@@ -1,8 +1,17 @@
 """The features of normal images, from which detectors learn.
 
-``checks``           features and parameters that nothing can be learnt from
+``checks``           what nothing can be learnt from
 ``extract``          filling a gallery with them, in memory or in a folder
+``folder``           what is in such a folder
 ``memory_plan``      what a limit of memory allows
 ``near_duplicates``  images that are nearly the same as others
 ``pending``          which images of a folder are not learnt yet, or have changed
+``run``              how a fit is to be done
 """
+
+from __future__ import annotations
+
+from knnspect.normal_features.extract import NormalFeatures, extract
+from knnspect.normal_features.run import Run
+
+__all__ = ["NormalFeatures", "Run", "extract"]

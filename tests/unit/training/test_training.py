@@ -10,8 +10,8 @@ import pytest
 import torch
 
 import knnspect as ks
-from knnspect.detectors.heads.cflow_network import CFlowNetwork
-from knnspect.detectors.heads.simplenet_network import SimpleNetNetwork
+from knnspect.detectors.heads.networks.cflow import CFlowNetwork
+from knnspect.detectors.heads.networks.simplenet import SimpleNetNetwork
 from knnspect.errors import ParameterError, StoreError
 from knnspect.training import loop as module
 from knnspect.training.checkpoint import Checkpoint

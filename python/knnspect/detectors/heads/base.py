@@ -1,47 +1,32 @@
-"""What detectors have in common that train a network on the features of normal images."""
+"""What methods have in common that train a network on the features of normal images."""
 
 from __future__ import annotations
 
-import json
 import os
 from abc import abstractmethod
 from collections.abc import Iterator
-from copy import copy
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from knnspect import _core
-from knnspect.data import open_to_judge
-from knnspect.detectors.base import Detector, Prediction
-from knnspect.detectors.maps import check_sigma, pixel_map
-from knnspect.errors import (
-    DTypeError,
-    ImageError,
-    NotFittedError,
-    ParameterError,
-    StoreError,
-)
-from knnspect.features import Backbone
+from knnspect.constraints import Count, Flag, Optional, Positive
+from knnspect.detectors.base import Detector, State
+from knnspect.detectors.prediction import Prediction
+from knnspect.errors import ImageError, StoreError
+from knnspect.features import Features
 from knnspect.files import check_path, is_folder
 from knnspect.forked import fork_safe
-from knnspect.gallery import Gallery
 from knnspect.memory import check_memory, parse_bytes
-from knnspect.normal_features.checks import (
-    backbone_tensors,
-    check_backbone,
-    held_out,
-    stored_map_max,
-    stored_tensors,
-    weights_digest,
-)
-from knnspect.normal_features.extract import CHECKPOINT, Learnt, learn, save_learnt
+from knnspect.model_files import StoredModel
+from knnspect.normal_features import NormalFeatures, Run
+from knnspect.normal_features.checks import evenly_spaced
+from knnspect.normal_features.folder import CHECKPOINT
 from knnspect.normal_features.near_duplicates import NearDuplicates
+from knnspect.parameters import learnt, parameter, plain
 from knnspect.progress import Stopwatch
 from knnspect.pyramid import FeaturePyramid
-from knnspect.validation import check_choice, check_count, check_positive
+from knnspect.validation import check_count
 
 if TYPE_CHECKING:
     from knnspect.training.checkpoint import Checkpoint
@@ -59,46 +44,55 @@ class TrainedDetector(Detector):
     """A detector whose network gives each cell a score.
 
     Subclasses say what the network is, and what it depends on.
+
+    Parameters
+    ----------
+    max_epochs : int
+        Passes through all images.
+    patience : int or None
+        Stop after so many epochs without a lower loss of the images held out, and keep the weights
+        of the best epoch; None: never stop, and keep the last.
+    validation_fraction : float, default 0.1
+        The share of the normal images that is held out: at least one, unless there is only one.
+    learning_rate : float
+        The optimizer's, at its highest.
+    mixed_precision : bool, default True
+        Train in bfloat16 on CUDA devices that have it. Scores are float32 always.
+    seed : int, default 0
+        Decides the weights at the beginning, which images are held out, and the order of cells.
+
+    Attributes
+    ----------
+    history_ : list of dict
+        For each epoch its "loss" and, where images are held out, "held_out_loss".
+    best_epoch_ : int
+        The epoch whose weights were kept, from 1.
+    normal_map_max_ : float
+        The largest map value of the images held out (at most 16 of them, evenly spaced): what a
+        value of a map is to be held against. NaN where there are none.
     """
 
-    max_epochs: int
-    patience: int | None
-    validation_fraction: float
-    learning_rate: float
-    mixed_precision: bool
-    gallery_dtype: Literal["float32", "float16", "int8"]
-    sigma: float
-    seed: int
-    network_: TrainableNetwork
-    #: For each epoch its "loss", and its "held_out_loss" where images were held out.
-    history_: list[dict[str, float]]
-    #: The epoch whose weights were kept, from 1.
-    best_epoch_: int
+    max_epochs: int = parameter(Count(), default=12)
+    patience: int | None = parameter(Optional(Count()), default=None)
+    validation_fraction: float = parameter(Positive(below=1), default=0.1)
+    learning_rate: float = parameter(Positive(at_most=_LARGEST_RATE), default=1e-3)
+    mixed_precision: bool = parameter(Flag(), default=True)
+    seed: int = parameter(Count(minimum=0, maximum=_LARGEST_SEED), default=0)
 
-    #: Parameters that only this detector has, by name; with them and those of all, it is rebuilt.
-    _own: ClassVar[tuple[str, ...]]
-    #: Parameters that all these detectors have, but for the backbone.
-    _shared: ClassVar[tuple[str, ...]] = (
-        "max_epochs",
-        "patience",
-        "validation_fraction",
-        "learning_rate",
-        "mixed_precision",
-        "score",
-        "gallery_dtype",
-        "sigma",
-        "seed",
-    )
-    #: Those that predictions depend on alone: they may differ when a training goes on.
-    _of_prediction: ClassVar[tuple[str, ...]] = ("score", "sigma")
+    trains: ClassVar[bool] = True
+    _mark_of_fitted: ClassVar[str] = "network_"
+    network_: TrainableNetwork = learnt()
+    history_: list[dict[str, float]] = learnt()
+    best_epoch_: int = learnt()
 
     @abstractmethod
     def _network(self, shapes: list[tuple[int, int, int]]) -> TrainableNetwork:
         """Build the untrained network for features of these shapes."""
 
-    def __repr__(self) -> str:
-        parts = [f"{name}={getattr(self, name)!r}" for name in (*self._own, *self._shared)]
-        return f"{type(self).__name__}({self.backbone!r}, {', '.join(parts)})"
+    @property
+    def _n_blocks(self) -> int:
+        """How many equal parts, each with tensors of its own, the network has at least."""
+        return 1
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the parameters, and the network, once there is one, as arrays."""
@@ -129,84 +123,49 @@ class TrainedDetector(Detector):
         self._check_fitted()
         return sum(array.nbytes for array in self.network_.arrays().values())
 
-    def _fit(
-        self,
-        images: object,
-        *,
-        batch_size: int,
-        n_workers: int,
-        skip_bad: bool,
-        progress: bool,
-        max_memory: int | str | None,
-        folder: str | os.PathLike[str] | None,
-        checkpoint: str | os.PathLike[str] | None,
-    ) -> None:
-        self._check_parameters()
-        limit = None if max_memory is None else parse_bytes("max_memory", max_memory)
+    def _prepare(self, run: Run) -> None:
         # The user's own path may be a link to the file; names in a folder are no links of ours.
-        follow_links = checkpoint is not None
-        if checkpoint is not None:
-            check_place(checkpoint)
-        elif folder is not None:
-            checkpoint = check_path(folder, "folder") / CHECKPOINT
+        run.follow_links = run.checkpoint is not None
+        if run.max_memory is not None:
+            parse_bytes("max_memory", run.max_memory)
+        if run.checkpoint is not None:
+            _check_place(run.checkpoint)
+        elif run.folder is not None:
+            run.checkpoint = check_path(run.folder, "folder") / CHECKPOINT
+        run.with_digests = run.checkpoint is not None
         # A white level that is found on the images is not known yet; then `Training` checks alone.
-        if checkpoint is not None and self.backbone.white != "auto":
-            self._checkpoint(checkpoint, follow_links).check()
-        watch = Stopwatch()
-        found = learn(
-            self.backbone,
-            images,
-            Gallery(dtype=self.gallery_dtype),
-            batch_size=batch_size,
-            n_workers=n_workers,
-            skip_bad=skip_bad,
-            progress=progress,
-            watch=watch,
-            max_memory=max_memory,
-            folder=folder,
-            with_digests=checkpoint is not None,
-        )
-        learnt = copy(self)  # so that a failure leaves what was learnt before
-        with watch.stage("training"):
-            held = learnt._train(found, checkpoint, follow_links, limit, progress)
-        with watch.stage("calibration"):
-            learnt.normal_map_max_ = learnt._normal_map_max(found, held)
-        learnt.seconds_ = watch.seconds
-        if checkpoint is not None:
-            Path(checkpoint).unlink(missing_ok=True)
-        self.__dict__.update(learnt.__dict__)
+        if run.checkpoint is not None and self.backbone.white != "auto":
+            self._checkpoint(run.checkpoint, run).check()
 
-    def _train(
-        self,
-        found: Learnt,
-        path: str | os.PathLike[str] | None,
-        follow_links: bool,
-        limit: int | None,
-        progress: bool,
-    ) -> list[str]:
+    def _learn(self, normal: NormalFeatures, run: Run) -> None:
+        with run.watch.stage("training"):
+            held = self._train(normal, run)
+        with run.watch.stage("calibration"):
+            self.normal_map_max_ = self._normal_map_max(normal, held)
+
+    def _train(self, normal: NormalFeatures, run: Run) -> list[str]:
         """Train a new network; return the images that were held out."""
         from knnspect.training.loop import Training, TrainingSettings
 
-        ids, held = split(found.gallery.ids, self.validation_fraction, self.seed)
-        network = self._new_network(found.gallery.shapes)
-        settings = TrainingSettings(
-            self.max_epochs, self.patience, self.seed, bool(self.mixed_precision)
-        )
-        checkpoint = None if path is None else self._checkpoint(path, follow_links, found)
+        gallery = normal.gallery
+        limit = None if run.max_memory is None else parse_bytes("max_memory", run.max_memory)
+        ids, held = split(gallery.ids, self.validation_fraction, self.seed)
+        network = self._new_network(gallery.shapes)
         training = Training(
             network,
-            found.gallery,
+            gallery,
             ids,
             held,
-            settings,
-            checkpoint,
+            TrainingSettings(self.max_epochs, self.patience, self.seed, bool(self.mixed_precision)),
+            None
+            if run.checkpoint is None
+            else self._checkpoint(run.checkpoint, run, normal.digests),
             lambda: check_memory(limit, "raise it: batches of images and the network need more"),
         )
-        training.run(progress)
+        training.run(run.progress)
         self.network_ = network
         self.history_, self.best_epoch_ = training.history, training.best_epoch
-        self._n_images = len(found.gallery)
-        self._shapes = found.gallery.shapes
+        self._n_images, self._shapes = len(gallery), gallery.shapes
         return held
 
     @fork_safe
@@ -220,139 +179,56 @@ class TrainedDetector(Detector):
         return network.to(self.backbone.torch_device)
 
     def _checkpoint(
-        self, path: str | os.PathLike[str], follow_links: bool, found: Learnt | None = None
+        self, path: str | os.PathLike[str], run: Run, digests: dict[str, bytes] | None = None
     ) -> Checkpoint:
         """Return the checkpoint of a training on some images, by all that it depends on."""
         from knnspect.training.checkpoint import Checkpoint
 
-        names = [name for name in (*self._own, *self._shared) if name not in self._of_prediction]
-        settings, tensors = self.backbone.state()
-        settings.pop("source")
-        digests = {} if found is None else found.digests
+        parameters = {
+            name: plain(getattr(self, name))
+            for name, declared in self.parameters.items()
+            if declared.is_saved and declared.changes_training and name != "backbone"
+        }
+        backbone = {f"backbone {name}": v for name, v in self.backbone.fingerprint().items()}
         return Checkpoint(
             path,
-            {
-                "method": self.method,
-                **{name: plain(getattr(self, name)) for name in names},
-                **{f"backbone {name}": value for name, value in settings.items()},
-                "backbone weights": weights_digest(tensors),
-            },
-            {id_: digests[id_].hex() for id_ in sorted(digests)},
-            follow_links=follow_links,
+            {"method": self.method, **parameters, **backbone},
+            {id_: digest.hex() for id_, digest in sorted((digests or {}).items())},
+            follow_links=run.follow_links,
         )
 
-    def iter_predict(
-        self,
-        images: object,
-        *,
-        batch_size: int = 16,
-        n_workers: int = 2,
-        skip_bad: bool = False,
-        progress: bool = False,
-    ) -> Iterator[Prediction]:
-        """Judge images one after the other, in order, without keeping them all.
+    def _judge(self, features: Features, watch: Stopwatch) -> Iterator[Prediction]:
+        for index, id_ in enumerate(features.ids):
+            with watch.stage("matching"):
+                cells = self._cell_scores(id_, features.pyramid[index])
+            with watch.stage("maps"):
+                map_ = self._map(cells, features.sizes[index])
+            score = float(map_.max() if self.score == "map" else cells.max())
+            yield Prediction(id_, score, map_)
 
-        Parameters
-        ----------
-        images, batch_size, n_workers, skip_bad, progress
-            As in `predict`.
+    def _state(self) -> State:
+        arrays = self.network_.arrays()
+        return State(
+            {
+                "images": self._n_images,
+                "shapes": [list(shape) for shape in self._shapes],
+                "history": self.history_,
+                "best_epoch": self.best_epoch_,
+            },
+            {_NETWORK + name: array for name, array in arrays.items()},
+        )
 
-        Returns
-        -------
-        iterator of Prediction
-            One per image, in order; they have no neighbours.
-
-        Raises
-        ------
-        NotFittedError
-            Before `fit`.
-        ImageError
-            While iterating: if an image cannot be used, or there is none.
-        """
-        self._check_fitted()
-        self._check_parameters()
-        return self._iter_predict(images, batch_size, n_workers, skip_bad, progress)
-
-    def _iter_predict(
-        self, images: object, batch_size: int, n_workers: int, skip_bad: bool, progress: bool
-    ) -> Iterator[Prediction]:
-        watch = Stopwatch()
-        self.seconds_ = watch.seconds
-        for features in self.backbone.iterate(
-            open_to_judge(images),
-            batch_size,
-            n_workers,
-            skip_bad,
-            progress,
-            watch,
-            "judging",
-            pooled=False,
-        ):
-            for index, id_ in enumerate(features.ids):
-                with watch.stage("matching"):
-                    cells = self._cell_scores(id_, features.pyramid[index])
-                with watch.stage("maps"):
-                    map_ = self._map(cells, features.sizes[index])
-                score = float(map_.max() if self.score == "map" else cells.max())
-                yield Prediction(id_, score, map_)
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the fitted detector, with its backbone's weights, to one file.
-
-        Parameters
-        ----------
-        path : path-like
-            The file; safetensors with a versioned header and a checksum. What is there is replaced
-            only when everything is written. If it is the `folder` of `fit`, this becomes the model.
-
-        Raises
-        ------
-        NotFittedError
-            Before `fit`.
-        StoreError
-            If the file cannot be written.
-        """
-        self._check_fitted()
-        settings, tensors = self.backbone.state()
-        known = self.normal_map_max_
-        config = {
-            "knnspect": _core.__version__,
-            "backbone": settings,
-            "images": self._n_images,
-            "shapes": [list(shape) for shape in self._shapes],
-            **{name: plain(getattr(self, name)) for name in (*self._own, *self._shared)},
-            "history": self.history_,
-            "best_epoch": self.best_epoch_,
-            "normal_map_max": None if np.isnan(known) else known,
-        }
-        arrays = {_NETWORK + name: array for name, array in self.network_.arrays().items()}
-        metadata = {"config": json.dumps(config, sort_keys=True)}
-        save_learnt(path, self.method, metadata, backbone_tensors(tensors) | arrays)
-
-    @classmethod
-    def _from_store(
-        cls,
-        store: _core.Store,
-        config: dict[str, Any],
-        device: str | None,
-        folder: Path | None,  # noqa: ARG003 - all of it is in the file
-    ) -> TrainedDetector:
+    def _set_state(self, stored: StoredModel) -> None:
         from knnspect.training.loop import stored_history
 
-        backbone = Backbone.from_state(config["backbone"], stored_tensors(store), device)
-        parameters = {name: config[name] for name in (*cls._own, *cls._shared)}
-        detector: TrainedDetector = cls(backbone, **parameters)  # type: ignore[call-arg]
-        detector._check_parameters()
-        detector._shapes = [(height, width, n) for height, width, n in config["shapes"]]
-        detector._n_images = check_count("images", config["images"])
-        arrays = stored_tensors(store, _NETWORK)
-        detector._check_stored(arrays)
-        detector._take_over(arrays)
-        detector.history_ = stored_history(config["history"])
-        detector.best_epoch_ = check_count("best_epoch", config["best_epoch"], 0)
-        detector.normal_map_max_ = stored_map_max(config["normal_map_max"])
-        detector.seconds_ = {}
-        return detector
+        config = stored.config
+        self._shapes = [(height, width, n) for height, width, n in config["shapes"]]
+        self._n_images = check_count("images", config["images"])
+        arrays = stored.tensors(_NETWORK)
+        self._check_stored(arrays)
+        self._take_over(arrays)
+        self.history_ = stored_history(config["history"])
+        self.best_epoch_ = check_count("best_epoch", config["best_epoch"], 0)
 
     def _check_stored(self, arrays: dict[str, NDArray[Any]]) -> None:
         """Raise a ValueError or KeyError unless a file has the network that its settings describe.
@@ -373,20 +249,15 @@ class TrainedDetector(Detector):
             planned = self._network(self._shapes)
         planned.check_arrays(arrays)
 
-    @property
-    def _n_blocks(self) -> int:
-        """How many equal parts, each with tensors of its own, the network has at least."""
-        return 1
-
-    def _normal_map_max(self, found: Learnt, held: list[str]) -> float:
-        ids, largest = found.gallery.ids, float("nan")
-        looked_at = [held[index] for index in held_out(len(held))]
+    def _normal_map_max(self, normal: NormalFeatures, held: list[str]) -> float:
+        ids, largest = normal.gallery.ids, float("nan")
+        looked_at = [held[index] for index in evenly_spaced(len(held))]
         trained = set(ids).difference(held)
-        duplicates = NearDuplicates(found.gallery, found.pooled)
+        duplicates = NearDuplicates(normal.gallery, normal.pooled)
         for id_ in looked_at:
             duplicates.of(ids.index(id_), among=trained)
-            cells = self._cell_scores(id_, found.gallery.pyramid([id_]))
-            largest = float(np.fmax(largest, self._map(cells, found.sizes[id_]).max()))
+            cells = self._cell_scores(id_, normal.gallery.pyramid([id_]))
+            largest = float(np.fmax(largest, self._map(cells, normal.sizes[id_]).max()))
         duplicates.warn(len(looked_at), "normal_map_max_ may be too small")
         return largest
 
@@ -396,39 +267,8 @@ class TrainedDetector(Detector):
             raise ImageError(f"image {id_}: its features are not finite")
         return self.network_.cell_scores(pyramid)
 
-    def _map(self, cells: Any, size: tuple[int, int]) -> Any:
-        return pixel_map(cells, self.backbone.geometry, self.sigma, size)
 
-    def _check_parameters(self) -> None:
-        check_backbone(self.backbone)
-        check_count("max_epochs", self.max_epochs)
-        if self.patience is not None:
-            check_count("patience", self.patience)
-        if not check_positive("validation_fraction", self.validation_fraction) < 1:
-            raise ParameterError(
-                f"validation_fraction: expected less than 1, got {self.validation_fraction}"
-            )
-        if check_positive("learning_rate", self.learning_rate) > _LARGEST_RATE:
-            raise ParameterError(
-                f"learning_rate: expected at most {_LARGEST_RATE:g}, got {self.learning_rate}"
-            )
-        if not isinstance(self.mixed_precision, (bool, np.bool_)):
-            kind = type(self.mixed_precision).__name__
-            raise DTypeError(f"mixed_precision: expected True or False, got {kind}")
-        check_choice("score", self.score, ["image", "map"])
-        check_choice("gallery_dtype", self.gallery_dtype, ["float32", "float16", "int8"])
-        check_sigma(self.sigma)
-        check_count("seed", self.seed, 0, _LARGEST_SEED)
-
-    def _check_fitted(self) -> None:
-        if not hasattr(self, "network_"):
-            name = type(self).__name__
-            raise NotFittedError(
-                f"this {name} is not fitted yet: call fit with normal images first"
-            )
-
-
-def check_place(path: str | os.PathLike[str]) -> None:
+def _check_place(path: str | os.PathLike[str]) -> None:
     """Raise a StoreError, before the work, if a checkpoint cannot be written there."""
     place = check_path(path, "checkpoint").absolute()
     if is_folder(place) or not is_folder(place.parent):
@@ -447,8 +287,3 @@ def split(ids: list[str], fraction: float, seed: int) -> tuple[list[str], list[s
     chosen = set(np.random.default_rng(seed).permutation(len(ids))[:n_held].tolist())
     trained = [id_ for place, id_ in enumerate(ids) if place not in chosen]
     return trained, [id_ for place, id_ in enumerate(ids) if place in chosen]
-
-
-def plain(value: Any) -> Any:
-    """Return a parameter as JSON has it, without NumPy's types."""
-    return value.item() if isinstance(value, np.generic) else value

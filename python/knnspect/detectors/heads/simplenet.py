@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from knnspect.constraints import Choice, Count, Positive
 from knnspect.detectors.heads.base import TrainedDetector
-from knnspect.errors import ParameterError
 from knnspect.features import Backbone
-from knnspect.validation import check_choice, check_count, check_positive
+from knnspect.parameters import parameter
 
 if TYPE_CHECKING:
-    from knnspect.detectors.heads.simplenet_network import SimpleNetNetwork
+    from knnspect.detectors.heads.networks.simplenet import SimpleNetNetwork
 
 __all__ = ["SimpleNet"]
 
@@ -29,7 +28,7 @@ class SimpleNet(TrainedDetector):
     Parameters
     ----------
     backbone : Backbone, optional
-        The network; ``Backbone(levels=(1, 2, 3), patch_size=5)`` by default.
+        The network; ``Backbone(patch_size=5)`` by default.
     hidden : int, default 256
         Width of the discriminator.
     noise : float, default 0.5
@@ -39,36 +38,13 @@ class SimpleNet(TrainedDetector):
         noisy ones below its negative.
     max_epochs : int, default 12
         Passes through all images.
-    patience : int or None, default None
-        Stop after so many epochs without a lower loss of the images held out, and keep the weights
-        of the best epoch; None: never stop, and keep the last.
-    validation_fraction : float, default 0.1
-        The share of the normal images that is held out: at least one, unless there is only one.
     learning_rate : float, default 5e-4
         The discriminator's, by Adam, at its highest; that of the adaptor is a fiftieth of it.
-    mixed_precision : bool, default True
-        Train in bfloat16 on CUDA devices that have it. Scores are float32 always.
-    score : {"image", "map"}, default "image"
-        The image score of the paper, or the maximum of the map.
     upsample : {"bilinear", "block"}, default "bilinear"
         How coarse levels are brought to the resolution of the finest one.
-    gallery_dtype : {"float32", "float16", "int8"}, default "float32"
-        How features are kept while the network is trained on them; see `Gallery`.
-    sigma : float, default 4.0
-        Standard deviation of the map's Gaussian blur in pixels of a 224 px input; 0: none.
-    seed : int, default 0
-        Decides the weights at the beginning, which images are held out, the order of cells, and
-        the noise.
 
     Attributes
     ----------
-    history_ : list of dict
-        For each epoch its "loss" and, where images are held out, "held_out_loss".
-    best_epoch_ : int
-        The epoch whose weights were kept, from 1.
-    normal_map_max_ : float
-        The largest map value of the images held out (at most 16 of them, evenly spaced): what a
-        value of a map is to be held against. NaN where there are none.
     seconds_ : dict of str to float
         Time taken by each stage of the last `fit` or `predict`: "decode" (waiting for images),
         "features", "gallery" (keeping them), "training", "calibration", "matching" (the
@@ -111,94 +87,21 @@ class SimpleNet(TrainedDetector):
     True
     """
 
+    backbone: Backbone = parameter(default_factory=lambda: Backbone(patch_size=5), kw_only=False)
+    hidden: int = parameter(Count(), default=256)
+    noise: float = parameter(Positive(at_most=_LARGEST_NOISE), default=0.5)
+    margin: float = parameter(Positive(), default=0.5)
+    upsample: Literal["bilinear", "block"] = parameter(
+        Choice("bilinear", "block"), default="bilinear"
+    )
+    max_epochs: int = parameter(default=12)
+    learning_rate: float = parameter(default=5e-4)
+
     method: ClassVar[str] = "simplenet"
-    _own: ClassVar[tuple[str, ...]] = ("hidden", "noise", "margin", "upsample")
-
-    def __init__(
-        self,
-        backbone: Backbone | None = None,
-        *,
-        hidden: int = 256,
-        noise: float = 0.5,
-        margin: float = 0.5,
-        max_epochs: int = 12,
-        patience: int | None = None,
-        validation_fraction: float = 0.1,
-        learning_rate: float = 5e-4,
-        mixed_precision: bool = True,
-        score: Literal["image", "map"] = "image",
-        upsample: Literal["bilinear", "block"] = "bilinear",
-        gallery_dtype: Literal["float32", "float16", "int8"] = "float32",
-        sigma: float = 4.0,
-        seed: int = 0,
-    ) -> None:
-        self.backbone = Backbone(levels=(1, 2, 3), patch_size=5) if backbone is None else backbone
-        self.hidden = hidden
-        self.noise = noise
-        self.margin = margin
-        self.max_epochs = max_epochs
-        self.patience = patience
-        self.validation_fraction = validation_fraction
-        self.learning_rate = learning_rate
-        self.mixed_precision = mixed_precision
-        self.score = score
-        self.upsample = upsample
-        self.gallery_dtype = gallery_dtype
-        self.sigma = sigma
-        self.seed = seed
-
-    def fit(
-        self,
-        images: object,
-        *,
-        batch_size: int = 16,
-        n_workers: int = 2,
-        skip_bad: bool = False,
-        progress: bool = False,
-        max_memory: int | str | None = None,
-        folder: str | os.PathLike[str] | None = None,
-        checkpoint: str | os.PathLike[str] | None = None,
-    ) -> SimpleNet:
-        """Train the adaptor and the discriminator on normal images.
-
-        Parameters
-        ----------
-        images, batch_size, n_workers, skip_bad, progress, max_memory, folder, checkpoint
-            As in `CFlow.fit`.
-
-        Returns
-        -------
-        SimpleNet
-            Itself.
-
-        Raises
-        ------
-        ImageError, ParameterError, DTypeError, StoreError, MemoryError
-            As in `CFlow.fit`.
-        """
-        self._fit(
-            images,
-            batch_size=batch_size,
-            n_workers=n_workers,
-            skip_bad=skip_bad,
-            progress=progress,
-            max_memory=max_memory,
-            folder=folder,
-            checkpoint=checkpoint,
-        )
-        return self
 
     def _network(self, shapes: list[tuple[int, int, int]]) -> SimpleNetNetwork:
-        from knnspect.detectors.heads.simplenet_network import SimpleNetNetwork
+        from knnspect.detectors.heads.networks.simplenet import SimpleNetNetwork
 
         return SimpleNetNetwork(
             shapes, self.upsample, self.hidden, self.noise, self.margin, self.learning_rate
         )
-
-    def _check_parameters(self) -> None:
-        super()._check_parameters()
-        check_count("hidden", self.hidden)
-        if check_positive("noise", self.noise) > _LARGEST_NOISE:
-            raise ParameterError(f"noise: expected at most {_LARGEST_NOISE:g}, got {self.noise}")
-        check_positive("margin", self.margin)
-        check_choice("upsample", self.upsample, ["bilinear", "block"])

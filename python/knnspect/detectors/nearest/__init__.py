@@ -1,6 +1,4 @@
-"""Detectors that compare with the nearest normal features.
+"""Methods that compare with the nearest normal features; each module but ``base`` is one.
 
-``border``     how much larger distances are near the border of normal images
-``patchcore``  PatchCore
-``spade``      SPADE
+``base``  what they have in common
 """

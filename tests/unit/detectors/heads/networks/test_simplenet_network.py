@@ -8,7 +8,7 @@ import torch
 from torch.nn.functional import leaky_relu
 
 import knnspect as ks
-from knnspect.detectors.heads.simplenet_network import (
+from knnspect.detectors.heads.networks.simplenet import (
     Adaptor,
     Discriminator,
     SimpleNetNetwork,

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import leaky_relu
 
-from knnspect.detectors.heads.standardization import channel_statistics
+from knnspect.detectors.heads.networks.standardization import channel_statistics
 from knnspect.pyramid import FeaturePyramid
 from knnspect.training.loop import Step, TrainableNetwork
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import knnspect as ks
-from knnspect.detectors.heads.cflow_network import CFlowNetwork
-from knnspect.detectors.heads.standardization import channel_statistics
+from knnspect.detectors.heads.networks.cflow import CFlowNetwork
+from knnspect.detectors.heads.networks.standardization import channel_statistics
 from knnspect.training.loop import Training, TrainingSettings, rate_factor
 
 SHAPES = [(6, 4, 5), (3, 2, 8)]

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, logsigmoid
 
-from knnspect.detectors.heads.flow import ConditionalFlow, PreparedFlow
-from knnspect.detectors.heads.standardization import channel_statistics
+from knnspect.detectors.heads.networks.flow import ConditionalFlow, PreparedFlow
+from knnspect.detectors.heads.networks.standardization import channel_statistics
 from knnspect.pyramid import FeaturePyramid
 from knnspect.training.loop import Step, TrainableNetwork
 

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from knnspect import Backbone, PatchCore, Spade
-from knnspect.detectors.nearest.border import BorderFactors
+from knnspect.detectors.border import BorderFactors
 
 RNG = np.random.default_rng(0)
 SHAPES = [(16, 20, 24), (8, 10, 40), (4, 5, 112)]

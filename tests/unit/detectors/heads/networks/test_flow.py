@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.distributions import MultivariateNormal
 
-from knnspect.detectors.heads.flow import ConditionalFlow, encode_positions
+from knnspect.detectors.heads.networks.flow import ConditionalFlow, encode_positions
 from knnspect.errors import ParameterError
 
 GRID = (5, 7)

@@ -1,0 +1,7 @@
+"""Networks over frozen features, in PyTorch, imported where they are used.
+
+``cflow``            one flow per level, and what their likelihoods are held against
+``flow``             a conditional normalizing flow over the cells of one level
+``simplenet``        a feature adaptor and a discriminator
+``standardization``  mean and standard deviation of each channel
+"""

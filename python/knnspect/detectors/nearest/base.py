@@ -1,0 +1,100 @@
+"""What methods have in common that compare with the nearest normal features."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Collection, Iterator
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from knnspect.backends import Backend, get_backend
+from knnspect.constraints import Bad, Choice, Constraint, Count, Optional
+from knnspect.detectors.base import Detector
+from knnspect.detectors.border import BorderFactors
+from knnspect.errors import DTypeError, ParameterError
+from knnspect.gallery import Gallery
+from knnspect.normal_features import NormalFeatures
+from knnspect.normal_features.checks import evenly_spaced
+from knnspect.normal_features.near_duplicates import LEFT_OUT, NearDuplicates
+from knnspect.parameters import learnt, parameter
+
+__all__ = ["BackendWord", "NearestDetector"]
+
+
+class BackendWord(Constraint):
+    """The word of a backend, or a backend."""
+
+    def check(self, name: str, value: Any) -> None:  # noqa: ARG002
+        """Check that there is such a backend, and that it can run here."""
+        get_backend(value)
+
+    def bad_values(self) -> Iterator[Bad]:
+        """Yield another word, and what is no backend."""
+        yield "abacus", ParameterError
+        yield 3, DTypeError
+
+
+class NearestDetector(Detector):
+    """Compares the cells of an image with those of normal images.
+
+    Parameters
+    ----------
+    upsample : {"bilinear", "block"}, default "bilinear"
+        How coarse levels are brought to the resolution of the finest one.
+    backend : str or Backend, default "auto"
+        What searches; see `knnspect.backends`.
+    threads : int, optional
+        Threads of the search; by default all that the process may use.
+
+    Attributes
+    ----------
+    border_ : BorderFactors
+        What the scores of cells near the border are divided by, as normal cells are farther from
+        their nearest there.
+    normal_map_max_ : float
+        The largest map value of normal images, each compared with what came from the others only
+        (at most 16 of them, evenly spaced): what a value of a map is to be held against. Near-
+        duplicates of an image, such as the next frame of a video, are not compared with it. NaN
+        where no other image is left.
+    """
+
+    upsample: Literal["bilinear", "block"] = parameter(
+        Choice("bilinear", "block"), default="bilinear"
+    )
+    backend: str | Backend = parameter(BackendWord(), default="auto", is_saved=False)
+    threads: int | None = parameter(Optional(Count()), default=None, is_saved=False)
+
+    border_: BorderFactors = learnt()
+
+    @abstractmethod
+    def _normal_cells(
+        self, index: int, normal: NormalFeatures, left_out: Collection[str]
+    ) -> NDArray[Any] | None:
+        """Return the scores of the cells of a normal image, searched without some images.
+
+        Return None if nothing is left.
+        """
+
+    def _gallery(self) -> Gallery:
+        return Gallery(self.upsample, self.gallery_dtype)
+
+    def _calibrate(self, normal: NormalFeatures) -> None:
+        """Compare normal images with the others: `border_` and `normal_map_max_`."""
+        ids = normal.gallery.ids
+        looked_at = evenly_spaced(len(ids))
+        duplicates = NearDuplicates(normal.gallery, normal.pooled)
+        cells: dict[str, NDArray[Any]] = {}
+        for index in looked_at:
+            left_out = [ids[index], *duplicates.of(index)]
+            scores = self._normal_cells(index, normal, left_out)
+            if scores is not None:
+                cells[ids[index]] = scores
+        duplicates.warn(len(looked_at), LEFT_OUT)
+        self.border_ = BorderFactors.of(list(cells.values()), normal.gallery.shapes)
+        maxima = [float(self._map(here, normal.sizes[id_]).max()) for id_, here in cells.items()]
+        self.normal_map_max_ = max(maxima, default=float("nan"))
+
+    def _map(self, cells: NDArray[Any], size: tuple[int, int]) -> NDArray[np.float32]:
+        return super()._map(self.border_.divide(cells), size)

@@ -1,0 +1,152 @@
+"""Methods by their words: those that come with knnspect, and those that others register.
+
+Each module of `nearest` and `heads`, but for ``base``, is a method, called as its file. Another
+package registers one as an entry point of the group ``knnspect.detectors``: its name is the word,
+its object a subclass of `Detector` with that word as its `method`.
+"""
+
+from __future__ import annotations
+
+import os
+import pkgutil
+from functools import cache
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from types import ModuleType
+
+from knnspect.detectors import heads, nearest
+from knnspect.detectors.base import Detector
+from knnspect.errors import ParameterError, StoreError
+from knnspect.features.network import check_device
+from knnspect.files import as_damage
+from knnspect.model_files import StoredModel
+
+__all__ = ["get_method", "load", "methods"]
+
+#: What others register their detectors under.
+_GROUP = "knnspect.detectors"
+#: Packages of which each module is a method.
+_ROOMS: tuple[ModuleType, ...] = (nearest, heads)
+
+
+def methods() -> list[str]:
+    """Return the words of all methods, ours first.
+
+    Examples
+    --------
+    >>> [word for word in methods() if word in ("cflow", "spade")]
+    ['spade', 'cflow']
+    """
+    return [*_ours(), *(name for name in sorted(_registered()) if name not in _ours())]
+
+
+def get_method(word: str) -> type[Detector]:
+    """Return the class of a method.
+
+    Parameters
+    ----------
+    word : str
+        One of `methods`.
+
+    Returns
+    -------
+    type
+        A subclass of `Detector`.
+
+    Raises
+    ------
+    ParameterError
+        If there is none, or what another package registered is not a detector of that word.
+
+    Examples
+    --------
+    >>> get_method("spade").__name__
+    'Spade'
+    """
+    if word in _ours():
+        module = import_module(_ours()[word])
+        ours: type[Detector] = next(k for k in vars(module).values() if _is_method(k, word))
+        return ours
+    registered = _registered().get(word)
+    if registered is None:
+        words = ", ".join(methods())
+        raise ParameterError(f"method: expected one of {words}, got {word!r}")
+    try:
+        kind: object = registered.load()
+    except Exception as error:  # whatever a third party's module raises
+        raise ParameterError(
+            f"method {word!r}: its entry point {registered.value!r} cannot be loaded: {error!r}"
+        ) from error
+    if not isinstance(kind, type) or not _is_method(kind, word):
+        raise ParameterError(
+            f"method {word!r}: its entry point {registered.value!r} is no subclass of Detector "
+            f"with the method {word!r}"
+        )
+    return kind
+
+
+def load(path: str | os.PathLike[str], device: str | None = None) -> Detector:
+    """Load a detector that was saved.
+
+    Parameters
+    ----------
+    path : path-like
+        The file, or the folder. Its checksum is verified, but for the features in a folder, which
+        are verified image by image when they are first used; nothing in it is executed. It stays
+        memory-mapped: replace it by `Detector.save` or a rename, do not write into it.
+    device : str, optional
+        Where the network is to run; CUDA where there is one, else the CPU.
+
+    Returns
+    -------
+    Detector
+        Ready to predict, with the same results as before: to the bit on the same machine with as
+        many PyTorch threads. `backend` and `threads` have their defaults; `fitted_with_` tells
+        which they were.
+
+    Raises
+    ------
+    StoreError
+        If the file is missing, truncated, altered, of a newer version, or not a detector.
+    ParameterError, DTypeError
+        If the device cannot be used.
+
+    Examples
+    --------
+    >>> load("no-such.ks")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ...
+    knnspect.errors.StoreError: no-such.ks: cannot be opened: No such file or directory...
+    """
+    stored = StoredModel(path)
+    if stored.kind not in methods():
+        raise StoreError(f"{stored.path}: expected a detector, the file holds a {stored.kind}")
+    if device is not None:
+        check_device(device)  # so that it is not taken for a setting of the file
+    kind = get_method(stored.kind)
+    with as_damage(stored.path, "its settings"):
+        stored.read_config()
+        return kind._from_store(stored, device)
+
+
+@cache
+def _ours() -> dict[str, str]:
+    """Return the module of each method of ours."""
+    return {
+        module.name: f"{room.__name__}.{module.name}"
+        for room in _ROOMS
+        for module in pkgutil.iter_modules(room.__path__)
+        if not module.ispkg and module.name != "base"
+    }
+
+
+def _registered() -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=_GROUP)}
+
+
+def _is_method(kind: object, word: str) -> bool:
+    return (
+        isinstance(kind, type)
+        and issubclass(kind, Detector)
+        and getattr(kind, "method", None) == word
+    )

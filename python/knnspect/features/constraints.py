@@ -1,0 +1,241 @@
+"""What values the parameters of a backbone may have."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from pathlib import PurePath
+from typing import Any
+
+import numpy as np
+
+from knnspect.constraints import Bad, Choice, Constraint, Count
+from knnspect.data.reader import check_max_pixels, check_white
+from knnspect.errors import DTypeError, ParameterError
+from knnspect.validation import check_count
+
+__all__ = [
+    "Device",
+    "ImageSize",
+    "Levels",
+    "MaxPixels",
+    "Name",
+    "PatchSize",
+    "Resize",
+    "Weights",
+    "WhiteLevel",
+    "checked_image_size",
+    "checked_levels",
+]
+
+#: The largest input; prepared, it takes 3 GiB.
+_MAX_INPUT = 2**28
+
+
+class Name(Constraint):
+    """The name of a network of timm, which is looked for when the network is built."""
+
+    def check(self, name: str, value: Any) -> None:
+        """Check the type."""
+        if not isinstance(value, str):
+            raise DTypeError(
+                f"{name}: expected the name of a timm model, got {type(value).__name__}"
+            )
+
+    def bad_values(self) -> Iterator[Bad]:
+        """Yield what is no text."""
+        yield 3, DTypeError
+
+
+class Weights(Constraint):
+    """A word, or the path of a file; which of them exist is seen when the network is built."""
+
+    metavar = "TEXT|FILE"
+
+    def check(self, name: str, value: Any) -> None:
+        """Check the type."""
+        if not isinstance(value, (str, os.PathLike)):
+            raise DTypeError(f"{name}: expected a word or a path, got {type(value).__name__}")
+
+    def bad_values(self) -> Iterator[Bad]:
+        """Yield what is neither."""
+        yield 3, DTypeError
+
+
+class Levels(Constraint):
+    """Feature maps of a network, finest first.
+
+    >>> Levels().parse("levels", "1,2,3")
+    (1, 2, 3)
+    """
+
+    metavar = "INTEGER,…"
+
+    def check(self, name: str, value: Any) -> None:
+        """Check that there is one, and their order."""
+        checked_levels(value)
+
+    def parse(self, name: str, text: str) -> tuple[int, ...]:
+        """Return numbers separated by commas."""
+        return _numbers(name, text, ",")
+
+    def bad_values(self) -> Iterator[Bad]:
+        """Yield other types and orders."""
+        yield from ((value, DTypeError) for value in ("1,2", 3, (1.0,)))
+        yield from ((value, ParameterError) for value in ((), (2, 1), (1, 1), (-1,)))
+
+
+class ImageSize(Constraint):
+    """The side of a square, or height and width.
+
+    >>> ImageSize().parse("image_size", "224"), ImageSize().parse("image_size", "256x128")
+    (224, (256, 128))
+    """
+
+    metavar = "SIDE|HEIGHTxWIDTH"
+
+    def check(self, name: str, value: Any) -> None:
+        """Check the type and the size."""
+        checked_image_size(value)
+
+    def parse(self, name: str, text: str) -> int | tuple[int, int]:
+        """Return one number, or two with an x between them."""
+        sizes = _numbers(name, text, "x")
+        if len(sizes) > 2:
+            raise ParameterError(f"{name}: expected 224 or HEIGHTxWIDTH, got {text!r}")
+        return sizes[0] if len(sizes) == 1 else (sizes[0], sizes[1])
+
+    def bad_values(self) -> Iterator[Bad]:
+        """Yield other types and sizes."""
+        yield from ((value, DTypeError) for value in ("224", 224.0, None))
+        yield from ((value, ParameterError) for value in (0, (224,), (224, -1), (2**15, 2**15)))
+
+
+class Resize(Choice):
+    """How an image meets the input."""
+
+    def __init__(self) -> None:
+        super().__init__("stretch", "crop", "pad")
+
+
+class PatchSize(Count):
+    """An odd number of cells."""
+
+    def check(self, name: str, value: Any) -> None:
+        """Check that it is odd."""
+        super().check(name, value)
+        if value % 2 == 0:
+            raise ParameterError(f"{name}: expected an odd number, got {value}")
+
+    def bad_values(self) -> Iterator[Bad]:
+        """Yield an even number, too."""
+        yield from super().bad_values()
+        yield 2, ParameterError
+
+
+class Device(Constraint):
+    """A device in PyTorch's words; whether it is there is seen when the network is built."""
+
+    def check(self, name: str, value: Any) -> None:
+        """Check nothing: what PyTorch takes for a device, PyTorch knows."""
+
+    def bad_values(self) -> Iterator[Bad]:
+        """Yield nothing."""
+        yield from ()
+
+
+class WhiteLevel(Constraint):
+    """A whole number, "auto" or None."""
+
+    metavar = "INTEGER|auto"
+
+    def check(self, name: str, value: Any) -> None:
+        """Check the type and the bounds."""
+        check_white(value)
+
+    def parse(self, name: str, text: str) -> Any:
+        """Return a number or "auto"."""
+        if text == "auto":
+            return text
+        try:
+            return int(text)
+        except ValueError:
+            raise ParameterError(f"{name}: expected a whole number or auto, got {text!r}") from None
+
+    def bad_values(self) -> Iterator[Bad]:
+        """Yield other types, words and numbers."""
+        yield from ((value, DTypeError) for value in ("bright", 1.5, True))
+        yield from ((value, ParameterError) for value in (0, 2**32))
+
+
+class MaxPixels(Constraint):
+    """A number of pixels.
+
+    >>> [MaxPixels().parse("max_pixels", text) for text in ("200MP", "2.5 M", "77")]
+    [200000000, 2500000, 77]
+    """
+
+    metavar = "PIXELS"
+
+    def check(self, name: str, value: Any) -> None:
+        """Check the type and the bounds."""
+        check_max_pixels(value)
+
+    def parse(self, name: str, text: str) -> int:
+        """Return a number that was given as 200MP, 200M or 200000000."""
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(?:([KMG])P?)?", text.strip().upper(), re.ASCII)
+        if match is None:
+            raise ParameterError(f"{name}: expected pixels, such as 200MP, got {text!r}")
+        power = {None: 0, "K": 3, "M": 6, "G": 9}[match[2]]
+        n_pixels = int(float(match[1]) * 10**power)
+        if n_pixels < 1:
+            raise ParameterError(f"{name}: expected at least 1 pixel, got {text!r}")
+        return n_pixels
+
+    def bad_values(self) -> Iterator[Bad]:
+        """Yield other types and numbers."""
+        yield from ((value, DTypeError) for value in ("200MP", 1.5, True, None))
+        yield 0, ParameterError
+
+
+def checked_levels(levels: object) -> list[int]:
+    """Return levels as a list, or raise a ParameterError or DTypeError."""
+    if isinstance(levels, str) or not isinstance(levels, (Sequence, np.ndarray)):
+        raise DTypeError(f"levels: expected a sequence of integers, got {levels!r}")
+    checked = [check_count(f"levels[{i}]", level, minimum=0) for i, level in enumerate(levels)]
+    if not checked or any(b <= a for a, b in pairwise(checked)):
+        raise ParameterError(
+            f"levels: expected at least one, finest first, each once, got {tuple(levels)}"
+        )
+    return checked
+
+
+def checked_image_size(image_size: object) -> tuple[int, int]:
+    """Return height and width, or raise a ParameterError or DTypeError."""
+    if isinstance(image_size, (int, np.integer)):
+        image_size = (int(image_size), int(image_size))
+    if isinstance(image_size, (str, PurePath)) or not isinstance(image_size, Sequence):
+        raise DTypeError(
+            "image_size: expected one number or (height, width), "
+            f"got {image_size!r} of type {type(image_size).__name__}"
+        )
+    sizes = tuple(image_size)
+    if len(sizes) != 2:
+        raise ParameterError(f"image_size: expected one number or (height, width), got {sizes}")
+    height, width = check_count("image_size", sizes[0]), check_count("image_size", sizes[1])
+    if height * width > _MAX_INPUT:
+        raise ParameterError(
+            f"image_size: expected at most {_MAX_INPUT} pixels in all, got {height} x {width}"
+        )
+    return height, width
+
+
+def _numbers(name: str, text: str, separator: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(separator))
+    except ValueError:
+        raise ParameterError(
+            f"{name}: expected whole numbers separated by {separator!r}, got {text!r}"
+        ) from None

@@ -1,0 +1,71 @@
+"""Writing a model: a file, or the folder in which its features are."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+from numpy.typing import NDArray
+
+from knnspect import _core
+from knnspect.coreset import Coreset
+from knnspect.files import check_path
+from knnspect.gallery import Gallery
+from knnspect.model_files.layout import BACKBONE, MODEL, OF_IMAGES
+from knnspect.normal_features.folder import digest_of_images, is_features_folder
+
+__all__ = ["write_model"]
+
+
+def write_model(
+    path: str | os.PathLike[str],
+    method: str,
+    config: dict[str, Any],
+    backbone: tuple[dict[str, Any], dict[str, NDArray[Any]]],
+    arrays: dict[str, NDArray[Any]],
+    searched: Gallery | Coreset | None = None,
+    about_images: dict[str, NDArray[Any]] | None = None,
+) -> None:
+    """Write a detector to a file, or, without what is there, to the folder of its features.
+
+    Parameters
+    ----------
+    path : path-like
+        The file, or a folder that `knnspect.normal_features.extract` has filled.
+    method : str
+        The kind of detector.
+    config : dict
+        Its settings, JSON-compatible.
+    backbone : (dict, dict of str to ndarray)
+        What `Backbone.state` returned.
+    arrays : dict of str to ndarray
+        What it consists of besides.
+    searched : Gallery or Coreset, optional
+        What it searches.
+    about_images : dict of str to ndarray, optional
+        What is in the folder beside the gallery, if it is there.
+
+    Raises
+    ------
+    StoreError
+        If the file cannot be written.
+    """
+    settings, weights = backbone
+    metadata = {"config": json.dumps({**config, "backbone": settings}, sort_keys=True)}
+    tensors = {BACKBONE + name: tensor for name, tensor in weights.items()} | arrays
+    if isinstance(searched, Coreset):
+        of_rows, arrays_of_rows = searched.state()
+        metadata, tensors = metadata | of_rows, tensors | arrays_of_rows
+        searched = searched.bank
+    folder = check_path(path)
+    is_ours = is_features_folder(folder)
+    # The user's own path may be a link to the file; names in a folder are no links of ours.
+    file, follow_links = (folder / MODEL, False) if is_ours else (folder, True)
+    home = None if searched is None else searched.path
+    if searched is None or (is_ours and home is not None and home.parent.samefile(folder)):
+        if searched is not None:
+            metadata[OF_IMAGES] = digest_of_images(folder, searched.ids)
+        _core.save_tensors(file, method, metadata, tensors, follow_links)
+    else:
+        searched.core.save(file, method, metadata, tensors | (about_images or {}), follow_links)

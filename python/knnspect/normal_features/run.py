@@ -1,0 +1,44 @@
+"""How a fit is to be done: what its caller asked for, and the time that it takes."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import Any
+
+from knnspect.progress import Stopwatch
+
+__all__ = ["Run"]
+
+
+@dataclass
+class Run:
+    """What `Detector.fit` was asked for; the parameters are described there."""
+
+    batch_size: int = 16
+    n_workers: int = 2
+    skip_bad: bool = False
+    progress: bool = False
+    max_memory: int | str | None = None
+    folder: str | os.PathLike[str] | None = None
+    checkpoint: str | os.PathLike[str] | None = None
+    #: Whether the checkpoint may be a symbolic link.
+    follow_links: bool = True
+    #: Receives the time of each stage.
+    watch: Stopwatch = field(default_factory=Stopwatch)
+    #: Whether the digests of the images are needed; in a folder they always are.
+    with_digests: bool = False
+
+    def settings(self) -> dict[str, Any]:
+        """Return what the work depended on, JSON-compatible, without paths."""
+        limit = {} if self.max_memory is None else {"max_memory": str(self.max_memory)}
+        return {"batch_size": int(self.batch_size), **limit}
+
+    def of_reading(self) -> dict[str, Any]:
+        """Return what `Backbone.iterate` is told of it, but for the size of batches."""
+        return {
+            "n_workers": self.n_workers,
+            "skip_bad": self.skip_bad,
+            "progress": self.progress,
+            "stopwatch": self.watch,
+        }
