@@ -1,338 +1,153 @@
-"""Options that commands share, and what is made of them."""
+"""Options that are made from the parameters of a method, and those that commands share."""
 
 from __future__ import annotations
 
-import contextlib
-import re
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
+from knnspect.constraints import Flag
+from knnspect.detectors import Detector, get_method, methods
 from knnspect.errors import ParameterError
-
-if TYPE_CHECKING:
-    from rich.console import Console
+from knnspect.features import Backbone
+from knnspect.parameters import Parameter
 
 __all__ = [
-    "LEARNING",
-    "BackboneName",
-    "BackendName",
     "BatchSize",
-    "Checkpoint",
-    "CoresetSize",
-    "CouplingBlocks",
-    "Device",
-    "GalleryDtype",
+    "Config",
     "GoodNames",
-    "ImageNeighbors",
-    "ImageSize",
-    "LearningRate",
-    "Levels",
-    "MaxEpochs",
-    "MaxMemory",
-    "MaxPixels",
     "Method",
-    "NearestNeighbors",
-    "Noise",
-    "PatchSize",
-    "Patience",
-    "PixelNeighbors",
-    "Projection",
-    "Resize",
-    "Score",
-    "Seed",
-    "Sigma",
     "SkipBad",
-    "Threads",
-    "Upsample",
-    "Weights",
-    "White",
     "Workers",
     "build_detector",
     "check_option",
-    "console",
+    "detector_options",
+    "flag",
     "good_names",
-    "is_trained",
-    "max_pixels_of",
-    "numbers",
+    "parsed",
+    "with_options",
 ]
 
-_BACKBONE, LEARNING = "Backbone", "Detector"
-
-Method = Annotated[
-    str,
-    typer.Option(help="Detector: spade, patchcore, simplenet or cflow.", rich_help_panel=LEARNING),
-]
-BackboneName = Annotated[
-    str,
-    typer.Option(
-        "--backbone", help="Any timm model that gives feature maps.", rich_help_panel=_BACKBONE
-    ),
-]
-Weights = Annotated[
-    str,
-    typer.Option(
-        help="auto, timm, package, or a .safetensors or .pth file such as hubs publish.",
-        rich_help_panel=_BACKBONE,
-    ),
-]
-Levels = Annotated[
-    str, typer.Option(help="Feature maps to use, finest first.", rich_help_panel=_BACKBONE)
-]
-ImageSize = Annotated[
-    str,
-    typer.Option(help="Input of the network: 224 or HEIGHTxWIDTH.", rich_help_panel=_BACKBONE),
-]
-Resize = Annotated[
-    str,
-    typer.Option(help="How images meet it: stretch, crop or pad.", rich_help_panel=_BACKBONE),
-]
-White = Annotated[
-    str | None,
-    typer.Option(
-        help="Value that is white in images deeper than 8 bits, such as 4095, or auto: found on "
-        "the normal images; the file's full scale by default.",
-        rich_help_panel=_BACKBONE,
-    ),
-]
-MaxPixels = Annotated[
-    str | None,
-    typer.Option(help="Pixels that an image may have; 200MP by default.", show_default=False),
-]
-PatchSize = Annotated[
-    int | None,
-    typer.Option(
-        help="Average features over N x N cells; spade: 1, simplenet: 5, others: 3 by default.",
-        rich_help_panel=_BACKBONE,
-    ),
-]
-Device = Annotated[
-    str | None,
-    typer.Option(
-        help="cpu or cuda; CUDA where there is one by default.", rich_help_panel=_BACKBONE
-    ),
-]
-ImageNeighbors = Annotated[
-    int | None,
-    typer.Option(
-        help="spade: K, normal images an image is compared with; 50 by default.",
-        rich_help_panel=LEARNING,
-    ),
-]
-PixelNeighbors = Annotated[
-    int | None,
-    typer.Option(
-        help="spade: kappa, normal cells averaged per cell; 1 by default.",
-        rich_help_panel=LEARNING,
-    ),
-]
-CoresetSize = Annotated[
-    str | None,
-    typer.Option(
-        "--coreset",
-        help="patchcore: rows to keep, a share (0.01, the default), a number (1568), or none: all.",
-        rich_help_panel=LEARNING,
-    ),
-]
-Projection = Annotated[
-    int | None,
-    typer.Option(
-        help="patchcore: dimensions in which the coreset is picked; exact by default.",
-        rich_help_panel=LEARNING,
-    ),
-]
-NearestNeighbors = Annotated[
-    int | None,
-    typer.Option(
-        "--neighbors",
-        help="patchcore: b, normal features that weigh an image score; 9 by default.",
-        rich_help_panel=LEARNING,
-    ),
-]
-Seed = Annotated[
-    int | None,
-    typer.Option(
-        help="patchcore, simplenet, cflow: decides what is drawn at random; 0 by default.",
-        rich_help_panel=LEARNING,
-    ),
-]
-MaxEpochs = Annotated[
-    int | None,
-    typer.Option(
-        help="simplenet, cflow: passes through all images; 12 and 6 by default.",
-        rich_help_panel=LEARNING,
-    ),
-]
-Patience = Annotated[
-    int | None,
-    typer.Option(
-        help="simplenet, cflow: epochs without a lower loss of images held out, then stop.",
-        rich_help_panel=LEARNING,
-    ),
-]
-LearningRate = Annotated[
-    float | None,
-    typer.Option(
-        help="simplenet, cflow: the optimizer's; 0.0005 and 0.002 by default.",
-        rich_help_panel=LEARNING,
-    ),
-]
-Noise = Annotated[
-    float | None,
-    typer.Option(
-        help="simplenet: noise, in standard deviations of the features; 0.5 by default.",
-        rich_help_panel=LEARNING,
-    ),
-]
-CouplingBlocks = Annotated[
-    int | None,
-    typer.Option(
-        help="cflow: coupling blocks of each level's flow; 4 by default.",
-        rich_help_panel=LEARNING,
-    ),
-]
-Score = Annotated[
-    str | None,
-    typer.Option(
-        help="image (the method's image score) or map (the maximum of the map); map for cflow, "
-        "else image by default.",
-        rich_help_panel=LEARNING,
-    ),
-]
-Upsample = Annotated[
-    str | None,
-    typer.Option(help="bilinear (the default) or block; not for cflow.", rich_help_panel=LEARNING),
-]
-GalleryDtype = Annotated[
-    str | None,
-    typer.Option(
-        help="How the gallery keeps features: float32 (the default), float16 or int8.",
-        rich_help_panel=LEARNING,
-    ),
-]
-Sigma = Annotated[
-    float | None,
-    typer.Option(
-        help="Blur of the map, in pixels of a 224 px input; 4 by default.",
-        rich_help_panel=LEARNING,
-    ),
-]
-BackendName = Annotated[
-    str | None,
-    typer.Option(
-        "--backend",
-        help="spade, patchcore: what searches the gallery; auto by default.",
-        rich_help_panel=LEARNING,
-    ),
-]
-Threads = Annotated[
-    int | None,
-    typer.Option(help="spade, patchcore: threads of the search; all by default."),
-]
-Checkpoint = Annotated[
-    Path | None,
-    typer.Option(
-        help="simplenet, cflow: file from which an interrupted training goes on; beside OUTPUT by "
-        "default, deleted when all is done."
-    ),
-]
 BatchSize = Annotated[int, typer.Option(help="Images that go through the network together.")]
+Workers = Annotated[int, typer.Option(help="Threads that read images.")]
+SkipBad = Annotated[
+    bool, typer.Option("--skip-bad", help="Report unusable images and go on without them.")
+]
 GoodNames = Annotated[
     str,
     typer.Option("--good", help="Dataset: names of the folders of normal images, such as good,ok."),
 ]
-Workers = Annotated[int, typer.Option(help="Threads that read images.")]
-MaxMemory = Annotated[
-    str | None,
-    typer.Option(
-        help="Memory to use, such as 2GB: features go to a folder as they come, which becomes the "
-        "model; an interrupted fit goes on there."
-    ),
+Method = Annotated[
+    str, typer.Option(help="What learns and judges: one of those that `knnspect methods` lists.")
 ]
-SkipBad = Annotated[
-    bool, typer.Option("--skip-bad", help="Report unusable images and go on without them.")
+Config = Annotated[
+    Path | None,
+    typer.Option(help="TOML file of options, such as max_epochs = 12; those given here come first."),
 ]
 
 
-#: The parameters of each method that are options; None where they were not given.
-_SEARCHING = ("score", "sigma", "gallery_dtype", "upsample", "backend", "threads")
-_TRAINED = ("score", "sigma", "gallery_dtype", "seed", "max_epochs", "patience", "learning_rate")
-_PARAMETERS = {
-    "spade": ("image_neighbors", "pixel_neighbors", *_SEARCHING),
-    "patchcore": ("coreset", "projection", "neighbors", "seed", *_SEARCHING),
-    "simplenet": ("noise", "upsample", *_TRAINED),
-    "cflow": ("coupling_blocks", *_TRAINED),
-}
-_PATCH_SIZES = {"spade": 1, "patchcore": 3, "simplenet": 5, "cflow": 3}
+def flag(name: str) -> str:
+    """Return the option of a parameter.
+
+    >>> flag("image_neighbors")
+    '--image-neighbors'
+    """
+    return "--backbone" if name == "name" else f"--{name.replace('_', '-')}"
 
 
-def build_detector(options: dict[str, Any]) -> Any:
-    """Build the detector that the options of `fit` and `evaluate` describe."""
-    from knnspect.detectors import CFlow, PatchCore, SimpleNet, Spade
-    from knnspect.features import Backbone
-
-    method = options["method"]
-    if method not in _PARAMETERS:
-        raise ParameterError(f"--method: expected one of {', '.join(_PARAMETERS)}, got {method!r}")
-    given = {}
-    for name in {name: None for names in _PARAMETERS.values() for name in names}:
-        if options.get(name) is not None:
-            check_option(name, method)
-            given[name] = options[name]
-    patch_size = options["patch_size"]
-    if patch_size is None:
-        patch_size = _PATCH_SIZES[method]
-    backbone = Backbone(
-        options["backbone"],
-        levels=numbers("--levels", options["levels"], ","),
-        image_size=_image_size(options["image_size"]),
-        weights=options["weights"],
-        resize=options["resize"],
-        patch_size=patch_size,
-        device=options["device"],
-        white=_white(options["white"]),
-        max_pixels=max_pixels_of(options["max_pixels"]),
-    )
-    if "coreset" in given:
-        given["coreset"] = _coreset_size(given["coreset"])
-    kinds = {"spade": Spade, "patchcore": PatchCore, "simplenet": SimpleNet, "cflow": CFlow}
-    return kinds[method](backbone, **given)
+def detector_options(kind: type[Detector]) -> dict[str, Parameter]:
+    """Return the parameters of a method and of its backbone by their options."""
+    default: Backbone = kind.parameters["backbone"].make_default()
+    of_backbone = {
+        name: default.with_own_default(declared) for name, declared in Backbone.parameters.items()
+    }
+    own = {name: each for name, each in kind.parameters.items() if name != "backbone"}
+    return {flag(name): each for name, each in (own | of_backbone).items()}
 
 
-def check_option(name: str, method: str) -> None:
-    """Raise a ParameterError if an option was given that a method does not have."""
-    if name not in _PARAMETERS[method]:
-        having = [other for other, names in _PARAMETERS.items() if name in names]
+def with_options(
+    command: Callable[..., None], kind: type[Detector], without: Sequence[str] = ()
+) -> Callable[..., None]:
+    """Return a command that also has the options of a method, for typer.
+
+    Parameters
+    ----------
+    command : callable
+        Is called with its own options, and with ``kind`` and ``given``: the method, and what was
+        given of its options, as texts by the names of parameters.
+    kind : type
+        The method.
+    without : sequence of str
+        Parameters that are no options here.
+    """
+    made = [each for each in detector_options(kind).values() if each.name not in without]
+    names = {f"of_{each.name}": each.name for each in made}
+
+    @functools.wraps(command)
+    def run(**options: Any) -> None:
+        chosen = {name: options.pop(key) for key, name in names.items()}
+        given = {name: text for name, text in chosen.items() if text is not None}
+        command(**options, kind=kind, given=given)
+
+    own = [
+        each
+        for each in inspect.signature(command, eval_str=True).parameters.values()
+        if each.name not in ("kind", "given")
+    ]
+    more = [
+        inspect.Parameter(
+            key, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_option(each, kind)
+        )
+        for key, each in zip(names, made, strict=True)
+    ]
+    own = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in own]
+    run.__signature__ = inspect.Signature([*own, *more])  # type: ignore[attr-defined]
+    run.__annotations__ = {each.name: each.annotation for each in (*own, *more)}
+    return run
+
+
+def parsed(declared: Parameter, text: str | bool) -> Any:
+    """Return the value of a parameter that was given as an option."""
+    return declared.constraint.parse(flag(declared.name), text) if isinstance(text, str) else text
+
+
+def build_detector(kind: type[Detector], given: Mapping[str, str]) -> Detector:
+    """Return the detector that options describe.
+
+    Parameters
+    ----------
+    kind : type
+        The method.
+    given : mapping of str to str
+        What was given, by the names of parameters.
+    """
+    backbone: Backbone = kind.parameters["backbone"].make_default()
+    values = {
+        declared.name: parsed(declared, given[declared.name])
+        for declared in detector_options(kind).values()
+        if declared.name in given
+    }
+    backbone.set_params(**{k: v for k, v in values.items() if k in Backbone.parameters})
+    detector = kind(backbone, **{k: v for k, v in values.items() if k in kind.parameters})
+    detector.check_params()
+    return detector
+
+
+def check_option(option: str, kind: type[Detector]) -> None:
+    """Raise a ParameterError if an option belongs to other methods than the chosen one."""
+    if option in detector_options(kind):
+        return
+    having = [word for word in methods() if option in detector_options(get_method(word))]
+    if option == "--checkpoint" and not kind.trains:
+        having = [word for word in methods() if get_method(word).trains]
+    if having:
         *others, last = having
         words = f"{', '.join(others)} and {last}" if others else last
-        raise ParameterError(
-            f"--{name.replace('_', '-')}: is an option of {words}, the method is {method}"
-        )
-
-
-def is_trained(method: str) -> bool:
-    """Return whether a method trains a network."""
-    return "max_epochs" in _PARAMETERS.get(method, ())
-
-
-def _coreset_size(text: str) -> float | int | None:
-    if text == "none":
-        return None
-    for number in (int, float):
-        with contextlib.suppress(ValueError):
-            return number(text)
-    raise ParameterError(f"--coreset: expected a share, a number of rows or none, got {text!r}")
-
-
-def numbers(name: str, text: str, separator: str) -> tuple[int, ...]:
-    """Return whole numbers that were given as one option."""
-    try:
-        return tuple(int(part) for part in text.split(separator))
-    except ValueError:
-        raise ParameterError(
-            f"{name}: expected whole numbers separated by {separator!r}, got {text!r}"
-        ) from None
+        raise ParameterError(f"{option}: is an option of {words}, the method is {kind.method}")
 
 
 def good_names(text: str) -> list[str]:
@@ -343,46 +158,25 @@ def good_names(text: str) -> list[str]:
     return names
 
 
-def max_pixels_of(text: str | None) -> int:
-    """Return a number of pixels that was given as 200MP, 200M or 200000000.
-
-    >>> max_pixels_of("200MP"), max_pixels_of("2.5 M"), max_pixels_of("77")
-    (200000000, 2500000, 77)
-    """
-    from knnspect.data import MAX_PIXELS
-
-    if text is None:
-        return MAX_PIXELS
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(?:([KMG])P?)?", text.strip().upper(), re.ASCII)
-    if match is None:
-        raise ParameterError(f"--max-pixels: expected pixels, such as 200MP, got {text!r}")
-    power = {None: 0, "K": 3, "M": 6, "G": 9}[match[2]]
-    n_pixels = int(float(match[1]) * 10**power)
-    if n_pixels < 1:
-        raise ParameterError(f"--max-pixels: expected at least 1 pixel, got {text!r}")
-    return n_pixels
-
-
-def _white(text: str | None) -> int | Literal["auto"] | None:
-    if text is None:
-        return None
-    if text == "auto":
-        return "auto"
-    try:
-        return int(text)
-    except ValueError:
-        raise ParameterError(f"--white: expected a whole number or auto, got {text!r}") from None
-
-
-def _image_size(text: str) -> tuple[int, int]:
-    sizes = numbers("--image-size", text, "x")
-    if len(sizes) > 2:
-        raise ParameterError(f"--image-size: expected 224 or HEIGHTxWIDTH, got {text!r}")
-    return sizes[0], sizes[-1]
-
-
-def console() -> Console:
-    """Return where results are printed."""
-    from rich.console import Console
-
-    return Console(highlight=False, markup=False)
+def _option(declared: Parameter, kind: type[Detector]) -> Any:
+    """Return the annotation of an option, as typer reads it."""
+    default = declared.make_default()
+    shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
+    help_ = declared.summary + ("." if default is None else f"; {shown} by default.")
+    panel = "Backbone" if declared.name in Backbone.parameters else f"Method: {kind.method}"
+    option = flag(declared.name)
+    if isinstance(declared.constraint, Flag):
+        both = f"{option}/--no-{option.removeprefix('--')}"
+        return Annotated[
+            bool | None, typer.Option(both, help=help_, show_default=False, rich_help_panel=panel)
+        ]
+    return Annotated[
+        str | None,
+        typer.Option(
+            option,
+            help=help_,
+            metavar=declared.constraint.metavar,
+            show_default=False,
+            rich_help_panel=panel,
+        ),
+    ]
