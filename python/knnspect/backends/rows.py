@@ -20,14 +20,14 @@ from numpy.typing import NDArray
 
 from knnspect import _core
 from knnspect.errors import ParameterError
-from knnspect.neighbors import Neighbors, Work
+from knnspect.search import Neighbors, Work
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from knnspect.backends.base import Capabilities, ImageSubset
     from knnspect.gallery import Gallery
     from knnspect.pyramid import FeaturePyramid
+    from knnspect.search import Capabilities, ImageSubset
 
 __all__ = ["RowsBackend"]
 

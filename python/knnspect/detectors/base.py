@@ -20,7 +20,7 @@ from knnspect.features import Backbone
 from knnspect.features.network import check_device
 from knnspect.files import as_damage, check_path, is_folder, is_there, parse_json
 from knnspect.gallery import is_gallery_folder
-from knnspect.neighbors import Neighbors
+from knnspect.search import Neighbors
 
 __all__ = ["Detector", "Prediction", "load"]
 

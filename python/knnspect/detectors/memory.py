@@ -13,11 +13,10 @@ from numpy.typing import NDArray
 
 from knnspect import _core
 from knnspect.backends import Backend
-from knnspect.coreset import Coreset
 from knnspect.detectors.building import stored_gallery
-from knnspect.gallery import Gallery
-from knnspect.neighbors import Neighbors
+from knnspect.gallery import Coreset, Gallery
 from knnspect.pyramid import FeaturePyramid
+from knnspect.search import Neighbors
 
 __all__ = ["CoresetMemory", "GalleryMemory", "Memory", "stored_memory"]
 

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from knnspect import _core
 from knnspect.backends import Backend
-from knnspect.coreset import Coreset
 from knnspect.data import open_to_judge
 from knnspect.detectors.base import Detector, Prediction
 from knnspect.detectors.border import BorderFactors
@@ -32,10 +31,10 @@ from knnspect.detectors.memory import CoresetMemory, GalleryMemory, Memory, stor
 from knnspect.detectors.near_duplicates import LEFT_OUT, NearDuplicates
 from knnspect.errors import NotFittedError, ParameterError
 from knnspect.features import Backbone
-from knnspect.gallery import Gallery
-from knnspect.neighbors import Neighbors
+from knnspect.gallery import Coreset, Gallery
 from knnspect.progress import Stopwatch
 from knnspect.pyramid import FeaturePyramid
+from knnspect.search import Neighbors
 from knnspect.validation import check_count, check_positive
 
 __all__ = ["PatchCore"]

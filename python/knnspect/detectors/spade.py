@@ -34,8 +34,8 @@ from knnspect.detectors.near_duplicates import LEFT_OUT, NearDuplicates
 from knnspect.errors import NotFittedError, ParameterError, ShapeError
 from knnspect.features import Backbone, Features
 from knnspect.gallery import Gallery
-from knnspect.neighbors import Neighbors
 from knnspect.progress import Stopwatch
+from knnspect.search import Neighbors
 from knnspect.validation import check_count
 
 __all__ = ["Spade"]

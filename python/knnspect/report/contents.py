@@ -6,10 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from knnspect import _core
-from knnspect.coreset import Coreset
 from knnspect.detectors.building import GALLERY, MODEL
 from knnspect.files import as_damage, check_path, is_folder, is_there, parse_json
-from knnspect.gallery import Gallery
+from knnspect.gallery import Coreset, Gallery
 
 __all__ = ["contents", "size_of"]
 

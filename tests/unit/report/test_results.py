@@ -15,8 +15,8 @@ from PIL import Image
 from knnspect.data import Geometry
 from knnspect.detectors import Prediction
 from knnspect.errors import StoreError
-from knnspect.neighbors import Neighbors
 from knnspect.report import ResultsFolder, check_apart
+from knnspect.search import Neighbors
 
 IMAGE = np.full((20, 30, 3), 90, np.uint8)
 GEOMETRY = Geometry((20, 30))

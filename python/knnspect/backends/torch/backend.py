@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from knnspect import _core
-from knnspect.backends.base import Capabilities
 from knnspect.backends.torch.image_search import Found, ImageSearch, tensors_of
 from knnspect.backends.torch.resident import ResidentGallery
 from knnspect.backends.torch.upsampling import Grid
@@ -29,12 +28,12 @@ from knnspect.errors import (
 )
 from knnspect.forked import check_cuda, fork_safe
 from knnspect.memory import parse_bytes
-from knnspect.neighbors import Neighbors, Work
+from knnspect.search import Capabilities, Neighbors, Work
 
 if TYPE_CHECKING:
-    from knnspect.backends.base import ImageSubset
     from knnspect.gallery import Gallery
     from knnspect.pyramid import FeaturePyramid
+    from knnspect.search import ImageSubset
 
 __all__ = ["TensorNeighbors", "TorchBackend"]
 

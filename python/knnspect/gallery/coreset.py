@@ -14,10 +14,10 @@ from knnspect import _core
 from knnspect.backends import Backend
 from knnspect.errors import DTypeError, ParameterError, ShapeError, StoreError
 from knnspect.files import as_damage, check_path, parse_json
-from knnspect.gallery import Gallery, check_ids
-from knnspect.neighbors import Neighbors
+from knnspect.gallery.gallery import Gallery, check_ids
 from knnspect.progress import Progress
 from knnspect.pyramid import FeaturePyramid
+from knnspect.search import Neighbors
 from knnspect.validation import check_choice, check_count, check_positive
 
 __all__ = ["Coreset", "pick_coreset"]

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from knnspect.gallery import Gallery
-    from knnspect.neighbors import Neighbors
     from knnspect.pyramid import FeaturePyramid
+    from knnspect.search.neighbors import Neighbors
 
 __all__ = ["Backend", "Capabilities", "ImageSubset"]
 

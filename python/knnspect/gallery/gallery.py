@@ -15,12 +15,12 @@ from knnspect import _core
 from knnspect.backends import Backend, get_backend
 from knnspect.errors import DTypeError, ParameterError, StoreError
 from knnspect.files import check_path, is_folder, is_there
-from knnspect.neighbors import Neighbors
 from knnspect.pyramid import FeaturePyramid
+from knnspect.search import Neighbors
 from knnspect.validation import check_choice, check_count
 
 if TYPE_CHECKING:
-    from knnspect.coreset import Coreset
+    from knnspect.gallery.coreset import Coreset
 
 __all__ = ["Gallery", "check_ids", "is_gallery_folder"]
 
@@ -482,7 +482,7 @@ class Gallery:
         >>> coreset.rows[coreset.order, 0], coreset.sq_radius
         (array([13.,  0.,  6.], dtype=float32), 9.0)
         """
-        from knnspect.coreset import pick_coreset
+        from knnspect.gallery.coreset import pick_coreset
 
         return pick_coreset(self, size, seed, projection, threads, progress)
 
