@@ -9,7 +9,7 @@ import numpy as np
 from knnspect.search import Capabilities, Neighbors, Work
 
 if TYPE_CHECKING:
-    from knnspect.gallery import Gallery
+    from knnspect.gallery import ReadOnlyGallery
     from knnspect.pyramid import FeaturePyramid
     from knnspect.search import ImageSubset
 
@@ -50,7 +50,7 @@ class RustBackend:
 
     def search(
         self,
-        gallery: Gallery,
+        gallery: ReadOnlyGallery,
         query: FeaturePyramid,
         k: int,
         images: ImageSubset,

@@ -26,7 +26,7 @@ from knnspect.detectors.plan import check_room, plan_build
 from knnspect.errors import ImageError, ParameterError, StoreError
 from knnspect.features import Backbone, Features
 from knnspect.files import as_damage, check_path, is_there, read_json, replace_file
-from knnspect.gallery import Gallery, is_gallery_folder
+from knnspect.gallery import Gallery, ReadOnlyGallery, is_gallery_folder
 from knnspect.memory import check_memory, parse_bytes
 from knnspect.progress import Stopwatch
 from knnspect.pyramid import FeaturePyramid
@@ -153,7 +153,7 @@ def save_learnt(
     method: str,
     metadata: dict[str, str],
     tensors: dict[str, NDArray[Any]],
-    gallery: Gallery | None = None,
+    gallery: ReadOnlyGallery | None = None,
     more: dict[str, NDArray[Any]] | None = None,
 ) -> None:
     """Write a detector to a file, or, without what is there, to the folder of its features.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from knnspect import _core
 from knnspect.backends import Backend
 from knnspect.detectors.building import stored_gallery
-from knnspect.gallery import Coreset, Gallery
+from knnspect.gallery import Coreset, Gallery, ReadOnlyGallery
 from knnspect.pyramid import FeaturePyramid
 from knnspect.search import Neighbors
 
@@ -57,7 +56,7 @@ class Memory(ABC):
         """Find the nearest features that came from none of these images; None if there is none."""
 
     @abstractmethod
-    def parts(self) -> tuple[Gallery, dict[str, str], dict[str, NDArray[Any]]]:
+    def parts(self) -> tuple[ReadOnlyGallery, dict[str, str], dict[str, NDArray[Any]]]:
         """Return what a file holds: a gallery, metadata and tensors."""
 
 
@@ -84,22 +83,16 @@ class CoresetMemory(Memory):
         backend: str | Backend,
     ) -> tuple[Rows, Rows]:
         """Return a row by its place, and its `n` nearest."""
-        coreset = self.coreset
-        here = coreset.image_index == coreset.image_ids.index(id_)
-        row = coreset.rows[here & (coreset.cells == cell).all(axis=1)]
-        query = FeaturePyramid([row[None, None]])
-        found = coreset.bank.search(query, n, None, threads, backend)
-        return row[0], coreset.rows[found.cells[0, 0, 0, :, 1]]
+        return self.coreset.around(id_, cell, n, threads, backend)
 
     def search_others(
         self, query: FeaturePyramid, ids: Sequence[str], threads: int | None, backend: str | Backend
     ) -> Neighbors | None:
         """Find the nearest rows that came from none of these images."""
-        others = copy(self.coreset)
-        others.remove(ids)
+        others = self.coreset.without(ids)
         return others.search(query, 1, threads, backend) if len(others) else None
 
-    def parts(self) -> tuple[Gallery, dict[str, str], dict[str, NDArray[Any]]]:
+    def parts(self) -> tuple[ReadOnlyGallery, dict[str, str], dict[str, NDArray[Any]]]:
         """Return the bank, and what is known of its rows."""
         metadata, tensors = self.coreset.state()
         return self.coreset.bank, metadata, dict(tensors)
@@ -129,27 +122,16 @@ class GalleryMemory(Memory):
         backend: str | Backend,
     ) -> tuple[Rows, Rows]:
         """Return the feature of a cell, and its `n` nearest."""
-        # With all cells of its image: pyramids are not searched for single ones.
-        query = self.gallery.pyramid([id_])
-        found = self.gallery.search(query, n, None, threads, backend)
-        images, cells = found.images[0][cell], found.cells[0][cell]
-        rows = {name: self._rows(name) for name in {id_, *map(str, images)}}
-        nearest = [rows[str(image)][tuple(at)] for image, at in zip(images, cells, strict=True)]
-        return rows[id_][cell], np.stack(nearest)
-
-    def _rows(self, id_: str) -> Rows:
-        features: Rows = self.gallery.pyramid([id_]).concatenated(self.gallery.upsample)[0]  # type: ignore[arg-type]
-        return features
+        return self.gallery.around(id_, cell, n, threads, backend)
 
     def search_others(
         self, query: FeaturePyramid, ids: Sequence[str], threads: int | None, backend: str | Backend
     ) -> Neighbors | None:
         """Find the nearest cells of the images that are none of these."""
-        left_out = set(ids)
-        others = [other for other in self.gallery.ids if other not in left_out]
-        return self.gallery.search(query, 1, others, threads, backend) if others else None
+        others = self.gallery.without(ids)
+        return others.search(query, 1, None, threads, backend) if len(others) else None
 
-    def parts(self) -> tuple[Gallery, dict[str, str], dict[str, NDArray[Any]]]:
+    def parts(self) -> tuple[ReadOnlyGallery, dict[str, str], dict[str, NDArray[Any]]]:
         """Return the gallery."""
         return self.gallery, {}, {}
 

@@ -31,7 +31,7 @@ from knnspect.memory import parse_bytes
 from knnspect.search import Capabilities, Neighbors, Work
 
 if TYPE_CHECKING:
-    from knnspect.gallery import Gallery
+    from knnspect.gallery import ReadOnlyGallery
     from knnspect.pyramid import FeaturePyramid
     from knnspect.search import ImageSubset
 
@@ -112,7 +112,7 @@ class TorchBackend:
         self.device = _device(device)
         self.dtype = _dtype(dtype, self.device)
         self.max_memory = None if max_memory is None else parse_bytes("max_memory", max_memory)
-        self._galleries: WeakKeyDictionary[Gallery, ResidentGallery] = WeakKeyDictionary()
+        self._galleries: WeakKeyDictionary[ReadOnlyGallery, ResidentGallery] = WeakKeyDictionary()
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple[Any, tuple[str]]:
@@ -128,7 +128,7 @@ class TorchBackend:
     @fork_safe
     def search_tensors(
         self,
-        gallery: Gallery,
+        gallery: ReadOnlyGallery,
         levels: Sequence[Tensor],
         k: int = 1,
         images: ImageSubset = None,
@@ -199,7 +199,7 @@ class TorchBackend:
     @fork_safe
     def search(
         self,
-        gallery: Gallery,
+        gallery: ReadOnlyGallery,
         query: FeaturePyramid,
         k: int,
         images: ImageSubset,
@@ -228,7 +228,7 @@ class TorchBackend:
 
     def _search(
         self,
-        gallery: Gallery,
+        gallery: ReadOnlyGallery,
         search: _core.Search,
         levels: Sequence[Tensor],
         k: int,
@@ -259,7 +259,7 @@ class TorchBackend:
         sq_distances, image_ranks, cells = (torch.cat(part) for part in zip(*parts, strict=True))
         return (sq_distances, image_ranks, cells), Work(pairs, counts)
 
-    def _resident(self, gallery: Gallery, search: _core.Search) -> ResidentGallery:
+    def _resident(self, gallery: ReadOnlyGallery, search: _core.Search) -> ResidentGallery:
         with self._lock:
             resident = self._galleries.get(gallery)
             if resident is None or resident.grid.shapes != search.shapes:
