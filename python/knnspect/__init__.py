@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 from knnspect._core import __version__
 
 if TYPE_CHECKING:
-    from knnspect.coreset import Coreset
     from knnspect.detectors import (
         CFlow,
         Detector,
@@ -42,15 +41,15 @@ if TYPE_CHECKING:
         StoreError,
     )
     from knnspect.features import Backbone, Features
-    from knnspect.gallery import Gallery
-    from knnspect.neighbors import Neighbors, Work
+    from knnspect.gallery import Coreset, Gallery
     from knnspect.pyramid import FeaturePyramid
+    from knnspect.search import Neighbors, Work
 
 _HOMES = {
     "Backbone": "features",
     "BackendUnavailable": "errors",
     "CFlow": "detectors",
-    "Coreset": "coreset",
+    "Coreset": "gallery",
     "DTypeError": "errors",
     "DatasetWarning": "errors",
     "Detector": "detectors",
@@ -62,7 +61,7 @@ _HOMES = {
     "ImageError": "errors",
     "ImageWarning": "errors",
     "KnnspectError": "errors",
-    "Neighbors": "neighbors",
+    "Neighbors": "search",
     "NotFittedError": "errors",
     "ParameterError": "errors",
     "PatchCore": "detectors",
@@ -72,7 +71,7 @@ _HOMES = {
     "SimpleNet": "detectors",
     "Spade": "detectors",
     "StoreError": "errors",
-    "Work": "neighbors",
+    "Work": "search",
     "load": "detectors",
 }
 

@@ -9,7 +9,15 @@ import numpy as np
 
 from knnspect.errors import DTypeError, ParameterError
 
-__all__ = ["check_choice", "check_count", "check_positive", "some_ids"]
+__all__ = [
+    "check_choice",
+    "check_count",
+    "check_ids",
+    "check_positive",
+    "describe_value",
+    "has_surrogates",
+    "some_ids",
+]
 
 
 def check_count(name: str, value: object, minimum: int = 1, maximum: int | None = None) -> int:
@@ -52,6 +60,41 @@ def check_choice(name: str, value: object, choices: Sequence[str]) -> str:
         words = ", ".join(repr(choice) for choice in choices)
         raise ParameterError(f"{name}: expected one of {words}, got {value!r}")
     return value
+
+
+def check_ids(ids: object, name: str) -> list[str]:
+    """Return a list of ids, or raise a DTypeError or ParameterError that names the first bad one.
+
+    >>> check_ids(("a", "b"), "ids")
+    ['a', 'b']
+    """
+    if isinstance(ids, str) or not isinstance(ids, Iterable):
+        raise DTypeError(f"{name}: expected a sequence of str, got {describe_value(ids)}")
+    checked = list(ids)
+    for index, value in enumerate(checked):
+        if not isinstance(value, str):
+            raise DTypeError(f"{name}[{index}]: expected a str, got {type(value).__name__}")
+        if has_surrogates(value):
+            raise ParameterError(f"{name}[{index}]: expected valid Unicode, got {value!r}")
+    return checked
+
+
+def has_surrogates(text: str) -> bool:
+    r"""Return whether a text holds halves of characters, which UTF-8 cannot write.
+
+    >>> has_surrogates("ä"), has_surrogates("\udce4")
+    (False, True)
+    """
+    return not text.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
+def describe_value(value: object) -> str:
+    """Describe a value of the wrong type in a message.
+
+    >>> describe_value("a"), describe_value(3)
+    ("the single str 'a'", 'int')
+    """
+    return f"the single str {value!r}" if isinstance(value, str) else type(value).__name__
 
 
 def some_ids(ids: Iterable[str]) -> str:

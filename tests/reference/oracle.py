@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from knnspect.neighbors import Neighbors
+from knnspect.search import Neighbors
 
 __all__ = ["Oracle", "assert_same_neighbors", "upsample"]
 

@@ -8,9 +8,9 @@ import warnings
 
 import pytest
 import typer
+from knnspect.running import run
 
 from knnspect import ImageWarning, ParameterError, StoreError
-from knnspect.running import run
 
 
 def ended(

@@ -3,7 +3,6 @@
 Every backend gives the same neighbours and the same distances (the contract of exactness); they
 differ in where they run and how fast they are.
 
-``base``      what a backend is, and what it says of itself
 ``registry``  backends by name, also those of others
 ``rust``      the Rust core, on the CPU
 ``rows``      what those have in common that search rows of concatenated features
@@ -14,7 +13,6 @@ differ in where they run and how fast they are.
 
 from __future__ import annotations
 
-from knnspect.backends.base import Backend, Capabilities, ImageSubset
 from knnspect.backends.faiss import FaissBackend
 from knnspect.backends.registry import (
     auto_backend,
@@ -24,6 +22,7 @@ from knnspect.backends.registry import (
 )
 from knnspect.backends.rows import RowsBackend
 from knnspect.backends.rust import RustBackend
+from knnspect.search import Backend, Capabilities, ImageSubset
 
 __all__ = [
     "Backend",

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from knnspect.backends.base import Capabilities
 from knnspect.backends.faiss_installation import choose_gpu, load_faiss, on_gpu
 from knnspect.backends.rows import Rows, RowsBackend
 from knnspect.errors import DTypeError, ParameterError
 from knnspect.forked import fork_safe
+from knnspect.search import Capabilities
 from knnspect.validation import check_count
 
 __all__ = ["FaissBackend"]

@@ -9,8 +9,8 @@ from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from inspect import signature
 
-from knnspect.backends.base import Backend
 from knnspect.errors import BackendUnavailable, DTypeError, ParameterError
+from knnspect.search import Backend
 
 __all__ = ["auto_backend", "available_backends", "get_backend", "unavailable_backends"]
 

@@ -20,14 +20,14 @@ from numpy.typing import NDArray
 
 from knnspect import _core
 from knnspect.errors import ParameterError
-from knnspect.neighbors import Neighbors, Work
+from knnspect.search import Neighbors, Work
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from knnspect.backends.base import Capabilities, ImageSubset
-    from knnspect.gallery import Gallery
+    from knnspect.gallery import ReadOnlyGallery
     from knnspect.pyramid import FeaturePyramid
+    from knnspect.search import Capabilities, ImageSubset
 
 __all__ = ["RowsBackend"]
 
@@ -63,7 +63,7 @@ class RowsBackend(ABC):
     capabilities: Capabilities
 
     def __init__(self) -> None:
-        self._last: WeakKeyDictionary[Gallery, _Indexed] = WeakKeyDictionary()
+        self._last: WeakKeyDictionary[ReadOnlyGallery, _Indexed] = WeakKeyDictionary()
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -113,7 +113,7 @@ class RowsBackend(ABC):
 
     def search(
         self,
-        gallery: Gallery,
+        gallery: ReadOnlyGallery,
         query: FeaturePyramid,
         k: int,
         images: ImageSubset,
@@ -142,7 +142,7 @@ class RowsBackend(ABC):
 
     def recall(
         self,
-        gallery: Gallery,
+        gallery: ReadOnlyGallery,
         query: FeaturePyramid,
         k: int = 1,
         images: Sequence[str] | Sequence[Sequence[str]] | None = None,
@@ -175,7 +175,7 @@ class RowsBackend(ABC):
 
     def _search_image(
         self,
-        gallery: Gallery,
+        gallery: ReadOnlyGallery,
         search: _core.Search,
         query: FeaturePyramid,
         image: int,
@@ -262,7 +262,7 @@ class RowsBackend(ABC):
         return sq_distances, np.concatenate([part[1] for part in parts]).astype(np.int64)
 
     def _indexed(
-        self, gallery: Gallery, search: _core.Search, image: int, threads: int | None
+        self, gallery: ReadOnlyGallery, search: _core.Search, image: int, threads: int | None
     ) -> _Indexed:
         """Return the index of the images for a query image: the last one, or a new one."""
         key = search.serials(image).tobytes()

@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from knnspect.backends.base import Capabilities
-from knnspect.neighbors import Neighbors, Work
+from knnspect.search import Capabilities, Neighbors, Work
 
 if TYPE_CHECKING:
-    from knnspect.backends.base import ImageSubset
-    from knnspect.gallery import Gallery
+    from knnspect.gallery import ReadOnlyGallery
     from knnspect.pyramid import FeaturePyramid
+    from knnspect.search import ImageSubset
 
 __all__ = ["RustBackend"]
 
@@ -51,7 +50,7 @@ class RustBackend:
 
     def search(
         self,
-        gallery: Gallery,
+        gallery: ReadOnlyGallery,
         query: FeaturePyramid,
         k: int,
         images: ImageSubset,

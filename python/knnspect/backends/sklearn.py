@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from knnspect.backends.base import Capabilities
 from knnspect.backends.rows import Rows, RowsBackend
 from knnspect.errors import BackendUnavailable
 from knnspect.forked import fork_safe
+from knnspect.search import Capabilities
 
 __all__ = ["SklearnBackend"]
 

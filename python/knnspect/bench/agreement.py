@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from knnspect.bench.cases import Case
 from knnspect.errors import DisagreementError
-from knnspect.neighbors import Neighbors
+from knnspect.search import Neighbors
 
 __all__ = ["check_agreement", "recall", "tolerance"]
 

@@ -12,13 +12,12 @@ from numpy.typing import NDArray
 
 from knnspect.backends import Backend
 from knnspect.bench.timing import timed
-from knnspect.coreset import Coreset
 from knnspect.data import ImageItem, ImageSource, open_to_judge
 from knnspect.detectors import Detector, PatchCore, Spade
 from knnspect.errors import DTypeError, ParameterError
-from knnspect.gallery import Gallery
-from knnspect.neighbors import Neighbors
+from knnspect.gallery import Coreset, Gallery
 from knnspect.pyramid import FeaturePyramid
+from knnspect.search import Neighbors
 from knnspect.validation import check_count
 
 __all__ = ["Case", "DetectorCase", "SearchCase"]

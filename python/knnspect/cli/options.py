@@ -46,7 +46,9 @@ Method = Annotated[
 ]
 Config = Annotated[
     Path | None,
-    typer.Option(help="TOML file of options, such as max_epochs = 12; those given here come first."),
+    typer.Option(
+        help="TOML file of options, such as max_epochs = 12; those given here come first."
+    ),
 ]
 
 

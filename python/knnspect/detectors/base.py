@@ -20,13 +20,12 @@ from numpy.typing import NDArray
 
 from knnspect import _core
 from knnspect.constraints import Choice, Instance
-from knnspect.coreset import Coreset
 from knnspect.data import open_to_judge
 from knnspect.detectors.maps import Sigma, pixel_map
 from knnspect.detectors.prediction import Prediction
 from knnspect.errors import NotFittedError, ParameterError
 from knnspect.features import Backbone, Features
-from knnspect.gallery import Gallery
+from knnspect.gallery import Coreset, Gallery
 from knnspect.model_files import StoredModel, write_model
 from knnspect.normal_features import NormalFeatures, Run, extract
 from knnspect.parameters import Parametrized, learnt, parameter

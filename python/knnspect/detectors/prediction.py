@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from knnspect.neighbors import Neighbors
+from knnspect.search import Neighbors
 
 __all__ = ["Prediction"]
 

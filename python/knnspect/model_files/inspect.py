@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from knnspect import _core
-from knnspect.coreset import Coreset
 from knnspect.files import as_damage, check_path, is_folder, is_there, parse_json
-from knnspect.gallery import Gallery
+from knnspect.gallery import Coreset, Gallery
 from knnspect.model_files.layout import MODEL
 from knnspect.normal_features.folder import GALLERY
 

@@ -10,11 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from knnspect import _core
-from knnspect.coreset import Coreset
 from knnspect.errors import StoreError
 from knnspect.features import Backbone
 from knnspect.files import check_path, is_folder, is_there, parse_json
-from knnspect.gallery import Gallery, is_gallery_folder
+from knnspect.gallery import Coreset, Gallery, is_gallery_folder
 from knnspect.model_files.layout import BACKBONE, MODEL, OF_IMAGES
 from knnspect.normal_features.folder import GALLERY, about_images, digest_of_images
 from knnspect.validation import check_positive

@@ -9,9 +9,8 @@ from typing import Any
 from numpy.typing import NDArray
 
 from knnspect import _core
-from knnspect.coreset import Coreset
 from knnspect.files import check_path
-from knnspect.gallery import Gallery
+from knnspect.gallery import Coreset, Gallery
 from knnspect.model_files.layout import BACKBONE, MODEL, OF_IMAGES
 from knnspect.normal_features.folder import digest_of_images, is_features_folder
 

@@ -15,8 +15,8 @@ from PIL import Image
 from knnspect.data import Geometry
 from knnspect.detectors import Prediction
 from knnspect.errors import StoreError
-from knnspect.neighbors import Neighbors
 from knnspect.report import ResultsFolder, check_apart
+from knnspect.search import Neighbors
 
 IMAGE = np.full((20, 30, 3), 90, np.uint8)
 GEOMETRY = Geometry((20, 30))
@@ -26,9 +26,9 @@ def prediction(id_: str, score: float = 2.5, peak: tuple[int, int] = (4, 21)) ->
     map_ = np.zeros((20, 30), np.float32)
     map_[peak] = 6
     # Two by three cells; the peak lies in the first row and the last column.
-    index = np.array([[0, 0, 1], [0, 0, 0]]).reshape(1, 2, 3, 1)
+    index = np.array([[0, 0, 1], [0, 0, 0]], "u4").reshape(1, 2, 3, 1)
     neighbors = Neighbors(
-        np.zeros((1, 2, 3, 1), "f4"), index, np.zeros((1, 2, 3, 1, 2), int), ("x.png", "y.png")
+        np.zeros((1, 2, 3, 1), "f4"), index, np.zeros((1, 2, 3, 1, 2), "u4"), ("x.png", "y.png")
     )
     return Prediction(id_, score, map_, neighbors)
 
@@ -238,9 +238,9 @@ def test_the_evidence_is_that_of_the_cell_under_the_peak(
 ) -> None:
     map_ = np.zeros((8, 24), np.float32)
     map_[4, column] = 1
-    index = np.broadcast_to(np.arange(4), (4, 4)).reshape(1, 4, 4, 1)
+    index = np.broadcast_to(np.arange(4, dtype="u4"), (4, 4)).reshape(1, 4, 4, 1)
     neighbors = Neighbors(
-        np.zeros((1, 4, 4, 1), "f4"), index, np.zeros((1, 4, 4, 1, 2), int), tuple("abcd")
+        np.zeros((1, 4, 4, 1), "f4"), index, np.zeros((1, 4, 4, 1, 2), "u4"), tuple("abcd")
     )
     results = ResultsFolder(tmp_path, 1.0, Geometry((8, 8), resize=resize))
     results.add(Prediction("x.png", 1.0, map_, neighbors), np.zeros((8, 24, 3), np.uint8))

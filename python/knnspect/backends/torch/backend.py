@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from knnspect import _core
-from knnspect.backends.base import Capabilities
 from knnspect.backends.torch.image_search import Found, ImageSearch, tensors_of
 from knnspect.backends.torch.resident import ResidentGallery
 from knnspect.backends.torch.upsampling import Grid
@@ -29,12 +28,12 @@ from knnspect.errors import (
 )
 from knnspect.forked import check_cuda, fork_safe
 from knnspect.memory import parse_bytes
-from knnspect.neighbors import Neighbors, Work
+from knnspect.search import Capabilities, Neighbors, Work
 
 if TYPE_CHECKING:
-    from knnspect.backends.base import ImageSubset
-    from knnspect.gallery import Gallery
+    from knnspect.gallery import ReadOnlyGallery
     from knnspect.pyramid import FeaturePyramid
+    from knnspect.search import ImageSubset
 
 __all__ = ["TensorNeighbors", "TorchBackend"]
 
@@ -113,7 +112,7 @@ class TorchBackend:
         self.device = _device(device)
         self.dtype = _dtype(dtype, self.device)
         self.max_memory = None if max_memory is None else parse_bytes("max_memory", max_memory)
-        self._galleries: WeakKeyDictionary[Gallery, ResidentGallery] = WeakKeyDictionary()
+        self._galleries: WeakKeyDictionary[ReadOnlyGallery, ResidentGallery] = WeakKeyDictionary()
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple[Any, tuple[str]]:
@@ -129,7 +128,7 @@ class TorchBackend:
     @fork_safe
     def search_tensors(
         self,
-        gallery: Gallery,
+        gallery: ReadOnlyGallery,
         levels: Sequence[Tensor],
         k: int = 1,
         images: ImageSubset = None,
@@ -200,7 +199,7 @@ class TorchBackend:
     @fork_safe
     def search(
         self,
-        gallery: Gallery,
+        gallery: ReadOnlyGallery,
         query: FeaturePyramid,
         k: int,
         images: ImageSubset,
@@ -229,7 +228,7 @@ class TorchBackend:
 
     def _search(
         self,
-        gallery: Gallery,
+        gallery: ReadOnlyGallery,
         search: _core.Search,
         levels: Sequence[Tensor],
         k: int,
@@ -260,7 +259,7 @@ class TorchBackend:
         sq_distances, image_ranks, cells = (torch.cat(part) for part in zip(*parts, strict=True))
         return (sq_distances, image_ranks, cells), Work(pairs, counts)
 
-    def _resident(self, gallery: Gallery, search: _core.Search) -> ResidentGallery:
+    def _resident(self, gallery: ReadOnlyGallery, search: _core.Search) -> ResidentGallery:
         with self._lock:
             resident = self._galleries.get(gallery)
             if resident is None or resident.grid.shapes != search.shapes:

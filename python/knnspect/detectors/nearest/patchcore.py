@@ -9,22 +9,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from knnspect.constraints import Count, Optional, ShareOrCount
-from knnspect.coreset import Coreset
 from knnspect.detectors.base import State
 from knnspect.detectors.border import BorderFactors
-from knnspect.detectors.memory import CoresetMemory, GalleryMemory, Memory
 from knnspect.detectors.nearest.base import NearestDetector
 from knnspect.detectors.prediction import Prediction
 from knnspect.errors import ParameterError
 from knnspect.features import Backbone, Features
-from knnspect.gallery import Gallery
+from knnspect.gallery import Coreset, Gallery
 from knnspect.model_files import StoredModel
-from knnspect.neighbors import Neighbors
 from knnspect.normal_features import NormalFeatures, Run
 from knnspect.normal_features.checks import naming_images
 from knnspect.parameters import learnt, parameter
 from knnspect.progress import Stopwatch
 from knnspect.pyramid import FeaturePyramid
+from knnspect.search import Neighbors
 
 __all__ = ["PatchCore"]
 
@@ -101,62 +99,62 @@ class PatchCore(NearestDetector):
     seed: int = parameter(Count(minimum=0), default=0)
 
     method: ClassVar[str] = "patchcore"
-    _mark_of_fitted: ClassVar[str] = "memory_"
-    memory_: Memory = learnt()
+    _mark_of_fitted: ClassVar[str] = "searched_"
+    searched_: Gallery | Coreset = learnt()
 
     @property
     def n_images_(self) -> int:
         """Number of normal images that were learnt from."""
         self._check_fitted()
-        return self.memory_.n_images
+        return self.searched_.n_images
 
     @property
     def nbytes_(self) -> int:
         """Bytes of all that was learnt."""
         self._check_fitted()
-        return self.memory_.nbytes
+        return self.searched_.nbytes
 
     @property
     def coreset_(self) -> Coreset | None:
         """The rows that are kept, and which cells of which normal images they are."""
         self._check_fitted()
-        return self.memory_.coreset if isinstance(self.memory_, CoresetMemory) else None
+        return self.searched_ if isinstance(self.searched_, Coreset) else None
 
     @property
     def gallery_(self) -> Gallery | None:
         """The pyramids of all normal images, where there is no coreset."""
         self._check_fitted()
-        return self.memory_.gallery if isinstance(self.memory_, GalleryMemory) else None
+        return None if isinstance(self.searched_, Coreset) else self.searched_
 
-    def _remember(self, gallery: Gallery, progress: bool) -> Memory:
+    def _learn(self, normal: NormalFeatures, run: Run) -> None:
+        with run.watch.stage("coreset"):
+            self.searched_ = self._pick(normal.gallery, run.progress)
+        with run.watch.stage("gallery"):
+            self._calibrate(normal)
+
+    def _pick(self, gallery: Gallery, progress: bool) -> Gallery | Coreset:
         if self.coreset is None:
-            return GalleryMemory(gallery)
-        height, width, _ = gallery.shapes[0]
-        n_rows = len(gallery) * height * width
+            return gallery
+        n_rows = gallery.n_rows
         if not isinstance(self.coreset, (float, np.floating)) and self.coreset > n_rows:
             raise ParameterError(
                 f"coreset: expected at most the {n_rows} cells of all images, got {self.coreset}"
             )
-        picked = gallery.coreset(self.coreset, self.seed, self.projection, self.threads, progress)
-        return CoresetMemory(picked)
-
-    def _learn(self, normal: NormalFeatures, run: Run) -> None:
-        with run.watch.stage("coreset"):
-            self.memory_ = self._remember(normal.gallery, run.progress)
-        with run.watch.stage("gallery"):
-            self._calibrate(normal)
+        return gallery.coreset(self.coreset, self.seed, self.projection, self.threads, progress)
 
     def _normal_cells(
         self, index: int, normal: NormalFeatures, left_out: Collection[str]
     ) -> NDArray[Any] | None:
+        others = self.searched_.without(list(left_out))
+        if not others.n_rows:
+            return None
         query = normal.gallery.pyramid([normal.gallery.ids[index]])
-        found = self.memory_.search_others(query, list(left_out), self.threads, self.backend)
-        return None if found is None else _cell_distances(found)
+        return _cell_distances(others.search(query, threads=self.threads, backend=self.backend))
 
     def _judge(self, features: Features, watch: Stopwatch) -> Iterator[Prediction]:
         query = features.pyramid
         with watch.stage("matching"), naming_images(features):
-            neighbors = self.memory_.search(query, self.threads, self.backend)
+            neighbors = self.searched_.search(query, threads=self.threads, backend=self.backend)
         for index, id_ in enumerate(features.ids):
             found = neighbors[index]
             with watch.stage("maps"):
@@ -167,16 +165,11 @@ class PatchCore(NearestDetector):
             yield Prediction(id_, score, map_, found)
 
     def _state(self) -> State:
-        return State(
-            {"border_factors": self.border_.factors.tolist()},
-            searched=self.gallery_ if self.coreset_ is None else self.coreset_,
-        )
+        factors = self.border_.factors.tolist()
+        return State({"border_factors": factors}, searched=self.searched_)
 
     def _set_state(self, stored: StoredModel) -> None:
-        searched = stored.searched()
-        self.memory_ = (
-            CoresetMemory(searched) if isinstance(searched, Coreset) else GalleryMemory(searched)
-        )
+        self.searched_ = stored.searched()
         self.border_ = BorderFactors(stored.config.get("border_factors", ()))
 
     def _score(self, query: FeaturePyramid, neighbors: Neighbors) -> float:
@@ -184,10 +177,10 @@ class PatchCore(NearestDetector):
         cells = self.border_.divide(_cell_distances(neighbors))
         row, column = map(int, np.unravel_index(cells.argmax(), cells.shape))
         score = float(cells[row, column])
-        n_neighbors = min(self.neighbors, self.memory_.n_rows)
+        n_neighbors = min(self.neighbors, self.searched_.n_rows)
         if n_neighbors == 1:
             return score
-        nearest, support = self.memory_.around(
+        nearest, support = self.searched_.around(
             str(neighbors.images[0, row, column, 0]),
             (
                 int(neighbors.cells[0, row, column, 0, 0]),

@@ -19,11 +19,11 @@ from knnspect.errors import ParameterError, ShapeError
 from knnspect.features import Features
 from knnspect.gallery import Gallery
 from knnspect.model_files import StoredModel
-from knnspect.neighbors import Neighbors
 from knnspect.normal_features import NormalFeatures, Run
 from knnspect.normal_features.checks import check_pooled, naming_images
 from knnspect.parameters import learnt, parameter
 from knnspect.progress import Stopwatch
+from knnspect.search import Neighbors
 
 __all__ = ["Spade"]
 

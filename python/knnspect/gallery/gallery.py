@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from knnspect import _core
-from knnspect.backends import Backend, get_backend
-from knnspect.errors import DTypeError, ParameterError, StoreError
-from knnspect.files import check_path, is_folder, is_there
-from knnspect.neighbors import Neighbors
+from knnspect.errors import ParameterError, StoreError
+from knnspect.files import check_path, is_folder
+from knnspect.gallery.coreset import Coreset
+from knnspect.gallery.folder import end_of_journal
+from knnspect.gallery.picking import pick_coreset
+from knnspect.gallery.reading import ReadOnlyGallery
 from knnspect.pyramid import FeaturePyramid
-from knnspect.validation import check_choice, check_count
+from knnspect.validation import check_choice, check_ids
 
 if TYPE_CHECKING:
-    from knnspect.coreset import Coreset
+    from typing_extensions import Self
 
-__all__ = ["Gallery", "check_ids", "is_gallery_folder"]
+__all__ = ["Gallery"]
 
 
-class Gallery:
+class Gallery(ReadOnlyGallery):
     """Feature pyramids of normal images, by id.
 
     The gallery keeps each level at its own resolution, a fraction of what concatenated features
@@ -80,39 +78,6 @@ class Gallery:
         self._opened: bytes | None = None
 
     @property
-    def upsample(self) -> str:
-        """How coarse levels are upsampled."""
-        return self.core.upsample
-
-    @property
-    def dtype(self) -> str:
-        """How features are kept."""
-        return self.core.dtype
-
-    @property
-    def ids(self) -> list[str]:
-        """Ids of the images, sorted."""
-        return self.core.ids
-
-    @property
-    def shapes(self) -> list[tuple[int, int, int]]:
-        """``(height, width, channels)`` of each level; empty before the first image."""
-        return self.core.shapes
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the features, in memory or in a memory-mapped file.
-
-        The scales and offsets of an int8 gallery are counted.
-        """
-        return self.core.nbytes
-
-    @property
-    def path(self) -> Path | None:
-        """The folder of a gallery that is in one."""
-        return self.core.path
-
-    @property
     def mode(self) -> str:
         """``"r+"`` if the gallery can be changed: in memory, or in a folder open for writing.
 
@@ -125,25 +90,21 @@ class Gallery:
         """Number of removed images whose features are in the folder until `compact`."""
         return self.core.n_removed
 
-    def __len__(self) -> int:
-        return len(self.core)
-
-    def __contains__(self, id: object) -> bool:  # noqa: A002
-        return isinstance(id, str) and not _has_surrogates(id) and self.core.contains(id)
-
     def __enter__(self) -> Gallery:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def __copy__(self) -> Gallery:
-        return Gallery.from_core(self.core.copy())
+    @classmethod
+    def from_core(cls, core: _core.Gallery) -> Self:
+        """Wrap a gallery of the Rust core."""
+        gallery = super().from_core(core)
+        gallery._opened = None
+        gallery._folder = None if core.path is None else core.path.absolute()
+        return gallery
 
-    def __deepcopy__(self, memo: object) -> Gallery:
-        return self.__copy__()  # images never change once they are in a gallery
-
-    def __reduce__(self) -> tuple[Callable[..., Gallery], tuple[object, ...]]:
+    def __reduce__(self) -> tuple[Callable[..., ReadOnlyGallery], tuple[object, ...]]:
         """Pickle the features of a gallery in memory; a folder is opened where it is.
 
         Raises
@@ -151,20 +112,9 @@ class Gallery:
         DTypeError
             If features of an int8 gallery would be rounded anew.
         """
-        if self._folder is not None:
-            return _reopened, (self._folder, self._state_of_folder())
-        core = self.core.copy()  # as it is now, whatever other threads do to it
-        images = [(id_, core.image(id_)) for id_ in core.ids]
-        if core.dtype == "int8":
-            _check_rounding(core, images)
-        return _rebuilt, (core.upsample, core.dtype, images)
-
-    def __repr__(self) -> str:
-        return (
-            f"Gallery(upsample={self.upsample!r}, dtype={self.dtype!r}, n_images={len(self)}"
-            + "".join(f", level{i}={h}x{w}x{c}" for i, (h, w, c) in enumerate(self.shapes))
-            + ")"
-        )
+        if self._folder is None:
+            return super().__reduce__()
+        return _reopened, (self._folder, self._state_of_folder())
 
     def add(self, pyramid: FeaturePyramid, ids: Sequence[str] | None = None) -> list[str]:
         """Add images: all of them, or none when there is an error.
@@ -315,110 +265,7 @@ class Gallery:
 
     def _state_of_folder(self) -> bytes | None:
         """Return what tells the state of the gallery's folder from others; None in memory."""
-        return _end_of_journal(self._folder) if self.mode == "r+" else self._opened
-
-    def pyramid(self, ids: Sequence[str] | None = None) -> FeaturePyramid:
-        """Return the features of some or all images, as copies.
-
-        Parameters
-        ----------
-        ids : sequence of str, optional
-            Which images, in this order; all, in the order of their ids, by default.
-
-        Returns
-        -------
-        FeaturePyramid
-            Their features, of the gallery's dtype; those of an int8 gallery decoded, as float32:
-            the values that distances are taken to. An int8 gallery keeps these as they are when
-            they are added to it; only where a channel's values are some hundred times closer to
-            each other than to zero, they may be rounded anew.
-
-        Raises
-        ------
-        ParameterError
-            If an id is not in the gallery, or there is none.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> gallery = Gallery()
-        >>> _ = gallery.add(FeaturePyramid([np.zeros((2, 4, 4, 3), "f4")]), ids=["a", "b"])
-        >>> gallery.pyramid(["b"])
-        FeaturePyramid(n_images=1, levels=4x4x3)
-        """
-        checked = self.ids if ids is None else check_ids(ids, "ids")
-        if not checked:
-            raise ParameterError("ids: expected at least one image, got none")
-        images = [self.core.image(name) for name in checked]
-        return FeaturePyramid([np.stack(levels) for levels in zip(*images, strict=True)])
-
-    def search(
-        self,
-        query: FeaturePyramid,
-        k: int = 1,
-        images: Sequence[str] | Sequence[Sequence[str]] | None = None,
-        threads: int | None = None,
-        backend: str | Backend = "auto",
-    ) -> Neighbors:
-        """Find the nearest gallery cells of every cell of a query, exactly.
-
-        Distances are squared L2 between upsampled, concatenated features, as float64 gives them,
-        rounded once to float32. Ties go to the lowest (image id, row, column). Neither depends on
-        the number of threads, the batch, the machine's instruction set, or the order in which
-        images were added.
-
-        A gallery of one level, such as a bank of patch features, keeps some leading coordinates of
-        its features from its first search on: about a third of their size in float32, beside
-        `nbytes`.
-
-        Parameters
-        ----------
-        query : FeaturePyramid
-            The images to look up; same levels, channels and sizes as the gallery's. Where there is
-            one level only the channels need to be the same.
-        k : int, default 1
-            Neighbours of each cell.
-        images : sequence of str, or of sequences of str, optional
-            Search only the gallery images with these ids: the same for all query images, or one
-            list for each. All by default.
-        threads : int, optional
-            Number of threads; by default all that the process may use.
-        backend : str or Backend, default "auto"
-            What does the work; see `knnspect.backends`.
-
-        Returns
-        -------
-        Neighbors
-            Distances, image ids and cells, and the work it took.
-
-        Raises
-        ------
-        ShapeError
-            If the query's levels, channels or sizes differ from the gallery's.
-        ImageError
-            If a feature of the query is NaN or infinite.
-        ParameterError
-            If the gallery is empty, an id is unknown, `k` is not between 1 and the number of cells
-            searched, or `threads` is less than 1.
-        MemoryError
-            If the neighbours, or the lists from which they are chosen, do not fit into memory.
-        DTypeError
-            If an argument is of another type.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> gallery = Gallery()
-        >>> _ = gallery.add(FeaturePyramid([np.zeros((2, 4, 4, 3), "f4")]), ids=["a", "b"])
-        >>> query = FeaturePyramid([np.ones((1, 4, 4, 3), "f4")])
-        >>> gallery.search(query, images=["b"]).sq_distances[0, 0, 0]
-        array([3.], dtype=float32)
-        """
-        if not isinstance(query, FeaturePyramid):
-            raise DTypeError(f"query: expected a FeaturePyramid, got {type(query).__name__}")
-        k = min(check_count("k", k), sys.maxsize)
-        threads = None if threads is None else min(check_count("threads", threads), sys.maxsize)
-        return get_backend(backend).search(self, query, k, _check_subset(images), threads)
+        return end_of_journal(self._folder) if self.mode == "r+" else self._opened
 
     def coreset(
         self,
@@ -482,8 +329,6 @@ class Gallery:
         >>> coreset.rows[coreset.order, 0], coreset.sq_radius
         (array([13.,  0.,  6.], dtype=float32), 9.0)
         """
-        from knnspect.coreset import pick_coreset
-
         return pick_coreset(self, size, seed, projection, threads, progress)
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -601,7 +446,7 @@ class Gallery:
         check_choice("mode", mode, ["r", "r+"])
         path = check_path(path)
         if is_folder(path):
-            opened = _end_of_journal(path)
+            opened = end_of_journal(path)
             gallery = cls.from_core(_core.Gallery.open(path, mode == "r+"))
             gallery._opened = opened
             if verify:
@@ -617,40 +462,6 @@ class Gallery:
             )
         return cls.from_core(_core.Gallery.from_store(store))
 
-    @classmethod
-    def from_core(cls, core: _core.Gallery) -> Gallery:
-        """Wrap a gallery of the Rust core."""
-        gallery = cls.__new__(cls)
-        gallery.core, gallery._opened = core, None
-        gallery._folder = None if core.path is None else core.path.absolute()
-        return gallery
-
-
-def is_gallery_folder(path: Path) -> bool:
-    """Return whether there is a gallery in a folder."""
-    return is_there(path / "journal")
-
-
-def _rebuilt(
-    upsample: str, dtype: str, images: Iterable[tuple[str, list[NDArray[Any]]]]
-) -> Gallery:
-    """Return a gallery in memory of the features that a pickle holds."""
-    gallery = Gallery(upsample, dtype)
-    for id_, levels in images:
-        gallery.core.add([level[None] for level in levels], [id_])
-    return gallery
-
-
-def _check_rounding(core: _core.Gallery, images: list[tuple[str, list[NDArray[Any]]]]) -> None:
-    """Raise a DTypeError if features of int8 are others once they are added to a gallery."""
-    for id_, levels in images:
-        again = _rebuilt(core.upsample, core.dtype, [(id_, levels)]).core.image(id_)
-        if not all(map(np.array_equal, again, levels)):
-            raise DTypeError(
-                f"image {id_}: its int8 features would be rounded anew by a pickle: save the "
-                "gallery, or the detector, and open the file in the other process"
-            )
-
 
 def _reopened(path: Path, state: bytes) -> Gallery:
     """Return the gallery in a folder, as it was when it was pickled."""
@@ -664,56 +475,3 @@ def _reopened(path: Path, state: bytes) -> Gallery:
     if gallery._opened != state:
         raise StoreError(f"{path}: the gallery was changed after it was opened and pickled")
     return gallery
-
-
-def _end_of_journal(folder: Path | None) -> bytes | None:
-    """Return the size and the end of a journal: every change of a gallery adds to these."""
-    if folder is None:
-        return None
-    # Without following a link, or waiting should it be a pipe.
-    flags = os.O_RDONLY
-    for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"):
-        flags |= getattr(os, name, 0)
-    try:
-        with open(os.open(folder / "journal", flags), "rb") as journal:  # noqa: PTH123 - by number
-            size = journal.seek(0, os.SEEK_END)
-            journal.seek(max(size - 4096, 0))
-            return size.to_bytes(8, "little") + journal.read(4096)
-    except OSError:
-        return None  # what is wrong with it is found by those who open it
-
-
-def check_ids(ids: object, name: str) -> list[str]:
-    """Return a list of ids, or raise a DTypeError or ParameterError that names the first bad one.
-
-    >>> check_ids(("a", "b"), "ids")
-    ['a', 'b']
-    """
-    if isinstance(ids, str) or not isinstance(ids, Iterable):
-        raise DTypeError(f"{name}: expected a sequence of str, got {_what(ids)}")
-    checked = list(ids)
-    for index, value in enumerate(checked):
-        if not isinstance(value, str):
-            raise DTypeError(f"{name}[{index}]: expected a str, got {type(value).__name__}")
-        if _has_surrogates(value):
-            raise ParameterError(f"{name}[{index}]: expected valid Unicode, got {value!r}")
-    return checked
-
-
-def _has_surrogates(text: str) -> bool:
-    return not text.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in text)
-
-
-def _check_subset(images: object) -> list[list[str]] | None:
-    if images is None:
-        return None
-    if isinstance(images, str) or not isinstance(images, Iterable):
-        raise DTypeError(f"images: expected a sequence of ids, got {_what(images)}")
-    entries = list(images)
-    if all(isinstance(entry, str) for entry in entries):
-        return [check_ids(entries, "images")]
-    return [check_ids(entry, f"images[{index}]") for index, entry in enumerate(entries)]
-
-
-def _what(value: object) -> str:
-    return f"the single str {value!r}" if isinstance(value, str) else type(value).__name__

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,10 +51,11 @@ class Neighbors:
     ----------
     sq_distances : ndarray of float32, shape (n_images, height, width, k)
         Squared L2 distances between upsampled, concatenated features.
-    image_index : ndarray of integer, shape (n_images, height, width, k)
+    image_index : ndarray of uint32, shape (n_images, height, width, k)
         The gallery image of each neighbour, as a place in `image_ids`.
-    cells : ndarray of integer, shape (n_images, height, width, k, 2)
-        Where in that image: (row, column) at the finest level.
+    cells : ndarray of uint32, shape (n_images, height, width, k, 2)
+        Where in that image: (row, column) at the finest level. Convert them before you subtract:
+        differences of unsigned integers wrap around.
     image_ids : tuple of str
         Ids of the gallery images that were searched, sorted.
     work : Work, optional
@@ -75,8 +75,8 @@ class Neighbors:
     """
 
     sq_distances: NDArray[np.float32]
-    image_index: NDArray[Any]
-    cells: NDArray[Any]
+    image_index: NDArray[np.uint32]
+    cells: NDArray[np.uint32]
     image_ids: tuple[str, ...]
     work: Work | None = None
 
@@ -85,6 +85,27 @@ class Neighbors:
         """Ids of the gallery images, shape (n_images, height, width, k), as an array of str."""
         ids: NDArray[np.object_] = np.array(self.image_ids, dtype=object)[self.image_index]
         return ids
+
+    def place(
+        self, image: int, row: int, column: int, rank: int = 0
+    ) -> tuple[str, tuple[int, int]]:
+        """Return where one neighbour is.
+
+        Parameters
+        ----------
+        image, row, column : int
+            A cell of the query.
+        rank : int, default 0
+            Which of its neighbours: 0 is the nearest.
+
+        Returns
+        -------
+        (str, (int, int))
+            The id of the gallery image, and the cell in it.
+        """
+        row_there, column_there = self.cells[image, row, column, rank].tolist()
+        id_ = self.image_ids[int(self.image_index[image, row, column, rank])]
+        return id_, (row_there, column_there)
 
     @property
     def k(self) -> int:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Callable, Sequence
+from copy import copy
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,13 +14,12 @@ from knnspect import _core
 from knnspect.backends import Backend
 from knnspect.errors import DTypeError, ParameterError, ShapeError, StoreError
 from knnspect.files import as_damage, check_path, parse_json
-from knnspect.gallery import Gallery, check_ids
-from knnspect.neighbors import Neighbors
-from knnspect.progress import Progress
+from knnspect.gallery.reading import ReadOnlyGallery
 from knnspect.pyramid import FeaturePyramid
-from knnspect.validation import check_choice, check_count, check_positive
+from knnspect.search import Neighbors
+from knnspect.validation import check_choice, check_count, check_ids, check_positive
 
-__all__ = ["Coreset", "pick_coreset"]
+__all__ = ["Coreset"]
 
 
 class Coreset:
@@ -55,10 +54,10 @@ class Coreset:
 
     Examples
     --------
-    >>> import numpy as np
+    >>> import numpy as np, knnspect as ks
     >>> rng = np.random.default_rng(0)
     >>> levels = [rng.random((5, 8, 8, 3), dtype="f4"), rng.random((5, 4, 4, 16), dtype="f4")]
-    >>> gallery = Gallery()
+    >>> gallery = ks.Gallery()
     >>> _ = gallery.add(FeaturePyramid(levels))
     >>> coreset = gallery.coreset(0.1)
     >>> coreset
@@ -88,9 +87,19 @@ class Coreset:
         return self._rows
 
     @property
-    def bank(self) -> Gallery:
+    def bank(self) -> ReadOnlyGallery:
         """The rows as a gallery of one image of one level, ``1 x n_rows``; empty without rows."""
         return self._bank
+
+    @property
+    def n_images(self) -> int:
+        """Number of images of the gallery, also of those of which no row was picked."""
+        return len(self.image_ids)
+
+    @property
+    def n_rows(self) -> int:
+        """Number of rows."""
+        return len(self.rows)
 
     @property
     def nbytes(self) -> int:
@@ -108,7 +117,7 @@ class Coreset:
 
     def __reduce__(self) -> tuple[Callable[..., Coreset], tuple[object, ...]]:
         known = (self.image_ids, self.image_index, self.cells, self.order)
-        return Coreset._of, (self.rows, *known, self.upsample, self.shapes, self.sq_radius)
+        return Coreset.from_rows, (self.rows, *known, self.upsample, self.shapes, self.sq_radius)
 
     def __repr__(self) -> str:
         n_rows, n_features = self.rows.shape
@@ -159,13 +168,13 @@ class Coreset:
 
         Examples
         --------
-        >>> import numpy as np
-        >>> gallery = Gallery()
+        >>> import numpy as np, knnspect as ks
+        >>> gallery = ks.Gallery()
         >>> normal = FeaturePyramid([np.arange(16, dtype="f4").reshape(1, 4, 4, 1)])
         >>> _ = gallery.add(normal, ids=["a"])
         >>> neighbors = gallery.coreset(4).search(normal)
         >>> neighbors.cells[0, 0, 1, 0], neighbors.sq_distances[0, 0, 1, 0]
-        (array([0, 0]), np.float32(1.0))
+        (array([0, 0], dtype=uint32), np.float32(1.0))
         """
         if not isinstance(query, FeaturePyramid):
             raise DTypeError(f"query: expected a FeaturePyramid, got {type(query).__name__}")
@@ -194,8 +203,8 @@ class Coreset:
 
         Examples
         --------
-        >>> import numpy as np
-        >>> gallery = Gallery()
+        >>> import numpy as np, knnspect as ks
+        >>> gallery = ks.Gallery()
         >>> normal = FeaturePyramid([np.eye(4, dtype="f4").reshape(2, 1, 2, 4)])
         >>> _ = gallery.add(normal, ids=["a", "b"])
         >>> coreset = gallery.coreset(4)
@@ -206,8 +215,57 @@ class Coreset:
         """
         at = found.cells[..., 1]
         return Neighbors(
-            found.sq_distances, self.image_index[at], self.cells[at], self.image_ids, found.work
+            found.sq_distances,
+            self.image_index[at].astype(np.uint32),
+            self.cells[at].astype(np.uint32),
+            self.image_ids,
+            found.work,
         )
+
+    def without(self, ids: Sequence[str]) -> Coreset:
+        """Return the coreset without the rows that came from some images.
+
+        Parameters
+        ----------
+        ids : sequence of str
+            Some of `image_ids`.
+
+        Returns
+        -------
+        Coreset
+            A new one, as `remove` would leave this one; it may have no rows.
+
+        Raises
+        ------
+        ParameterError
+            If an id is not among `image_ids`.
+        """
+        coreset = copy(self)
+        coreset.remove(ids)
+        return coreset
+
+    def around(
+        self,
+        image_id: str,
+        cell: tuple[int, int],
+        n: int,
+        threads: int | None = None,
+        backend: str | Backend = "auto",
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return a row by its place, and the rows that are nearest to it; see `Searchable.around`.
+
+        Raises
+        ------
+        ParameterError
+            If no row came from there, or there are fewer than `n` rows.
+        """
+        image = self.image_ids.index(image_id) if image_id in self.image_ids else -1
+        (at,) = np.nonzero((self.image_index == image) & (self.cells == cell).all(axis=1))
+        if not len(at):
+            raise ParameterError(f"image {image_id!r}, cell {tuple(cell)}: no row came from there")
+        query = FeaturePyramid([self.rows[at][None, None]])
+        found = self._bank.search(query, n, None, threads, backend)
+        return self.rows[at[0]], self.rows[found.cells[0, 0, 0, :, 1]]
 
     def remove(self, ids: Sequence[str]) -> None:
         """Drop the rows that came from some images: all of them, or none when one is unknown.
@@ -227,8 +285,8 @@ class Coreset:
 
         Examples
         --------
-        >>> import numpy as np
-        >>> gallery = Gallery()
+        >>> import numpy as np, knnspect as ks
+        >>> gallery = ks.Gallery()
         >>> _ = gallery.add(FeaturePyramid([np.eye(16, dtype="f4").reshape(2, 2, 4, 16)]))
         >>> coreset = gallery.coreset(16)
         >>> coreset.remove(["000000"])
@@ -268,8 +326,8 @@ class Coreset:
 
         Examples
         --------
-        >>> import numpy as np, tempfile, pathlib
-        >>> gallery = Gallery()
+        >>> import numpy as np, knnspect as ks, tempfile, pathlib
+        >>> gallery = ks.Gallery()
         >>> _ = gallery.add(FeaturePyramid([np.eye(16, dtype="f4").reshape(1, 4, 4, 16)]))
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     gallery.coreset(3).save(pathlib.Path(folder) / "normal.coreset")
@@ -342,7 +400,7 @@ class Coreset:
     @classmethod
     def _from_parts(cls, store: _core.Store) -> Coreset:
         settings = parse_json(store.metadata["coreset"], store.path, "its coreset")
-        bank = Gallery.from_core(_core.Gallery.from_store(store))
+        bank = ReadOnlyGallery.from_core(_core.Gallery.from_store(store))
         if (len(bank), bank.dtype, [height for height, _, _ in bank.shapes]) != (1, "float32", [1]):
             raise ValueError("its rows are no float32 image of one level and one row")
         rows = bank.pyramid().levels[0][0, 0]
@@ -371,10 +429,12 @@ class Coreset:
         ):
             raise ValueError("its parts do not fit each other")
         upsample = check_choice("upsample", settings["upsample"], ["bilinear", "block"])
-        return cls._of(rows, tuple(ids), image_index, cells, order, upsample, shapes, sq_radius)
+        return cls.from_rows(
+            rows, tuple(ids), image_index, cells, order, upsample, shapes, sq_radius
+        )
 
     @classmethod
-    def _of(
+    def from_rows(
         cls,
         rows: NDArray[np.float32],
         image_ids: tuple[str, ...],
@@ -385,6 +445,7 @@ class Coreset:
         shapes: list[tuple[int, int, int]],
         sq_radius: float | None,
     ) -> Coreset:
+        """Return the coreset of rows that were picked; see the attributes of `Coreset`."""
         coreset = cls.__new__(cls)
         coreset.image_ids, coreset.image_index, coreset.cells = image_ids, image_index, cells
         coreset.order, coreset.upsample, coreset.shapes = order, upsample, shapes
@@ -393,75 +454,12 @@ class Coreset:
         return coreset
 
     def _set_rows(self, rows: NDArray[np.float32]) -> None:
-        self._bank = Gallery()
+        core = _core.Gallery("bilinear", "float32")
         if len(rows):
-            self._bank.add(FeaturePyramid([rows[None, None]]), ids=["rows"])
+            core.add([rows[None, None]], ["rows"])
+        self._bank = ReadOnlyGallery.from_core(core)
         self._rows = rows
         self._rows.flags.writeable = False
-
-
-def pick_coreset(
-    gallery: Gallery,
-    size: int | float,
-    seed: int,
-    projection: int | None,
-    threads: int | None,
-    progress: bool,
-) -> Coreset:
-    """Pick the rows of a coreset; see `Gallery.coreset`."""
-    count = _count(size, gallery)
-    rng = np.random.default_rng(check_count("seed", seed, 0))
-    height, width, _ = gallery.shapes[0]
-    image, cell = divmod(int(rng.integers(len(gallery) * height * width)), height * width)
-    matrix = None
-    if projection is not None:
-        n_columns = check_count("projection", projection)
-        n_features = sum(channels for _, _, channels in gallery.shapes)
-        matrix = rng.standard_normal((n_features, n_columns)) / np.sqrt(n_columns)
-        matrix = matrix.astype(np.float32)
-    if threads is not None:
-        threads = min(check_count("threads", threads), sys.maxsize)
-    with Progress("coreset", count, progress, unit="rows") as bar:
-        image_index, numbers, rows, sq_radius, ids, _ = _core.pick_rows(
-            gallery.core,
-            count,
-            (image, cell),
-            matrix,
-            threads,
-            None,
-            bar.reach if progress else None,
-        )
-        bar.reach(len(rows))
-    by_place = np.lexsort((numbers, image_index))
-    order = np.empty(len(by_place), np.int64)
-    order[by_place] = np.arange(len(by_place))
-    cells = np.stack(np.divmod(numbers[by_place].astype(np.int64), width), axis=-1)
-    return Coreset._of(
-        np.ascontiguousarray(rows[by_place]),
-        tuple(ids),
-        image_index[by_place].astype(np.int64),
-        cells,
-        order,
-        gallery.upsample,
-        gallery.shapes,
-        None if matrix is not None else sq_radius,
-    )
-
-
-def _count(size: object, gallery: Gallery) -> int:
-    if not len(gallery):
-        raise ParameterError("the gallery is empty: add images first")
-    height, width, _ = gallery.shapes[0]
-    n_rows = len(gallery) * height * width
-    if isinstance(size, (float, np.floating)):
-        share = check_positive("size", size)
-        if share > 1:
-            raise ParameterError(f"size: expected a share of at most 1.0, got {size}")
-        return max(1, round(share * n_rows))
-    count = check_count("size", size)
-    if count > n_rows:
-        raise ParameterError(f"size: expected at most the number of rows, {n_rows}, got {count}")
-    return count
 
 
 def _describe(shapes: list[tuple[int, int, int]]) -> str:

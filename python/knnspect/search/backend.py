@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from knnspect.gallery import Gallery
-    from knnspect.neighbors import Neighbors
+    from knnspect.gallery import ReadOnlyGallery
     from knnspect.pyramid import FeaturePyramid
+    from knnspect.search.neighbors import Neighbors
 
 __all__ = ["Backend", "Capabilities", "ImageSubset"]
 
@@ -66,7 +66,7 @@ class Backend(Protocol):
 
     def search(
         self,
-        gallery: Gallery,
+        gallery: ReadOnlyGallery,
         query: FeaturePyramid,
         k: int,
         images: ImageSubset,

@@ -1,0 +1,18 @@
+"""Normal features, kept and searched.
+
+``gallery``   feature pyramids of normal images, in memory or in a folder
+``reading``   what of a gallery changes nothing: looking at it, and searching
+``coreset``   a few rows of a gallery, searched in place of all
+``picking``   which rows these are
+``pickling``  galleries as pickles hold them
+``folder``    galleries in folders, as far as Python looks at them itself
+"""
+
+from __future__ import annotations
+
+from knnspect.gallery.coreset import Coreset
+from knnspect.gallery.folder import is_gallery_folder
+from knnspect.gallery.gallery import Gallery
+from knnspect.gallery.reading import ReadOnlyGallery
+
+__all__ = ["Coreset", "Gallery", "ReadOnlyGallery", "is_gallery_folder"]
