@@ -20,6 +20,7 @@ equality, `sklearn.base.clone`, what a model file keeps, and the options of the 
 from __future__ import annotations
 
 import inspect
+import itertools
 import re
 from collections.abc import Callable, Mapping
 from copy import copy
@@ -39,7 +40,7 @@ else:
         return lambda decorated: decorated
 
 
-__all__ = ["Parameter", "Parametrized", "learnt", "parameter", "plain"]
+__all__ = ["Parameter", "Parametrized", "learnt", "parameter", "plain", "section"]
 
 _Class = TypeVar("_Class")
 
@@ -320,6 +321,19 @@ def parameter_texts(docstring: str) -> dict[str, str]:
             for name in names:
                 texts[name] = f"{texts.get(name, '')} {line.strip()}".strip()
     return texts
+
+
+def section(docstring: str, title: str) -> str:
+    """Return a section of a docstring on one line, empty if there is none."""
+    lines = inspect.cleandoc(docstring).splitlines()
+    if title not in lines:
+        return ""
+    found = []
+    for line, after in itertools.pairwise([*lines[lines.index(title) + 2 :], ""]):
+        if after.startswith("---"):
+            break
+        found.append(line)
+    return " ".join(" ".join(found).split())
 
 
 def _is_same(one: Any, other: Any) -> bool:

@@ -97,6 +97,20 @@ def describe_value(value: object) -> str:
     return f"the single str {value!r}" if isinstance(value, str) else type(value).__name__
 
 
+def parse_numbers(name: str, text: str, separator: str) -> tuple[int, ...]:
+    """Return the whole numbers that a text lists, or raise a ParameterError that names it.
+
+    >>> parse_numbers("shape", "56x56", "x")
+    (56, 56)
+    """
+    try:
+        return tuple(int(part) for part in text.split(separator))
+    except ValueError:
+        raise ParameterError(
+            f"{name}: expected whole numbers separated by {separator!r}, got {text!r}"
+        ) from None
+
+
 def some_ids(ids: Iterable[str]) -> str:
     """Name some images in a message.
 

@@ -4,43 +4,28 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from knnspect.errors import ParameterError
-from knnspect.options import (
-    LEARNING,
-    BackboneName,
-    CoresetSize,
-    Device,
-    GalleryDtype,
+from knnspect.cli.options import (
+    Config,
     GoodNames,
-    ImageSize,
-    Levels,
-    MaxPixels,
     Method,
-    NearestNeighbors,
-    PatchSize,
-    Projection,
-    Resize,
-    Score,
-    Seed,
-    Sigma,
-    Threads,
-    Upsample,
-    Weights,
-    White,
     Workers,
     build_detector,
-    console,
+    flag,
     good_names,
-    is_trained,
-    max_pixels_of,
-    numbers,
+    parsed,
 )
-from knnspect.places import check_writable
-from knnspect.validation import check_count
+from knnspect.cli.places import check_writable
+from knnspect.cli.printing import console
+from knnspect.errors import ParameterError
+from knnspect.features import Backbone
+from knnspect.validation import check_count, parse_numbers
+
+if TYPE_CHECKING:
+    from knnspect.detectors import Detector
 
 __all__ = ["bench"]
 
@@ -58,6 +43,7 @@ def bench(
             "normal images, of which some are held out. Synthetic features without any."
         ),
     ] = None,
+    *,
     model: Annotated[
         Path | None, typer.Option(help="A model that fit wrote.", rich_help_panel=_BENCH)
     ] = None,
@@ -102,7 +88,7 @@ def bench(
             "--k",
             help="spade, synthetic: normal cells found per cell; 1 by default.",
             min=1,
-            rich_help_panel=LEARNING,
+            rich_help_panel=_BENCH,
         ),
     ] = None,
     image_neighbors: Annotated[
@@ -111,36 +97,21 @@ def bench(
             "--images",
             help="spade, synthetic: normal images that are searched; 50 by default.",
             min=1,
-            rich_help_panel=LEARNING,
+            rich_help_panel=_BENCH,
         ),
     ] = None,
-    method: Method = "spade",
-    backbone: BackboneName = "efficientnet_lite0",
-    weights: Weights = "auto",
-    levels: Levels = "1,2,3",
-    image_size: ImageSize = "224",
-    resize: Resize = "stretch",
-    white: White = None,
-    patch_size: PatchSize = None,
-    coreset: CoresetSize = None,
-    projection: Projection = None,
-    neighbors: NearestNeighbors = None,
-    seed: Seed = None,
-    score: Score = None,
-    upsample: Upsample = None,
-    gallery_dtype: GalleryDtype = None,
-    sigma: Sigma = None,
-    threads: Threads = None,
-    device: Device = None,
+    method: Method = "spade",  # noqa: ARG001 - it was read before: `kind`
+    config: Config = None,  # noqa: ARG001
     workers: Workers = 2,
-    max_pixels: MaxPixels = None,
+    kind: type[Detector],
+    given: dict[str, str],
 ) -> None:
     """Time backends side by side, after comparing what they find."""
     from knnspect.backends import get_backend
     from knnspect.bench import check_matplotlib, describe_case, run_bench, save_chart, tables
+    from knnspect.data import MVTecDataset
     from knnspect.files import replace_file
 
-    options = locals()
     if chart is not None:
         check_matplotlib()
         check_writable(chart, picture=True)
@@ -149,14 +120,22 @@ def bench(
     names = None if backends is None else [name.strip() for name in backends.split(",")]
     for name in names or ():
         get_backend(name)
-    sizes = numbers("--batch-sizes", batch_sizes, ",")
+    sizes = parse_numbers("--batch-sizes", batch_sizes, ",")
     for size in sizes:
         check_count("--batch-sizes", size, maximum=_LARGEST_BATCH)
-    case, labelled = _bench_case(context, options)
+    asked = _Asked(context, kind, given)
+    root = _root(asked, images, dataset, train)
+    found = None if root is None else MVTecDataset(root, good_names(good))
+    labelled = None
+    if found is None and images is None:
+        case = _synthetic_case(asked, model, shapes, queries, pixel_neighbors, image_neighbors)
+    else:
+        case, labelled = _detector_case(asked, images, model, train, found, queries, workers)
+    threads = given.get("threads")
     report = run_bench(
         case,
         names,
-        threads=threads,
+        threads=None if threads is None else parsed(kind.parameters["threads"], threads),
         repeats=repeats,
         batch_sizes=sizes,
         dataset=labelled,
@@ -175,85 +154,132 @@ def bench(
     out.print("auto means {backend}: {reason}".format(**report.auto), soft_wrap=True)
 
 
-#: Options that are not spelt as their parameters.
-_SPELT = {"pixel_neighbors": "k", "image_neighbors": "images"}
-
-#: Options of `bench` that describe a detector to fit, those of its gallery, and those of judging.
-_OF_FIT = (
-    "method", "backbone", "weights", "levels", "image_size", "resize", "white", "patch_size",
-    "coreset", "projection", "neighbors", "seed", "score", "sigma",
-)  # fmt: skip
-_OF_GALLERY = ("upsample", "gallery_dtype")
-_OF_JUDGING = ("device", "workers", "max_pixels")
+#: Parameters of spade whose options are not spelt as they are, as synthetic features have them too.
+_SPELT = {"pixel_neighbors": "--k", "image_neighbors": "--images"}
+#: What synthetic features have of a method's options, and what may be given with a model.
+_OF_GALLERY, _OF_JUDGING = ("upsample", "gallery_dtype"), ("device", "max_pixels")
 
 
-def _bench_case(context: typer.Context, options: dict[str, Any]) -> tuple[Any, Any]:
-    """Return what `bench` is to measure, and what is labelled if there is a dataset."""
-    from knnspect.bench import DetectorCase, Labelled, fitted_case, is_dataset, synthetic_case
-    from knnspect.data import MVTecDataset
-    from knnspect.detectors import load
+class _Asked:
+    """What a user asked for: the method, its options, and which others were given."""
 
-    def refuse(names: tuple[str, ...], why: str) -> None:
+    def __init__(self, context: typer.Context, kind: type[Detector], given: dict[str, str]) -> None:
+        self._context, self.kind, self.given = context, kind, given
+
+    def spelt(self) -> dict[str, int]:
+        """Return those of the parameters of spade that were given."""
+        return {name: n for name in _SPELT if (n := self._context.params[name]) is not None}
+
+    def refuse(self, *names: str, why: str) -> None:
+        """Raise a ParameterError for the first of some options that was given."""
         for name in names:
-            source = context.get_parameter_source(name)
-            if source is not None and source.name == "COMMANDLINE":
-                raise ParameterError(f"--{_SPELT.get(name, name.replace('_', '-'))}: {why}")
+            source = self._context.get_parameter_source(name)
+            on_command_line = source is not None and source.name == "COMMANDLINE"
+            if name in self.given or on_command_line:
+                raise ParameterError(f"{_SPELT.get(name, flag(name))}: {why}")
 
-    images, model, train = options["images"], options["model"], options["train"]
-    root = options["dataset"]
-    if root is not None and images is not None:
+
+def _root(
+    asked: _Asked, images: Path | None, dataset: Path | None, train: Path | None
+) -> Path | None:
+    """Return the folder of the dataset, if there is one."""
+    from knnspect.bench import is_dataset
+
+    if dataset is not None and images is not None:
         raise ParameterError("--dataset: expected either it or IMAGES, got both")
-    if root is None and images is not None and train is None and is_dataset(images):
-        root = images
-    if root is None:
-        refuse(("good",), "needs a dataset, and there is none")
-    dataset = None if root is None else MVTecDataset(root, good_names(options["good"]))
-    k, n_images = options["pixel_neighbors"], options["image_neighbors"]
-    if dataset is None and images is None:
-        if model is not None:
-            raise ParameterError("--model: expected IMAGES or --dataset with it, got neither")
-        refuse((*_OF_FIT, *_OF_JUDGING, "train"), "needs images, and there are none")
-        typer.echo(
-            "synthetic features: smooth maps with noise, which have less structure than those of "
-            "images; name your own images, or a model, for figures that count",
-            err=True,
-        )
-        case: Any = synthetic_case(
-            _shapes(options["shapes"]), n_images or 50, options["queries"], k or 1,
-            options["upsample"] or "bilinear", options["gallery_dtype"] or "float32",
-        )  # fmt: skip
-        return case, None
-    refuse(("shapes",), "is for synthetic features, and there are images")
-    if is_trained(options["method"]):
+    if dataset is None and images is not None and train is None and is_dataset(images):
+        dataset = images
+    if dataset is None:
+        asked.refuse("good", why="needs a dataset, and there is none")
+    return dataset
+
+
+def _synthetic_case(
+    asked: _Asked,
+    model: Path | None,
+    shapes: str,
+    n_queries: int,
+    k: int | None,
+    n_images: int | None,
+) -> Any:
+    """Return a search of features that are made up."""
+    from knnspect.bench import synthetic_case
+
+    if model is not None:
+        raise ParameterError("--model: expected IMAGES or --dataset with it, got neither")
+    allowed = {*_OF_GALLERY, "threads"}
+    others = [name for name in asked.given if name not in allowed]
+    asked.refuse("method", *others, "workers", "train", why="needs images, and there are none")
+    typer.echo(
+        "synthetic features: smooth maps with noise, which have less structure than those of "
+        "images; name your own images, or a model, for figures that count",
+        err=True,
+    )
+    values = {
+        name: parsed(asked.kind.parameters[name], asked.given[name])
+        for name in _OF_GALLERY
+        if name in asked.given
+    }
+    return synthetic_case(
+        _shapes(shapes),
+        n_images or 50,
+        n_queries,
+        k or 1,
+        values.get("upsample", "bilinear"),
+        values.get("gallery_dtype", "float32"),
+    )
+
+
+def _detector_case(
+    asked: _Asked,
+    images: Path | None,
+    model: Path | None,
+    train: Path | None,
+    dataset: Any,
+    n_queries: int,
+    workers: int,
+) -> tuple[Any, Any]:
+    """Return a detector with what it is to judge, and what of that is labelled."""
+    from knnspect.bench import DetectorCase, Labelled, fitted_case
+    from knnspect.detectors import get_method, load, methods
+    from knnspect.detectors.nearest import NearestDetector
+
+    asked.refuse("shapes", why="is for synthetic features, and there are images")
+    if not issubclass(asked.kind, NearestDetector):
+        words = [word for word in methods() if issubclass(get_method(word), NearestDetector)]
         raise ParameterError(
-            f"--method: expected one that searches, spade or patchcore, got {options['method']!r}"
+            f"--method: expected one that searches, {' or '.join(words)}, got {asked.kind.method!r}"
         )
     if train is not None and (model is not None or dataset is not None):
         raise ParameterError("--train: is not for a model or a dataset, which has its own images")
     # Read before the work: a mask that cannot be used ends it.
     labelled = None if dataset is None else Labelled(dataset)
-    n_queries, workers = options["queries"], options["workers"]
     queries = images if dataset is None else [image.path for image in dataset.test]
     if model is None:
-        if options["method"] == "patchcore":
-            refuse(tuple(_SPELT), "is an option of spade, the method is patchcore")
-        detector = build_detector(options)
+        detector = build_detector(asked.kind, asked.given)
+        _take_spelt(asked, detector, f"the method is {detector.method}")
         learnt = train if dataset is None else dataset.train
         case = fitted_case(detector, queries, learnt, n_queries, n_workers=workers, progress=True)
         return case, labelled
-    refuse((*_OF_FIT, *_OF_GALLERY), "is settled in the model")
-    loaded: Any = load(model, device=options["device"])
-    loaded.backbone.max_pixels = max_pixels_of(options["max_pixels"])
-    if loaded.method != "spade":
-        refuse(tuple(_SPELT), f"is an option of spade, the model is of {loaded.method}")
-    for name in _SPELT:
-        if options[name] is not None:
-            setattr(loaded, name, options[name])
+    settled = [name for name in asked.given if name not in {*_OF_JUDGING, "threads"}]
+    asked.refuse("method", *settled, why="is settled in the model")
+    loaded = load(model, device=asked.given.get("device"))
+    if "max_pixels" in asked.given:
+        declared = Backbone.parameters["max_pixels"]
+        loaded.backbone.max_pixels = parsed(declared, asked.given["max_pixels"])
+    _take_spelt(asked, loaded, f"the model is of {loaded.method}")
     return DetectorCase(loaded, queries, n_queries, workers), labelled
 
 
+def _take_spelt(asked: _Asked, detector: Detector, but: str) -> None:
+    """Set the parameters of spade that were given."""
+    if not set(_SPELT) <= set(detector.parameters):
+        asked.refuse(*_SPELT, why=f"is an option of spade, {but}")
+    detector.set_params(**asked.spelt())
+
+
 def _shapes(text: str) -> list[tuple[int, int, int]]:
-    shapes = [numbers("--shapes", part, "x") for part in text.split(",")]
+    shapes = [parse_numbers("--shapes", part, "x") for part in text.split(",")]
     for shape in shapes:
         if len(shape) != 3:
             raise ParameterError(f"--shapes: expected HEIGHTxWIDTHxCHANNELS,…, got {text!r}")

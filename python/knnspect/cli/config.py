@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
+from typer.models import OptionInfo
+
 from knnspect.cli.options import detector_options, flag
 from knnspect.constraints import Flag
 from knnspect.detectors import Detector
@@ -44,7 +46,11 @@ def read_config(path: Path, command: str) -> dict[str, Any]:
 
 
 def config_options(
-    path: Path, command: str, run: Callable[..., None], kind: type[Detector] | None
+    path: Path,
+    settings: Mapping[str, Any],
+    command: str,
+    run: Callable[..., None],
+    kind: type[Detector] | None,
 ) -> list[str]:
     """Return the settings of a file as options of a command.
 
@@ -52,6 +58,8 @@ def config_options(
     ----------
     path : Path
         The file.
+    settings : mapping of str to object
+        What `read_config` returned.
     command : str
         The name of the command.
     run : callable
@@ -64,14 +72,10 @@ def config_options(
     ParameterError
         If a setting is no option of the command, or of another type; the message names the line.
     """
-    own = {
-        flag(name): parameter.annotation
-        for name, parameter in inspect.signature(run, eval_str=True).parameters.items()
-        if name not in ("kind", "given", "config", "context")
-    }
+    own = _options_of(run)
     made = {} if kind is None else detector_options(kind)
     options: list[str] = []
-    for name, value in read_config(path, command).items():
+    for name, value in settings.items():
         option = flag("name" if name == "backbone" else name)
         where = f"{path}:{_line_of(path, name)}: {name}"
         if option in made:
@@ -90,6 +94,16 @@ def config_options(
     return options
 
 
+def _options_of(run: Callable[..., None]) -> dict[str, Any]:
+    """Return the types of a command's own options."""
+    found = {}
+    for name, each in inspect.signature(run, eval_str=True).parameters.items():
+        type_, *about = get_args(each.annotation) or (each.annotation,)
+        if about and isinstance(about[0], OptionInfo) and name != "config":
+            found[next(iter(about[0].param_decls or [flag(name)]))] = type_
+    return found
+
+
 def _text(where: str, value: Any) -> str:
     """Return a value as it is written on a command line."""
     if isinstance(value, bool):
@@ -102,10 +116,9 @@ def _text(where: str, value: Any) -> str:
     raise ParameterError(f"{where}: expected a text, a number or a list, got {value!r}")
 
 
-def _check_type(where: str, annotation: Any, value: Any) -> bool:
+def _check_type(where: str, type_: Any, value: Any) -> bool:
     """Check a setting against an option's type; return whether the option is a flag."""
-    kinds = get_args(annotation)[0] if get_args(annotation) else annotation
-    kinds = set(get_args(kinds) or (kinds,))
+    kinds = set(get_args(type_) or (type_,))
     if bool in kinds:
         if not isinstance(value, bool):
             raise ParameterError(f"{where}: expected true or false, got {value!r}")
@@ -122,12 +135,3 @@ def _line_of(path: Path, name: str) -> int:
     begins = re.compile(rf"""\s*["']?{re.escape(name)}["']?\s*=""")
     lines = path.read_text(encoding="utf-8").splitlines()
     return next((n for n, line in enumerate(lines, 1) if begins.match(line)), 1)
-
-
-def chosen_method(arguments: list[str], settings: Mapping[str, Any]) -> str:
-    """Return the method that a command line, or else a file of settings, names; spade if none."""
-    for place, argument in enumerate(arguments):
-        name, equals, value = argument.partition("=")
-        if name == "--method":
-            return value if equals else next(iter(arguments[place + 1 :]), "")
-    return str(settings.get("method", "spade"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -46,9 +47,7 @@ Method = Annotated[
 ]
 Config = Annotated[
     Path | None,
-    typer.Option(
-        help="TOML file of options, such as max_epochs = 12; those given here come first."
-    ),
+    typer.Option(help="TOML file of options, such as max_epochs = 12; options given here count."),
 ]
 
 
@@ -65,7 +64,8 @@ def detector_options(kind: type[Detector]) -> dict[str, Parameter]:
     """Return the parameters of a method and of its backbone by their options."""
     default: Backbone = kind.parameters["backbone"].make_default()
     of_backbone = {
-        name: default.with_own_default(declared) for name, declared in Backbone.parameters.items()
+        name: replace(declared, default=getattr(default, name))
+        for name, declared in Backbone.parameters.items()
     }
     own = {name: each for name, each in kind.parameters.items() if name != "backbone"}
     return {flag(name): each for name, each in (own | of_backbone).items()}

@@ -7,6 +7,7 @@ import io
 import os
 import sys
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import typer
@@ -19,7 +20,7 @@ __all__ = ["run"]
 _INTERRUPTED = 130
 
 
-def run(app: typer.Typer) -> None:
+def run(prepare: Callable[[list[str]], Callable[[], None]]) -> None:
     """Run a command line, and raise SystemExit with its exit code.
 
     What goes wrong is said in one line on standard error. A fault of knnspect itself is said so;
@@ -27,8 +28,8 @@ def run(app: typer.Typer) -> None:
 
     Parameters
     ----------
-    app : typer.Typer
-        The commands.
+    prepare : callable
+        Takes the arguments, and returns what runs the command that they name.
     """
     warnings.showwarning = _show_warning
     # Each warning once, also where the same line of code repeats it for another image.
@@ -39,7 +40,7 @@ def run(app: typer.Typer) -> None:
     with ending_like_interrupts() as ending:
         try:
             _check_arguments(sys.argv[1:])
-            app(prog_name="knnspect")
+            prepare(sys.argv[1:])()
         except (ParameterError, DTypeError) as error:
             _fail(error, 2)
         except (KnnspectError, MemoryError) as error:

@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["COLUMNS", "OVERLAYS", "SHEET", "SOFTWARE", "TABLE", "described", "own_pictures"]
+__all__ = ["COLUMNS", "MAPS", "OVERLAYS", "SHEET", "SOFTWARE", "TABLE", "described", "own_pictures"]
 
-#: What a folder of results holds: the folder of overlays, the table of scores, and its columns.
-OVERLAYS, TABLE = "overlays", "scores.csv"
+#: What a folder of results holds: the folders of overlays and of maps, the table of scores, and its columns.
+OVERLAYS, MAPS, TABLE = "overlays", "maps", "scores.csv"
 COLUMNS = ("id", "score", "map_max", "relative", "row", "column", "nearest_image")
 #: Where the demonstration shows its finds.
 SHEET = "contact_sheet.png"
@@ -24,7 +24,7 @@ _MARK_AT = 8 + 25 + 4
 def own_pictures(files: Iterable[Path]) -> dict[Path, Path]:
     """Return those of some files that are overlays or contact sheets of ours, and their folders.
 
-    Only files in folders called ``overlays`` and those called ``contact_sheet.png`` are opened.
+    Only files in folders called ``overlays`` or ``maps`` and those called ``contact_sheet.png`` are opened.
     Links are followed.
 
     Parameters
@@ -52,7 +52,7 @@ def own_pictures(files: Iterable[Path]) -> dict[Path, Path]:
         if parent not in known:
             # Resolved once for a folder.
             place = parent.resolve()
-            known[parent] = [up for up in (place, *place.parents) if up.name == OVERLAYS]
+            known[parent] = [up for up in (place, *place.parents) if up.name in (OVERLAYS, MAPS)]
         for overlays in known[parent]:
             if overlays not in tables:
                 tables[overlays] = _is_own_table(overlays.parent / TABLE)

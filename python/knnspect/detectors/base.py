@@ -8,6 +8,7 @@ line in `knnspect.detectors.registry`, or an entry point of another package, giv
 from __future__ import annotations
 
 import os
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from copy import copy
@@ -28,7 +29,7 @@ from knnspect.features import Backbone, Features
 from knnspect.gallery import Coreset, Gallery
 from knnspect.model_files import StoredModel, write_model
 from knnspect.normal_features import NormalFeatures, Run, extract
-from knnspect.parameters import Parametrized, learnt, parameter
+from knnspect.parameters import Parametrized, learnt, parameter, section
 from knnspect.progress import Stopwatch
 
 if TYPE_CHECKING:
@@ -162,6 +163,11 @@ class Detector(Parametrized, ABC):
     def _gallery(self) -> Gallery:
         """Return the empty gallery that receives the features of normal images."""
         return Gallery(dtype=self.gallery_dtype)
+
+    @classmethod
+    def paper(cls) -> str:
+        """Return the paper that the method comes from, as its documentation names it."""
+        return re.split(r"(?<=\d\))", section(cls.__doc__ or "", "Source"))[0]
 
     # --- What all have. ---------------------------------------------------------------------------
 

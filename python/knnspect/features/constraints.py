@@ -14,7 +14,7 @@ import numpy as np
 from knnspect.constraints import Bad, Choice, Constraint, Count
 from knnspect.data.reader import check_max_pixels, check_white
 from knnspect.errors import DTypeError, ParameterError
-from knnspect.validation import check_count
+from knnspect.validation import check_count, parse_numbers
 
 __all__ = [
     "Device",
@@ -79,7 +79,7 @@ class Levels(Constraint):
 
     def parse(self, name: str, text: str) -> tuple[int, ...]:
         """Return numbers separated by commas."""
-        return _numbers(name, text, ",")
+        return parse_numbers(name, text, ",")
 
     def bad_values(self) -> Iterator[Bad]:
         """Yield other types and orders."""
@@ -102,7 +102,7 @@ class ImageSize(Constraint):
 
     def parse(self, name: str, text: str) -> int | tuple[int, int]:
         """Return one number, or two with an x between them."""
-        sizes = _numbers(name, text, "x")
+        sizes = parse_numbers(name, text, "x")
         if len(sizes) > 2:
             raise ParameterError(f"{name}: expected 224 or HEIGHTxWIDTH, got {text!r}")
         return sizes[0] if len(sizes) == 1 else (sizes[0], sizes[1])
@@ -230,12 +230,3 @@ def checked_image_size(image_size: object) -> tuple[int, int]:
             f"image_size: expected at most {_MAX_INPUT} pixels in all, got {height} x {width}"
         )
     return height, width
-
-
-def _numbers(name: str, text: str, separator: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in text.split(separator))
-    except ValueError:
-        raise ParameterError(
-            f"{name}: expected whole numbers separated by {separator!r}, got {text!r}"
-        ) from None

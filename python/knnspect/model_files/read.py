@@ -128,8 +128,8 @@ class StoredModel:
             pooled = about_images(self._folder, gallery.ids)[0]
         if pooled.dtype != np.float32 or pooled.ndim != 2 or len(pooled) != len(gallery):
             raise StoreError(
-                f"{self._store.path}: is damaged: expected pooled features of {len(gallery)} images, "
-                f"got {pooled.dtype} of shape {pooled.shape}"
+                f"{self._store.path}: is damaged: expected pooled features of {len(gallery)} "
+                f"images, got {pooled.dtype} of shape {pooled.shape}"
             )
         if not np.isfinite(pooled).all():
             raise StoreError(f"{self._store.path}: is damaged: its pooled features are not finite")

@@ -53,18 +53,18 @@ def write_model(
     settings, weights = backbone
     metadata = {"config": json.dumps({**config, "backbone": settings}, sort_keys=True)}
     tensors = {BACKBONE + name: tensor for name, tensor in weights.items()} | arrays
+    gallery = searched.bank if isinstance(searched, Coreset) else searched
     if isinstance(searched, Coreset):
         of_rows, arrays_of_rows = searched.state()
         metadata, tensors = metadata | of_rows, tensors | arrays_of_rows
-        searched = searched.bank
     folder = check_path(path)
     is_ours = is_features_folder(folder)
     # The user's own path may be a link to the file; names in a folder are no links of ours.
     file, follow_links = (folder / MODEL, False) if is_ours else (folder, True)
-    home = None if searched is None else searched.path
-    if searched is None or (is_ours and home is not None and home.parent.samefile(folder)):
-        if searched is not None:
-            metadata[OF_IMAGES] = digest_of_images(folder, searched.ids)
+    home = None if gallery is None else gallery.path
+    if gallery is None or (is_ours and home is not None and home.parent.samefile(folder)):
+        if gallery is not None:
+            metadata[OF_IMAGES] = digest_of_images(folder, gallery.ids)
         _core.save_tensors(file, method, metadata, tensors, follow_links)
     else:
-        searched.core.save(file, method, metadata, tensors | (about_images or {}), follow_links)
+        gallery.core.save(file, method, metadata, tensors | (about_images or {}), follow_links)

@@ -9,13 +9,13 @@ import json
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from knnspect.data import Geometry
-from knnspect.data.own_pictures import COLUMNS, OVERLAYS, TABLE
+from knnspect.data.own_pictures import COLUMNS, MAPS, OVERLAYS, SOFTWARE, TABLE
 from knnspect.detectors import Prediction
 from knnspect.errors import StoreError
 from knnspect.files import replace_file
@@ -28,7 +28,7 @@ __all__ = ["ResultsFolder", "check_apart"]
 class ResultsFolder:
     """A folder that receives predictions one by one.
 
-    It holds ``overlays/<id>.png``, and after `finish` ``scores.csv`` and ``scores.json``.
+    It holds ``overlays/<id>.png``, ``maps/<id>`` if asked for, and after `finish` ``scores.csv`` and ``scores.json``.
 
     Parameters
     ----------
@@ -37,9 +37,10 @@ class ResultsFolder:
     normal_map_max : float
         The largest map value of normal images: one and a half times this value gets the strongest
         colour, and ``relative`` is a multiple of it. NaN: each image is scaled by itself.
-
     geometry : Geometry
         How the images met the network.
+    maps : {"npy", "tiff"}, optional
+        Also write ``maps/<id>.npy`` or ``.tiff``: float32, of the size of the image as it came.
 
     Raises
     ------
@@ -48,9 +49,14 @@ class ResultsFolder:
     """
 
     def __init__(
-        self, folder: str | os.PathLike[str], normal_map_max: float, geometry: Geometry
+        self,
+        folder: str | os.PathLike[str],
+        normal_map_max: float,
+        geometry: Geometry,
+        maps: Literal["npy", "tiff"] | None = None,
     ) -> None:
         self.folder = Path(folder)
+        self._maps = maps
         self._geometry = geometry
         self._normal_map_max = normal_map_max
         self._rows: list[dict[str, Any]] = []
@@ -86,6 +92,8 @@ class ResultsFolder:
         parts = overlay_strips(image, prediction.map, self.scale if known else map_max or 1.0)
         write_png((strip for _, strip in parts), size, file)
         row["overlay"] = file.relative_to(self.folder).as_posix()
+        if self._maps is not None:
+            row["map"] = self._write_map(file, prediction.map)
         self._rows.append(row)
 
     def finish(self, about: dict[str, Any], left_out: Sequence[str] = ()) -> None:
@@ -112,6 +120,21 @@ class ResultsFolder:
         }
         text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         replace_file(self.folder / "scores.json", _encoded(text))
+
+    def _write_map(self, overlay: Path, map_: NDArray[np.float32]) -> str:
+        """Write a map under the name of its overlay; return its place in the folder."""
+        name = overlay.relative_to(self.folder / OVERLAYS).with_suffix(f".{self._maps}")
+        file = self.folder / MAPS / name
+        self._make(file.parent)
+        content = io.BytesIO()
+        if self._maps == "npy":
+            np.save(content, map_, allow_pickle=False)
+        else:
+            import tifffile
+
+            tifffile.imwrite(content, map_, software=SOFTWARE)
+        replace_file(file, content.getvalue())
+        return file.relative_to(self.folder).as_posix()
 
     def _name(self, id_: str) -> str:
         """Return a file name for an id, inside the folder and not used before."""

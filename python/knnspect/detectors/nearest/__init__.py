@@ -2,3 +2,9 @@
 
 ``base``  what they have in common
 """
+
+from __future__ import annotations
+
+from knnspect.detectors.nearest.base import NearestDetector
+
+__all__ = ["NearestDetector"]

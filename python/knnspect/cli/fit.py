@@ -1,0 +1,95 @@
+"""The command ``knnspect fit``."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from knnspect.cli.left_out import LeftOut
+from knnspect.cli.options import BatchSize, Config, Method, SkipBad, Workers, build_detector
+from knnspect.cli.places import check_writable
+from knnspect.errors import ParameterError
+
+if TYPE_CHECKING:
+    from knnspect.detectors import Detector
+
+__all__ = ["fit"]
+
+
+def fit(
+    images: Annotated[Path, typer.Argument(help="Folder of normal images, or one image.")],
+    output: Annotated[
+        Path, typer.Option(help="The model to write: a file, or a folder with --max-memory.")
+    ],
+    *,
+    method: Method = "spade",  # noqa: ARG001 - it was read before: `kind`
+    config: Config = None,  # noqa: ARG001
+    batch_size: BatchSize = 16,
+    workers: Workers = 2,
+    max_memory: Annotated[
+        str | None,
+        typer.Option(
+            help="Memory to use, such as 2GB: features go to a folder as they come, which becomes "
+            "the model; an interrupted fit goes on there."
+        ),
+    ] = None,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(
+            help="Methods that train a network: file from which an interrupted training goes on; "
+            "beside OUTPUT by default, deleted when all is done."
+        ),
+    ] = None,
+    skip_bad: SkipBad = False,
+    kind: type[Detector],
+    given: dict[str, str],
+) -> None:
+    """Learn what is normal from a folder of images."""
+    from knnspect.model_files.inspect import size_of
+    from knnspect.normal_features.folder import CHECKPOINT
+
+    check_writable(output, folder=max_memory is not None)
+    if checkpoint is not None and checkpoint.absolute() == output.absolute():
+        raise ParameterError(f"--checkpoint: expected another file than --output, got {output}")
+    detector = build_detector(kind, given)
+    resumable = None
+    if kind.trains:
+        if checkpoint is None and max_memory is None:
+            checkpoint = output.with_name(output.name + ".checkpoint")
+        # Without one given, it is in the folder.
+        resumable = checkpoint or output / CHECKPOINT
+    start = time.perf_counter()
+    with LeftOut() as left_out, _Resumable(resumable):
+        detector.fit(
+            images,
+            batch_size=batch_size,
+            n_workers=workers,
+            skip_bad=skip_bad,
+            progress=True,
+            max_memory=max_memory,
+            folder=None if max_memory is None else output,
+            checkpoint=checkpoint,
+        )
+    detector.save(output)
+    typer.echo(
+        f"{output}: learnt from {detector.n_images_} images in {time.perf_counter() - start:.1f} "
+        f"s, {size_of(output) / 1e6:.1f} MB{left_out.summary()}"
+    )
+
+
+class _Resumable:
+    """Says where an interrupted training can go on."""
+
+    def __init__(self, checkpoint: Path | None) -> None:
+        self._checkpoint = checkpoint
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        is_interrupt = kind is not None and issubclass(kind, KeyboardInterrupt)
+        if is_interrupt and self._checkpoint and self._checkpoint.exists():
+            typer.echo(f"{self._checkpoint}: the same command goes on from here", err=True)

@@ -1,0 +1,109 @@
+"""The command ``knnspect predict``."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from knnspect.cli.left_out import LeftOut
+from knnspect.cli.options import BatchSize, Config, SkipBad, Workers, check_option, flag, parsed
+from knnspect.cli.places import check_results_folder
+from knnspect.validation import check_count
+
+if TYPE_CHECKING:
+    from knnspect.data import ImageSource
+
+__all__ = ["predict"]
+
+
+class Maps(str, Enum):
+    """How maps are written."""
+
+    NPY = "npy"
+    TIFF = "tiff"
+
+
+def predict(
+    model: Annotated[Path, typer.Argument(help="A model that fit wrote.")],
+    images: Annotated[Path, typer.Argument(help="Folder of images, or one image.")],
+    output: Annotated[Path, typer.Option(help="Folder for overlays, scores.csv and scores.json.")],
+    *,
+    maps: Annotated[
+        Maps | None, typer.Option(help="Also write the map of each image, float32, as it came.")
+    ] = None,
+    config: Config = None,  # noqa: ARG001 - it was read before
+    backend: Annotated[
+        str | None,
+        typer.Option(help="Methods that search: what searches; auto by default."),
+    ] = None,
+    threads: Annotated[
+        str | None, typer.Option(help="Methods that search: threads; all by default.")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu or cuda; CUDA where there is one by default.")
+    ] = None,
+    max_pixels: Annotated[
+        str | None, typer.Option(help="Pixels that an image may have; 200MP by default.")
+    ] = None,
+    batch_size: BatchSize = 16,
+    workers: Workers = 2,
+    skip_bad: SkipBad = False,
+) -> None:
+    """Judge images: a score and a heat-map overlay for each."""
+    from knnspect.data import open_to_judge
+    from knnspect.detectors import load
+    from knnspect.report import ResultsFolder, check_apart
+
+    check_results_folder(output)
+    check_count("batch_size", batch_size)
+    check_count("n_workers", workers, minimum=0)
+    detector = load(model, device=device)
+    for name, text in (("backend", backend), ("threads", threads)):
+        if text is not None:
+            check_option(flag(name), type(detector))
+            detector.set_params(**{name: parsed(detector.parameters[name], text)})
+    if max_pixels is not None:
+        declared = detector.backbone.parameters["max_pixels"]
+        detector.backbone.max_pixels = parsed(declared, max_pixels)
+    detector.check_params()
+    source = open_to_judge(images)
+    check_apart(output, images, [item.id for item in source])
+    source = _outside(output, source)
+    results = ResultsFolder(
+        output,
+        detector.normal_map_max_,
+        detector.backbone.geometry,
+        maps=None if maps is None else maps.value,
+    )
+    pictures = {item.id: item for item in source}
+    reader = detector.backbone.reader()
+    lines: list[str] = []
+    with LeftOut() as left_out:
+        for prediction in detector.iter_predict(
+            source, batch_size=batch_size, n_workers=workers, skip_bad=skip_bad, progress=True
+        ):
+            results.add(prediction, pictures[prediction.id].read(reader))
+            lines.append(f"{prediction.score:.6g}\t{prediction.id}")
+    about = {"model": str(model), "method": detector.method, "score": detector.score}
+    results.finish(about, left_out.reasons)
+    typer.echo("\n".join(lines))
+    typer.echo(f"{output}: {len(results)} images{left_out.summary()}", err=True)
+
+
+def _outside(output: Path, source: ImageSource) -> ImageSource:
+    """Return the images of a source that do not lie in the folder of results."""
+    from knnspect.data import ImageSource
+    from knnspect.errors import ImageError
+
+    folder, items = output.resolve(), list(source)
+    kept = [item for item in items if not (item.file and folder in item.file.resolve().parents)]
+    if len(kept) == len(items):
+        return source
+    n = len(items) - len(kept)
+    typer.echo(f"{output}: {n} images in the folder of results are not judged", err=True)
+    if not kept:
+        raise ImageError(f"{output}: all images lie in the folder of results")
+    return ImageSource(kept, len(kept))
