@@ -31,8 +31,8 @@ Bad = tuple[Any, type[Exception]]
 class Constraint(ABC):
     """The values that a parameter may have."""
 
-    #: How a command line names a value, such as ``INTEGER``; None if it takes none.
-    metavar: str | None = "TEXT"
+    #: How a command line names a value.
+    metavar: str = "TEXT"
 
     @abstractmethod
     def check(self, name: str, value: Any) -> None:
@@ -73,7 +73,7 @@ class Count(Constraint):
 
     minimum: int = 1
     maximum: int | None = None
-    metavar = "INTEGER"
+    metavar = "INT"
 
     def check(self, name: str, value: Any) -> None:
         """Check the type and the bounds."""
@@ -109,7 +109,7 @@ class Positive(Constraint):
     or_zero: bool = False
     below: float | None = None
     at_most: float | None = None
-    metavar = "NUMBER"
+    metavar = "NUM"
 
     def check(self, name: str, value: Any) -> None:
         """Check the type and the bounds."""
@@ -146,7 +146,7 @@ class ShareOrCount(Constraint):
     (0.01, 1568)
     """
 
-    metavar = "SHARE|INTEGER"
+    metavar = "SHARE|INT"
 
     def check(self, name: str, value: Any) -> None:
         """Check the type and the bounds."""
@@ -171,9 +171,10 @@ class ShareOrCount(Constraint):
 class Choice(Constraint):
     """One of some words."""
 
+    metavar = "WORD"
+
     def __init__(self, *words: str) -> None:
         self.words = words
-        self.metavar = "|".join(words)
 
     def check(self, name: str, value: Any) -> None:
         """Check that it is one of the words."""
@@ -187,7 +188,7 @@ class Choice(Constraint):
 class Flag(Constraint):
     """True or False."""
 
-    metavar = None
+    metavar = "true|false"
 
     def check(self, name: str, value: Any) -> None:
         """Check the type."""

@@ -85,8 +85,9 @@ class Parameter:
     @property
     def summary(self) -> str:
         """The first sentence of its text."""
-        first = re.split(r"(?<=[a-z0-9)])[.;:] |\.$", " ".join(self.text.split()))[0]
-        return first.replace("``", "").replace("`", "")
+        text = self.text.replace("``", "").replace("`", "")
+        # Up to a full stop or a semicolon, or a colon before a list, not inside of brackets.
+        return re.match(r"(?:\([^)]*\)|(?![.;](?:\s|$))[^(])*", text)[0]  # type: ignore[index]
 
 
 def parameter(

@@ -16,6 +16,7 @@ __all__ = [
     "check_positive",
     "describe_value",
     "has_surrogates",
+    "parse_numbers",
     "some_ids",
 ]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -20,12 +20,10 @@ from knnspect.cli.options import (
 )
 from knnspect.cli.places import check_writable
 from knnspect.cli.printing import console
+from knnspect.detectors import Detector
 from knnspect.errors import ParameterError
 from knnspect.features import Backbone
 from knnspect.validation import check_count, parse_numbers
-
-if TYPE_CHECKING:
-    from knnspect.detectors import Detector
 
 __all__ = ["bench"]
 

@@ -12,7 +12,6 @@ from typing import Any, get_args
 from typer.models import OptionInfo
 
 from knnspect.cli.options import detector_options, flag
-from knnspect.constraints import Flag
 from knnspect.detectors import Detector
 from knnspect.errors import ParameterError
 
@@ -79,9 +78,8 @@ def config_options(
         option = flag("name" if name == "backbone" else name)
         where = f"{path}:{_line_of(path, name)}: {name}"
         if option in made:
-            declared = made[option]
-            is_flag = isinstance(declared.constraint, Flag)
-            declared.constraint.parse(where, _text(where, value))
+            made[option].constraint.parse(where, _text(where, value))
+            is_flag = False
         elif option in own:
             is_flag = _check_type(where, own[option], value)
         else:

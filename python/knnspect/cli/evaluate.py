@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -19,9 +19,7 @@ from knnspect.cli.options import (
 )
 from knnspect.cli.places import check_writable
 from knnspect.cli.printing import figure, print_table
-
-if TYPE_CHECKING:
-    from knnspect.detectors import Detector
+from knnspect.detectors import Detector
 
 __all__ = ["evaluate"]
 

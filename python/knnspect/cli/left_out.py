@@ -24,10 +24,18 @@ class LeftOut:
     def __exit__(self, *_: object) -> None:
         warnings.showwarning = self._shown
 
-    def _show(self, message: Warning | str, category: type[Warning], *where: Any) -> None:
+    def _show(
+        self,
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: Any = None,
+        line: str | None = None,
+    ) -> None:
         if issubclass(category, ImageWarning):
             self.reasons.append(str(message))
-        self._shown(message, category, *where)
+        self._shown(message, category, filename, lineno, file, line)
 
     def summary(self) -> str:
         """Return what is to be said at the end."""

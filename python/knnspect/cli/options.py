@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from knnspect.constraints import Flag
+from knnspect.constraints import Choice
 from knnspect.detectors import Detector, get_method, methods
 from knnspect.errors import ParameterError
 from knnspect.features import Backbone
@@ -112,9 +112,9 @@ def with_options(
     return run
 
 
-def parsed(declared: Parameter, text: str | bool) -> Any:
+def parsed(declared: Parameter, text: str) -> Any:
     """Return the value of a parameter that was given as an option."""
-    return declared.constraint.parse(flag(declared.name), text) if isinstance(text, str) else text
+    return declared.constraint.parse(flag(declared.name), text)
 
 
 def build_detector(kind: type[Detector], given: Mapping[str, str]) -> Detector:
@@ -164,14 +164,11 @@ def _option(declared: Parameter, kind: type[Detector]) -> Any:
     """Return the annotation of an option, as typer reads it."""
     default = declared.make_default()
     shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
-    help_ = declared.summary + ("." if default is None else f"; {shown} by default.")
+    words = declared.constraint.words if isinstance(declared.constraint, Choice) else ()
+    summary = declared.summary + (f" ({', '.join(words)})" if words else "")
+    help_ = summary + ("." if default is None else f"; {shown} by default.")
     panel = "Backbone" if declared.name in Backbone.parameters else f"Method: {kind.method}"
     option = flag(declared.name)
-    if isinstance(declared.constraint, Flag):
-        both = f"{option}/--no-{option.removeprefix('--')}"
-        return Annotated[
-            bool | None, typer.Option(both, help=help_, show_default=False, rich_help_panel=panel)
-        ]
     return Annotated[
         str | None,
         typer.Option(

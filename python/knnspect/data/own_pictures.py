@@ -8,7 +8,8 @@ from pathlib import Path
 
 __all__ = ["COLUMNS", "MAPS", "OVERLAYS", "SHEET", "SOFTWARE", "TABLE", "described", "own_pictures"]
 
-#: What a folder of results holds: the folders of overlays and of maps, the table of scores, and its columns.
+#: What a folder of results holds: the folders of overlays and of maps, the table of scores, and
+#: its columns.
 OVERLAYS, MAPS, TABLE = "overlays", "maps", "scores.csv"
 COLUMNS = ("id", "score", "map_max", "relative", "row", "column", "nearest_image")
 #: Where the demonstration shows its finds.
@@ -24,8 +25,8 @@ _MARK_AT = 8 + 25 + 4
 def own_pictures(files: Iterable[Path]) -> dict[Path, Path]:
     """Return those of some files that are overlays or contact sheets of ours, and their folders.
 
-    Only files in folders called ``overlays`` or ``maps`` and those called ``contact_sheet.png`` are opened.
-    Links are followed.
+    Only files in folders called ``overlays`` or ``maps`` and those called ``contact_sheet.png`` are
+    opened. Links are followed.
 
     Parameters
     ----------

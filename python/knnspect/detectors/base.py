@@ -74,7 +74,7 @@ class Detector(Parametrized, ABC):
     score : {"image", "map"}, default "image"
         The image score of the paper, or the maximum of the map.
     sigma : float, default 4.0
-        Standard deviation of the map's Gaussian blur in pixels of a 224 px input; 0: none.
+        Blur of the map: standard deviation in pixels of a 224 px input (0: none).
     gallery_dtype : {"float32", "float16", "int8"}, default "float32"
         How features are kept; see `Gallery`.
 

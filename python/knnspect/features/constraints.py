@@ -52,7 +52,7 @@ class Name(Constraint):
 class Weights(Constraint):
     """A word, or the path of a file; which of them exist is seen when the network is built."""
 
-    metavar = "TEXT|FILE"
+    metavar = "WORD|FILE"
 
     def check(self, name: str, value: Any) -> None:
         """Check the type."""
@@ -71,7 +71,7 @@ class Levels(Constraint):
     (1, 2, 3)
     """
 
-    metavar = "INTEGER,…"
+    metavar = "INT,…"
 
     def check(self, name: str, value: Any) -> None:
         """Check that there is one, and their order."""
@@ -94,7 +94,7 @@ class ImageSize(Constraint):
     (224, (256, 128))
     """
 
-    metavar = "SIDE|HEIGHTxWIDTH"
+    metavar = "INT|HxW"
 
     def check(self, name: str, value: Any) -> None:
         """Check the type and the size."""
@@ -149,7 +149,7 @@ class Device(Constraint):
 class WhiteLevel(Constraint):
     """A whole number, "auto" or None."""
 
-    metavar = "INTEGER|auto"
+    metavar = "INT|auto"
 
     def check(self, name: str, value: Any) -> None:
         """Check the type and the bounds."""

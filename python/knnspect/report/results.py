@@ -28,7 +28,8 @@ __all__ = ["ResultsFolder", "check_apart"]
 class ResultsFolder:
     """A folder that receives predictions one by one.
 
-    It holds ``overlays/<id>.png``, ``maps/<id>`` if asked for, and after `finish` ``scores.csv`` and ``scores.json``.
+    It holds ``overlays/<id>.png``, ``maps/<id>`` if asked for, and after `finish` ``scores.csv``
+    and ``scores.json``.
 
     Parameters
     ----------

@@ -44,9 +44,9 @@ class NearestDetector(Detector):
     upsample : {"bilinear", "block"}, default "bilinear"
         How coarse levels are brought to the resolution of the finest one.
     backend : str or Backend, default "auto"
-        What searches; see `knnspect.backends`.
+        What searches the normal features. See `knnspect.backends`.
     threads : int, optional
-        Threads of the search; by default all that the process may use.
+        Threads of the search (by default all that the process may use).
 
     Attributes
     ----------

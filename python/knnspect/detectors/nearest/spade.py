@@ -44,9 +44,10 @@ class Spade(NearestDetector):
     backbone : Backbone, optional
         The network; ``Backbone()`` by default.
     image_neighbors : int, default 50
-        K. Larger than the number of normal images, it means all of them, with a warning.
+        K, normal images that an image is compared with. Larger than their number, it means all of
+        them, with a warning.
     pixel_neighbors : int, default 1
-        kappa.
+        kappa, nearest normal cells whose distances are averaged.
     score : {"image", "map"}, default "image"
         The image score of the paper, or the maximum of the map.
 
