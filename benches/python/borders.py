@@ -101,7 +101,8 @@ def mirrored(detector: Any, prediction: ks.Prediction) -> NDArray[np.float32]:
 def without_factors(detector: Any, prediction: ks.Prediction) -> NDArray[np.float32]:
     """Return the map of the cells as they were found."""
     cells = cell_scores(detector, prediction)
-    return pixel_map(cells, detector.backbone.geometry, detector.sigma, prediction.map.shape)
+    assert prediction.placement is not None
+    return pixel_map(cells, prediction.placement, detector.sigma)
 
 
 def figures(images: Set, maps: list[NDArray[Any]], scores: list[float]) -> dict[str, float]:

@@ -67,7 +67,7 @@ def work(threads: int) -> None:
     import torch
 
     torch.set_num_threads(threads)
-    calls: dict[tuple[str, str], tuple[Callable[[], Any], Call]] = {}
+    calls: dict[tuple[str, str], Callable[[], Call]] = {}
     ready: dict[tuple[str, str], Call] = {}
     for line in sys.stdin:
         folder, subject, what = json.loads(line)
@@ -77,7 +77,7 @@ def work(threads: int) -> None:
         start = time.perf_counter()
         if what == "fit":
             ready.clear()  # the one before is not needed any more
-            ready[key] = calls[key][0]()
+            ready[key] = calls[key]()
             answer: list[Any] = []
         else:
             answer = ready[key](what)
@@ -96,7 +96,7 @@ def digest_of(arrays: list[Any]) -> str:
     return digest.hexdigest()
 
 
-def subjects(folder: Path, threads: int) -> Iterator[tuple[str, tuple[Callable[[], Any], Call]]]:
+def subjects(folder: Path, threads: int) -> Iterator[tuple[str, Callable[[], Call]]]:
     """Yield what is compared: its name, a function that makes it ready and returns its call."""
     import numpy as np
 
@@ -108,7 +108,7 @@ def subjects(folder: Path, threads: int) -> Iterator[tuple[str, tuple[Callable[[
     train = images.train
     features = [ks.Backbone(device="cpu").extract(paths).pyramid for paths in (train, test)]
 
-    def detector(make: Callable[[ks.Backbone], Any], patch_size: int = 1) -> Any:
+    def detector(make: Callable[[ks.Backbone], Any], patch_size: int = 1) -> Callable[[], Call]:
         def fit() -> Call:
             fitted = make(ks.Backbone(patch_size=patch_size, device="cpu")).fit(train)
 
@@ -118,9 +118,9 @@ def subjects(folder: Path, threads: int) -> Iterator[tuple[str, tuple[Callable[[
 
             return predict
 
-        return fit, None
+        return fit
 
-    def searching(make: Callable[[], Any], k: int) -> Any:
+    def searching(make: Callable[[], Any], k: int) -> Callable[[], Call]:
         def fit() -> Call:
             searched = make()
 
@@ -131,7 +131,7 @@ def subjects(folder: Path, threads: int) -> Iterator[tuple[str, tuple[Callable[[
 
             return search
 
-        return fit, None
+        return fit
 
     def gallery(upsample: str) -> Callable[[], Any]:
         def make() -> Any:
@@ -148,7 +148,7 @@ def subjects(folder: Path, threads: int) -> Iterator[tuple[str, tuple[Callable[[
     yield "patchcore", detector(lambda backbone: ks.PatchCore(backbone, threads=threads), 3)
     yield "cflow", detector(lambda backbone: ks.CFlow(backbone, max_epochs=2, coupling_blocks=4), 3)
     yield "simplenet", detector(lambda backbone: ks.SimpleNet(backbone, max_epochs=2), 3)
-    yield "reading", ((lambda: lambda number: [read_image(test[number])]), None)
+    yield "reading", lambda: lambda number: [read_image(test[number])]
 
 
 # --- The comparison. ------------------------------------------------------------------------------

@@ -51,7 +51,7 @@ def run_demo(output: Path, n_workers: int, console: Console) -> float:
     split = elpv_split()
     spade = Spade(Backbone("efficientnet_lite0"), score="map")
     spade.fit(_by_name(split.train), n_workers=n_workers, progress=True)
-    results = ResultsFolder(output, spade.normal_map_max_, spade.backbone.geometry)
+    results = ResultsFolder(output, spade.normal_map_max_)
     learnt = dict(spade.seconds_)
 
     images = [*split.functional, *split.defective]

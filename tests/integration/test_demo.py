@@ -8,11 +8,11 @@ import json
 from pathlib import Path
 
 import pytest
-from knnspect.demo import run_demo
 from PIL import Image
 from rich.console import Console
 
 from knnspect.data import elpv_split
+from knnspect.demo import run_demo
 
 
 def test_the_demo_finds_the_defective_cells_and_shows_them(

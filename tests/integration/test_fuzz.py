@@ -31,7 +31,7 @@ from forging import journal_of, lines_of, parts_of, signed
 import knnspect as ks
 from knnspect.bench.machine import machine
 from knnspect.model_files.inspect import contents
-from knnspect.normal_features.extract import _make
+from knnspect.normal_features.folder import make_folder
 from knnspect.training.checkpoint import Checkpoint
 
 SECONDS = float(os.environ.get("KNNSPECT_FUZZ_SECONDS", "25"))
@@ -131,9 +131,9 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> list[Target]:
     path = base / "checkpoint"
     targets.append(Target("checkpoint", path, use_checkpoint(path)))
     (base / "build").mkdir()
-    _make(base / "build", SETTINGS)
+    make_folder(base / "build", SETTINGS)
     settings = base / "build" / "settings.json"
-    targets.append(Target("settings", settings, lambda: _make(base / "build", SETTINGS)))
+    targets.append(Target("settings", settings, lambda: make_folder(base / "build", SETTINGS)))
 
     folder, earlier = base / "folder", []
     with ks.Gallery.create(folder) as gallery:

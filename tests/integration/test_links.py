@@ -21,7 +21,8 @@ import json, os, shutil, signal, socket, sys
 from pathlib import Path
 import numpy as np
 import knnspect as ks
-from knnspect.normal_features.extract import _make, save_learnt
+from knnspect.model_files import write_model
+from knnspect.normal_features.folder import make_folder
 from knnspect.training.checkpoint import Checkpoint
 from knnspect.model_files.inspect import contents
 
@@ -44,7 +45,7 @@ def build(folder):
     folder.mkdir()
     gallery(folder / "gallery")
     (folder / "settings.json").write_text("{}")
-    save_learnt(folder, "spade", {"config": "{}"}, {})
+    write_model(folder, "spade", {}, ({}, {}), {})
 
 def checkpoint(folder):
     folder.mkdir()
@@ -61,10 +62,12 @@ CASES = {
     "segment, to read": (gallery, "features-00000001", ks.Gallery.open),
     "segment, to write": (gallery, "features-00000001", change),
     "lock": (gallery, "lock", change),
-    "settings": (build, "settings.json", lambda folder: _make(folder, {})),
+    "settings": (build, "settings.json", lambda folder: make_folder(folder, {})),
     "model": (build, "model", ks.load),
     "model, info": (build, "model", lambda folder: list(contents(folder, True))),
-    "model, to write": (build, "model", lambda folder: save_learnt(folder, "spade", {}, {})),
+    "model, to write": (
+        build, "model", lambda folder: write_model(folder, "spade", {}, ({}, {}), {})
+    ),
     "checkpoint": (checkpoint, "checkpoint", lambda folder: of_build(folder).read()),
     "checkpoint, to write": (
         checkpoint, "checkpoint", lambda folder: of_build(folder).write({}, {})

@@ -24,6 +24,7 @@ from knnspect import (
 )
 from knnspect.data import MVTecDataset, elpv_split
 from knnspect.evaluation import Evaluation, evaluate, peak_memory_mb
+from knnspect.parameters import learnt
 
 SIZE = 96
 
@@ -182,9 +183,9 @@ def test_a_mask_of_another_size_is_named(copied: Path) -> None:
 class Recorder(Spade):
     """A Spade that knows what had been said before it was fitted."""
 
-    caught: list[warnings.WarningMessage]
+    caught: list[warnings.WarningMessage] = learnt()
 
-    def fit(self, *arguments: Any, **options: Any) -> Spade:
+    def fit(self, *arguments: Any, **options: Any) -> Recorder:
         self.said_before = [str(warning.message) for warning in self.caught]
         return super().fit(*arguments, **options)
 

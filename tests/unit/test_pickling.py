@@ -202,7 +202,7 @@ class TestDetector:
         detector, expected = used
         other = duplicate(detector)
         assert repr(other) == repr(detector)
-        assert (other.n_images_, other.nbytes_) == (detector.n_images_, detector.nbytes_)  # type: ignore[attr-defined]
+        assert (other.n_images_, other.nbytes_) == (detector.n_images_, detector.nbytes_)
         assert other.normal_map_max_ == detector.normal_map_max_
         again = duplicate(other)
         for found in (other.predict(ODD), again.predict(ODD)):

@@ -60,12 +60,13 @@ def fit(
         # Without one given, it is in the folder.
         resumable = checkpoint or output / CHECKPOINT
     start = time.perf_counter()
-    with LeftOut() as left_out, _Resumable(resumable):
+    left_out = LeftOut()
+    with _Resumable(resumable):
         detector.fit(
             images,
             batch_size=batch_size,
             n_workers=workers,
-            skip_bad=skip_bad,
+            skip_bad=left_out if skip_bad else False,
             progress=True,
             max_memory=max_memory,
             folder=None if max_memory is None else output,

@@ -1,41 +1,25 @@
-"""What was left out of the work, for the line at its end."""
+"""What was left out of the work: said at once, and counted for the line at its end."""
 
 from __future__ import annotations
 
-import warnings
-from typing import Any
+import typer
 
-from knnspect.errors import ImageWarning
+from knnspect.errors import ImageError
 
 __all__ = ["LeftOut"]
 
 
 class LeftOut:
-    """Collects why images were left out while it is entered; that is said at once, too."""
+    """Receives the images that are left out, as `skip_bad` of a detector."""
 
     def __init__(self) -> None:
         self.reasons: list[str] = []
 
-    def __enter__(self) -> LeftOut:
-        self._shown = warnings.showwarning
-        warnings.showwarning = self._show
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        warnings.showwarning = self._shown
-
-    def _show(
-        self,
-        message: Warning | str,
-        category: type[Warning],
-        filename: str,
-        lineno: int,
-        file: Any = None,
-        line: str | None = None,
-    ) -> None:
-        if issubclass(category, ImageWarning):
-            self.reasons.append(str(message))
-        self._shown(message, category, filename, lineno, file, line)
+    def __call__(self, id_: str, error: ImageError) -> None:
+        """Say that an image is left out, and count it."""
+        reason = f"left out image {id_}: {error}"
+        self.reasons.append(reason)
+        typer.echo(f"knnspect: {reason}", err=True)
 
     def summary(self) -> str:
         """Return what is to be said at the end."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from knnspect.cli.printing import print_table
+from knnspect.errors import ParameterError
 
 __all__ = ["methods"]
 
@@ -12,4 +13,10 @@ def methods() -> None:
     from knnspect.detectors import get_method
     from knnspect.detectors import methods as words
 
-    print_table("fit, evaluate --method", {word: get_method(word).paper() for word in words()})
+    rows = {}
+    for word in words():
+        try:
+            rows[word] = get_method(word).paper()
+        except ParameterError as error:  # of another package
+            rows[word] = str(error)
+    print_table("fit, evaluate --method", rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -143,13 +144,23 @@ def check_option(option: str, kind: type[Detector]) -> None:
     """Raise a ParameterError if an option belongs to other methods than the chosen one."""
     if option in detector_options(kind):
         return
-    having = [word for word in methods() if option in detector_options(get_method(word))]
+    kinds = _usable_methods()
+    having = [word for word, other in kinds.items() if option in detector_options(other)]
     if option == "--checkpoint" and not kind.trains:
-        having = [word for word in methods() if get_method(word).trains]
+        having = [word for word, other in kinds.items() if other.trains]
     if having:
         *others, last = having
         words = f"{', '.join(others)} and {last}" if others else last
         raise ParameterError(f"{option}: is an option of {words}, the method is {kind.method}")
+
+
+def _usable_methods() -> dict[str, type[Detector]]:
+    """Return all methods but those of other packages that cannot be loaded."""
+    found = {}
+    for word in methods():
+        with contextlib.suppress(ParameterError):
+            found[word] = get_method(word)
+    return found
 
 
 def good_names(text: str) -> list[str]:

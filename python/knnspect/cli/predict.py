@@ -75,18 +75,25 @@ def predict(
     results = ResultsFolder(
         output,
         detector.normal_map_max_,
-        detector.backbone.geometry,
         maps=None if maps is None else maps.value,
     )
-    pictures = {item.id: item for item in source}
+    items = {item.id: item for item in source}
     reader = detector.backbone.reader()
     lines: list[str] = []
-    with LeftOut() as left_out:
-        for prediction in detector.iter_predict(
-            source, batch_size=batch_size, n_workers=workers, skip_bad=skip_bad, progress=True
-        ):
-            results.add(prediction, pictures[prediction.id].read(reader))
-            lines.append(f"{prediction.score:.6g}\t{prediction.id}")
+    left_out = LeftOut()
+    for prediction in detector.iter_predict(
+        source,
+        batch_size=batch_size,
+        n_workers=workers,
+        skip_bad=left_out if skip_bad else False,
+        progress=True,
+        keep_pictures=True,
+    ):
+        picture = prediction.picture
+        if picture is None:  # too large to be kept with others
+            picture = items[prediction.id].read(reader)
+        results.add(prediction, picture)
+        lines.append(f"{prediction.score:.6g}\t{prediction.id}")
     about = {"model": str(model), "method": detector.method, "score": detector.score}
     results.finish(about, left_out.reasons)
     typer.echo("\n".join(lines))

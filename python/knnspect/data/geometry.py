@@ -222,6 +222,26 @@ class Geometry:
             float(columns.low[column] + columns.weight[column]),
         )
 
+    def positions(self, size: tuple[int, int]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return where all rows and columns of the original image lie in the network's input.
+
+        Parameters
+        ----------
+        size : tuple of int
+            (height, width) of the original image.
+
+        Returns
+        -------
+        tuple of ndarray of float64, shapes (height,) and (width,)
+            As `locate` gives them; NaN for what was cut off.
+        """
+        rows, columns = (axis.samples() for axis in self._fit(size))
+        of_rows, of_columns = (
+            np.where(each.seen, each.low + each.weight.astype(np.float64), np.nan)
+            for each in (rows, columns)
+        )
+        return of_rows, of_columns
+
     def _fit(self, size: tuple[int, int]) -> tuple[_Axis, _Axis]:
         """Return which part of an image lies where in the network's input, by rows and columns."""
         height, width = size

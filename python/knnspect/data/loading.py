@@ -11,12 +11,18 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from knnspect.data.decoded import ImageArray
 from knnspect.data.geometry import Geometry
 from knnspect.data.reader import ImageReader
 from knnspect.data.sources import ImageItem, ImageSource
 from knnspect.errors import ImageError, ParameterError
 
-__all__ = ["Batch", "iterate_batches"]
+__all__ = ["Batch", "OnBad", "iterate_batches"]
+
+#: Receives the id and the error of an image that is left out.
+OnBad = Callable[[str, ImageError], None]
+#: Pixels of the largest pictures that are kept.
+_LARGE = 2**24
 
 
 @dataclass(frozen=True)
@@ -31,11 +37,14 @@ class Batch:
         Shape (n_images, 3, height, width), float32 in [0, 1].
     sizes : list of tuple of int
         (height, width) of each image before it was resized, for ``Geometry.restore``.
+    pictures : list of numpy.ndarray or None
+        The images as they came, (height, width, 3), if they were to be kept and are not large.
     """
 
     ids: list[str]
     images: NDArray[np.float32]
     sizes: list[tuple[int, int]]
+    pictures: list[ImageArray | None]
 
 
 def iterate_batches(
@@ -43,9 +52,9 @@ def iterate_batches(
     geometry: Geometry,
     batch_size: int,
     n_workers: int,
-    skip_bad: bool = False,
-    bad: list[tuple[str, ImageError]] | None = None,
+    on_bad: OnBad | None = None,
     reader: ImageReader | None = None,
+    keep_pictures: bool = False,
 ) -> Iterator[Batch]:
     """Return an iterator over the images of a source, prepared, in batches and in order.
 
@@ -62,14 +71,16 @@ def iterate_batches(
         Images per batch; the last batch may have fewer.
     n_workers : int
         Threads that read and resize; 0 does it in the caller's thread.
-    skip_bad : bool
-        Leave out images that cannot be used instead of raising at the first of them. Only an
-        `ImageError` of a single image is skipped: a wrong shape or type is the caller's mistake.
-    bad : list, optional
-        With `skip_bad`, receives (id, error) of every image left out, in order.
+    on_bad : callable, optional
+        Receives the id and the error of every image that cannot be used, in order; it is left out.
+        Without it, the first of them raises. Only an `ImageError` of a single image is skipped: a
+        wrong shape or type is the caller's mistake.
     reader : ImageReader, optional
         How images are read. It collects what is to be said of them, which is left to the caller
         to say; without one, it is said when the iterator ends.
+    keep_pictures : bool
+        Also give the images as they came, but for those of more than 2^24 pixels: of these a batch
+        would fill the memory.
 
     Returns
     -------
@@ -81,7 +92,7 @@ def iterate_batches(
     ParameterError
         `batch_size` is less than 1 or `n_workers` less than 0.
     ImageError
-        While iterating: an image cannot be used and `skip_bad` is False, or the source fails.
+        While iterating: an image cannot be used and there is no `on_bad`, or the source fails.
     ShapeError, DTypeError
         While iterating: an array has the wrong shape or type.
 
@@ -98,7 +109,7 @@ def iterate_batches(
         raise ParameterError(f"batch_size: expected at least 1, got {batch_size}")
     if n_workers < 0:
         raise ParameterError(f"n_workers: expected at least 0, got {n_workers}")
-    batches = partial(_batches, source, geometry, batch_size, n_workers, skip_bad, bad)
+    batches = partial(_batches, source, geometry, batch_size, n_workers, on_bad, keep_pictures)
     return _and_warnings(batches) if reader is None else batches(reader)
 
 
@@ -113,6 +124,7 @@ class _Prepared:
     id: str
     image: NDArray[np.float32]
     size: tuple[int, int]
+    picture: ImageArray | None
 
 
 @dataclass(frozen=True)
@@ -126,11 +138,11 @@ def _batches(
     geometry: Geometry,
     batch_size: int,
     n_workers: int,
-    skip_bad: bool,
-    bad: list[tuple[str, ImageError]] | None,
+    on_bad: OnBad | None,
+    keep_pictures: bool,
     reader: ImageReader,
 ) -> Iterator[Batch]:
-    prepare = partial(_prepare, geometry=geometry, reader=reader)
+    prepare = partial(_prepare, geometry=geometry, reader=reader, keep=keep_pictures)
     if n_workers == 0:
         results = (prepare(item) for item in source)
     else:
@@ -141,10 +153,9 @@ def _batches(
     try:
         for result in results:
             if isinstance(result, _Bad):
-                if not skip_bad:
+                if on_bad is None:
                     raise result.error
-                if bad is not None:
-                    bad.append((result.id, result.error))
+                on_bad(result.id, result.error)
                 continue
             batch.append(result)
             if len(batch) == batch_size:
@@ -189,12 +200,16 @@ def _prepared_in_threads(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _prepare(item: ImageItem, geometry: Geometry, reader: ImageReader) -> _Prepared | _Bad:
+def _prepare(
+    item: ImageItem, geometry: Geometry, reader: ImageReader, keep: bool
+) -> _Prepared | _Bad:
     try:
         image = item.read(reader)
     except ImageError as error:
         return _Bad(item.id, error)
-    return _Prepared(item.id, geometry.prepare(image), (image.shape[0], image.shape[1]))
+    size = (image.shape[0], image.shape[1])
+    picture = image if keep and size[0] * size[1] <= _LARGE else None
+    return _Prepared(item.id, geometry.prepare(image), size, picture)
 
 
 def _stacked(batch: list[_Prepared]) -> Batch:
@@ -202,4 +217,5 @@ def _stacked(batch: list[_Prepared]) -> Batch:
         ids=[prepared.id for prepared in batch],
         images=np.stack([prepared.image for prepared in batch]),
         sizes=[prepared.size for prepared in batch],
+        pictures=[prepared.picture for prepared in batch],
     )

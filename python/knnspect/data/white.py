@@ -55,7 +55,9 @@ def find_white(
     4095
     """
     reader = MeasuringReader(max_pixels=max_pixels)
-    batches = iterate_batches(source, Geometry((1, 1)), 1, n_workers, skip_bad, reader=reader)
+    # What is left out is said when it is learnt from.
+    on_bad = (lambda *_: None) if skip_bad else None
+    batches = iterate_batches(source, Geometry((1, 1)), 1, n_workers, on_bad, reader)
     with Progress("white level", source.n_images, progress) as report:
         for _ in batches:
             report.advance(1)

@@ -12,7 +12,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from knnspect import _core
 from knnspect.constraints import Choice, Instance
 from knnspect.data import open_to_judge
+from knnspect.data.loading import OnBad
 from knnspect.detectors.maps import Sigma, pixel_map
 from knnspect.detectors.prediction import Prediction
 from knnspect.errors import NotFittedError, ParameterError
@@ -31,6 +32,7 @@ from knnspect.model_files import StoredModel, write_model
 from knnspect.normal_features import NormalFeatures, Run, extract
 from knnspect.parameters import Parametrized, learnt, parameter, section
 from knnspect.progress import Stopwatch
+from knnspect.views import Placement, Sizes
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -115,6 +117,11 @@ class Detector(Parametrized, ABC):
     seconds_: dict[str, float] = learnt()
     #: What `fit` was called with, JSON-compatible, for models to tell.
     fitted_with_: dict[str, Any] = learnt()
+    #: The sizes of the normal images, where they are known.
+    _normal_sizes: Sizes | None = learnt()
+
+    def _begin(self) -> None:
+        self._normal_sizes = None
 
     def __copy__(self) -> Self:
         """Return a detector of the same parameters that shares what was learnt."""
@@ -177,7 +184,7 @@ class Detector(Parametrized, ABC):
         *,
         batch_size: int = 16,
         n_workers: int = 2,
-        skip_bad: bool = False,
+        skip_bad: bool | OnBad = False,
         progress: bool = False,
         max_memory: int | str | None = None,
         folder: str | os.PathLike[str] | None = None,
@@ -193,8 +200,9 @@ class Detector(Parametrized, ABC):
             Images that go through the backbone together; see `predict`.
         n_workers : int, default 2
             Threads that read and resize images.
-        skip_bad : bool, default False
-            Leave out images that cannot be used, with an `ImageWarning`, instead of raising.
+        skip_bad : bool or callable, default False
+            Leave out images that cannot be used, with an `ImageWarning`, instead of raising; or
+            call this with the id and the error of each.
         progress : bool, default False
             Report progress on standard error.
         max_memory : int or str, optional
@@ -238,6 +246,7 @@ class Detector(Parametrized, ABC):
         normal = extract(self.backbone, images, self._gallery(), run)
         learnt = copy(self)  # so that a failure leaves what was learnt before
         learnt._learn(normal, run)
+        learnt._normal_sizes = Sizes(normal.sizes)
         learnt.seconds_ = run.watch.seconds
         learnt.fitted_with_ = self._unsaved_params() | run.settings()
         if run.checkpoint is not None:
@@ -251,8 +260,9 @@ class Detector(Parametrized, ABC):
         *,
         batch_size: int = 16,
         n_workers: int = 2,
-        skip_bad: bool = False,
+        skip_bad: bool | OnBad = False,
         progress: bool = False,
+        keep_pictures: bool = False,
     ) -> Iterator[Prediction]:
         """Judge images one after the other, in order, without keeping them all.
 
@@ -260,6 +270,9 @@ class Detector(Parametrized, ABC):
         ----------
         images, batch_size, n_workers, skip_bad, progress
             As in `predict`.
+        keep_pictures : bool, default False
+            Give the image as it came with each prediction, but for those of more than 2^24 pixels,
+            of which a batch would fill the memory.
 
         Returns
         -------
@@ -276,14 +289,8 @@ class Detector(Parametrized, ABC):
         self._check_fitted()
         self.check_params()
         self._check_against_learnt()
-        return self._iter_predict(images, batch_size, n_workers, skip_bad, progress)
-
-    def _iter_predict(
-        self, images: object, batch_size: int, n_workers: int, skip_bad: bool, progress: bool
-    ) -> Iterator[Prediction]:
         watch = Stopwatch()
-        self.seconds_ = watch.seconds
-        for features in self.backbone.iterate(
+        batches = self.backbone.iterate(
             open_to_judge(images),
             batch_size,
             n_workers,
@@ -292,8 +299,20 @@ class Detector(Parametrized, ABC):
             watch,
             "judging",
             pooled=self._needs_pooled,
-        ):
-            yield from self._judge(features, watch)
+            keep_pictures=keep_pictures,
+        )
+        return self._iter_predict(batches, watch)
+
+    def _iter_predict(self, batches: Iterator[Features], watch: Stopwatch) -> Iterator[Prediction]:
+        self.seconds_ = watch.seconds
+        for features in batches:
+            for index, prediction in enumerate(self._judge(features, watch)):
+                yield replace(
+                    prediction,
+                    placement=features.placements[index],
+                    normal_sizes=self._normal_sizes,
+                    picture=features.pictures[index],
+                )
 
     def predict(
         self,
@@ -301,7 +320,7 @@ class Detector(Parametrized, ABC):
         *,
         batch_size: int = 16,
         n_workers: int = 2,
-        skip_bad: bool = False,
+        skip_bad: bool | OnBad = False,
         progress: bool = False,
     ) -> list[Prediction]:
         """Judge images.
@@ -315,8 +334,9 @@ class Detector(Parametrized, ABC):
             another size may round otherwise, but never the images that share a batch.
         n_workers : int, default 2
             Threads that read and resize images.
-        skip_bad : bool, default False
-            Leave out images that cannot be used, with an `ImageWarning`, instead of raising.
+        skip_bad : bool or callable, default False
+            Leave out images that cannot be used, with an `ImageWarning`, instead of raising; or
+            call this with the id and the error of each.
         progress : bool, default False
             Report progress on standard error.
 
@@ -348,7 +368,7 @@ class Detector(Parametrized, ABC):
         *,
         batch_size: int = 16,
         n_workers: int = 2,
-        skip_bad: bool = False,
+        skip_bad: bool | OnBad = False,
         progress: bool = False,
     ) -> NDArray[np.float64]:
         """Return the score of each image; larger is worse.
@@ -404,6 +424,7 @@ class Detector(Parametrized, ABC):
             **self.saved_params(),
             **state.values,
             "normal_map_max": None if np.isnan(known) else known,
+            **({} if self._normal_sizes is None else {"sizes": self._normal_sizes.to_json()}),
             **({"fitted_with": self.fitted_with_} if self.fitted_with_ else {}),
         }
         write_model(
@@ -431,12 +452,14 @@ class Detector(Parametrized, ABC):
         detector._set_state(stored)
         detector.normal_map_max_ = stored.normal_map_max()
         detector.fitted_with_ = dict(config.get("fitted_with", {}))
+        if "sizes" in config:  # earlier versions did not keep them
+            detector._normal_sizes = Sizes.from_json(config["sizes"])
         detector.seconds_ = {}
         return detector
 
-    def _map(self, cells: NDArray[Any], size: tuple[int, int]) -> NDArray[np.float32]:
+    def _map(self, cells: NDArray[Any], placement: Placement) -> NDArray[np.float32]:
         """Return the map of an image, at its original size, from the scores of its cells."""
-        return pixel_map(cells, self.backbone.geometry, self.sigma, size)
+        return pixel_map(cells, placement, self.sigma)
 
     def _unsaved_params(self) -> dict[str, Any]:
         """Return the parameters that a model does not keep, such as threads, in words."""

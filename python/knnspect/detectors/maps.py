@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from knnspect.constraints import Positive
-from knnspect.data import Geometry
 from knnspect.errors import ParameterError
 from knnspect.validation import check_positive
+from knnspect.views import Placement
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -42,9 +42,7 @@ class Sigma(Positive):
             )
 
 
-def pixel_map(
-    cells: NDArray[Any], geometry: Geometry, sigma: float, size: tuple[int, int]
-) -> NDArray[np.float32]:
+def pixel_map(cells: NDArray[Any], placement: Placement, sigma: float) -> NDArray[np.float32]:
     """Upsample cell scores bilinearly, blur them, and bring them back to the original image.
 
     The blur takes the image to go on beyond its border with the median of its own cells. (Mirrored
@@ -56,31 +54,30 @@ def pixel_map(
     ----------
     cells : ndarray of float, shape (height, width)
         The score of each cell.
-    geometry : Geometry
+    placement : Placement
         How the image met the network.
     sigma : float
         Standard deviation of the Gaussian blur, in pixels of a 224 px input; it grows with the
         input's size. 0 does not blur.
-    size : (int, int)
-        Height and width of the original image.
 
     Returns
     -------
-    ndarray of float32, shape ``size``
+    ndarray of float32, shape ``placement.size``
         The map, in the unit of `cells`.
 
     Examples
     --------
-    >>> pixel_map(np.ones((7, 7)), Geometry((224, 224)), 4.0, (100, 50)).shape
+    >>> from knnspect.data import Geometry
+    >>> pixel_map(np.ones((7, 7)), Placement((100, 50), Geometry((224, 224))), 4.0).shape
     (100, 50)
     """
-    height, width = geometry.image_size
+    height, width = placement.geometry.image_size
     rows = _spread(cells.shape[0], height, sigma * height / _SIDE)
     columns = _spread(cells.shape[1], width, sigma * width / _SIDE)
     # Less their median, cells go on with zeros, to which no weight need be given.
     median = np.median(cells)
     pixels = columns @ (rows @ (np.asarray(cells, np.float64) - median)).T + median
-    return geometry.restore(pixels.T.astype(np.float32), size)
+    return placement.to_image(pixels.T.astype(np.float32))
 
 
 @lru_cache(maxsize=64)

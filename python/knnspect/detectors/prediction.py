@@ -7,9 +7,38 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from knnspect.data.decoded import ImageArray
+from knnspect.errors import ParameterError
 from knnspect.search import Neighbors
+from knnspect.views import Box, Placement, Sizes
 
-__all__ = ["Prediction"]
+__all__ = ["Evidence", "Prediction"]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Why a place has its score: the normal place that is nearest to it.
+
+    Parameters
+    ----------
+    image : str
+        Id of the normal image.
+    cell : (int, int)
+        Row and column of the cell there, at the finest level.
+    sq_distance : float
+        Squared L2 distance between the features of both places.
+    box : Box
+        The pixels of the cell in the image that was judged.
+    normal_box : Box, optional
+        The pixels of the cell in the normal image; None for models of earlier versions, which do
+        not know the sizes of their images.
+    """
+
+    image: str
+    cell: tuple[int, int]
+    sq_distance: float
+    box: Box
+    normal_box: Box | None
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -29,6 +58,12 @@ class Prediction:
     images : tuple of (str, float)
         The normal images that the image was compared with, nearest first, and their squared
         distances by pooled features.
+    placement : Placement, optional
+        How the image met the network.
+    normal_sizes : Sizes, optional
+        The sizes of the normal images, where they are known.
+    picture : ndarray, shape (height, width, 3), optional
+        The image as it came, if it was to be kept.
     """
 
     id: str
@@ -36,6 +71,46 @@ class Prediction:
     map: NDArray[np.float32]
     neighbors: Neighbors | None = None
     images: tuple[tuple[str, float], ...] = ()
+    placement: Placement | None = None
+    normal_sizes: Sizes | None = None
+    picture: ImageArray | None = None
+
+    def evidence(self, row: int, column: int) -> Evidence | None:
+        """Return the normal place that is nearest to what lies at a pixel.
+
+        Parameters
+        ----------
+        row, column : int
+            The pixel, in the image as it came.
+
+        Returns
+        -------
+        Evidence or None
+            None for detectors that do not compare with normal images.
+
+        Raises
+        ------
+        ParameterError
+            If the pixel does not lie in the image.
+        """
+        height, width = self.map.shape
+        if not (0 <= row < height and 0 <= column < width):
+            raise ParameterError(
+                f"expected a pixel of {height} x {width}, got row {row}, column {column}"
+            )
+        if self.neighbors is None or self.placement is None:
+            return None
+        n_rows, n_columns = self.neighbors.sq_distances.shape[1:3]
+        grid = (int(n_rows), int(n_columns))
+        at = (0, *self.placement.cell_at(row, column, grid), 0)
+        image = self.neighbors.image_ids[int(self.neighbors.image_index[at])]
+        there = (int(self.neighbors.cells[at][0]), int(self.neighbors.cells[at][1]))
+        normal_box = None
+        if self.normal_sizes is not None:
+            normal = Placement(self.normal_sizes[image], self.placement.geometry)
+            normal_box = normal.box_of(there, grid)
+        box = self.placement.box_of((at[1], at[2]), grid)
+        return Evidence(image, there, float(self.neighbors.sq_distances[at]), box, normal_box)
 
     def __repr__(self) -> str:
         height, width = self.map.shape

@@ -20,6 +20,7 @@ from knnspect.data import (
     iterate_batches,
     open_images,
 )
+from knnspect.data.loading import OnBad
 from knnspect.data.reader import check_white
 from knnspect.errors import ImageError, ImageWarning, ParameterError, StoreError
 from knnspect.features.architectures import needed_tensors
@@ -41,6 +42,7 @@ from knnspect.parameters import Parametrized, learnt, parameter
 from knnspect.progress import Progress, Stopwatch
 from knnspect.pyramid import FeaturePyramid
 from knnspect.validation import check_count
+from knnspect.views import Placement
 
 if TYPE_CHECKING:
     import torch
@@ -183,7 +185,7 @@ class Backbone(Parametrized):
         self,
         images: object,
         n_workers: int = 2,
-        skip_bad: bool = False,
+        skip_bad: bool | OnBad = False,
         progress: bool = False,
     ) -> int | None:
         """Find the white level on normal images, if it is "auto"; detectors do so when they fit.
@@ -209,7 +211,9 @@ class Backbone(Parametrized):
         """
         if check_white(self.white) != "auto":
             return self.white_level
-        found = find_white(open_images(images), self.max_pixels, n_workers, skip_bad, progress)
+        found = find_white(
+            open_images(images), self.max_pixels, n_workers, bool(skip_bad), progress
+        )
         if self._white_found not in (None, (found,)):
             raise ParameterError(
                 f"white: 'auto' was found to be {self._white_found[0]} on other images and is "
@@ -234,7 +238,7 @@ class Backbone(Parametrized):
         images: object,
         batch_size: int = 16,
         n_workers: int = 2,
-        skip_bad: bool = False,
+        skip_bad: bool | OnBad = False,
         progress: bool = False,
     ) -> Features:
         """Extract the features of all images at once; see `iterate` to go through them.
@@ -248,8 +252,9 @@ class Backbone(Parametrized):
             another size may round otherwise, but never the images that share a batch.
         n_workers : int, default 2
             Threads that read and resize images.
-        skip_bad : bool, default False
-            Leave out images that cannot be used, with an `ImageWarning`, instead of raising.
+        skip_bad : bool or callable, default False
+            Leave out images that cannot be used, with an `ImageWarning`, instead of raising; or
+            call this with the id and the error of each.
         progress : bool, default False
             Report progress on standard error.
 
@@ -274,7 +279,7 @@ class Backbone(Parametrized):
             FeaturePyramid.concatenate(part.pyramid for part in parts),
             np.concatenate([part.pooled for part in parts]),
             [id_ for part in parts for id_ in part.ids],
-            [size for part in parts for size in part.sizes],
+            [placement for part in parts for placement in part.placements],
         )
 
     def iterate(
@@ -282,12 +287,13 @@ class Backbone(Parametrized):
         images: object,
         batch_size: int = 16,
         n_workers: int = 2,
-        skip_bad: bool = False,
+        skip_bad: bool | OnBad = False,
         progress: bool = False,
         stopwatch: Stopwatch | None = None,
         label: str = "features",
         may_be_none: bool = False,
         pooled: bool = True,
+        keep_pictures: bool = False,
     ) -> Iterator[Features]:
         """Extract the features batch by batch; the parameters are those of `extract`.
 
@@ -304,6 +310,8 @@ class Backbone(Parametrized):
         pooled : bool, default True
             Also take the pooled features. Without them the network is run only as far as the levels
             need, and `Features.pooled` has no columns.
+        keep_pictures : bool, default False
+            Also give the images as they came, but for those of more than 2^24 pixels.
 
         Yields
         ------
@@ -319,22 +327,21 @@ class Backbone(Parametrized):
         reader = self.reader()
         loaded = self._load()
         watch = stopwatch or Stopwatch()
-        bad: list[tuple[str, ImageError]] = []
+        skipped = _Skipped(skip_bad)
         batches = iterate_batches(
             source,
             loaded.geometry,
             check_count("batch_size", batch_size),
             check_count("n_workers", n_workers, minimum=0),
-            skip_bad,
-            bad,
+            skipped if skip_bad else None,
             reader,
+            keep_pictures,
         )
-        n_images = n_reported = 0
+        n_images = 0
         with Progress(label, source.n_images, progress) as report:
             while True:
                 with watch.stage("decode"):
                     batch = next(batches, None)
-                n_reported = _warn_of(bad, n_reported)
                 reader.warn(at_end=batch is None)
                 if batch is None:
                     break
@@ -342,9 +349,10 @@ class Backbone(Parametrized):
                     pyramid, means = loaded.forward(batch.images, batch_size, pooled)
                 n_images += len(batch.ids)
                 report.advance(len(batch.ids))
-                yield Features(pyramid, means, batch.ids, batch.sizes)
+                placements = [Placement(size, loaded.geometry) for size in batch.sizes]
+                yield Features(pyramid, means, batch.ids, placements, batch.pictures)
         if n_images == 0 and not may_be_none:
-            raise ImageError(f"images: none of the {len(bad)} images could be used")
+            raise ImageError(f"images: none of the {skipped.n} images could be used")
 
     def state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """Return what is needed to build this backbone anywhere: its settings and its tensors.
@@ -459,8 +467,17 @@ class Backbone(Parametrized):
         return self._loaded
 
 
-def _warn_of(bad: list[tuple[str, ImageError]], n_reported: int) -> int:
-    """Warn of the images that were left out since the last call."""
-    for id_, error in bad[n_reported:]:
-        warnings.warn(f"left out image {id_}: {error}", ImageWarning, stacklevel=3)
-    return len(bad)
+class _Skipped:
+    """Counts the images that are left out, and says so: by a warning, or as the caller wants."""
+
+    def __init__(self, skip_bad: bool | OnBad) -> None:
+        self._tell = skip_bad if callable(skip_bad) else _warn
+        self.n = 0
+
+    def __call__(self, id_: str, error: ImageError) -> None:
+        self.n += 1
+        self._tell(id_, error)
+
+
+def _warn(id_: str, error: ImageError) -> None:
+    warnings.warn(f"left out image {id_}: {error}", ImageWarning, stacklevel=3)

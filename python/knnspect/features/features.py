@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
+from knnspect.data.decoded import ImageArray
 from knnspect.pyramid import FeaturePyramid
+from knnspect.views import Placement
 
 __all__ = ["Features"]
 
@@ -24,11 +26,19 @@ class Features:
         The mean over all positions of the network's last feature map.
     ids : list of str
         One per image.
-    sizes : list of (int, int)
-        Height and width of each image as it came.
+    placements : list of Placement
+        How each image met the network.
+    pictures : list of ndarray or None
+        The images as they came, (height, width, 3), if they were to be kept and are not large.
     """
 
     pyramid: FeaturePyramid
     pooled: NDArray[np.float32]
     ids: list[str]
-    sizes: list[tuple[int, int]]
+    placements: list[Placement]
+    pictures: list[ImageArray | None] = field(default_factory=list)
+
+    @property
+    def sizes(self) -> list[tuple[int, int]]:
+        """Height and width of each image as it came."""
+        return [placement.size for placement in self.placements]

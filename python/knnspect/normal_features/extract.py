@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from knnspect.data import open_to_learn
+from knnspect.data import Geometry, open_to_learn
 from knnspect.errors import ImageError
 from knnspect.features import Backbone
 from knnspect.files import check_path
@@ -36,6 +36,7 @@ from knnspect.normal_features.memory_plan import check_room, plan_build
 from knnspect.normal_features.pending import Pending
 from knnspect.normal_features.run import Run
 from knnspect.validation import check_count, some_ids
+from knnspect.views import Placement
 
 __all__ = ["NormalFeatures", "extract"]
 
@@ -54,12 +55,19 @@ class NormalFeatures:
         Height and width of each image as it came.
     digests : dict of str to bytes
         What each image was made of, as `ImageItem.digest` gives it; empty if not asked for.
+    geometry : Geometry
+        How images meet the network.
     """
 
     gallery: Gallery
     pooled: NDArray[np.float32]
     sizes: dict[str, tuple[int, int]]
     digests: dict[str, bytes]
+    geometry: Geometry
+
+    def placement(self, id_: str) -> Placement:
+        """Return how an image met the network."""
+        return Placement(self.sizes[id_], self.geometry)
 
 
 def extract(backbone: Backbone, images: object, gallery: Gallery, run: Run) -> NormalFeatures:
@@ -143,6 +151,7 @@ def _in_memory(backbone: Backbone, images: object, gallery: Gallery, run: Run) -
         np.concatenate(pooled)[by_id],
         dict(zip(ids, sizes, strict=True)),
         {id_: pending.digests[id_] for id_ in ids} if run.with_digests else {},
+        backbone.geometry,
     )
 
 
@@ -210,7 +219,9 @@ def _in_folder(
     ids = gallery.ids
     pooled, sizes = about_images(folder, ids)
     digests = digests_of(Gallery.open(folder / IMAGES), ids)
-    return NormalFeatures(gallery, pooled, dict(zip(ids, sizes, strict=True)), digests)
+    return NormalFeatures(
+        gallery, pooled, dict(zip(ids, sizes, strict=True)), digests, backbone.geometry
+    )
 
 
 def _known(folder: Path, gallery: Gallery, about: Gallery) -> dict[str, bytes]:

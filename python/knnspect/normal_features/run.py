@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass, field
 from typing import Any
 
+from knnspect.data.loading import OnBad
 from knnspect.progress import Stopwatch
 
 __all__ = ["Run"]
@@ -17,7 +18,7 @@ class Run:
 
     batch_size: int = 16
     n_workers: int = 2
-    skip_bad: bool = False
+    skip_bad: bool | OnBad = False
     progress: bool = False
     max_memory: int | str | None = None
     folder: str | os.PathLike[str] | None = None

@@ -14,7 +14,6 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from knnspect.data import Geometry
 from knnspect.data.own_pictures import COLUMNS, MAPS, OVERLAYS, SOFTWARE, TABLE
 from knnspect.detectors import Prediction
 from knnspect.errors import StoreError
@@ -38,8 +37,6 @@ class ResultsFolder:
     normal_map_max : float
         The largest map value of normal images: one and a half times this value gets the strongest
         colour, and ``relative`` is a multiple of it. NaN: each image is scaled by itself.
-    geometry : Geometry
-        How the images met the network.
     maps : {"npy", "tiff"}, optional
         Also write ``maps/<id>.npy`` or ``.tiff``: float32, of the size of the image as it came.
 
@@ -53,12 +50,10 @@ class ResultsFolder:
         self,
         folder: str | os.PathLike[str],
         normal_map_max: float,
-        geometry: Geometry,
         maps: Literal["npy", "tiff"] | None = None,
     ) -> None:
         self.folder = Path(folder)
         self._maps = maps
-        self._geometry = geometry
         self._normal_map_max = normal_map_max
         self._rows: list[dict[str, Any]] = []
         self._names: set[str] = set()
@@ -77,6 +72,7 @@ class ResultsFolder:
         """Write the overlay of an image, shape (height, width, 3), and remember its scores."""
         peak = np.unravel_index(int(prediction.map.argmax()), prediction.map.shape)
         map_max = float(prediction.map[peak])
+        evidence = prediction.evidence(int(peak[0]), int(peak[1]))
         known = np.isfinite(self._normal_map_max) and self._normal_map_max > 0
         row: dict[str, Any] = {
             "id": prediction.id,
@@ -85,7 +81,7 @@ class ResultsFolder:
             "relative": map_max / self._normal_map_max if known else None,
             "row": int(peak[0]),
             "column": int(peak[1]),
-            "nearest_image": self._nearest_image(prediction, int(peak[0]), int(peak[1])),
+            "nearest_image": None if evidence is None else evidence.image,
         }
         file = self.folder / OVERLAYS / self._name(prediction.id)
         self._make(file.parent)
@@ -150,22 +146,6 @@ class ResultsFolder:
         self._names.add(name)
         self._folders.update(_with_folders(name)[1:])
         return name
-
-    def _nearest_image(self, prediction: Prediction, row: int, column: int) -> str | None:
-        """Id of the normal image that is nearest at a pixel: the evidence for a find there."""
-        neighbors = prediction.neighbors
-        if neighbors is None:
-            return None
-        size = (prediction.map.shape[0], prediction.map.shape[1])
-        position = self._geometry.locate(row, column, size)
-        row_of_cells, column_of_cells = (
-            int((at + 0.5) * n_cells / n_pixels)
-            for at, n_cells, n_pixels in zip(
-                position, neighbors.sq_distances.shape[1:3], self._geometry.image_size, strict=True
-            )
-        )
-        index = neighbors.image_index[0, row_of_cells, column_of_cells, 0]
-        return neighbors.image_ids[int(index)]
 
     def _make(self, folder: Path) -> None:
         try:

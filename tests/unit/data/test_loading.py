@@ -88,9 +88,11 @@ def test_skipping(n: int, bad: set[int], batch_size: int, n_workers: int) -> Non
     images = np.zeros((n, 5, 6), np.float32)
     images[[i for i in bad if i < n]] = 7
     reported: list[tuple[str, ImageError]] = []
-    batches = list(
-        iterate_batches(open_images(images), GEOMETRY, batch_size, n_workers, True, reported)
-    )
+
+    def report(id_: str, error: ImageError) -> None:
+        reported.append((id_, error))
+
+    batches = list(iterate_batches(open_images(images), GEOMETRY, batch_size, n_workers, report))
     good = [f"{i:06d}" for i in range(n) if i not in bad]
     assert [id_ for batch in batches for id_ in batch.ids] == good
     assert all(len(batch.ids) == batch_size for batch in batches[:-1])
@@ -107,19 +109,18 @@ def test_bad_images(tmp_path: Path, n_workers: int) -> None:
     with pytest.raises(ImageError, match=r"005\.png: expected"):
         next(batches)
     assert data_threads() == []
-    bad: list[tuple[str, ImageError]] = []
-    kept = list(iterate_batches(source, GEOMETRY, 4, n_workers, skip_bad=True, bad=bad))
+    bad: dict[str, ImageError] = {}
+    kept = list(iterate_batches(source, GEOMETRY, 4, n_workers, bad.__setitem__))
     assert [batch.ids[0] for batch in kept] == ["000.png", "004.png", "010.png"]
-    assert [id_ for id_, _ in bad] == ["005.png", "007.png"]
-    assert all(id_ in str(error) for id_, error in bad)
-    assert len(list(iterate_batches(source, GEOMETRY, 4, n_workers, skip_bad=True))) == 3
+    assert list(bad) == ["005.png", "007.png"]
+    assert all(id_ in str(error) for id_, error in bad.items())
 
 
 @pytest.mark.parametrize("n_workers", WORKERS)
 def test_mistakes_are_not_skipped(n_workers: int) -> None:
     source = open_images([np.zeros((4, 4), np.uint8), np.zeros((4, 4, 7), np.uint8)])
     with pytest.raises(ShapeError, match="000001: expected"):
-        list(iterate_batches(source, GEOMETRY, 1, n_workers, skip_bad=True))
+        list(iterate_batches(source, GEOMETRY, 1, n_workers, print))
 
 
 @pytest.mark.parametrize("n_workers", WORKERS)
@@ -128,7 +129,7 @@ def test_a_source_that_fails(n_workers: int) -> None:
         yield np.zeros((3, 4, 5, 3), np.uint8)
         raise RuntimeError("the disk is gone")
 
-    batches = iterate_batches(open_images(broken()), GEOMETRY, 1, n_workers, skip_bad=True)
+    batches = iterate_batches(open_images(broken()), GEOMETRY, 1, n_workers, print)
     assert [next(batches).ids for _ in range(3)] == [["000000"], ["000001"], ["000002"]]
     with pytest.raises(RuntimeError, match="the disk is gone"):
         next(batches)
@@ -217,3 +218,17 @@ def test_parameters(tmp_path: Path) -> None:
         iterate_batches(source, GEOMETRY, 0, 1)
     with pytest.raises(KnnspectError, match="n_workers: expected at least 0, got -1"):
         iterate_batches(source, GEOMETRY, 1, -1)
+
+
+@pytest.mark.parametrize("n_workers", WORKERS)
+def test_pictures_are_kept_when_asked_but_for_large_ones(n_workers: int) -> None:
+    large = np.broadcast_to(np.uint8(3), (2**13, 2**12))
+    images = [np.full((2, 3), 7, np.uint8), large]
+    (batch,) = iterate_batches(open_images(images), GEOMETRY, 2, n_workers, keep_pictures=True)
+    first, second = batch.pictures
+    assert first is not None
+    assert first.shape == (2, 3, 3)
+    assert (first == 7).all()
+    assert second is None
+    (batch,) = iterate_batches(open_images(images[:1]), GEOMETRY, 2, n_workers)
+    assert batch.pictures == [None]

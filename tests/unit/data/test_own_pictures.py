@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from knnspect.data import Geometry, list_images, open_images
+from knnspect.data import list_images, open_images
 from knnspect.detectors import Prediction
 from knnspect.errors import ImageError, ReadingWarning
 from knnspect.report import ResultsFolder, save_png
@@ -25,7 +25,7 @@ def picture(path: Path) -> Path:
 
 def results(folder: Path, is_finished: bool = True) -> None:
     """Results as `predict` writes them; unfinished if it was interrupted."""
-    folder_of_results = ResultsFolder(folder, 1.0, Geometry((20, 30)))
+    folder_of_results = ResultsFolder(folder, 1.0)
     for id_ in ("a.png", "deep/b.jpg"):
         folder_of_results.add(Prediction(id_, 1.0, np.eye(20, 30, dtype="f4")), PIXELS)
     if is_finished:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -69,10 +70,10 @@ def test_masks_are_not_judged(root: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", [ks.Spade, ks.PatchCore, ks.SimpleNet])
 def test_no_detector_judges_masks(root: Path, kind: type[ks.Detector]) -> None:
     backbone = ks.Backbone(image_size=64, device="cpu")
-    options = {"image_neighbors": 2} if kind is ks.Spade else {}
+    options: dict[str, Any] = {"image_neighbors": 2} if kind is ks.Spade else {}
     if kind is ks.SimpleNet:
         options = {"max_epochs": 1}
-    detector = kind(backbone, **options).fit(root / "train/good")  # type: ignore[call-arg]
+    detector = kind(backbone, **options).fit(root / "train/good")
     with pytest.raises(ImageError, match="masks"):
         detector.predict(root)
     assert len(detector.predict(root / "test")) == 4

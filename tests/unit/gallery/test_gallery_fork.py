@@ -172,15 +172,13 @@ finally:
 def test_a_temporary_folder_stays_when_a_forked_child_ends(tmp_path: Path) -> None:
     """Features that do not fit into memory are in one, which goes with the parent's detector."""
     code = """
-from knnspect.normal_features.extract import learn
-from knnspect.progress import Stopwatch
+from knnspect.normal_features import Run, extract
 
 rng = np.random.default_rng(0)
 pictures = rng.integers(0, 255, (2, 32, 32, 3)).astype("u1")
 backbone = ks.Backbone(image_size=64)
-learnt = learn(
-    backbone, pictures, ks.Gallery(), batch_size=1, n_workers=0, skip_bad=False, progress=False,
-    watch=Stopwatch(), max_memory="100GB",
+learnt = extract(
+    backbone, pictures, ks.Gallery(), Run(batch_size=1, n_workers=0, max_memory="100GB")
 )
 home = learnt.gallery.path
 pid = os.fork()

@@ -10,16 +10,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from knnspect.data import Geometry
+from knnspect.data.own_pictures import own_pictures
 from knnspect.detectors import Prediction
 from knnspect.errors import StoreError
 from knnspect.report import ResultsFolder, check_apart
 from knnspect.search import Neighbors
+from knnspect.views import Placement
 
 IMAGE = np.full((20, 30, 3), 90, np.uint8)
-GEOMETRY = Geometry((20, 30))
+PLACEMENT = Placement((20, 30), Geometry((20, 30)))
 
 
 def prediction(id_: str, score: float = 2.5, peak: tuple[int, int] = (4, 21)) -> Prediction:
@@ -30,7 +33,7 @@ def prediction(id_: str, score: float = 2.5, peak: tuple[int, int] = (4, 21)) ->
     neighbors = Neighbors(
         np.zeros((1, 2, 3, 1), "f4"), index, np.zeros((1, 2, 3, 1, 2), "u4"), ("x.png", "y.png")
     )
-    return Prediction(id_, score, map_, neighbors)
+    return Prediction(id_, score, map_, neighbors, placement=PLACEMENT)
 
 
 def files(folder: Path) -> set[str]:
@@ -66,19 +69,19 @@ class TestNames:
         self, tmp_path: Path, id_: str, name: str
     ) -> None:
         folder = tmp_path / "some" / "results"
-        results = ResultsFolder(folder, 4.0, GEOMETRY)
+        results = ResultsFolder(folder, 4.0)
         results.add(prediction(id_), IMAGE)
         assert files(tmp_path) == {f"some/results/overlays/{name}"}
 
     @pytest.mark.parametrize("slashes", ["/", "//", "///"])
     def test_an_absolute_path_leads_nowhere_else(self, tmp_path: Path, slashes: str) -> None:
         folder, outside = tmp_path / "results", (tmp_path / "a.png").as_posix().lstrip("/")
-        ResultsFolder(folder, 4.0, GEOMETRY).add(prediction(slashes + outside), IMAGE)
+        ResultsFolder(folder, 4.0).add(prediction(slashes + outside), IMAGE)
         assert files(tmp_path) == {f"results/overlays/{outside}"}
 
     def test_no_overlay_takes_the_place_of_another(self, tmp_path: Path) -> None:
         ids = ["a.png", "a.jpg", "a", "/a.png", "../a.png", "a.png.png", "a.jpg.png", "b/a.png"]
-        results = ResultsFolder(tmp_path, 4.0, GEOMETRY)
+        results = ResultsFolder(tmp_path, 4.0)
         for id_ in ids:
             results.add(prediction(id_), IMAGE)
         assert len(files(tmp_path)) == len(results) == len(ids)
@@ -87,13 +90,13 @@ class TestNames:
         assert set(written) == files(tmp_path) - {"scores.csv", "scores.json"}
 
     def test_an_image_and_a_folder_may_have_the_same_name(self, tmp_path: Path) -> None:
-        results = ResultsFolder(tmp_path, 4.0, GEOMETRY)
+        results = ResultsFolder(tmp_path, 4.0)
         for id_ in ("a.jpg", "a.jpg.png/b.png", "c.jpg.png/b.png", "c.jpg"):
             results.add(prediction(id_), IMAGE)
         assert len(files(tmp_path)) == 4
 
     def test_a_name_may_be_as_long_as_names_can_be(self, tmp_path: Path) -> None:
-        results = ResultsFolder(tmp_path, 4.0, GEOMETRY)
+        results = ResultsFolder(tmp_path, 4.0)
         for first in "ab":
             results.add(prediction("c" * 250 + first + ".jpg"), IMAGE)
         assert len(files(tmp_path)) == 2
@@ -121,7 +124,7 @@ class TestApart:
 
 class TestContents:
     def test_the_tables_hold_the_scores_and_where_the_peak_is(self, tmp_path: Path) -> None:
-        results = ResultsFolder(tmp_path, 4.0, GEOMETRY)
+        results = ResultsFolder(tmp_path, 4.0)
         results.add(prediction("b/ä, 1.png", 2.5), IMAGE)
         results.add(prediction("a.jpg", 1 / 3, (19, 0)), IMAGE)
         results.finish({"method": "spade"}, ["left out image c: it is torn"])
@@ -157,7 +160,7 @@ class TestContents:
         assert document["images"][1]["score"] == 1 / 3
 
     def test_overlays_are_pictures_with_the_find_in_colour(self, tmp_path: Path) -> None:
-        results = ResultsFolder(tmp_path, 4.0, GEOMETRY)
+        results = ResultsFolder(tmp_path, 4.0)
         results.add(prediction("a.png"), IMAGE)
         with Image.open(tmp_path / "overlays/a.png") as picture:
             assert picture.size == (30, 20)
@@ -169,7 +172,7 @@ class TestContents:
     def test_without_a_scale_each_image_is_scaled_by_itself(
         self, tmp_path: Path, normal_map_max: float
     ) -> None:
-        results = ResultsFolder(tmp_path, normal_map_max, GEOMETRY)
+        results = ResultsFolder(tmp_path, normal_map_max)
         results.add(prediction("a.png"), IMAGE)
         flat = Prediction("flat", 0.0, np.zeros((20, 30), np.float32))
         results.add(flat, IMAGE)
@@ -183,11 +186,11 @@ class TestContents:
         assert np.ptp(pixels[4, 21]) > 60
 
     def test_the_scale_is_one_and_a_half_times_the_normal_maximum(self, tmp_path: Path) -> None:
-        assert ResultsFolder(tmp_path, 4.0, GEOMETRY).scale == 6
+        assert ResultsFolder(tmp_path, 4.0).scale == 6
 
     def test_results_of_an_earlier_run_are_replaced(self, tmp_path: Path) -> None:
         for score in (1.0, 2.0):
-            results = ResultsFolder(tmp_path, 4.0, GEOMETRY)
+            results = ResultsFolder(tmp_path, 4.0)
             results.add(prediction("a.png", score), IMAGE)
             results.finish({})
         assert files(tmp_path) == {"overlays/a.png", "scores.csv", "scores.json"}
@@ -198,15 +201,15 @@ class TestFoldersThatCannotBeUsed:
     def test_a_file_in_the_place_of_the_folder_is_named(self, tmp_path: Path) -> None:
         (tmp_path / "results").touch()
         with pytest.raises(StoreError, match=r"results.* cannot be made"):
-            ResultsFolder(tmp_path / "results", 4.0, GEOMETRY)
+            ResultsFolder(tmp_path / "results", 4.0)
 
     def test_a_file_on_the_way_is_named(self, tmp_path: Path) -> None:
         (tmp_path / "a").touch()
         with pytest.raises(StoreError, match="a/results"):
-            ResultsFolder(tmp_path / "a" / "results", 4.0, GEOMETRY)
+            ResultsFolder(tmp_path / "a" / "results", 4.0)
 
     def test_a_folder_in_the_place_of_a_table_is_named(self, tmp_path: Path) -> None:
-        results = ResultsFolder(tmp_path, 4.0, GEOMETRY)
+        results = ResultsFolder(tmp_path, 4.0)
         (tmp_path / "scores.csv").mkdir()
         with pytest.raises(StoreError, match=r"scores\.csv"):
             results.finish({})
@@ -216,7 +219,7 @@ class TestFoldersThatCannotBeUsed:
         tmp_path.chmod(0o500)
         try:
             with pytest.raises(StoreError, match="cannot be made"):
-                ResultsFolder(tmp_path / "results", 4.0, GEOMETRY)
+                ResultsFolder(tmp_path / "results", 4.0)
         finally:
             tmp_path.chmod(0o700)
 
@@ -242,9 +245,26 @@ def test_the_evidence_is_that_of_the_cell_under_the_peak(
     neighbors = Neighbors(
         np.zeros((1, 4, 4, 1), "f4"), index, np.zeros((1, 4, 4, 1, 2), "u4"), tuple("abcd")
     )
-    results = ResultsFolder(tmp_path, 1.0, Geometry((8, 8), resize=resize))
-    results.add(Prediction("x.png", 1.0, map_, neighbors), np.zeros((8, 24, 3), np.uint8))
+    placement = Placement((8, 24), Geometry((8, 8), resize=resize))
+    found = Prediction("x.png", 1.0, map_, neighbors, placement=placement)
+    results = ResultsFolder(tmp_path, 1.0)
+    results.add(found, np.zeros((8, 24, 3), np.uint8))
     results.finish({}, left_out=["a reason with \udcf6"])
     (row,) = csv.DictReader((tmp_path / "scores.csv").read_text().splitlines())
     assert row["nearest_image"] == "abcd"[cell]
     assert strict_json(tmp_path / "scores.json")["left_out"] == ["a reason with \udcf6"]
+
+
+@pytest.mark.parametrize("kind", ["npy", "tiff"])
+def test_maps_are_written_as_they_are(tmp_path: Path, kind: Any) -> None:
+    results = ResultsFolder(tmp_path, 4.0, maps=kind)
+    found = prediction("deep/a.jpg")
+    results.add(found, IMAGE)
+    results.finish({})
+    (row,) = strict_json(tmp_path / "scores.json")["images"]
+    assert row["map"] == f"maps/deep/a.jpg.{kind}"
+    file = tmp_path / row["map"]
+    written = np.load(file) if kind == "npy" else tifffile.imread(file)
+    assert written.dtype == np.float32
+    np.testing.assert_array_equal(written, found.map)
+    assert own_pictures([file]) == {file: tmp_path / "maps"}

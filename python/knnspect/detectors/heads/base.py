@@ -202,7 +202,7 @@ class TrainedDetector(Detector):
             with watch.stage("matching"):
                 cells = self._cell_scores(id_, features.pyramid[index])
             with watch.stage("maps"):
-                map_ = self._map(cells, features.sizes[index])
+                map_ = self._map(cells, features.placements[index])
             score = float(map_.max() if self.score == "map" else cells.max())
             yield Prediction(id_, score, map_)
 
@@ -257,7 +257,7 @@ class TrainedDetector(Detector):
         for id_ in looked_at:
             duplicates.of(ids.index(id_), among=trained)
             cells = self._cell_scores(id_, normal.gallery.pyramid([id_]))
-            largest = float(np.fmax(largest, self._map(cells, normal.sizes[id_]).max()))
+            largest = float(np.fmax(largest, self._map(cells, normal.placement(id_)).max()))
         duplicates.warn(len(looked_at), "normal_map_max_ may be too small")
         return largest
 

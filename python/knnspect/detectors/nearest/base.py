@@ -19,6 +19,7 @@ from knnspect.normal_features import NormalFeatures
 from knnspect.normal_features.checks import evenly_spaced
 from knnspect.normal_features.near_duplicates import LEFT_OUT, NearDuplicates
 from knnspect.parameters import learnt, parameter
+from knnspect.views import Placement
 
 __all__ = ["BackendWord", "NearestDetector"]
 
@@ -93,8 +94,10 @@ class NearestDetector(Detector):
                 cells[ids[index]] = scores
         duplicates.warn(len(looked_at), LEFT_OUT)
         self.border_ = BorderFactors.of(list(cells.values()), normal.gallery.shapes)
-        maxima = [float(self._map(here, normal.sizes[id_]).max()) for id_, here in cells.items()]
+        maxima = [
+            float(self._map(here, normal.placement(id_)).max()) for id_, here in cells.items()
+        ]
         self.normal_map_max_ = max(maxima, default=float("nan"))
 
-    def _map(self, cells: NDArray[Any], size: tuple[int, int]) -> NDArray[np.float32]:
-        return super()._map(self.border_.divide(cells), size)
+    def _map(self, cells: NDArray[Any], placement: Placement) -> NDArray[np.float32]:
+        return super()._map(self.border_.divide(cells), placement)

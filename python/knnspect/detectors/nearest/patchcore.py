@@ -158,7 +158,7 @@ class PatchCore(NearestDetector):
         for index, id_ in enumerate(features.ids):
             found = neighbors[index]
             with watch.stage("maps"):
-                map_ = self._map(_cell_distances(found), features.sizes[index])
+                map_ = self._map(_cell_distances(found), features.placements[index])
             with watch.stage("matching"):
                 by_map = self.score == "map"
                 score = float(map_.max()) if by_map else self._score(query[index], found)

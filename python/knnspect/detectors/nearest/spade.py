@@ -193,7 +193,7 @@ class Spade(NearestDetector):
         for index, (id_, near) in enumerate(zip(features.ids, nearest, strict=True)):
             neighbors = found[index]
             with watch.stage("maps"):
-                map_ = self._map(_cell_scores(neighbors), features.sizes[index])
+                map_ = self._map(_cell_scores(neighbors), features.placements[index])
             by_map = self.score == "map"
             score = float(map_.max()) if by_map else float(np.mean([far for _, far in near]))
             yield Prediction(id_, score, map_, neighbors, tuple(near))

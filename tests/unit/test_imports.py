@@ -1,0 +1,47 @@
+"""No module imports another one that imports it, on whatever way, be it for types alone."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+import knnspect
+
+ROOT = Path(knnspect.__file__).parent
+
+
+def name_of(file: Path) -> str:
+    parts = file.relative_to(ROOT.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+FILES = {name_of(file): file for file in sorted(ROOT.rglob("*.py"))}
+
+
+def imports_of(file: Path) -> Iterator[str]:
+    """The modules that a file imports anywhere in it, those for type checkers included."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                yield inner if inner in FILES else node.module
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    graph = {
+        name: {other for other in imports_of(file) if other in FILES and other != name}
+        for name, file in FILES.items()
+    }
+    assert len(graph["knnspect.detectors.nearest.spade"]) > 5
+    # It names all that is public, for type checkers, and imports it when it is asked for.
+    del graph["knnspect"]
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))

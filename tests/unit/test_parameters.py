@@ -1,0 +1,166 @@
+"""Parameters are declared once; all else follows from that."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import pickle
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+
+import knnspect as ks
+from knnspect.detectors import Detector, get_method, methods
+from knnspect.errors import ParameterError
+
+KINDS: list[type[Detector]] = [get_method(word) for word in methods()]
+
+#: Another value than the default for each parameter of any method.
+OTHERS: dict[str, Any] = {
+    "backbone": ks.Backbone("resnet18"),
+    "score": "map",
+    "sigma": 2.5,
+    "gallery_dtype": "int8",
+    "upsample": "block",
+    "backend": "rust",
+    "threads": 3,
+    "image_neighbors": 7,
+    "pixel_neighbors": 2,
+    "coreset": 0.5,
+    "projection": 32,
+    "neighbors": 3,
+    "seed": 5,
+    "max_epochs": 2,
+    "patience": 9,
+    "validation_fraction": 0.2,
+    "learning_rate": 0.125,
+    "mixed_precision": False,
+    "coupling_blocks": 3,
+    "hidden": 17,
+    "noise": 0.25,
+    "margin": 0.75,
+}
+
+
+def others(kind: type[Detector]) -> dict[str, Any]:
+    values = {name: OTHERS[name] for name in kind.parameters}
+    if kind.parameters["score"].default == "map":
+        values["score"] = "image"
+    return values
+
+
+@pytest.fixture(params=KINDS, ids=lambda kind: kind.__name__)
+def kind(request: pytest.FixtureRequest) -> type[Detector]:
+    found: type[Detector] = request.param
+    return found
+
+
+def test_the_signature_is_made_of_them(kind: type[Detector]) -> None:
+    parameters = inspect.signature(kind).parameters
+    assert list(parameters) == list(kind.parameters)
+    assert next(iter(parameters)) == "backbone"
+    kinds = {name: each.kind for name, each in parameters.items()}
+    assert kinds.pop("backbone") == inspect.Parameter.POSITIONAL_OR_KEYWORD
+    assert set(kinds.values()) == {inspect.Parameter.KEYWORD_ONLY}
+
+
+def test_each_has_a_text(kind: type[Detector]) -> None:
+    assert [name for name, each in kind.parameters.items() if len(each.summary) < 10] == []
+
+
+def test_all_are_got_and_set(kind: type[Detector]) -> None:
+    detector, values = kind(), others(kind)
+    assert detector.set_params(**values) is detector
+    assert detector.get_params(deep=False) == values
+    assert detector == kind(**values)
+    assert detector != kind()
+
+
+def test_those_of_the_backbone_are_among_them(kind: type[Detector]) -> None:
+    backbone = ks.Backbone(image_size=64)
+    detector = kind(backbone)
+    assert detector.get_params()["backbone__image_size"] == 64
+    detector.set_params(backbone__patch_size=5)
+    assert detector.backbone.patch_size == 5
+    assert backbone.patch_size == 1, "another detector may have it, too"
+
+
+def test_unknown_ones_are_named_and_none_is_set(kind: type[Detector]) -> None:
+    detector = kind()
+    with pytest.raises(ParameterError, match=f"colour: is no parameter of {kind.__name__}"):
+        detector.set_params(sigma=1.0, colour="red")
+    assert detector == kind()
+    with pytest.raises(TypeError, match="colour"):
+        kind(colour="red")  # type: ignore[call-arg]
+
+
+def test_only_what_is_not_the_default_is_shown(kind: type[Detector]) -> None:
+    assert repr(kind()) == f"{kind.__name__}()"
+    text = repr(kind(**others(kind)))
+    assert all(f"{name}=" in text for name in kind.parameters if name != "backbone")
+    assert eval(text, {name: getattr(ks, name) for name in ks.__all__}) == kind(**others(kind))
+
+
+def test_detectors_are_cloned_without_what_they_learnt(kind: type[Detector]) -> None:
+    detector = kind(**others(kind))
+    detector.normal_map_max_ = 1.0
+    cloned = clone(detector)
+    assert cloned == detector
+    assert cloned is not detector
+    assert not hasattr(cloned, "normal_map_max_")
+
+
+def test_copies_and_pickles_have_them(kind: type[Detector]) -> None:
+    detector = kind(**others(kind))
+    assert copy.deepcopy(detector) == detector
+    assert pickle.loads(pickle.dumps(detector)) == detector
+
+
+def bad_values() -> Iterator[Any]:
+    for kind in KINDS:
+        for name, declared in kind.parameters.items():
+            for value, error in declared.constraint.bad_values():
+                yield pytest.param(kind, name, value, error, id=f"{kind.__name__}-{name}-{value!r}")
+
+
+@pytest.mark.parametrize(("kind", "name", "value", "error"), list(bad_values()))
+def test_values_outside_are_refused_by_name(
+    kind: type[Detector], name: str, value: Any, error: type[Exception]
+) -> None:
+    detector = kind()
+    setattr(detector, name, value)
+    with pytest.raises(error, match=f"^{name}: |^{'backend'}: " if name == "backend" else name):
+        detector.check_params()
+
+
+def test_defaults_are_inside(kind: type[Detector]) -> None:
+    kind().check_params()
+    kind(**others(kind)).check_params()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("coreset", "0.01", 0.01),
+        ("coreset", "1568", 1568),
+        ("coreset", "none", None),
+        ("neighbors", "3", 3),
+        ("sigma", "2", 2.0),
+        ("threads", "none", None),
+        ("score", "map", "map"),
+    ],
+)
+def test_texts_become_values(name: str, text: str, value: Any) -> None:
+    found = ks.PatchCore.parameters[name].constraint.parse(name, text)
+    assert (found, type(found)) == (value, type(value))
+
+
+def test_values_become_json(tmp_path: Any) -> None:
+    spade = ks.Spade(sigma=np.float32(2.5), image_neighbors=np.int64(3))
+    saved = spade.saved_params()
+    assert {name: type(value) for name, value in saved.items()}["sigma"] is float
+    assert saved["image_neighbors"] == 3
+    assert "threads" not in saved, "it says how a machine works"
