@@ -29,6 +29,7 @@ import knnspect as ks
 from knnspect.data import MVTecDataset
 from knnspect.detectors.heads.networks.cflow import CFlowNetwork
 from knnspect.training.loop import Training, TrainingSettings
+from knnspect.training.sources import FeatureSource
 
 #: Answers "epoch" and "features" with seconds; writes features last.
 ANOMALIB = """
@@ -73,7 +74,7 @@ def our_training(gallery: ks.Gallery, coupling_blocks: int, n_epochs: int) -> Tr
     torch.manual_seed(0)
     network = CFlowNetwork(gallery.shapes, coupling_blocks, 2e-3)
     settings = TrainingSettings(n_epochs, None, 0, mixed_precision=False)
-    return Training(network, gallery, gallery.ids, [], settings)
+    return Training(network, FeatureSource(gallery), gallery.ids, [], settings)
 
 
 def compare(path: Path, options: argparse.Namespace) -> dict[str, Any]:

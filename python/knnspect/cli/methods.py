@@ -13,10 +13,10 @@ def methods() -> None:
     from knnspect.detectors import get_method
     from knnspect.detectors import methods as words
 
-    rows = {}
-    for word in words():
+    def paper(word: str) -> str:
         try:
-            rows[word] = get_method(word).paper()
+            return get_method(word).paper()
         except ParameterError as error:  # of another package
-            rows[word] = str(error)
-    print_table("fit, evaluate --method", rows)
+            return str(error)
+
+    print_table("fit, evaluate --method", {word: paper(word) for word in words()})

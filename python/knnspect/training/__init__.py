@@ -2,4 +2,7 @@
 
 ``checkpoint``  the file from which training goes on after an interruption
 ``loop``        epochs, early stopping, checkpoints, progress
+``network``     what is trained
+``schedule``    how the learning rate goes up and down
+``sources``     what training reads: features, or images
 """

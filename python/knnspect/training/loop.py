@@ -1,155 +1,32 @@
-"""Training on the features of normal images: epochs, early stopping, checkpoints, progress."""
+"""Training: epochs, early stopping, checkpoints, progress."""
 
 from __future__ import annotations
 
 import math
 import time
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Generic
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from knnspect.errors import ParameterError
 from knnspect.files import as_damage
 from knnspect.forked import fork_safe
-from knnspect.gallery import Gallery
 from knnspect.progress import Progress
-from knnspect.pyramid import FeaturePyramid
 from knnspect.training.checkpoint import Checkpoint
+from knnspect.training.network import Batch, Step, TrainableNetwork, array_of
+from knnspect.training.schedule import rate_factor
+from knnspect.training.sources import IMAGES_AT_ONCE, Source, batches_of
 from knnspect.validation import check_count
 
-if TYPE_CHECKING:
-    from typing_extensions import Self
+__all__ = ["Training", "TrainingSettings", "stored_history"]
 
-__all__ = [
-    "Step",
-    "TrainableNetwork",
-    "Training",
-    "TrainingSettings",
-    "images_in_parts",
-    "stored_history",
-]
-
-#: Images whose features are in memory at a time; their cells are shuffled together.
-IMAGES_AT_ONCE = 32
-#: The learning rate rises from a tenth for this share of the training (the paper of CFLOW-AD: 2 of
-#: 25 epochs), then falls along a cosine to a hundredth.
-_WARM_UP, _FIRST_RATE, _LAST_RATE = 0.08, 0.1, 0.01
 #: Seconds between two checkpoints within an epoch.
 _CHECKPOINT_INTERVAL = 30.0
-
-
-@dataclass(frozen=True)
-class Step:
-    """A loss to be lowered.
-
-    Parameters
-    ----------
-    loss : tensor, shape ()
-        Mean loss of some cells.
-    n_cells : int
-        How many.
-    optimizers : sequence of int
-        Which of the network's optimizers it concerns.
-    part : int
-        Which part of the network, where these are trained apart from each other.
-    done : float
-        The share of this part's work on the present images that is done after the step.
-    """
-
-    loss: Tensor
-    n_cells: int
-    optimizers: Sequence[int]
-    part: int
-    done: float
-
-
-class TrainableNetwork(nn.Module, ABC):
-    """A network over feature pyramids, as `Training` trains it.
-
-    It learns in three stages: `prepare`, once; `steps`, again and again; `calibrate`, once.
-    """
-
-    #: Parts that are trained apart from each other; the loss of the whole is the mean of theirs.
-    n_parts: int = 1
-    #: What is worked out of the weights for judging; None while they may change.
-    _prepared: Any = None
-
-    @abstractmethod
-    def prepare(self, pyramids: Iterator[FeaturePyramid]) -> None:
-        """Learn how features are scaled, from the images that are trained on."""
-
-    @abstractmethod
-    def optimizers(self) -> list[torch.optim.Optimizer]:
-        """Return new optimizers, with their highest learning rates."""
-
-    @abstractmethod
-    def steps(self, pyramid: FeaturePyramid, generator: torch.Generator) -> Iterator[Step]:
-        """Go once through the cells of some images, in random order."""
-
-    @abstractmethod
-    def held_out_losses(self, pyramid: FeaturePyramid) -> list[tuple[float, int]]:
-        """Return for each part the sum of the losses of an image that is not trained on.
-
-        And the number of its cells. Every call for the same image is to give the same losses while
-        the network does not change.
-        """
-
-    @abstractmethod
-    def calibrate(self, pyramids: Iterator[FeaturePyramid]) -> None:
-        """Learn what scores are held against, from the images that were trained on."""
-
-    @abstractmethod
-    def cell_scores(self, pyramid: FeaturePyramid) -> NDArray[np.float64]:
-        """Return how unlike normal each cell of one image is, shape (height, width), from 0 up."""
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_prepared": None}
-
-    def train(self, mode: bool = True) -> Self:
-        """Begin to train, or end it."""
-        self._prepared = None
-        return super().train(mode)
-
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """Return copies of all parameters and what else is kept in files, by name."""
-        return {name: _array(value) for name, value in _kept(self)}
-
-    @fork_safe
-    def load_arrays(self, arrays: dict[str, NDArray[Any]]) -> None:
-        """Take over what `arrays` returned.
-
-        Raises
-        ------
-        ValueError, KeyError
-            As `check_arrays`.
-        """
-        self.check_arrays(arrays)
-        with torch.no_grad():
-            for name, value in _kept(self):
-                value.copy_(torch.from_numpy(arrays[name].copy()).reshape(value.shape))
-        self._prepared = None
-
-    def check_arrays(self, arrays: dict[str, NDArray[Any]]) -> None:
-        """Raise an error unless `load_arrays` can take these, also where the network has no values.
-
-        Raises
-        ------
-        ValueError, KeyError
-            If something is missing, has another shape, or is not finite.
-        """
-        for name, value in _kept(self):
-            if arrays[name].size != value.numel():
-                raise ValueError(
-                    f"{name}: expected {value.numel()} values, got {arrays[name].size}"
-                )
-            if not np.isfinite(arrays[name]).all():
-                raise ValueError(f"{name}: expected finite values")
 
 
 @dataclass(frozen=True)
@@ -175,7 +52,7 @@ class TrainingSettings:
     mixed_precision: bool
 
 
-class Training:
+class Training(Generic[Batch]):
     """Trains a network, epoch by epoch, until it is done or does not get better any more.
 
     What happens depends on the settings alone: an interrupted training that goes on from its
@@ -186,8 +63,8 @@ class Training:
     ----------
     network : TrainableNetwork
         On its device.
-    gallery : Gallery
-        The features of all images.
+    source : Source
+        The images, or their features.
     ids, held_out : list of str
         The images that are trained on, and those that decide when to stop; the latter may be none.
     settings : TrainingSettings
@@ -207,15 +84,15 @@ class Training:
 
     def __init__(
         self,
-        network: TrainableNetwork,
-        gallery: Gallery,
+        network: TrainableNetwork[Batch],
+        source: Source[Batch],
         ids: list[str],
         held_out: list[str],
         settings: TrainingSettings,
         checkpoint: Checkpoint | None = None,
         check: Callable[[], None] = lambda: None,
     ) -> None:
-        self._network, self._gallery = network, gallery
+        self._network, self._source = network, source
         self._ids, self._held_out = ids, held_out
         self._settings, self._checkpoint, self._check = settings, checkpoint, check
         self._device = next(network.parameters()).device
@@ -255,14 +132,14 @@ class Training:
 
     @fork_safe
     def _prepare(self) -> None:
-        self._network.prepare(images_in_parts(self._gallery, self._ids))
+        self._network.prepare(batches_of(self._source, self._ids))
 
     @fork_safe
     def _finish(self) -> None:
         if self._best:
             self._network.load_arrays(self._best)
         self._network.eval()
-        self._network.calibrate(images_in_parts(self._gallery, self._ids))
+        self._network.calibrate(batches_of(self._source, self._ids))
 
     def _begin(self) -> None:
         self._optimizers = self._network.optimizers()
@@ -298,7 +175,7 @@ class Training:
         losses = torch.zeros(self._network.n_parts, dtype=torch.float64, device=self._device)
         n_cells = np.zeros(self._network.n_parts)
         n_before = epoch * len(self._ids) + self._n_done
-        steps = self._network.steps(self._gallery.pyramid(ids), generator)
+        steps = self._network.steps(self._source.batch(ids), generator)
         while True:
             with self._precision():
                 step = next(steps, None)
@@ -336,7 +213,7 @@ class Training:
             self._network.eval()
             sums = np.zeros_like(self._sums)
             for id_ in self._held_out:
-                sums += np.array(self._network.held_out_losses(self._gallery.pyramid([id_])))
+                sums += np.array(self._network.held_out_losses(self._source.batch([id_])))
             entry["held_out_loss"] = _mean(sums)
         self.history.append(entry)
         self._n_done = 0
@@ -383,7 +260,7 @@ class Training:
         for number, optimizer in enumerate(self._optimizers):
             for place, values in optimizer.state_dict()["state"].items():
                 for name, value in values.items():
-                    tensors[f"optimizer.{number}.{place}.{name}"] = _array(value)
+                    tensors[f"optimizer.{number}.{place}.{name}"] = array_of(value)
         self._checkpoint.write(state, tensors)
         self._written = time.monotonic()
 
@@ -413,12 +290,6 @@ class Training:
         return True
 
 
-def images_in_parts(gallery: Gallery, ids: Sequence[str]) -> Iterator[FeaturePyramid]:
-    """Yield the features of some images, a few images at a time."""
-    for start in range(0, len(ids), IMAGES_AT_ONCE):
-        yield gallery.pyramid(ids[start : start + IMAGES_AT_ONCE])
-
-
 def stored_history(value: Any) -> list[dict[str, float]]:
     """Return the losses of each epoch, as they are kept in files.
 
@@ -434,33 +305,9 @@ def stored_history(value: Any) -> list[dict[str, float]]:
     return history
 
 
-def rate_factor(done: float) -> float:
-    """Return what the learning rate is multiplied by when a share of the training is done.
-
-    >>> rate_factor(0.0), rate_factor(0.08), round(rate_factor(1.0), 6)
-    (0.1, 1.0, 0.01)
-    """
-    if done < _WARM_UP:
-        return _FIRST_RATE + (1 - _FIRST_RATE) * done / _WARM_UP
-    angle = math.pi * min((done - _WARM_UP) / (1 - _WARM_UP), 1)
-    return _LAST_RATE + (1 - _LAST_RATE) * (1 + math.cos(angle)) / 2
-
-
 def _mean(sums: NDArray[np.float64]) -> float:
     """Mean over parts of their mean losses."""
     return float((sums[:, 0] / sums[:, 1]).mean())
-
-
-def _kept(network: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    for name, value in network.state_dict().items():
-        if not name.endswith("num_batches_tracked"):  # of no use with a fixed momentum
-            yield name, value
-
-
-def _array(value: Tensor) -> NDArray[Any]:
-    """Return a copy with at least one dimension."""
-    array: NDArray[Any] = value.detach().cpu().numpy().copy()
-    return array.reshape(array.shape or (1,))
 
 
 def _under(prefix: str, tensors: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
+from torch import nn
 
 import knnspect as ks
+from knnspect.data import Geometry, open_images
 from knnspect.detectors.heads.networks.cflow import CFlowNetwork
+from knnspect.detectors.heads.networks.scorer import CellScorer
 from knnspect.detectors.heads.networks.simplenet import SimpleNetNetwork
 from knnspect.errors import ParameterError, StoreError
 from knnspect.training import loop as module
+from knnspect.training import sources
 from knnspect.training.checkpoint import Checkpoint
-from knnspect.training.loop import TrainableNetwork, Training, TrainingSettings
+from knnspect.training.loop import Training, TrainingSettings
+from knnspect.training.network import Step, TrainableNetwork
+from knnspect.training.sources import FeatureSource, PictureSource, Source
 
 SHAPES = [(8, 6, 5), (4, 3, 7)]
 SETTINGS = {"seed": 0, "images": ["a", "b"]}
@@ -24,6 +32,7 @@ SETTINGS = {"seed": 0, "images": ["a", "b"]}
 @pytest.fixture(autouse=True)
 def four_images_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "IMAGES_AT_ONCE", 4)
+    monkeypatch.setattr(sources, "IMAGES_AT_ONCE", 4)
 
 
 @pytest.fixture(scope="module")
@@ -39,18 +48,71 @@ def gallery() -> ks.Gallery:
     return gallery
 
 
-def make(kind: str) -> TrainableNetwork:
+class Autoencoder(TrainableNetwork[NDArray[np.float32]]):
+    """Learns to give images back; the smallest network that is trained on images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mean: torch.Tensor
+        self.highest: torch.Tensor
+        self.register_buffer("mean", torch.zeros(1))
+        self.register_buffer("highest", torch.zeros(1))
+        self.layers = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.ConvTranspose2d(4, 3, 4, 2, 1))
+
+    def prepare(self, batches: Iterator[NDArray[np.float32]]) -> None:
+        self.mean.fill_(float(np.concatenate(list(batches)).mean()))
+
+    def optimizers(self) -> list[torch.optim.Optimizer]:
+        return [torch.optim.Adam(self.parameters(), 1e-2)]
+
+    def _errors(self, batch: NDArray[np.float32]) -> torch.Tensor:
+        images = torch.from_numpy(batch) - self.mean
+        errors: torch.Tensor = (self.layers(images) - images).square().mean((1, 2, 3))
+        return errors
+
+    def steps(self, batch: NDArray[np.float32], generator: torch.Generator) -> Iterator[Step]:
+        order = torch.randperm(len(batch), generator=generator)
+        for place, part in enumerate(torch.split(order, 2), 1):
+            loss = self._errors(batch[part.numpy()]).mean()
+            yield Step(loss, len(part), [0], 0, place / len(torch.split(order, 2)))
+
+    def held_out_losses(self, batch: NDArray[np.float32]) -> list[tuple[float, int]]:
+        with torch.no_grad():
+            return [(float(self._errors(batch).sum()), len(batch))]
+
+    def calibrate(self, batches: Iterator[NDArray[np.float32]]) -> None:
+        with torch.no_grad():
+            self.highest.fill_(max(float(self._errors(batch).max()) for batch in batches))
+
+
+def make(kind: str) -> TrainableNetwork[Any]:
     torch.manual_seed(0)
+    if kind == "images":
+        return Autoencoder()
     if kind == "cflow":
         return CFlowNetwork(SHAPES, 2, 1e-2)
     return SimpleNetNetwork(SHAPES, "bilinear", 16, 0.5, 0.5, 1e-2)
 
 
-KINDS = pytest.mark.parametrize("kind", ["cflow", "simplenet"])
+KINDS = pytest.mark.parametrize("kind", ["cflow", "simplenet", "images"])
+
+
+def source_for(network: TrainableNetwork[Any], gallery: ks.Gallery) -> Source[Any]:
+    if not isinstance(network, Autoencoder):
+        return FeatureSource(gallery)
+    pictures = np.random.default_rng(0).random((len(gallery), 9, 9, 3), np.float32)
+    images = open_images(dict(zip(gallery.ids, pictures, strict=True)))
+    return PictureSource(images, Geometry((8, 8)))
+
+
+def judged(network: TrainableNetwork[Any], batch: Any) -> NDArray[Any]:
+    if isinstance(network, CellScorer):
+        return network.cell_scores(batch)
+    return np.array(network.held_out_losses(batch))
 
 
 def training(
-    network: TrainableNetwork,
+    network: TrainableNetwork[Any],
     gallery: ks.Gallery,
     checkpoint: Checkpoint | None = None,
     *,
@@ -59,14 +121,16 @@ def training(
     seed: int = 0,
     held_out: int = 2,
     check: Any = lambda: None,
-) -> Training:
+) -> Training[Any]:
     settings = TrainingSettings(max_epochs, patience, seed, mixed_precision=True)
     ids = gallery.ids
     trained, held = ids[: len(ids) - held_out], ids[len(ids) - held_out :]
-    return Training(network, gallery, trained, held, settings, checkpoint, check)
+    return Training(
+        network, source_for(network, gallery), trained, held, settings, checkpoint, check
+    )
 
 
-def assert_same(one: TrainableNetwork, other: TrainableNetwork) -> None:
+def assert_same(one: TrainableNetwork[Any], other: TrainableNetwork[Any]) -> None:
     a, b = one.arrays(), other.arrays()
     assert a.keys() == b.keys()
     for name, value in a.items():
@@ -149,7 +213,8 @@ class TestTraining:
         run.run(progress=False)
         losses = [entry["held_out_loss"] for entry in run.history]
         assert run.best_epoch == int(np.argmin(losses)) + 1
-        sums = np.sum([network.held_out_losses(gallery.pyramid([i])) for i in gallery.ids[10:]], 0)
+        source = source_for(network, gallery)
+        sums = np.sum([network.held_out_losses(source.batch([i])) for i in gallery.ids[10:]], 0)
         assert float((sums[:, 0] / sums[:, 1]).mean()) == pytest.approx(min(losses), rel=1e-6)
 
     def test_stops_when_the_loss_does_not_fall_any_more(
@@ -183,13 +248,13 @@ class TestTraining:
     def test_new_weights_are_judged_by(self, kind: str, gallery: ks.Gallery) -> None:
         network = make(kind)
         training(network, gallery).run(progress=False)
-        image = gallery.pyramid(["00"])
-        before, arrays = network.cell_scores(image), network.arrays()
+        image = source_for(network, gallery).batch(["00"])
+        before, arrays = judged(network, image), network.arrays()
         changed = {name: array * 1.01 for name, array in arrays.items()}
         network.load_arrays(changed)
-        assert (network.cell_scores(image) != before).any()
+        assert (judged(network, image) != before).any()
         network.load_arrays(arrays)
-        np.testing.assert_array_equal(network.cell_scores(image), before)
+        np.testing.assert_array_equal(judged(network, image), before)
 
     def test_reports_losses(
         self, kind: str, gallery: ks.Gallery, capsys: pytest.CaptureFixture[str]

@@ -29,8 +29,8 @@ from knnspect.pyramid import FeaturePyramid
 from knnspect.validation import check_count
 
 if TYPE_CHECKING:
+    from knnspect.detectors.heads.networks.scorer import CellScorer
     from knnspect.training.checkpoint import Checkpoint
-    from knnspect.training.loop import TrainableNetwork
 
 __all__ = ["TrainedDetector"]
 
@@ -81,12 +81,12 @@ class TrainedDetector(Detector):
 
     trains: ClassVar[bool] = True
     _mark_of_fitted: ClassVar[str] = "network_"
-    network_: TrainableNetwork = learnt()
+    network_: CellScorer = learnt()
     history_: list[dict[str, float]] = learnt()
     best_epoch_: int = learnt()
 
     @abstractmethod
-    def _network(self, shapes: list[tuple[int, int, int]]) -> TrainableNetwork:
+    def _network(self, shapes: list[tuple[int, int, int]]) -> CellScorer:
         """Build the untrained network for features of these shapes."""
 
     @property
@@ -146,6 +146,7 @@ class TrainedDetector(Detector):
     def _train(self, normal: NormalFeatures, run: Run) -> list[str]:
         """Train a new network; return the images that were held out."""
         from knnspect.training.loop import Training, TrainingSettings
+        from knnspect.training.sources import FeatureSource
 
         gallery = normal.gallery
         limit = None if run.max_memory is None else parse_bytes("max_memory", run.max_memory)
@@ -153,7 +154,7 @@ class TrainedDetector(Detector):
         network = self._new_network(gallery.shapes)
         training = Training(
             network,
-            gallery,
+            FeatureSource(gallery),
             ids,
             held,
             TrainingSettings(self.max_epochs, self.patience, self.seed, bool(self.mixed_precision)),
@@ -169,7 +170,7 @@ class TrainedDetector(Detector):
         return held
 
     @fork_safe
-    def _new_network(self, shapes: list[tuple[int, int, int]]) -> TrainableNetwork:
+    def _new_network(self, shapes: list[tuple[int, int, int]]) -> CellScorer:
         import torch
 
         # The generator of the whole process is left as it was.

@@ -2,6 +2,7 @@
 
 ``cflow``            one flow per level, and what their likelihoods are held against
 ``flow``             a conditional normalizing flow over the cells of one level
+``scorer``           what they have in common
 ``simplenet``        a feature adaptor and a discriminator
 ``standardization``  mean and standard deviation of each channel
 """

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, logsigmoid
 
 from knnspect.detectors.heads.networks.flow import ConditionalFlow, PreparedFlow
+from knnspect.detectors.heads.networks.scorer import CellScorer
 from knnspect.detectors.heads.networks.standardization import channel_statistics
 from knnspect.pyramid import FeaturePyramid
-from knnspect.training.loop import Step, TrainableNetwork
+from knnspect.training.network import Step
 
 __all__ = ["CFlowNetwork"]
 
@@ -21,7 +22,7 @@ __all__ = ["CFlowNetwork"]
 _CELLS_PER_STEP = 256
 
 
-class CFlowNetwork(TrainableNetwork):
+class CFlowNetwork(CellScorer):
     """One flow per level over standardized features; levels are trained apart from each other.
 
     Parameters
@@ -58,9 +59,9 @@ class CFlowNetwork(TrainableNetwork):
             self.register_buffer(f"deviation{level}", torch.ones(channels))
         self.register_buffer("highest", torch.zeros(len(self.shapes)))
 
-    def prepare(self, pyramids: Iterator[FeaturePyramid]) -> None:
+    def prepare(self, batches: Iterator[FeaturePyramid]) -> None:
         """Learn the mean and the standard deviation of each channel."""
-        for level, statistics in enumerate(channel_statistics(pyramids)):
+        for level, statistics in enumerate(channel_statistics(batches)):
             for buffer, values in zip(self._scaling(level), statistics, strict=True):
                 buffer.copy_(torch.from_numpy(values))
 
@@ -68,10 +69,10 @@ class CFlowNetwork(TrainableNetwork):
         """Return one for each level."""
         return [torch.optim.Adam(flow.parameters(), self._learning_rate) for flow in self._flows]
 
-    def steps(self, pyramid: FeaturePyramid, generator: torch.Generator) -> Iterator[Step]:
+    def steps(self, batch: FeaturePyramid, generator: torch.Generator) -> Iterator[Step]:
         """Go level by level, some cells at a time."""
         for level, flow in enumerate(self._flows):
-            features = self._standardized(pyramid, level).flatten(0, 2)
+            features = self._standardized(batch, level).flatten(0, 2)
             n_cells = len(features)
             height, width = flow.grid
             order = torch.randperm(n_cells, generator=generator, device=features.device)
@@ -82,15 +83,15 @@ class CFlowNetwork(TrainableNetwork):
                 done += len(rows)
                 yield Step(loss, len(rows), [level], level, done / n_cells)
 
-    def held_out_losses(self, pyramid: FeaturePyramid) -> list[tuple[float, int]]:
+    def held_out_losses(self, batch: FeaturePyramid) -> list[tuple[float, int]]:
         """Return the losses of training, level by level."""
-        losses = [-logsigmoid(values).double() for values in self._log_likelihoods(pyramid)]
+        losses = [-logsigmoid(values).double() for values in self._log_likelihoods(batch)]
         return [(float(values.sum()), values.numel()) for values in losses]
 
-    def calibrate(self, pyramids: Iterator[FeaturePyramid]) -> None:
+    def calibrate(self, batches: Iterator[FeaturePyramid]) -> None:
         """Learn the largest log-likelihood of each level."""
         highest = torch.full_like(self.highest, -torch.inf)
-        for pyramid in pyramids:
+        for pyramid in batches:
             for index in range(pyramid.n_images):
                 found = self._log_likelihoods(pyramid[index])
                 highest = highest.maximum(torch.stack([values.max() for values in found]))

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import leaky_relu
 
+from knnspect.detectors.heads.networks.scorer import CellScorer
 from knnspect.detectors.heads.networks.standardization import channel_statistics
 from knnspect.pyramid import FeaturePyramid
-from knnspect.training.loop import Step, TrainableNetwork
+from knnspect.training.network import Step
 
 __all__ = ["Adaptor", "Discriminator", "SimpleNetNetwork", "hinge_loss"]
 
@@ -89,7 +90,7 @@ def hinge_loss(normal: Tensor, noisy: Tensor, margin: float) -> Tensor:
     return (margin - normal).clamp(min=0).mean() + (margin + noisy).clamp(min=0).mean()
 
 
-class SimpleNetNetwork(TrainableNetwork):
+class SimpleNetNetwork(CellScorer):
     """Adaptor and discriminator over standardized features, all levels together.
 
     Parameters
@@ -139,9 +140,9 @@ class SimpleNetNetwork(TrainableNetwork):
         self.register_buffer("deviation", torch.ones(n_features))
         self.register_buffer("lowest", torch.zeros(()))
 
-    def prepare(self, pyramids: Iterator[FeaturePyramid]) -> None:
+    def prepare(self, batches: Iterator[FeaturePyramid]) -> None:
         """Learn the mean and the standard deviation of each channel."""
-        means, deviations = zip(*channel_statistics(pyramids), strict=True)
+        means, deviations = zip(*channel_statistics(batches), strict=True)
         self.mean.copy_(torch.from_numpy(np.concatenate(means)))
         self.deviation.copy_(torch.from_numpy(np.concatenate(deviations)))
 
@@ -154,9 +155,9 @@ class SimpleNetNetwork(TrainableNetwork):
             torch.optim.AdamW(self.adaptor.parameters(), _ADAPTOR_RATE * self._learning_rate),
         ]
 
-    def steps(self, pyramid: FeaturePyramid, generator: torch.Generator) -> Iterator[Step]:
+    def steps(self, batch: FeaturePyramid, generator: torch.Generator) -> Iterator[Step]:
         """Take some cells at a time, each with a noisy copy."""
-        features = (self._rows(pyramid) - self.mean) / self.deviation
+        features = (self._rows(batch) - self.mean) / self.deviation
         n_cells, done = len(features), 0
         order = torch.randperm(n_cells, generator=generator, device=features.device)
         for rows in torch.split(order, _CELLS_PER_STEP):
@@ -164,20 +165,20 @@ class SimpleNetNetwork(TrainableNetwork):
             loss = self._loss(features[rows], generator)
             yield Step(loss, len(rows), [0, 1], 0, done / n_cells)
 
-    def held_out_losses(self, pyramid: FeaturePyramid) -> list[tuple[float, int]]:
+    def held_out_losses(self, batch: FeaturePyramid) -> list[tuple[float, int]]:
         """Return the loss of training, with the same noise for a cell every time."""
-        features = (self._rows(pyramid) - self.mean) / self.deviation
+        features = (self._rows(batch) - self.mean) / self.deviation
         generator = torch.Generator(features.device)
         generator.manual_seed(0)
         with torch.inference_mode():
             loss = self._loss(features, generator)
         return [(float(loss) * len(features), len(features))]
 
-    def calibrate(self, pyramids: Iterator[FeaturePyramid]) -> None:
+    def calibrate(self, batches: Iterator[FeaturePyramid]) -> None:
         """Learn the smallest score of a cell."""
         lowest = min(
             float(self._judged(pyramid[index]).min())
-            for pyramid in pyramids
+            for pyramid in batches
             for index in range(pyramid.n_images)
         )
         self.lowest.fill_(lowest)

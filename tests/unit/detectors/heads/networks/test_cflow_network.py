@@ -9,7 +9,9 @@ import torch
 import knnspect as ks
 from knnspect.detectors.heads.networks.cflow import CFlowNetwork
 from knnspect.detectors.heads.networks.standardization import channel_statistics
-from knnspect.training.loop import Training, TrainingSettings, rate_factor
+from knnspect.training.loop import Training, TrainingSettings
+from knnspect.training.schedule import rate_factor
+from knnspect.training.sources import FeatureSource
 
 SHAPES = [(6, 4, 5), (3, 2, 8)]
 
@@ -28,7 +30,7 @@ def network() -> CFlowNetwork:
     gallery = ks.Gallery()
     gallery.add(pyramid(10))
     settings = TrainingSettings(3, None, 0, mixed_precision=False)
-    Training(network, gallery, gallery.ids, [], settings).run(progress=False)
+    Training(network, FeatureSource(gallery), gallery.ids, [], settings).run(progress=False)
     return network
 
 
