@@ -75,7 +75,7 @@ def crack(image: Grey, rng: np.random.Generator) -> Grey:
         point = point + 17 * np.array([np.cos(angle), np.sin(angle)])
     ImageDraw.Draw(canvas).line(points, fill=255, width=11, joint="curve")
     mask = np.asarray(canvas.resize(SIZE[::-1], Image.Resampling.BOX), np.float32) / 255
-    return image * (1 - 0.72 * gaussian_filter(mask, 0.5))
+    return np.asarray(image * (1 - 0.72 * gaussian_filter(mask, 0.5)), np.float32)
 
 
 def cap(image: Grey, rng: np.random.Generator) -> Grey:  # noqa: ARG001 - as the others
@@ -88,7 +88,7 @@ def cap(image: Grey, rng: np.random.Generator) -> Grey:  # noqa: ARG001 - as the
     rim = 45 * np.cos(21 * angle) * (radius > 14)
     metal = 190 - 1.6 * (rows + columns) - rim - 60 * np.exp(-np.square(radius - 13.5))
     dark = image * (1 - 0.5 * shadow)
-    return dark + mask * (metal - dark)
+    return np.asarray(dark + mask * (metal - dark), np.float32)
 
 
 def nail(image: Grey, rng: np.random.Generator) -> Grey:  # noqa: ARG001 - as the others
@@ -100,7 +100,7 @@ def nail(image: Grey, rng: np.random.Generator) -> Grey:  # noqa: ARG001 - as th
     across = (rows - 84) * np.cos(-0.5) - (columns - 128) * np.sin(-0.5)
     metal = 172 - 20 * across.clip(-4, 4)
     dark = image * (1 - 0.5 * shadow)
-    return dark + gaussian_filter(mask, 0.5) * (metal - dark)
+    return np.asarray(dark + gaussian_filter(mask, 0.5) * (metal - dark), np.float32)
 
 
 def ellipse(
@@ -112,7 +112,7 @@ def ellipse(
     along = columns * np.cos(angle) + rows * np.sin(angle)
     across = rows * np.cos(angle) - columns * np.sin(angle)
     inside = np.abs(across / radii[0]) ** power + np.abs(along / radii[1]) ** power <= 1
-    return gaussian_filter(inside.astype(np.float32), 0.8)
+    return np.asarray(gaussian_filter(inside.astype(np.float32), 0.8))
 
 
 def find(name: str, sheet: Grey, defective: Grey, rng: np.random.Generator) -> Find:
@@ -148,9 +148,7 @@ def find(name: str, sheet: Grey, defective: Grey, rng: np.random.Generator) -> F
 def close_up(image: Picture, row: int, column: int) -> Picture:
     """Cut a square around a pixel, or as near to it as there is one, out of an image."""
     height, width = SIZE
-    top, left = (
-        min(max(at - NEAR, 0), n - 2 * NEAR) for at, n in ((row, height), (column, width))
-    )
+    top, left = (min(max(at - NEAR, 0), n - 2 * NEAR) for at, n in ((row, height), (column, width)))
     return image[top : top + 2 * NEAR, left : left + 2 * NEAR]
 
 
