@@ -2,22 +2,25 @@
 
 ``base``        what every detector has in common
 ``border``      how much larger distances are near the border of normal images
+``judging``     judging images, the same for every detector
 ``heads``       methods that train a network on features, one a file
 ``maps``        from the scores of cells to a map of pixels
 ``nearest``     methods that compare with the nearest normal features, one a file
 ``prediction``  what a detector says of an image
 ``registry``    methods by their words, and models from files
+``state``       what a fitted detector has learnt, as files have it
 """
 
 from __future__ import annotations
 
-from knnspect.detectors.base import Detector, State
+from knnspect.detectors.base import Detector
 from knnspect.detectors.heads.cflow import CFlow
 from knnspect.detectors.heads.simplenet import SimpleNet
 from knnspect.detectors.nearest.patchcore import PatchCore
 from knnspect.detectors.nearest.spade import Spade
 from knnspect.detectors.prediction import Prediction
 from knnspect.detectors.registry import get_method, load, methods
+from knnspect.detectors.state import State
 
 __all__ = [
     "CFlow",

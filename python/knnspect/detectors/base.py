@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import os
 import re
-from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from abc import abstractmethod
 from copy import copy
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -20,18 +18,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from knnspect import _core
-from knnspect.constraints import Choice, Instance
-from knnspect.data import open_to_judge
+from knnspect.constraints import Choice
 from knnspect.data.loading import OnBad
+from knnspect.detectors.judging import Judge
 from knnspect.detectors.maps import Sigma, pixel_map
-from knnspect.detectors.prediction import Prediction
-from knnspect.errors import NotFittedError, ParameterError
-from knnspect.features import Backbone, Features
-from knnspect.gallery import Coreset, Gallery
+from knnspect.detectors.state import State
+from knnspect.errors import ParameterError
+from knnspect.gallery import Gallery
 from knnspect.model_files import StoredModel, write_model
 from knnspect.normal_features import NormalFeatures, Run, extract
-from knnspect.parameters import Parametrized, learnt, parameter, section
-from knnspect.progress import Stopwatch
+from knnspect.parameters import learnt, parameter, section
 from knnspect.views import Placement, Sizes
 
 if TYPE_CHECKING:
@@ -40,29 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["Detector", "State"]
 
 
-@dataclass(frozen=True)
-class State:
-    """What a fitted detector has learnt, as files have it.
-
-    Parameters
-    ----------
-    values : dict
-        JSON-compatible, by name; names of parameters are taken.
-    arrays : dict of str to ndarray
-        By name.
-    searched : Gallery or Coreset, optional
-        What it searches.
-    about_images : dict of str to ndarray
-        Arrays that a folder of features has, too, and that need not be written there.
-    """
-
-    values: dict[str, Any] = field(default_factory=dict)
-    arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
-    searched: Gallery | Coreset | None = None
-    about_images: dict[str, NDArray[Any]] = field(default_factory=dict)
-
-
-class Detector(Parametrized, ABC):
+class Detector(Judge):
     """Learns what normal looks like; judges other images.
 
     Parameters are checked by `fit` and before predicting; what is learnt has names that end in an
@@ -71,8 +45,6 @@ class Detector(Parametrized, ABC):
 
     Parameters
     ----------
-    backbone : Backbone, optional
-        The network; each method has its own default.
     score : {"image", "map"}, default "image"
         The image score of the paper, or the maximum of the map.
     sigma : float, default 4.0
@@ -93,9 +65,6 @@ class Detector(Parametrized, ABC):
         Time taken by each stage of the last `fit` or `predict`.
     """
 
-    backbone: Backbone = parameter(
-        Instance(Backbone), default_factory=lambda: Backbone(), kw_only=False
-    )
     score: Literal["image", "map"] = parameter(
         Choice("image", "map"), default="image", changes_training=False
     )
@@ -108,17 +77,10 @@ class Detector(Parametrized, ABC):
     method: ClassVar[str]
     #: Whether it trains a network, and `fit` takes a checkpoint.
     trains: ClassVar[bool] = False
-    #: An attribute that it has as soon as it is fitted.
-    _mark_of_fitted: ClassVar[str] = "normal_map_max_"
-    #: Whether judging needs the pooled features of images.
-    _needs_pooled: ClassVar[bool] = False
 
     normal_map_max_: float = learnt()
-    seconds_: dict[str, float] = learnt()
     #: What `fit` was called with, JSON-compatible, for models to tell.
     fitted_with_: dict[str, Any] = learnt()
-    #: The sizes of the normal images, where they are known.
-    _normal_sizes: Sizes | None = learnt()
 
     def _begin(self) -> None:
         self._normal_sizes = None
@@ -144,10 +106,6 @@ class Detector(Parametrized, ABC):
     @abstractmethod
     def _learn(self, normal: NormalFeatures, run: Run) -> None:
         """Learn from the features of normal images; `self` is a copy, of which `fit` takes over."""
-
-    @abstractmethod
-    def _judge(self, features: Features, watch: Stopwatch) -> Iterator[Prediction]:
-        """Judge the images of a batch, in order."""
 
     @abstractmethod
     def _state(self) -> State:
@@ -254,151 +212,6 @@ class Detector(Parametrized, ABC):
         self.__dict__.update(learnt.__dict__)
         return self
 
-    def iter_predict(
-        self,
-        images: object,
-        *,
-        batch_size: int = 16,
-        n_workers: int = 2,
-        skip_bad: bool | OnBad = False,
-        progress: bool = False,
-        keep_pictures: bool = False,
-    ) -> Iterator[Prediction]:
-        """Judge images one after the other, in order, without keeping them all.
-
-        Parameters
-        ----------
-        images, batch_size, n_workers, skip_bad, progress
-            As in `predict`.
-        keep_pictures : bool, default False
-            Give the image as it came with each prediction, but for those of more than 2^24 pixels,
-            of which a batch would fill the memory.
-
-        Returns
-        -------
-        iterator of Prediction
-            One per image, in order.
-
-        Raises
-        ------
-        NotFittedError
-            Before `fit`.
-        ImageError
-            While iterating: if an image cannot be used, or there is none.
-        """
-        self._check_fitted()
-        self.check_params()
-        self._check_against_learnt()
-        watch = Stopwatch()
-        batches = self.backbone.iterate(
-            open_to_judge(images),
-            batch_size,
-            n_workers,
-            skip_bad,
-            progress,
-            watch,
-            "judging",
-            pooled=self._needs_pooled,
-            keep_pictures=keep_pictures,
-        )
-        return self._iter_predict(batches, watch)
-
-    def _iter_predict(self, batches: Iterator[Features], watch: Stopwatch) -> Iterator[Prediction]:
-        self.seconds_ = watch.seconds
-        for features in batches:
-            for index, prediction in enumerate(self._judge(features, watch)):
-                yield replace(
-                    prediction,
-                    placement=features.placements[index],
-                    normal_sizes=self._normal_sizes,
-                    picture=features.pictures[index],
-                )
-
-    def predict(
-        self,
-        images: object,
-        *,
-        batch_size: int = 16,
-        n_workers: int = 2,
-        skip_bad: bool | OnBad = False,
-        progress: bool = False,
-    ) -> list[Prediction]:
-        """Judge images.
-
-        Parameters
-        ----------
-        images : folder, file, list of paths, arrays or PIL images, array, or loader
-            As `knnspect.data.open_images` takes them.
-        batch_size : int, default 16
-            Images that are handled together. On the CPU predictions do not depend on it; on a GPU
-            another size may round otherwise, but never the images that share a batch.
-        n_workers : int, default 2
-            Threads that read and resize images.
-        skip_bad : bool or callable, default False
-            Leave out images that cannot be used, with an `ImageWarning`, instead of raising; or
-            call this with the id and the error of each.
-        progress : bool, default False
-            Report progress on standard error.
-
-        Returns
-        -------
-        list of Prediction
-            One per image, in order.
-
-        Raises
-        ------
-        NotFittedError
-            Before `fit`.
-        ImageError
-            If an image cannot be used, or there is none.
-        """
-        return list(
-            self.iter_predict(
-                images,
-                batch_size=batch_size,
-                n_workers=n_workers,
-                skip_bad=skip_bad,
-                progress=progress,
-            )
-        )
-
-    def scores(
-        self,
-        images: object,
-        *,
-        batch_size: int = 16,
-        n_workers: int = 2,
-        skip_bad: bool | OnBad = False,
-        progress: bool = False,
-    ) -> NDArray[np.float64]:
-        """Return the score of each image; larger is worse.
-
-        Parameters
-        ----------
-        images, batch_size, n_workers, skip_bad, progress
-            As in `predict`.
-
-        Returns
-        -------
-        ndarray of float64, shape (n_images,)
-            In the order of the images. Maps are not kept.
-
-        Raises
-        ------
-        NotFittedError
-            Before `fit`.
-        ImageError
-            If an image cannot be used, or there is none.
-        """
-        predictions = self.iter_predict(
-            images,
-            batch_size=batch_size,
-            n_workers=n_workers,
-            skip_bad=skip_bad,
-            progress=progress,
-        )
-        return np.array([prediction.score for prediction in predictions])
-
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fitted detector, with its backbone's weights, to one file.
 
@@ -468,13 +281,3 @@ class Detector(Parametrized, ABC):
             for name, declared in self.parameters.items()
             if not declared.is_saved and (value := getattr(self, name)) is not None
         }
-
-    def _check_against_learnt(self) -> None:
-        """Raise a ParameterError if a parameter does not suit what was learnt."""
-
-    def _check_fitted(self) -> None:
-        if not hasattr(self, self._mark_of_fitted):
-            name = type(self).__name__
-            raise NotFittedError(
-                f"this {name} is not fitted yet: call fit with normal images first"
-            )

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from knnspect.constraints import Count, Flag, Optional, Positive
-from knnspect.detectors.base import Detector, State
+from knnspect.detectors.base import Detector
 from knnspect.detectors.prediction import Prediction
+from knnspect.detectors.state import State
 from knnspect.errors import ImageError, StoreError
 from knnspect.features import Features
 from knnspect.files import check_path, is_folder

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Collection, Iterator
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +13,10 @@ from knnspect.backends import Backend, get_backend
 from knnspect.constraints import Bad, Choice, Constraint, Count, Optional
 from knnspect.detectors.base import Detector
 from knnspect.detectors.border import BorderFactors
+from knnspect.detectors.state import State
 from knnspect.errors import DTypeError, ParameterError
-from knnspect.gallery import Gallery
+from knnspect.gallery import Coreset, Gallery
+from knnspect.model_files import StoredModel
 from knnspect.normal_features import NormalFeatures
 from knnspect.normal_features.checks import evenly_spaced
 from knnspect.normal_features.near_duplicates import LEFT_OUT, NearDuplicates
@@ -51,6 +53,8 @@ class NearestDetector(Detector):
 
     Attributes
     ----------
+    searched_ : Gallery or Coreset
+        The normal features.
     border_ : BorderFactors
         What the scores of cells near the border are divided by, as normal cells are farther from
         their nearest there.
@@ -67,7 +71,21 @@ class NearestDetector(Detector):
     backend: str | Backend = parameter(BackendWord(), default="auto", is_saved=False)
     threads: int | None = parameter(Optional(Count()), default=None, is_saved=False)
 
+    _mark_of_fitted: ClassVar[str] = "searched_"
+    searched_: Gallery | Coreset = learnt()
     border_: BorderFactors = learnt()
+
+    @property
+    def n_images_(self) -> int:
+        """Number of normal images that were learnt from."""
+        self._check_fitted()
+        return self.searched_.n_images
+
+    @property
+    def nbytes_(self) -> int:
+        """Bytes of all that was learnt."""
+        self._check_fitted()
+        return self.searched_.nbytes
 
     @abstractmethod
     def _normal_cells(
@@ -98,6 +116,14 @@ class NearestDetector(Detector):
             float(self._map(here, normal.placement(id_)).max()) for id_, here in cells.items()
         ]
         self.normal_map_max_ = max(maxima, default=float("nan"))
+
+    def _state(self) -> State:
+        factors = self.border_.factors.tolist()
+        return State({"border_factors": factors}, searched=self.searched_)
+
+    def _set_state(self, stored: StoredModel) -> None:
+        self.searched_ = stored.searched()
+        self.border_ = BorderFactors(stored.config.get("border_factors", ()))
 
     def _map(self, cells: NDArray[Any], placement: Placement) -> NDArray[np.float32]:
         return super()._map(self.border_.divide(cells), placement)

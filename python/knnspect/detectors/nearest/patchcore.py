@@ -9,17 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from knnspect.constraints import Count, Optional, ShareOrCount
-from knnspect.detectors.base import State
-from knnspect.detectors.border import BorderFactors
 from knnspect.detectors.nearest.base import NearestDetector
 from knnspect.detectors.prediction import Prediction
 from knnspect.errors import ParameterError
 from knnspect.features import Backbone, Features
 from knnspect.gallery import Coreset, Gallery
-from knnspect.model_files import StoredModel
 from knnspect.normal_features import NormalFeatures, Run
 from knnspect.normal_features.checks import naming_images
-from knnspect.parameters import learnt, parameter
+from knnspect.parameters import parameter
 from knnspect.progress import Stopwatch
 from knnspect.pyramid import FeaturePyramid
 from knnspect.search import Neighbors
@@ -99,20 +96,6 @@ class PatchCore(NearestDetector):
     seed: int = parameter(Count(minimum=0), default=0)
 
     method: ClassVar[str] = "patchcore"
-    _mark_of_fitted: ClassVar[str] = "searched_"
-    searched_: Gallery | Coreset = learnt()
-
-    @property
-    def n_images_(self) -> int:
-        """Number of normal images that were learnt from."""
-        self._check_fitted()
-        return self.searched_.n_images
-
-    @property
-    def nbytes_(self) -> int:
-        """Bytes of all that was learnt."""
-        self._check_fitted()
-        return self.searched_.nbytes
 
     @property
     def coreset_(self) -> Coreset | None:
@@ -164,14 +147,6 @@ class PatchCore(NearestDetector):
                 score = float(map_.max()) if by_map else self._score(query[index], found)
             yield Prediction(id_, score, map_, found)
 
-    def _state(self) -> State:
-        factors = self.border_.factors.tolist()
-        return State({"border_factors": factors}, searched=self.searched_)
-
-    def _set_state(self, stored: StoredModel) -> None:
-        self.searched_ = stored.searched()
-        self.border_ = BorderFactors(stored.config.get("border_factors", ()))
-
     def _score(self, query: FeaturePyramid, neighbors: Neighbors) -> float:
         """Image score of the only image of `query`: equation 7."""
         cells = self.border_.divide(_cell_distances(neighbors))
@@ -180,15 +155,11 @@ class PatchCore(NearestDetector):
         n_neighbors = min(self.neighbors, self.searched_.n_rows)
         if n_neighbors == 1:
             return score
+        at = (0, row, column, 0)
+        image = neighbors.image_ids[int(neighbors.image_index[at])]
+        cell = (int(neighbors.cells[at][0]), int(neighbors.cells[at][1]))
         nearest, support = self.searched_.around(
-            str(neighbors.images[0, row, column, 0]),
-            (
-                int(neighbors.cells[0, row, column, 0, 0]),
-                int(neighbors.cells[0, row, column, 0, 1]),
-            ),
-            n_neighbors,
-            self.threads,
-            self.backend,
+            image, cell, n_neighbors, self.threads, self.backend
         )
         farthest: NDArray[np.float32] = query.concatenated(self.upsample)[0, row, column]
         return score * _weight(farthest, nearest, support)

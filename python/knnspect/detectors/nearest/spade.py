@@ -5,16 +5,16 @@ from __future__ import annotations
 import heapq
 import warnings
 from collections.abc import Collection, Iterator
-from typing import Any, ClassVar
+from dataclasses import replace
+from typing import Any, ClassVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from knnspect.constraints import Count
-from knnspect.detectors.base import State
-from knnspect.detectors.border import BorderFactors
 from knnspect.detectors.nearest.base import NearestDetector
 from knnspect.detectors.prediction import Prediction
+from knnspect.detectors.state import State
 from knnspect.errors import ParameterError, ShapeError
 from knnspect.features import Features
 from knnspect.gallery import Gallery
@@ -48,13 +48,9 @@ class Spade(NearestDetector):
         them, with a warning.
     pixel_neighbors : int, default 1
         kappa, nearest normal cells whose distances are averaged.
-    score : {"image", "map"}, default "image"
-        The image score of the paper, or the maximum of the map.
 
     Attributes
     ----------
-    gallery_ : Gallery
-        The pyramids of the normal images.
     pooled_ : ndarray of float32, shape (n_images, n_features)
         Their pooled features, in the order of ``gallery_.ids``.
     image_neighbors_ : int
@@ -68,20 +64,17 @@ class Spade(NearestDetector):
     Source
     ------
     Cohen and Hoshen, "Sub-Image Anomaly Detection with Deep Pyramid Correspondences" (2020),
-    sections 3.1 to 3.3. Deviations: the backbone and the levels are free; K of the image stage and
-    kappa are separate parameters, as they need different values; normal images say how
-    much larger distances are at the border, and the map goes on beyond it with its median (see
-    `BorderFactors`, `pixel_map`).
+    sections 3.1 to 3.3. Deviations: the backbone and the levels are free; K and kappa are separate
+    parameters, as they need different values; normal images say how much larger distances are at
+    the border, and the map goes on beyond it with its median (see `BorderFactors`, `pixel_map`).
 
     Examples
     --------
-    >>> import numpy as np
-    >>> rng = np.random.default_rng(0)
-    >>> normal = rng.integers(100, 120, (6, 64, 64, 3)).astype("u1")
-    >>> odd = normal[:1].copy()
-    >>> odd[0, 20:30, 30:40] = 255
-    >>> spade = Spade(Backbone(image_size=64), image_neighbors=5, score="map")
-    >>> good, bad = spade.fit(normal[1:]).predict(np.concatenate([normal[:1], odd]))
+    >>> from knnspect import Backbone
+    >>> images = np.random.default_rng(0).integers(100, 120, (7, 64, 64, 3)).astype("u1")
+    >>> images[6, 20:30, 30:40] = 255
+    >>> spade = Spade(Backbone(image_size=64), image_neighbors=5, score="map").fit(images[:5])
+    >>> good, bad = spade.predict(images[5:])
     >>> good.score < bad.score, bad.map.shape
     (True, (64, 64))
     >>> row, column = np.unravel_index(bad.map.argmax(), bad.map.shape)
@@ -93,9 +86,7 @@ class Spade(NearestDetector):
     pixel_neighbors: int = parameter(Count(), default=1)
 
     method: ClassVar[str] = "spade"
-    _mark_of_fitted: ClassVar[str] = "gallery_"
     _needs_pooled: ClassVar[bool] = True
-    gallery_: Gallery = learnt()
     pooled_: NDArray[np.float32] = learnt()
 
     @property
@@ -105,16 +96,15 @@ class Spade(NearestDetector):
         return min(self.image_neighbors, len(self.gallery_))
 
     @property
-    def n_images_(self) -> int:
-        """Number of normal images that were learnt from."""
+    def gallery_(self) -> Gallery:
+        """The pyramids of the normal images."""
         self._check_fitted()
-        return len(self.gallery_)
+        return cast("Gallery", self.searched_)
 
     @property
     def nbytes_(self) -> int:
         """Bytes of all that was learnt: the gallery and the pooled features."""
-        self._check_fitted()
-        return self.gallery_.nbytes + self.pooled_.nbytes
+        return super().nbytes_ + self.pooled_.nbytes
 
     def nearest_images(
         self, pooled: NDArray[np.float32], without: str | Collection[str] = ()
@@ -135,27 +125,22 @@ class Spade(NearestDetector):
 
         Raises
         ------
-        NotFittedError
-            Before `fit`.
-        ShapeError
-            If `pooled` has another shape.
+        NotFittedError, ShapeError
+            Before `fit`; if `pooled` has another shape.
         """
         self._check_fitted()
         if pooled.shape != self.pooled_.shape[1:]:
             raise ShapeError(f"pooled: expected shape {self.pooled_.shape[1:]}, got {pooled.shape}")
         left_out = {without} if isinstance(without, str) else set(without)
-        sq_distances = np.concatenate(
-            [
-                np.square(np.subtract(others, pooled, dtype=np.float64)).sum(axis=1)
-                for others in np.array_split(self.pooled_, 1 + len(self.pooled_) // 1024)
-            ]
-        )
+        parts = np.array_split(self.pooled_, 1 + len(self.pooled_) // 1024)
+        apart = (np.subtract(part, pooled, dtype=np.float64) for part in parts)
+        sq_distances = np.concatenate([np.square(values).sum(axis=1) for values in apart])
         pairs = zip(sq_distances.tolist(), self.gallery_.ids, strict=True)
         nearest = heapq.nsmallest(self.image_neighbors_, (p for p in pairs if p[1] not in left_out))
         return [(id_, sq_distance) for sq_distance, id_ in nearest]
 
     def _learn(self, normal: NormalFeatures, run: Run) -> None:
-        self.gallery_, self.pooled_ = normal.gallery, normal.pooled
+        self.searched_, self.pooled_ = normal.gallery, normal.pooled
         self._check_against_learnt()
         with run.watch.stage("gallery"):
             self._calibrate(normal)
@@ -169,17 +154,12 @@ class Spade(NearestDetector):
     def _normal_cells(
         self, index: int, normal: NormalFeatures, left_out: Collection[str]
     ) -> NDArray[Any] | None:
-        near = self.nearest_images(normal.pooled[index], without=left_out)
+        near = [id_ for id_, _ in self.nearest_images(normal.pooled[index], without=left_out)]
         if not near:
             return None
-        neighbors = self.gallery_.search(
-            self.gallery_.pyramid([self.gallery_.ids[index]]),
-            min(self.pixel_neighbors, len(near) * self._n_cells),
-            [id_ for id_, _ in near],
-            self.threads,
-            self.backend,
-        )
-        return _cell_scores(neighbors)
+        query = normal.gallery.pyramid([normal.gallery.ids[index]])
+        k = min(self.pixel_neighbors, len(near) * normal.gallery.n_rows // len(normal.gallery))
+        return _cell_scores(normal.gallery.search(query, k, near, self.threads, self.backend))
 
     def _judge(self, features: Features, watch: Stopwatch) -> Iterator[Prediction]:
         with watch.stage("retrieval"):
@@ -199,35 +179,22 @@ class Spade(NearestDetector):
             yield Prediction(id_, score, map_, neighbors, tuple(near))
 
     def _state(self) -> State:
-        return State(
-            {
-                "upsample": self.gallery_.upsample,
-                "gallery_dtype": self.gallery_.dtype,
-                "border_factors": self.border_.factors.tolist(),
-            },
-            searched=self.gallery_,
-            about_images={"pooled": self.pooled_},
-        )
+        return replace(super()._state(), about_images={"pooled": self.pooled_})
 
     def _set_state(self, stored: StoredModel) -> None:
-        self.gallery_ = stored.gallery()
+        super()._set_state(stored)
         # Earlier versions kept no type besides that of the gallery.
         self.upsample, self.gallery_dtype = self.gallery_.upsample, self.gallery_.dtype  # type: ignore[assignment]
         self.pooled_ = stored.pooled(self.gallery_)
-        self.border_ = BorderFactors(stored.config.get("border_factors", ()))
 
     def _check_against_learnt(self) -> None:
-        n_images = min(self.image_neighbors_, max(1, len(self.gallery_) - 1))
-        if self.pixel_neighbors > n_images * self._n_cells:
+        n_images = min(self.image_neighbors_, max(1, self.n_images_ - 1))
+        n_cells = n_images * self.searched_.n_rows // self.n_images_
+        if self.pixel_neighbors > n_cells:
             raise ParameterError(
-                f"pixel_neighbors: expected at most the {n_images * self._n_cells} cells of "
-                f"{n_images} images, got {self.pixel_neighbors}"
+                f"pixel_neighbors: expected at most the {n_cells} cells of {n_images} images, "
+                f"got {self.pixel_neighbors}"
             )
-
-    @property
-    def _n_cells(self) -> int:
-        height, width, _ = self.gallery_.shapes[0]
-        return height * width
 
 
 def _cell_scores(neighbors: Neighbors) -> NDArray[Any]:
