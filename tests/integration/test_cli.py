@@ -536,7 +536,7 @@ class TestTrained:
         expected = [p.score for p in ks.load(tmp_path / "model.ks").predict(data / "queries")]
         np.testing.assert_allclose(scores, expected, rtol=1e-5)
         done = run("predict", "model.ks", data / "queries", "--output", "r", "--threads", "1")
-        assert_fails(done, 2, "--threads: is an option of spade and patchcore", method)
+        assert_fails(done, 2, "--threads: is an option of patchcore and spade", method)
 
     def test_is_evaluated(self, run: Run, dataset: Path, tmp_path: Path, method: str) -> None:
         options = ("--method", method, "--json", "figures.json", *self.SMALL)
@@ -636,19 +636,19 @@ BAD_OPTIONS: list[tuple[tuple[str, ...], int, str]] = [
     (("--image-size", "1000000"), 2, "image_size: expected at most"),
     (("--method", "nope"), 2, "--method"),
     (("--coreset", "0.1"), 2, "--coreset: is an option of patchcore"),
-    (("--max-epochs", "3"), 2, "--max-epochs: is an option of simplenet and cflow"),
-    (("--checkpoint", "half"), 2, "--checkpoint: is an option of simplenet and cflow"),
-    (("--seed", "1"), 2, "--seed: is an option of patchcore, simplenet and cflow"),
+    (("--max-epochs", "3"), 2, "--max-epochs: is an option of cflow and simplenet"),
+    (("--checkpoint", "half"), 2, "--checkpoint: is an option of cflow and simplenet"),
+    (("--seed", "1"), 2, "--seed: is an option of patchcore, cflow and simplenet"),
     (
         ("--method", "cflow", "--upsample", "block"),
         2,
-        "an option of spade, patchcore and simplenet",
+        "an option of patchcore, spade and simplenet",
     ),
     (("--method", "cflow", "--noise", "0.1"), 2, "--noise: is an option of simplenet"),
     (
         ("--method", "cflow", "--backend", "rust"),
         2,
-        "--backend: is an option of spade and patchcore",
+        "--backend: is an option of patchcore and spade",
     ),
     (("--method", "cflow", "--max-epochs", "0"), 2, "max_epochs"),
     (("--method", "cflow", "--coupling-blocks", "0"), 2, "coupling_blocks"),

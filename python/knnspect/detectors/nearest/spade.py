@@ -54,12 +54,10 @@ class Spade(NearestDetector):
     pooled_ : ndarray of float32, shape (n_images, n_features)
         Their pooled features, in the order of ``gallery_.ids``.
     image_neighbors_ : int
-        K as it is used: at most the number of normal images. Parameters of prediction
-        (`image_neighbors`, `pixel_neighbors`, `score`, `sigma`) may be changed after `fit`.
+        K as it is used: at most the number of normal images. It may be changed after `fit`.
     seconds_ : dict of str to float
-        Time taken by each stage of the last `fit` or `predict`: "decode" (waiting for images),
-        "features", "gallery" (filling it, and calibration), "retrieval" (the image stage),
-        "matching" (the pixel stage), "maps".
+        Of the last `fit` or `predict`: "decode" (waiting for images), "features", "gallery" (with
+        calibration), "retrieval" (the image stage), "matching" (the pixel stage), "maps".
 
     Source
     ------
