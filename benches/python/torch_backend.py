@@ -120,9 +120,9 @@ def compare(
             times["torch"].append(taken)
             if repeat == 0:
                 found = gallery.search(query, k, threads=options.threads, backend=backend)
-                assert found.work is not None
-                assert found.work.shares["core"] == 0
-                shares.append(found.work.shares["float64"])
+                assert found.stats is not None
+                assert found.stats.shares["core"] == 0
+                shares.append(found.stats.shares["float64"])
                 both = tuple(np.asarray(part.cpu() if is_gpu else part) for part in theirs)
                 exact_query = concatenated(query, "bilinear", np.float64)
                 agreements.append(check_equal(found, both, exact_query, exact_rows))  # type: ignore[arg-type]

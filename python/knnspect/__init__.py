@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from knnspect.features import Backbone, Features
     from knnspect.gallery import Coreset, Gallery
     from knnspect.pyramid import FeaturePyramid
-    from knnspect.search import Neighbors, Work
+    from knnspect.search import Neighbors, SearchStats
 
 _HOMES = {
     "Backbone": "features",
@@ -71,7 +71,7 @@ _HOMES = {
     "SimpleNet": "detectors",
     "Spade": "detectors",
     "StoreError": "errors",
-    "Work": "search",
+    "SearchStats": "search",
     "load": "detectors",
 }
 
@@ -97,11 +97,11 @@ __all__ = [
     "PatchCore",
     "Prediction",
     "ReadingWarning",
+    "SearchStats",
     "ShapeError",
     "SimpleNet",
     "Spade",
     "StoreError",
-    "Work",
     "__version__",
     "load",
 ]

@@ -88,8 +88,8 @@ def test_real_structure_is_searched_on_the_device() -> None:
     gallery.add(FeaturePyramid([normal]))
     query = FeaturePyramid([(maps + 0.1 * rng.normal(size=(2, 56, 56, 32))).astype("f4")])
     found = gallery.search(query, 3, backend="torch:cuda")
-    assert found.work is not None
-    assert found.work.shares["core"] == 0
+    assert found.stats is not None
+    assert found.stats.shares["core"] == 0
     assert_same(found, gallery.search(query, 3))
 
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from knnspect import _core
 from knnspect.errors import ParameterError
-from knnspect.search import Neighbors, Work
+from knnspect.search import Neighbors, SearchStats
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -137,7 +137,9 @@ class RowsBackend(ABC):
             found.ranks.reshape(cells.shape),
             np.stack(np.divmod(cells, grid_width), axis=-1),
             tuple(search.ids),
-            Work(work.pairs, {self.name: work.index, "float64": work.settled, "core": work.core}),
+            SearchStats(
+                work.pairs, {self.name: work.index, "float64": work.settled, "core": work.core}
+            ),
         )
 
     def recall(

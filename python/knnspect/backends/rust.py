@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from knnspect.search import Capabilities, Neighbors, Work
+from knnspect.search import Capabilities, Neighbors, SearchStats
 
 if TYPE_CHECKING:
     from knnspect.gallery import ReadOnlyGallery
@@ -20,7 +20,7 @@ class RustBackend:
     """Searches on the CPU, level by level, without building the concatenated features.
 
     Pairs of cells that the coarser levels show to be too far apart are never compared in full; what
-    was compared is in `Neighbors.work`. A gallery of one level is searched by a few of its
+    was compared is in `Neighbors.stats`. A gallery of one level is searched by a few of its
     principal directions first, which the first search finds (see `Gallery.search`).
 
     Parameters
@@ -67,5 +67,5 @@ class RustBackend:
             self.matcher,
         )
         rows_columns = np.stack(np.divmod(cells, np.uint32(shapes[0][1])), axis=-1)
-        work = Work(pairs, dict(stages))
+        work = SearchStats(pairs, dict(stages))
         return Neighbors(sq_distances, image_index, rows_columns, tuple(ids), work)

@@ -219,7 +219,7 @@ class Coreset:
             self.image_index[at].astype(np.uint32),
             self.cells[at].astype(np.uint32),
             self.image_ids,
-            found.work,
+            found.stats,
         )
 
     def without(self, ids: Sequence[str]) -> Coreset:

@@ -3,12 +3,14 @@
 ``searchable``  what galleries and coresets have in common
 ``backend``     what a backend is, and what it says of itself
 ``neighbors``   what a search returns
+``stats``       what a search did
 """
 
 from __future__ import annotations
 
 from knnspect.search.backend import Backend, Capabilities, ImageSubset
-from knnspect.search.neighbors import Neighbors, Work
+from knnspect.search.neighbors import Neighbors
 from knnspect.search.searchable import Searchable
+from knnspect.search.stats import SearchStats
 
-__all__ = ["Backend", "Capabilities", "ImageSubset", "Neighbors", "Searchable", "Work"]
+__all__ = ["Backend", "Capabilities", "ImageSubset", "Neighbors", "SearchStats", "Searchable"]

@@ -265,18 +265,18 @@ def test_it_searches_itself_where_features_have_structure() -> None:
     for dtype in ("bfloat16", "float32"):
         found = gallery.search(query, 3, backend=TorchBackend("cpu", dtype=dtype))
         assert_same(found, gallery.search(query, 3))
-        assert found.work is not None
-        assert found.work.pairs == 2 * 192 * 6 * 192
-        assert found.work.shares["core"] == 0
-        assert 0 < found.work.shares["float64"] < 0.1
+        assert found.stats is not None
+        assert found.stats.pairs == 2 * 192 * 6 * 192
+        assert found.stats.shares["core"] == 0
+        assert 0 < found.stats.shares["float64"] < 0.1
 
 
 def test_the_core_does_what_it_cannot() -> None:
     backend = TorchBackend("cpu")
     gallery, query = filled(), smooth(9, 1)
     of_many = gallery.search(query, 65, backend=backend)
-    assert of_many.work is not None
-    assert of_many.work.shares["core"] == 1
+    assert of_many.stats is not None
+    assert of_many.stats.shares["core"] == 1
     assert_same(of_many, gallery.search(query, 65))
     even = Gallery()
     even.add(FeaturePyramid([np.ones((30, 32, 32, 4), "f4")]))
@@ -284,8 +284,8 @@ def test_the_core_does_what_it_cannot() -> None:
     one_off[0, 0, 0] = 2
     even.add(FeaturePyramid([one_off]), ["one off"])
     found = even.search(FeaturePyramid([one_off]), backend=backend)
-    assert found.work is not None
-    assert found.work.shares["core"] == 1, "ties without end"
+    assert found.stats is not None
+    assert found.stats.shares["core"] == 1, "ties without end"
     assert_same(found, even.search(FeaturePyramid([one_off])))
 
 
@@ -408,8 +408,8 @@ def test_images_that_do_not_fit_are_searched_one_group_after_the_other(k: int) -
     for _ in range(2):
         found = gallery.search(query, k, backend=backend)
         assert_same(found, expected)
-        assert found.work is not None
-        assert found.work.shares["core"] == 0
+        assert found.stats is not None
+        assert found.stats.shares["core"] == 0
         assert 0 < kept(backend, gallery).nbytes <= limit
         assert kept(backend, gallery).images_at_once == 5
     of_little = TorchBackend("cpu", max_memory=1)
@@ -424,9 +424,9 @@ def test_an_image_beyond_the_frame_is_left_to_the_core() -> None:
     far = FeaturePyramid([level * np.float32(1e12) for level in smooth(3, 1).levels])
     gallery.add(far, ["far"])
     found = gallery.search(query, backend=backend)
-    assert found.work is not None
-    assert found.work.shares["core"] == 1
+    assert found.stats is not None
+    assert found.stats.shares["core"] == 1
     assert_same(found, gallery.search(query))
     without = gallery.search(query, images=["0", "1"], backend=backend)
-    assert without.work is not None
-    assert without.work.shares["core"] == 0
+    assert without.stats is not None
+    assert without.stats.shares["core"] == 0

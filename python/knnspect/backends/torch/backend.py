@@ -28,7 +28,7 @@ from knnspect.errors import (
 )
 from knnspect.forked import check_cuda, fork_safe
 from knnspect.memory import parse_bytes
-from knnspect.search import Capabilities, Neighbors, Work
+from knnspect.search import Capabilities, Neighbors, SearchStats
 
 if TYPE_CHECKING:
     from knnspect.gallery import ReadOnlyGallery
@@ -52,7 +52,7 @@ class TensorNeighbors:
         Where in that image: (row, column) at the finest level.
     image_ids : tuple of str
         Ids of the gallery images that were searched, sorted.
-    work : Work
+    stats : SearchStats
         What the search did.
     """
 
@@ -60,7 +60,7 @@ class TensorNeighbors:
     image_index: Tensor
     cells: Tensor
     image_ids: tuple[str, ...]
-    work: Work
+    stats: SearchStats
 
 
 #: For a larger k the core searches.
@@ -233,7 +233,7 @@ class TorchBackend:
         levels: Sequence[Tensor],
         k: int,
         threads: int | None,
-    ) -> tuple[Found, Work]:
+    ) -> tuple[Found, SearchStats]:
         grid = Grid([_shape(level) for level in levels], gallery.upsample, self.device)
         resident = self._resident(gallery, search)
         counts = {"leading": 0, "float64": 0, "core": 0}
@@ -257,7 +257,7 @@ class TorchBackend:
         nothing = torch.zeros(0, k, device=self.device)
         parts.append((nothing.double(), nothing.long(), nothing.long()))
         sq_distances, image_ranks, cells = (torch.cat(part) for part in zip(*parts, strict=True))
-        return (sq_distances, image_ranks, cells), Work(pairs, counts)
+        return (sq_distances, image_ranks, cells), SearchStats(pairs, counts)
 
     def _resident(self, gallery: ReadOnlyGallery, search: _core.Search) -> ResidentGallery:
         with self._lock:
