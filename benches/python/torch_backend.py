@@ -107,7 +107,7 @@ def compare(
 
         def ours(query: ks.FeaturePyramid = query, levels: Any = levels) -> Any:
             if is_gpu:
-                return backend.search_tensors(gallery, levels, k)
+                return backend.search_tensors(gallery.prepare(ks.FeaturePyramid(levels), k))
             return gallery.search(query, k, threads=options.threads, backend=backend)
 
         times: dict[str, list[float]] = {"faiss": [], "torch": []}

@@ -206,7 +206,7 @@ def _is_tensor(level: object) -> bool:
 def _check_level(index: int, level: Any) -> Any:
     """Return a level as it is kept, a tensor or an array, or raise an error that names it."""
     is_tensor = _is_tensor(level)
-    array = level.detach() if is_tensor else np.asarray(level)
+    array: Any = level.detach() if is_tensor else np.asarray(level)
     dtypes = {"torch.float32", "torch.float16"} if is_tensor else (np.float32, np.float16)
     if (str(array.dtype) if is_tensor else array.dtype) not in dtypes:
         raise DTypeError(f"levels[{index}]: expected float32 or float16, got {array.dtype}")

@@ -98,7 +98,7 @@ def test_queries_and_answers_stay_on_the_device() -> None:
     gallery.add(some(0, 5))
     backend = TorchBackend("cuda")
     levels = [torch.from_numpy(level.copy()).to(backend.device) for level in query.levels]
-    found = backend.search_tensors(gallery, levels, 3)
+    found = backend.search_tensors(gallery.prepare(FeaturePyramid(levels), 3))
     assert found.sq_distances.device == found.cells.device == backend.device
     expected = gallery.search(query, 3)
     np.testing.assert_allclose(found.sq_distances.cpu().numpy(), expected.sq_distances, rtol=1e-6)

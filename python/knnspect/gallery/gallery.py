@@ -72,7 +72,7 @@ class Gallery(ReadOnlyGallery):
     """
 
     def __init__(self, upsample: str = "bilinear", dtype: str = "float32") -> None:
-        self.core = _core.Gallery(upsample, dtype)
+        self.core = self._source = _core.Gallery(upsample, dtype)
         #: The folder, whatever the current one is, and its state when it was opened for reading.
         self._folder: Path | None = None
         self._opened: bytes | None = None

@@ -6,10 +6,9 @@ use crate::interrupt;
 use crate::store::{Store, Tensors, links_from};
 use half::f16;
 use knnspect_core::living::Known;
-use knnspect_core::matching::{self, Matcher};
 use knnspect_core::pyramid::{LevelData, Upsample};
-use knnspect_core::{DType, InstructionSet, LivingGallery, Result};
-use numpy::{PyArray, PyArray4, PyArrayMethods, PyUntypedArray};
+use knnspect_core::{DType, LivingGallery};
+use numpy::{PyArray, PyArrayMethods, PyUntypedArray};
 use pyo3::prelude::*;
 use std::collections::BTreeMap;
 use std::num::NonZero;
@@ -18,17 +17,9 @@ use std::path::PathBuf;
 /// All pairs, and those of each stage.
 pub(crate) type Work = (u64, Vec<(String, u64)>);
 
-type Neighbors<'py> = (
-    Bound<'py, PyArray4<f32>>,
-    Bound<'py, PyArray4<u32>>,
-    Bound<'py, PyArray4<u32>>,
-    Vec<String>,
-    Work,
-);
-
 /// The pyramids of normal images. Searches see the gallery as it was when they began, so images may
 /// be added and removed by other threads meanwhile.
-#[pyclass(frozen, module = "knnspect._core")]
+#[pyclass(frozen, weakref, module = "knnspect._core")]
 pub(crate) struct Gallery {
     inner: LivingGallery,
 }
@@ -249,61 +240,6 @@ impl Gallery {
                 })
             })
             .collect()
-    }
-
-    /// `(sq_distances, image_index, cells, ids, work)`: arrays of shape `(n_images, height, width, k)`;
-    /// `image_index` points into `ids`, the sorted ids of all images searched.
-    #[pyo3(signature = (levels, k, images, threads, instruction_set, matcher))]
-    // The arguments of the Python method.
-    #[allow(clippy::too_many_arguments)]
-    fn search<'py>(
-        &self,
-        py: Python<'py>,
-        levels: Vec<Bound<'py, PyUntypedArray>>,
-        k: usize,
-        images: Option<Vec<Vec<String>>>,
-        threads: Option<usize>,
-        instruction_set: Option<&str>,
-        matcher: &str,
-    ) -> PyResult<Neighbors<'py>> {
-        let raise = |error| to_py(py, &error);
-        let threads = threads_from(py, threads)?;
-        let instruction_set = instruction_set
-            .map(InstructionSet::from_name)
-            .transpose()
-            .map_err(raise)?;
-        let matcher = Matcher::from_name(matcher).ok_or_else(|| {
-            let message = format!(
-                "matcher: expected \"auto\", \"exhaustive\" or \"pruned\", got {matcher:?}"
-            );
-            named(py, "ParameterError", message)
-        })?;
-        let levels = Levels::new(py, &levels)?;
-        let query = levels.batch(py)?;
-        let finest = query.shape().finest();
-        let shape = [query.n_images(), finest.height, finest.width, k];
-        let (found, ids) = interrupt::run(py, |cancel| {
-            let (context, (selections, ids)) = self.read(|gallery| {
-                let context = gallery.pyramid_context()?;
-                Result::Ok((context, gallery.select_each(images.as_deref())?))
-            })?;
-            let options = matching::Options {
-                k,
-                threads,
-                instruction_set,
-                matcher,
-                cancel,
-            };
-            let found = matching::search(&query, &context, &selections, &options)?;
-            Ok((found, ids))
-        })?;
-        Ok((
-            PyArray::from_vec(py, found.sq_distances).reshape(shape)?,
-            PyArray::from_vec(py, found.ranks).reshape(shape)?,
-            PyArray::from_vec(py, found.cells).reshape(shape)?,
-            ids,
-            (found.work.pairs, found.work.stages),
-        ))
     }
 
     /// Writes the gallery with more metadata and tensors to a file of `kind`, atomically.

@@ -297,7 +297,7 @@ def test_recall_needs_a_query() -> None:
 def test_what_an_approximate_index_finds_has_exact_distances() -> None:
     normal, query = some(0, 2), some(1, 1)
     gallery = gallery_of(normal)
-    found = EverySecond().search(gallery, query, 3, None, None)
+    found = EverySecond().search(gallery.prepare(query, 3))
     images = normal.levels[0][found.image_index, found.cells[..., 0], found.cells[..., 1]]
     difference = images.astype("f8") - query.levels[0][:, :, :, None]
     np.testing.assert_array_equal(

@@ -135,7 +135,19 @@ pub fn search(
     )?;
     query.check_finite(|image| format!("query image {image}"))?;
     verify(selections, options.threads, options.cancel)?;
+    search_checked(query, context, selections, options)
+}
 
+/// The same for arguments that [`check`], [`PyramidBatch::check_finite`] and [`verify`] have let pass.
+///
+/// # Errors
+/// [`Error::Resources`] when there is not enough memory; [`Error::Interrupted`].
+pub fn search_checked(
+    query: &PyramidBatch<'_>,
+    context: &PyramidContext,
+    selections: &[Selection],
+    options: &Options<'_>,
+) -> Result<Neighbors> {
     let instruction_set = options.instruction_set.unwrap_or_else(InstructionSet::best);
     let threads = n_threads(options.threads);
     let how = Resources {
