@@ -134,7 +134,7 @@ class TorchBackend:
 
         Examples
         --------
-        >>> import knnspect as ks
+        >>> import numpy as np, knnspect as ks
         >>> gallery = ks.Gallery()
         >>> _ = gallery.add(ks.FeaturePyramid([np.zeros((2, 4, 4, 3), "f4")]), ids=["a", "b"])
         >>> query = ks.FeaturePyramid([torch.ones(1, 4, 4, 3)])
