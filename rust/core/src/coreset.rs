@@ -30,13 +30,13 @@ mod tile;
 use self::tile::{Lane, Picked, Scratch, Show, Space, Tile, sq_l2};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
+use crate::gallery::Rows;
 use crate::gallery::Selection;
 use crate::kernels::InstructionSet;
-use crate::matching::threads::run;
-use crate::matching::{Work, n_threads, verify};
+use crate::matching::{Work, verify};
+use crate::parallel::{n_threads, run};
 use crate::pyramid::PyramidContext;
 use crate::rotation::Rotation;
-use crate::rows::Rows;
 use std::num::NonZero;
 
 /// More values than this are compared in float64 only: directions take their square in memory.

@@ -1,6 +1,10 @@
 //! The gallery: the pyramids of normal images, each under its id.
 
+mod rows;
 mod snapshot;
+
+pub(crate) use rows::Rows;
+pub use rows::{levels_of, of_images};
 
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};

@@ -3,7 +3,7 @@
 //! A *pyramid* holds the feature maps of one image at several resolutions ([`pyramid`]); a
 //! [`Gallery`] holds the pyramids of many images; [`matching::search`] finds, for every cell of a
 //! query, the nearest cells of the gallery by the squared L2 distance between upsampled,
-//! concatenated features, without ever building the concatenated features. [`store`] keeps
+//! concatenated features, without ever building the concatenated features. [`storage`] keeps
 //! galleries and other tensors in checksummed, memory-mapped files.
 //!
 //! ```
@@ -22,25 +22,21 @@
 //! # Ok::<(), knnspect_core::Error>(())
 //! ```
 
-mod buffer;
 mod cancel;
-pub mod codes;
 pub mod coreset;
 pub mod directions;
 mod error;
-pub mod files;
 mod folder;
 pub mod gallery;
 mod kernels;
 pub mod living;
-mod mapping;
 pub mod matching;
-pub mod opening;
+mod parallel;
 pub mod pyramid;
+pub mod quantize;
 mod record;
 mod rotation;
-pub mod rows;
-pub mod store;
+pub mod storage;
 mod stored;
 mod topk;
 

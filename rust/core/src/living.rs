@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::folder::lock::Owner;
 use crate::folder::{self, Folder, State};
 use crate::gallery::{Additions, Gallery, check_batch};
-use crate::matching::for_each;
+use crate::parallel::for_each;
 use crate::pyramid::{DType, PyramidBatch, Upsample};
 use crate::stored::StoredImage;
 use std::path::{Path, PathBuf};

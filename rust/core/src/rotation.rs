@@ -41,8 +41,7 @@ use crate::directions::{principal_directions, skew};
 use crate::kernels::InstructionSet;
 use crate::kernels::flat::{Filter, Head};
 use crate::kernels::product::{multiply, multiply_depth};
-use crate::pyramid::LevelData;
-use std::ops::Range;
+use crate::pyramid::{LevelData, decode_into};
 use std::sync::OnceLock;
 
 /// Larger norms (of centred and scaled rows) are left to the exhaustive matcher.
@@ -258,15 +257,6 @@ impl Rotation {
             heads,
         })
     }
-}
-
-/// Appends some values of a level, of whole cells, as float32, which they are without loss.
-pub(crate) fn decode_into(level: &LevelData<'_>, range: Range<usize>, values: &mut Vec<f32>) {
-    let start = values.len();
-    values.resize(start + range.len(), 0.0);
-    level
-        .slice(range.start, range.len())
-        .decode_into(&mut values[start..]);
 }
 
 /// `|row - mean|^2`, with eight partial sums, which is a shape that compilers vectorise.

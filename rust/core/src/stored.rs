@@ -1,14 +1,14 @@
 //! The stored pyramid of one image, in memory or in a file.
 
-use crate::buffer::{Buffer, to_bytes};
-use crate::codes::{Codes, encode};
 use crate::error::{Error, Result};
 use crate::kernels::InstructionSet;
-use crate::mapping::Mapping;
 use crate::pyramid::{DType, LevelData, LevelGrid, LevelShape, PyramidShape};
+use crate::quantize::{Codes, encode};
 use crate::record::{Checksum, Place, RecordLayout, checksum};
 use crate::rotation::{Codes as RowCodes, Rotation, Slot};
-use crate::store::{Dtype, Store, StoredTensor};
+use crate::storage::Mapping;
+use crate::storage::{Buffer, to_bytes};
+use crate::storage::{Dtype, Store, StoredTensor};
 use half::f16;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

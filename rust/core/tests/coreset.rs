@@ -7,10 +7,9 @@ use common::{KINDS, Kind, MODES, Numbers, Shapes, batch, features, ids, kept, up
 use half::f16;
 use knnspect_core::coreset::{Options, Picks, pick};
 use knnspect_core::gallery::Selection;
-use knnspect_core::opening::Links;
-use knnspect_core::pyramid::{PyramidContext, Upsample};
-use knnspect_core::rows::concatenate;
-use knnspect_core::store::Store;
+use knnspect_core::pyramid::{PyramidContext, Upsample, concatenate};
+use knnspect_core::storage::Links;
+use knnspect_core::storage::Store;
 use knnspect_core::{Cancel, DType, Error, Gallery, InstructionSet};
 use proptest::prelude::*;
 use std::cell::RefCell;

@@ -9,9 +9,9 @@ use common::{
 };
 use half::f16;
 use knnspect_core::matching::{self, Matcher, Neighbors, Options};
-use knnspect_core::opening::Links;
 use knnspect_core::pyramid::Upsample;
-use knnspect_core::store::Store;
+use knnspect_core::storage::Links;
+use knnspect_core::storage::Store;
 use knnspect_core::{Cancel, DType, Error, Gallery, InstructionSet};
 use proptest::prelude::*;
 use std::sync::Arc;

@@ -5,8 +5,8 @@ use crate::errors::{named, to_py};
 use crate::gallery::{Gallery, Work, threads_from, upsample_from};
 use crate::interrupt;
 use knnspect_core::coreset::{Options, pick};
-use knnspect_core::pyramid::PyramidContext;
-use knnspect_core::{Cancel, Error, InstructionSet, rows};
+use knnspect_core::pyramid::{self, PyramidContext};
+use knnspect_core::{Cancel, Error, InstructionSet};
 use numpy::{
     PyArray, PyArray1, PyArray2, PyArray4, PyArrayMethods, PyReadonlyArray2, PyUntypedArray,
     PyUntypedArrayMethods,
@@ -132,6 +132,6 @@ pub(crate) fn concatenate<'py>(
     let n_features: usize = batch.shape().levels().iter().map(|l| l.channels).sum();
     let shape = [batch.n_images(), finest.height, finest.width, n_features];
     let context = PyramidContext::new(batch.shape().clone(), upsample);
-    let rows = interrupt::run(py, |cancel| rows::concatenate(&batch, &context, cancel))?;
+    let rows = interrupt::run(py, |cancel| pyramid::concatenate(&batch, &context, cancel))?;
     PyArray::from_vec(py, rows).reshape(shape)
 }

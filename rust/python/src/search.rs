@@ -4,10 +4,10 @@ use crate::arrays::Levels;
 use crate::errors::{named, to_py};
 use crate::gallery::{Gallery, Work, threads_from};
 use crate::interrupt;
-use knnspect_core::gallery::Selection;
+use knnspect_core::gallery::{self, Selection};
 use knnspect_core::matching::{self, Candidates, Matcher, Options};
 use knnspect_core::pyramid::{PyramidBatch, PyramidContext, PyramidShape, Upsample};
-use knnspect_core::{Cancel, InstructionSet, Result, rows};
+use knnspect_core::{Cancel, InstructionSet, Result};
 use numpy::{
     PyArray, PyArray1, PyArray2, PyArray3, PyArray4, PyArrayMethods, PyReadonlyArray1,
     PyUntypedArray,
@@ -195,7 +195,7 @@ impl Search {
     ) -> PyResult<Vec<Bound<'py, PyArray4<f32>>>> {
         let selection = self.selection(py, image)?;
         let shapes = self.context.shape().levels();
-        let decoded = py.detach(|| rows::levels_of(&self.context, selection, &ranks));
+        let decoded = py.detach(|| gallery::levels_of(&self.context, selection, &ranks));
         decoded
             .map_err(|error| to_py(py, &error))?
             .into_iter()
@@ -216,7 +216,7 @@ impl Search {
     ) -> PyResult<Bound<'py, PyArray3<f32>>> {
         let selection = self.selection(py, image)?;
         let values = interrupt::run(py, |cancel| {
-            rows::of_images(&self.context, selection, &ranks, cancel)
+            gallery::of_images(&self.context, selection, &ranks, cancel)
         })?;
         let levels = self.context.shape().levels().iter();
         let n_features: usize = levels.map(|level| level.channels).sum();

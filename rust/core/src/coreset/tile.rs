@@ -1,12 +1,12 @@
 //! A tile: rows that are compared with picks together.
 
 use super::{Boundary, first};
+use crate::gallery::Rows;
 use crate::kernels::InstructionSet;
 use crate::kernels::TILE_VECTORS;
 use crate::kernels::flat::{Head, LeadTile, Rows as Leads, Survivor, scan_listed, scan_rows};
 use crate::pyramid::LevelData;
 use crate::rotation::{Rotation, TINY};
-use crate::rows::Rows;
 use std::ops::Range;
 
 /// How rows are compared.

@@ -1,7 +1,7 @@
 //! One writer at a time.
 
 use crate::error::{Error, Result};
-use crate::opening;
+use crate::storage::opening;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;

@@ -1,9 +1,9 @@
 //! The files of a gallery's folder that hold features: records of one size, one after the other.
 
-use crate::files::sync_folder;
-use crate::mapping::Mapping;
-use crate::opening::{self, Links};
 use crate::record::RecordLayout;
+use crate::storage::Mapping;
+use crate::storage::atomic::sync_folder;
+use crate::storage::opening::{self, Links};
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};

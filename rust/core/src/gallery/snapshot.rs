@@ -3,9 +3,9 @@
 use super::Gallery;
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
-use crate::opening::Links;
 use crate::pyramid::{DType, LevelData, PyramidShape, Upsample};
-use crate::store::{Dtype, Store, Tensor, write};
+use crate::storage::Links;
+use crate::storage::{Dtype, Store, Tensor, write};
 use crate::stored::{AFFINE, StoredImage, parts};
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -297,8 +297,7 @@ impl Kernel for LeadImage<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::matching::exact::upsample_into;
-    use crate::pyramid::{LevelData, PyramidContext, PyramidShape, Upsample};
+    use crate::pyramid::{LevelData, PyramidContext, PyramidShape, Upsample, upsample_into};
 
     const SHAPES: [(usize, usize, usize); 3] = [(8, 8, 12), (4, 4, 7), (2, 2, 5)];
 

@@ -15,7 +15,6 @@
 
 use super::exhaustive::Scanner;
 use super::frame::QueryFrame;
-use super::threads::run;
 use super::tile::{Candidates, Searched, Source, Tile, TileHits};
 use super::{Matcher, Options, Resources, Work};
 use crate::error::Result;
@@ -27,6 +26,7 @@ use crate::kernels::cascade::{
 use crate::kernels::leading::Leading;
 use crate::kernels::survey::{Survey, SurveyQuery, SurveyScratch, survey};
 use crate::kernels::{Hits, InstructionSet, NO_QUERY, TILE_VECTORS};
+use crate::parallel::run;
 use crate::pyramid::{LevelData, LevelGrid};
 use crate::stored::StoredImage;
 use crate::topk::Neighbor;

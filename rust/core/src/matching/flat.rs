@@ -27,12 +27,12 @@ mod seeds;
 
 use self::search::Search;
 use super::exhaustive::Job;
-use super::threads::run;
 use super::{Matcher, Options, Work};
 use crate::gallery::Selection;
 use crate::kernels::InstructionSet;
-use crate::pyramid::PyramidContext;
-use crate::rotation::{Rotation, Slot, decode_into};
+use crate::parallel::run;
+use crate::pyramid::{PyramidContext, decode_into};
+use crate::rotation::{Rotation, Slot};
 use crate::stored::StoredImage;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,8 +1,8 @@
 //! The frame in which float32 kernels compare a query image, and how wrong they can be in it.
 
 use crate::kernels::{FramedImage, MAX_TILE};
-use crate::pyramid::{LevelData, LevelGrid};
-use crate::rotation::{decode_into, sq_norm};
+use crate::pyramid::{LevelData, LevelGrid, decode_into};
+use crate::rotation::sq_norm;
 use crate::stored::Sphere;
 
 /// The frame of reference in which a query image is compared.

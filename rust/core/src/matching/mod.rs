@@ -11,7 +11,6 @@ mod exhaustive;
 mod flat;
 mod frame;
 mod settle;
-pub(crate) mod threads;
 mod tile;
 mod twins;
 mod work;
@@ -19,22 +18,16 @@ mod work;
 pub use settle::{Candidates, Settled, settle};
 pub use work::Work;
 
-use self::threads::run;
-
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::gallery::Selection;
 use crate::kernels::InstructionSet;
+use crate::parallel::{for_each, n_threads, run};
 use crate::pyramid::{PyramidBatch, PyramidContext, PyramidShape, Upsample};
 use crate::topk::Neighbor;
 use std::collections::BTreeMap;
 use std::num::NonZero;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::thread;
-
-/// More threads than this are never started.
-const MAX_THREADS: usize = 1024;
 
 /// Which pairs of cells are looked at; the results are the same.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -213,14 +206,6 @@ fn own_context(query: &PyramidBatch<'_>, context: &PyramidContext) -> Option<Pyr
         .then(|| PyramidContext::new(query.shape().clone(), Upsample::Block))
 }
 
-/// How many threads work where so many are asked for, or none in particular.
-pub(crate) fn n_threads(asked: Option<NonZero<usize>>) -> usize {
-    asked
-        .or_else(|| thread::available_parallelism().ok())
-        .map_or(1, NonZero::get)
-        .min(MAX_THREADS)
-}
-
 /// Compares the checksums of those images of folders that nobody has used yet, each once.
 ///
 /// # Errors
@@ -239,27 +224,6 @@ pub fn verify(
     for_each(unverified.collect(), threads, cancel, |image| {
         image.verify(false)
     })
-}
-
-/// Does `work` for each item, on several threads, until one fails.
-pub(crate) fn for_each<T: Send>(
-    items: Vec<T>,
-    threads: Option<NonZero<usize>>,
-    cancel: Cancel<'_>,
-    work: impl Fn(T) -> Result<()> + Sync,
-) -> Result<()> {
-    let failed = AtomicBool::new(false);
-    let n_workers = n_threads(threads).min(items.len());
-    let done = run(&mut vec![(); n_workers], items, cancel, |(), item| {
-        if failed.load(Ordering::Relaxed) {
-            return Ok(());
-        }
-        let result = work(item);
-        failed.fetch_or(result.is_err(), Ordering::Relaxed);
-        result
-    });
-    cancel.check()?;
-    done.into_iter().collect()
 }
 
 /// What a search runs on.

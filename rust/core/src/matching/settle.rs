@@ -1,13 +1,14 @@
 //! What others propose, settled: candidates for neighbours that were found by somebody else are
 //! compared by the distances that all searches give, and put in the order of the contract.
 
-use super::exact::{sq_l2, upsample_into};
-use super::threads::run;
-use super::{n_threads, own_context};
+use super::exact::sq_l2;
+use super::own_context;
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::gallery::Selection;
-use crate::pyramid::{PyramidBatch, PyramidContext};
+use crate::parallel::n_threads;
+use crate::parallel::run;
+use crate::pyramid::{PyramidBatch, PyramidContext, upsample_into};
 use crate::topk::{Neighbor, Place};
 use std::num::NonZero;
 

@@ -7,10 +7,10 @@ use crate::kernels::flat::{
     LeadTile, Rows, Survivor, padded, scan_listed, scan_rows, sq_distances,
 };
 use crate::matching::Matcher;
-use crate::matching::exact::{sq_l2, upsample_into};
+use crate::matching::exact::sq_l2;
 use crate::matching::exhaustive::Job;
-use crate::pyramid::LevelData;
-use crate::rotation::{Codes, Rotated, TINY, decode_into};
+use crate::pyramid::{LevelData, decode_into, upsample_into};
+use crate::rotation::{Codes, Rotated, TINY};
 use crate::topk::{Neighbor, Place};
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;

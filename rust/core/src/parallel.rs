@@ -1,13 +1,27 @@
 //! Work on several threads.
 
 use crate::cancel::Cancel;
+use crate::error::Result;
+use std::num::NonZero;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+/// More threads than this are never started.
+const MAX_THREADS: usize = 1024;
+
 /// The calling thread asks this often whether to stop while it waits.
 const PATIENCE: Duration = Duration::from_millis(20);
+
+/// How many threads work where so many are asked for, or none in particular.
+pub(crate) fn n_threads(asked: Option<NonZero<usize>>) -> usize {
+    asked
+        .or_else(|| thread::available_parallelism().ok())
+        .map_or(1, NonZero::get)
+        .min(MAX_THREADS)
+}
 
 /// Does all tasks on as many threads as there are workers, and returns what they give, in order; tasks
 /// that have not begun when the search is cancelled are left out.
@@ -61,4 +75,25 @@ pub(crate) fn run<W: Send, T: Send, R: Send>(
     let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
     done.sort_unstable_by_key(|(at, _)| *at);
     done.into_iter().map(|(_, result)| result).collect()
+}
+
+/// Does `work` for each item, on several threads, until one fails.
+pub(crate) fn for_each<T: Send>(
+    items: Vec<T>,
+    threads: Option<NonZero<usize>>,
+    cancel: Cancel<'_>,
+    work: impl Fn(T) -> Result<()> + Sync,
+) -> Result<()> {
+    let failed = AtomicBool::new(false);
+    let n_workers = n_threads(threads).min(items.len());
+    let done = run(&mut vec![(); n_workers], items, cancel, |(), item| {
+        if failed.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let result = work(item);
+        failed.fetch_or(result.is_err(), Ordering::Relaxed);
+        result
+    });
+    cancel.check()?;
+    done.into_iter().collect()
 }

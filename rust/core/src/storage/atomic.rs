@@ -1,8 +1,8 @@
 //! Writing files so that a crash at any moment leaves the old one or the new one.
 
+use super::opening::{self, Links};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
-use crate::opening::{self, Links};
 use std::ffi::OsStr;
 use std::fs::{File, Metadata, Permissions, TryLockError};
 use std::io::{self, BufWriter, Write};

@@ -1,7 +1,7 @@
 //! Numbers in memory or in a mapped file.
 
-use crate::mapping::Mapping;
-use crate::store::{Store, StoredTensor};
+use super::mapping::Mapping;
+use super::tensors::{Store, StoredTensor};
 use half::f16;
 use std::sync::Arc;
 

@@ -5,11 +5,11 @@
 //! checksum is BLAKE3 over the whole file with the 64 digits of the checksum itself read as zeros.
 //! Files are replaced atomically, and nothing in them is ever executed.
 
+use super::atomic::{STEP, replace_file};
+use super::mapping::Mapping;
+use super::opening::{self, Links};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
-use crate::files::{STEP, replace_file};
-use crate::mapping::Mapping;
-use crate::opening::{self, Links};
 use safetensors::tensor::Metadata;
 use safetensors::{SafeTensorError, SafeTensors};
 use serde_json::{Map, Value, json};
