@@ -14,7 +14,7 @@
 //! before the boundary; no other row can, as picks only move rows back. A row near one of the first
 //! picks is thus hardly ever looked at again.
 //!
-//! A row sees a pick through the filters of flat galleries ([`crate::rotation`]): some leading
+//! A row sees a pick through the filters of flat galleries ([`crate::bounds::projection`]): some leading
 //! coordinates bound the distance from below, and only where that is less than what is known
 //! already the distance is taken, in float64, from float32 values. Filters decide only what is
 //! compared. (The triangle inequality would do less: with 1,568 picks among 156,800 rows of real
@@ -28,15 +28,16 @@
 mod tile;
 
 use self::tile::{Lane, Picked, Scratch, Show, Space, Tile, sq_l2};
+use crate::bounds::Rotation;
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::gallery::Rows;
 use crate::gallery::Selection;
+use crate::gallery::verify;
 use crate::kernels::InstructionSet;
-use crate::matching::{Work, verify};
+use crate::matching::Work;
 use crate::parallel::{n_threads, run};
 use crate::pyramid::PyramidContext;
-use crate::rotation::Rotation;
 use std::num::NonZero;
 
 /// More values than this are compared in float64 only: directions take their square in memory.

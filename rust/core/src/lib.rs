@@ -22,28 +22,21 @@
 //! # Ok::<(), knnspect_core::Error>(())
 //! ```
 
+mod bounds;
 mod cancel;
 pub mod coreset;
-pub mod directions;
 mod error;
-mod folder;
 pub mod gallery;
 mod kernels;
-pub mod living;
 pub mod matching;
 mod parallel;
 pub mod pyramid;
 pub mod quantize;
-mod record;
-mod rotation;
 pub mod storage;
-mod stored;
 mod topk;
 
 pub use cancel::Cancel;
 pub use error::{Error, Result};
-pub use gallery::Gallery;
+pub use gallery::{Gallery, LivingGallery, StoredImage};
 pub use kernels::InstructionSet;
-pub use living::LivingGallery;
 pub use pyramid::DType;
-pub use stored::StoredImage;

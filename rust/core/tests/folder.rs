@@ -1,6 +1,6 @@
 //! Galleries in folders: any sequence of changes leaves what it would leave in memory.
 
-use knnspect_core::living::Known;
+use knnspect_core::gallery::Known;
 use knnspect_core::pyramid::{LevelData, PyramidBatch, PyramidShape, Upsample};
 use knnspect_core::{Cancel, DType, Error, Gallery, LivingGallery};
 use proptest::prelude::*;

@@ -5,7 +5,7 @@ use crate::errors::{named, to_py};
 use crate::interrupt;
 use crate::store::{Store, Tensors, links_from};
 use half::f16;
-use knnspect_core::living::Known;
+use knnspect_core::gallery::Known;
 use knnspect_core::pyramid::{LevelData, Upsample};
 use knnspect_core::{DType, LivingGallery};
 use numpy::{PyArray, PyArrayMethods, PyUntypedArray};

@@ -54,7 +54,7 @@ impl Search {
             Result::Ok((context, gallery.upsample(), gallery.select_each(images)?))
         })?;
         matching::check(&query, n_images, &context, &selections, k)?;
-        matching::verify(&selections, threads, cancel)?;
+        gallery::verify(&selections, threads, cancel)?;
         Ok(Self {
             context,
             upsample,

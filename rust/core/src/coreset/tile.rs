@@ -1,12 +1,12 @@
 //! A tile: rows that are compared with picks together.
 
 use super::{Boundary, first};
+use crate::bounds::{Rotation, TINY};
 use crate::gallery::Rows;
 use crate::kernels::InstructionSet;
 use crate::kernels::TILE_VECTORS;
 use crate::kernels::flat::{Head, LeadTile, Rows as Leads, Survivor, scan_listed, scan_rows};
 use crate::pyramid::LevelData;
-use crate::rotation::{Rotation, TINY};
 use std::ops::Range;
 
 /// How rows are compared.
@@ -249,7 +249,7 @@ impl Tile {
 }
 
 /// The largest partial distance of a pick that may be nearer to a row than those it has seen; see
-/// [`crate::rotation`]. `1e-7` is more than a float64 distance is wrong by, relatively.
+/// [`crate::bounds::projection`]. `1e-7` is more than a float64 distance is wrong by, relatively.
 fn limit(rotation: &Rotation, lane: &Lane) -> f32 {
     let scaled = lane.sq * f64::from(rotation.scale()).powi(2);
     let limit = scaled * (1.0 + 1e-7) + 2.0 * TINY;

@@ -1,6 +1,6 @@
 //! The upsampled, concatenated features of a gallery's images.
 
-use super::Selection;
+use super::selection::Selection;
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::parallel::for_each;

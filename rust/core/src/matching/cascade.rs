@@ -14,11 +14,12 @@
 //! what it does with what the exhaustive matcher would do, and goes on as that one when it is more.
 
 use super::exhaustive::Scanner;
-use super::frame::QueryFrame;
 use super::tile::{Candidates, Searched, Source, Tile, TileHits};
 use super::{Matcher, Options, Resources, Work};
+use crate::bounds::QueryFrame;
 use crate::error::Result;
 use crate::gallery::Selection;
+use crate::gallery::StoredImage;
 use crate::kernels::cascade::{
     CascadeImage, CascadeScratch, Counts, Patch, PatchHits, Plan, TileQueries, distances,
     search_patches,
@@ -28,7 +29,6 @@ use crate::kernels::survey::{Survey, SurveyQuery, SurveyScratch, survey};
 use crate::kernels::{Hits, InstructionSet, NO_QUERY, TILE_VECTORS};
 use crate::parallel::run;
 use crate::pyramid::{LevelData, LevelGrid};
-use crate::stored::StoredImage;
 use crate::topk::Neighbor;
 
 /// Surveys are held for as many images as need about this many bytes.

@@ -6,8 +6,8 @@
 //! pairs that this uncertainty leaves in question are settled in float64 by [`super::exact`].
 
 use super::Options;
-use super::frame::QueryFrame;
 use super::tile::{Candidates, Searched, Source, Tile, TileHits};
+use crate::bounds::QueryFrame;
 use crate::error::{Error, Result};
 use crate::gallery::Selection;
 use crate::kernels::{InstructionSet, PreparedImage, Scratch, prepare_image_into, scan_image};

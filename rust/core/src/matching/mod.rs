@@ -9,7 +9,6 @@ mod cascade;
 pub(crate) mod exact;
 mod exhaustive;
 mod flat;
-mod frame;
 mod settle;
 mod tile;
 mod twins;
@@ -18,16 +17,16 @@ mod work;
 pub use settle::{Candidates, Settled, settle};
 pub use work::Work;
 
+use crate::bounds::QueryFrame;
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
-use crate::gallery::Selection;
+use crate::gallery::{Selection, verify};
 use crate::kernels::InstructionSet;
-use crate::parallel::{for_each, n_threads, run};
+use crate::parallel::{n_threads, run};
 use crate::pyramid::{PyramidBatch, PyramidContext, PyramidShape, Upsample};
 use crate::topk::Neighbor;
-use std::collections::BTreeMap;
 use std::num::NonZero;
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
 /// Which pairs of cells are looked at; the results are the same.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -206,26 +205,6 @@ fn own_context(query: &PyramidBatch<'_>, context: &PyramidContext) -> Option<Pyr
         .then(|| PyramidContext::new(query.shape().clone(), Upsample::Block))
 }
 
-/// Compares the checksums of those images of folders that nobody has used yet, each once.
-///
-/// # Errors
-/// [`Error::Store`] with the first image that is damaged; [`Error::Interrupted`].
-pub fn verify(
-    selections: &[Selection],
-    threads: Option<NonZero<usize>>,
-    cancel: Cancel<'_>,
-) -> Result<()> {
-    let unverified = selections
-        .iter()
-        .flat_map(Selection::unverified)
-        .map(|image| (Arc::as_ptr(image), image))
-        .collect::<BTreeMap<_, _>>()
-        .into_values();
-    for_each(unverified.collect(), threads, cancel, |image| {
-        image.verify(false)
-    })
-}
-
 /// What a search runs on.
 #[derive(Clone, Copy)]
 struct Resources {
@@ -307,7 +286,7 @@ fn search_in_jobs(
             .chunks_mut(cells * k)
             .zip(neighbors.cells.chunks_mut(cells * k)),
     );
-    let frames: Vec<OnceLock<frame::QueryFrame>> = (0..n_images).map(|_| OnceLock::new()).collect();
+    let frames: Vec<OnceLock<QueryFrame>> = (0..n_images).map(|_| OnceLock::new()).collect();
     let mut jobs = Vec::new();
     for (image, (sq_distances, (ranks, found))) in per_image.enumerate() {
         let per_job = sq_distances.chunks_mut(cells_per_job * k).zip(

@@ -1,8 +1,8 @@
 //! A tile: queries that are looked up together, and the candidates for the neighbours of each.
 
 use super::exact::sq_l2;
-use super::frame::{QueryFrame, error_bounds};
 use super::twins::twins;
+use crate::bounds::{QueryFrame, error_bounds};
 use crate::gallery::Selection;
 use crate::kernels::{Hits, Limits, MAX_TILE, NO_QUERY, QueryTile, dot};
 use crate::pyramid::{LevelData, LevelGrid, upsample_into};

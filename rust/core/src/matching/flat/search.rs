@@ -1,6 +1,7 @@
 //! The search of one job: queries in patches, filters, and what they leave.
 
 use super::{Counts, Plan};
+use crate::bounds::{Codes, Rotated, TINY};
 use crate::gallery::Selection;
 use crate::kernels::TILE_VECTORS;
 use crate::kernels::flat::{
@@ -10,7 +11,6 @@ use crate::matching::Matcher;
 use crate::matching::exact::sq_l2;
 use crate::matching::exhaustive::Job;
 use crate::pyramid::{LevelData, decode_into, upsample_into};
-use crate::rotation::{Codes, Rotated, TINY};
 use crate::topk::{Neighbor, Place};
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;

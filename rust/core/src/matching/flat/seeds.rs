@@ -1,10 +1,10 @@
 //! Seeds: rows that are likely to be near, compared first, so that limits are low from the start.
 
 use super::search::{CHUNK, Search, bits, chunk_of, relative_error, row_of};
+use crate::bounds::{Rotated, TINY};
 use crate::gallery::Selection;
 use crate::kernels::TILE_VECTORS;
 use crate::kernels::flat::{Filter, LeadTile, Rows, scan_listed};
-use crate::rotation::{Rotated, TINY};
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 

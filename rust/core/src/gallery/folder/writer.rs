@@ -1,11 +1,11 @@
 //! Writing the records of one change.
 
+use super::checksum::Checksum;
 use super::journal::{Run, hex};
-use super::segment::{self, Tail};
-use super::{Segment, cannot_write};
-use crate::error::Result;
-use crate::record::{Checksum, Place, RecordLayout};
-use crate::stored::StoredImage;
+use super::record::{Place, RecordLayout};
+use super::segment::{self, Segment, Tail};
+use crate::error::{Error, Result};
+use crate::gallery::image::StoredImage;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
@@ -139,4 +139,8 @@ pub(super) fn add_to_runs(runs: &mut Vec<Run>, place: Place, id: &str, checksum:
         run.ids.push(id.to_owned());
         run.checksums.push(hex(checksum));
     }
+}
+
+pub(super) fn cannot_write(path: &Path, error: &io::Error) -> Error {
+    Error::store(path, format!("cannot be written: {error}"))
 }

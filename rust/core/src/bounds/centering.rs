@@ -1,12 +1,11 @@
 //! The frame in which float32 kernels compare a query image, and how wrong they can be in it.
 
-use crate::kernels::{FramedImage, MAX_TILE};
+use super::sphere::Sphere;
+use crate::kernels::FramedImage;
 use crate::pyramid::{LevelData, LevelGrid, decode_into};
-use crate::rotation::sq_norm;
-use crate::stored::Sphere;
 
 /// The frame of reference in which a query image is compared.
-pub(super) struct QueryFrame {
+pub(crate) struct QueryFrame {
     /// Mean feature of each level, once for each cell of a row.
     pub means: Vec<Vec<f32>>,
     /// A power of two that brings the largest centred value near 1.
@@ -18,7 +17,7 @@ pub(super) struct QueryFrame {
 }
 
 impl QueryFrame {
-    pub(super) fn new(grids: &[LevelGrid], levels: &[LevelData<'_>]) -> Self {
+    pub(crate) fn new(grids: &[LevelGrid], levels: &[LevelData<'_>]) -> Self {
         let decode = |level: &LevelData<'_>| {
             let mut values = Vec::new();
             decode_into(level, 0..level.len(), &mut values);
@@ -80,7 +79,7 @@ impl QueryFrame {
     }
 
     /// A gallery image as it is looked at in this frame.
-    pub(super) fn framed<'a>(&'a self, levels: &'a [LevelData<'a>]) -> FramedImage<'a> {
+    pub(crate) fn framed<'a>(&'a self, levels: &'a [LevelData<'a>]) -> FramedImage<'a> {
         FramedImage {
             levels,
             means: &self.means,
@@ -89,7 +88,7 @@ impl QueryFrame {
     }
 
     /// A norm that no cell of the query image exceeds, centred and scaled, for each level.
-    pub(super) fn query_max_norms(&self) -> Vec<f32> {
+    pub(crate) fn query_max_norms(&self) -> Vec<f32> {
         let levels = self.norms.iter();
         levels
             .map(|norms| norms.iter().copied().fold(0.0, f32::max).next_up())
@@ -97,7 +96,7 @@ impl QueryFrame {
     }
 
     /// A norm that no cell of a gallery image exceeds, centred and scaled, for each level.
-    pub(super) fn max_norms(&self, spheres: &[Sphere]) -> Vec<f32> {
+    pub(crate) fn max_norms(&self, spheres: &[Sphere]) -> Vec<f32> {
         let levels = spheres.iter().zip(&self.means);
         levels
             .map(|(sphere, mean)| {
@@ -117,7 +116,7 @@ impl QueryFrame {
     }
 
     /// Squared norm of an upsampled, concatenated feature of the query, once centred and scaled.
-    pub(super) fn sq_norm(&self, grids: &[LevelGrid], feature: &[f64]) -> f64 {
+    pub(crate) fn sq_norm(&self, grids: &[LevelGrid], feature: &[f64]) -> f64 {
         let means = self.means.iter().zip(grids);
         let means = means.flat_map(|(mean, grid)| &mean[..grid.shape.channels]);
         let centred = feature.iter().zip(means);
@@ -131,7 +130,7 @@ impl QueryFrame {
     /// query whose centred and scaled squared norm is `sq_norm`. The float64 distance is rounded by
     /// the magnitude of the values as they are stored; these are floats of 24 bits, which cannot
     /// differ by less than `2^-24` of it, so that the relative error stays far below `1e-7`.
-    pub(super) fn interval(&self, sq_l2: f64, sq_norm: f64) -> (f32, f32) {
+    pub(crate) fn interval(&self, sq_l2: f64, sq_norm: f64) -> (f32, f32) {
         let scaled = sq_l2 * f64::from(self.scale).powi(2);
         let (s, error) = (scaled - sq_norm, 1e-7 * (scaled + sq_norm));
         (
@@ -141,49 +140,16 @@ impl QueryFrame {
     }
 }
 
-/// A bound on the error of a partial distance that a kernel computed, for queries whose cells have
-/// norms of at most `query_norms[level][lane]` and a gallery image whose cells have norms of at most
-/// `image_norms[level]`. It is infinite or NaN where the float32 arithmetic could overflow.
-///
-/// Why it holds. Let `u = 2^-24`, `a_l` and `m_l` the norms. Interpolation weights are positive and
-/// sum to 1, so upsampled norms, and all sums of absolute values that occur while `<u_p, v_q>` is
-/// formed, are at most `a_l m_l` (Cauchy-Schwarz); those of `|v_q|^2` are at most `m_l^2`. Every
-/// value passes through at most `depth` roundings, each a factor of `1 + u` at most: one for
-/// centring the gallery, one for rounding the upsampled query, one per channel of a coarse level,
-/// a handful for each of the two blends, one per level and one per channel of the finest level; those
-/// of `|v_q|^2`, with eight partial sums, one per four channels more at most. The
-/// standard bound `depth u / (1 - depth u)` then applies to the sums of absolute values; a hundredth
-/// on top covers the denominator and the rounding of the norms themselves. A hundredth of `a_l^2`
-/// covers the rounding of the float64 distances that settle the order: pairs that they cannot tell
-/// apart must not be told apart here. The last term covers underflow, where rounding is not relative.
-pub(super) fn error_bounds(
-    grids: &[LevelGrid],
-    query_norms: &[[f32; MAX_TILE]],
-    image_norms: &[f32],
-) -> [f32; MAX_TILE] {
-    const UNIT: f32 = 1.0 / 16_777_216.0;
-    let coarse = grids[1..]
-        .iter()
-        .map(|grid| grid.shape.channels)
-        .max()
-        .unwrap_or(0);
-    let channels = grids[0].shape.channels + coarse;
-    let depth = (channels + channels / 4 + 8 * grids.len() + 48) as f32;
-    if depth * UNIT >= 0.005 {
-        return [f32::INFINITY; MAX_TILE];
-    }
-    let (mut sums, mut norms) = ([0.0; MAX_TILE], [1.0; MAX_TILE]);
-    for (query_norms, &m) in query_norms.iter().zip(image_norms) {
-        let m = 1.001 * m;
-        for ((sum, norm), &a) in sums.iter_mut().zip(&mut norms).zip(query_norms) {
-            *sum += 2.0 * m * m + 2.0 * a * m + 0.01 * a * a;
-            *norm += a + m;
+/// `|row - mean|^2`, with eight partial sums, which is a shape that compilers vectorise.
+pub(crate) fn sq_norm(row: &[f32], mean: &[f32]) -> f64 {
+    let mut sums = [0.0_f64; 8];
+    for (row, mean) in row.chunks(8).zip(mean.chunks(8)) {
+        for ((sum, value), mean) in sums.iter_mut().zip(row).zip(mean) {
+            let centred = f64::from(*value) - f64::from(*mean);
+            *sum += centred * centred;
         }
     }
-    for (sum, norm) in sums.iter_mut().zip(norms) {
-        *sum = 1.01 * depth * UNIT * *sum + 1e-35 * norm;
-    }
-    sums
+    sums.iter().sum()
 }
 
 #[cfg(test)]

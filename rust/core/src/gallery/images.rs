@@ -1,148 +1,25 @@
 //! The gallery: the pyramids of normal images, each under its id.
 
-mod rows;
-mod snapshot;
-
-pub(crate) use rows::Rows;
-pub use rows::{levels_of, of_images};
-
+use super::additions::{Additions, Known};
+use super::image::StoredImage;
+use super::selection::Selection;
+use crate::bounds::Slot;
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
-use crate::living::Known;
 use crate::pyramid::{DType, PyramidBatch, PyramidContext, PyramidShape, Upsample};
-use crate::rotation::Slot;
-use crate::stored::StoredImage;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Pyramids of one shape, by id. Images are kept one by one, so that adding and removing cost only
 /// the images concerned; a copy shares them.
 #[derive(Clone, Debug)]
 pub struct Gallery {
-    upsample: Upsample,
+    pub(super) upsample: Upsample,
     dtype: DType,
-    shape: Option<PyramidShape>,
-    images: BTreeMap<String, Arc<StoredImage>>,
+    pub(super) shape: Option<PyramidShape>,
+    pub(super) images: BTreeMap<String, Arc<StoredImage>>,
     /// The coordinates of flat galleries, fitted by the first search that uses them.
     rotation: Arc<Slot>,
-}
-
-/// Some images of a gallery, in the order of their ids: what a search looks through.
-#[derive(Clone, Debug)]
-pub struct Selection {
-    images: Vec<(u32, Arc<StoredImage>)>,
-    rotation: Arc<Slot>,
-}
-
-impl Selection {
-    /// Number of images.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.images.len()
-    }
-
-    /// Whether there is no image.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.images.is_empty()
-    }
-
-    pub(crate) fn images(&self) -> impl Iterator<Item = (u32, &StoredImage)> {
-        self.images.iter().map(|(rank, image)| (*rank, &**image))
-    }
-
-    /// The ranks of the images, in order.
-    pub fn ranks(&self) -> impl Iterator<Item = u32> {
-        self.images.iter().map(|(rank, _)| *rank)
-    }
-
-    /// Whether there is an image of this rank.
-    #[must_use]
-    pub fn contains(&self, rank: u32) -> bool {
-        self.images
-            .binary_search_by_key(&rank, |(rank, _)| *rank)
-            .is_ok()
-    }
-
-    /// The number of each image, in the order of the ranks; see [`StoredImage::serial`].
-    pub fn serials(&self) -> impl Iterator<Item = u64> {
-        self.images.iter().map(|(_, image)| image.serial())
-    }
-
-    /// The images that were not read yet, of which the checksum must be compared first.
-    pub(crate) fn unverified(&self) -> impl Iterator<Item = &Arc<StoredImage>> {
-        let images = self.images.iter().map(|(_, image)| image);
-        images.filter(|image| !image.is_verified())
-    }
-
-    pub(crate) fn image(&self, rank: u32) -> &StoredImage {
-        let at = self
-            .images
-            .binary_search_by_key(&rank, |(rank, _)| *rank)
-            .expect("the rank is of this selection");
-        &self.images[at].1
-    }
-
-    /// Where the gallery of these images keeps their coordinates.
-    pub(crate) const fn rotation(&self) -> &Arc<Slot> {
-        &self.rotation
-    }
-}
-
-/// Images on their way into a gallery, checked and stored as it stores them.
-#[derive(Debug)]
-pub(crate) struct Additions {
-    shape: PyramidShape,
-    images: BTreeMap<String, Arc<StoredImage>>,
-}
-
-/// Checks that a batch can be added under these ids, whatever the gallery.
-///
-/// # Errors
-/// [`Error::Shape`] when there is not one id per image; [`Error::Parameter`] for an id that is given
-/// twice; [`Error::Image`] for features that are not finite.
-pub(crate) fn check_batch(batch: &PyramidBatch<'_>, ids: &[String]) -> Result<()> {
-    if ids.len() != batch.n_images() {
-        return Err(Error::Shape(format!(
-            "expected one id for each of {} images, got {}",
-            batch.n_images(),
-            ids.len()
-        )));
-    }
-    let mut seen = BTreeSet::new();
-    if let Some(twice) = ids.iter().find(|id| !seen.insert(*id)) {
-        return Err(Error::Parameter(format!("ids: {twice:?} is given twice")));
-    }
-    batch.check_finite(|image| format!("image {:?}", ids[image]))
-}
-
-impl Additions {
-    /// Copies the images of a batch.
-    ///
-    /// # Errors
-    /// Those of [`check_batch`]; [`Error::Image`] for features too large for float16 storage;
-    /// [`Error::Interrupted`].
-    pub(crate) fn new(
-        batch: &PyramidBatch<'_>,
-        ids: &[String],
-        dtype: DType,
-        cancel: Cancel<'_>,
-    ) -> Result<Self> {
-        check_batch(batch, ids)?;
-        let mut images = BTreeMap::new();
-        for (image, id) in ids.iter().enumerate() {
-            cancel.check()?;
-            let stored = StoredImage::new(batch.shape(), &batch.image(image), dtype, id)?;
-            images.insert(id.clone(), Arc::new(stored));
-        }
-        Ok(Self::stored(batch.shape(), images))
-    }
-
-    /// Images that are stored already.
-    pub(crate) fn stored(shape: &PyramidShape, images: BTreeMap<String, Arc<StoredImage>>) -> Self {
-        let shape = shape.clone();
-        Self { shape, images }
-    }
 }
 
 impl Gallery {

@@ -1,14 +1,12 @@
 //! The stored pyramid of one image, in memory or in a file.
 
+use super::folder::{Checksum, Place, RecordLayout, checksum};
+use crate::bounds::{Codes as RowCodes, Rotation, Slot, Sphere};
 use crate::error::{Error, Result};
 use crate::kernels::InstructionSet;
 use crate::pyramid::{DType, LevelData, LevelGrid, LevelShape, PyramidShape};
 use crate::quantize::{Codes, encode};
-use crate::record::{Checksum, Place, RecordLayout, checksum};
-use crate::rotation::{Codes as RowCodes, Rotation, Slot};
-use crate::storage::Mapping;
-use crate::storage::{Buffer, to_bytes};
-use crate::storage::{Dtype, Store, StoredTensor};
+use crate::storage::{Buffer, Dtype, Mapping, Store, StoredTensor, to_bytes};
 use half::f16;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -46,47 +44,6 @@ struct Seal {
     checksum: Checksum,
     place: Place,
     record: Buffer<u8>,
-}
-
-/// A sphere that holds all cells of one level.
-#[derive(Clone, Debug)]
-pub(crate) struct Sphere {
-    pub centre: Vec<f32>,
-    pub radius: f64,
-}
-
-impl Sphere {
-    fn around(level: LevelData<'_>, channels: usize) -> Self {
-        let n_cells = level.len() / channels;
-        let mut sums = vec![0.0_f64; channels];
-        let mut cell_values = Vec::with_capacity(channels);
-        for cell in 0..n_cells {
-            cell_values.clear();
-            level.append_cell(channels, cell, &mut cell_values);
-            for (sum, value) in sums.iter_mut().zip(&cell_values) {
-                *sum += value;
-            }
-        }
-        let centre: Vec<f32> = sums
-            .iter()
-            .map(|sum| (sum / n_cells as f64) as f32)
-            .collect();
-        let mut largest = 0.0_f64;
-        for cell in 0..n_cells {
-            cell_values.clear();
-            level.append_cell(channels, cell, &mut cell_values);
-            let mut sq_norm = 0.0;
-            for (value, centre) in cell_values.iter().zip(&centre) {
-                let from_centre = value - f64::from(*centre);
-                sq_norm += from_centre * from_centre;
-            }
-            largest = largest.max(sq_norm);
-        }
-        Self {
-            centre,
-            radius: largest.sqrt() * (1.0 + 1e-6),
-        }
-    }
 }
 
 /// One level of one image.
@@ -320,6 +277,22 @@ impl StoredImage {
                 }),
             })
             .collect()
+    }
+
+    /// The bytes of a record of this image, whose pyramid has this shape, as `layout` says.
+    pub(crate) fn to_record(&self, layout: &RecordLayout, shape: &PyramidShape) -> Vec<u8> {
+        let mut record = vec![0; layout.stride];
+        for ((level, shape), places) in self
+            .levels()
+            .into_iter()
+            .zip(shape.levels())
+            .zip(&layout.levels)
+        {
+            for ((.., bytes), place) in parts(level, *shape).into_iter().zip(places) {
+                record[place.clone()].copy_from_slice(bytes);
+            }
+        }
+        record
     }
 }
 

@@ -13,7 +13,7 @@
 //! anybody, unless a mark follows: then it was, and the journal is damaged. JSON has no line ends of
 //! its own, so a line that was cut short holds no mark.
 
-use crate::record::{Checksum, first_half};
+use super::checksum::{Checksum, first_half};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};

@@ -1,7 +1,6 @@
 //! How an image is kept in a folder: one record of bytes, with a checksum.
 
 use crate::pyramid::{DType, PyramidShape};
-use crate::stored::{StoredImage, parts};
 use half::f16;
 use std::ops::Range;
 
@@ -10,20 +9,6 @@ use std::ops::Range;
 pub(crate) struct Place {
     pub segment: u32,
     pub record: usize,
-}
-
-/// BLAKE3, cut to 128 bits: against damage, not against forgery.
-pub(crate) type Checksum = [u8; 16];
-
-/// The checksum of some bytes.
-pub(crate) fn checksum(bytes: &[u8]) -> Checksum {
-    first_half(&blake3::hash(bytes))
-}
-
-pub(crate) fn first_half(hash: &blake3::Hash) -> Checksum {
-    let mut half = Checksum::default();
-    half.copy_from_slice(&hash.as_bytes()[..size_of::<Checksum>()]);
-    half
 }
 
 /// Where the features of one image stand among the bytes of its record in a folder: level by level,
@@ -65,21 +50,5 @@ impl RecordLayout {
             levels,
             stride,
         }
-    }
-
-    /// The bytes of a record of an image of this shape.
-    pub(crate) fn record(&self, image: &StoredImage, shape: &PyramidShape) -> Vec<u8> {
-        let mut record = vec![0; self.stride];
-        for ((level, shape), places) in image
-            .levels()
-            .into_iter()
-            .zip(shape.levels())
-            .zip(&self.levels)
-        {
-            for ((.., bytes), place) in parts(level, *shape).into_iter().zip(places) {
-                record[place.clone()].copy_from_slice(bytes);
-            }
-        }
-        record
     }
 }

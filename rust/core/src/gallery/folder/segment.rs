@@ -1,6 +1,6 @@
 //! The files of a gallery's folder that hold features: records of one size, one after the other.
 
-use crate::record::RecordLayout;
+use super::record::RecordLayout;
 use crate::storage::Mapping;
 use crate::storage::atomic::sync_folder;
 use crate::storage::opening::{self, Links};
@@ -38,6 +38,13 @@ pub(super) fn map(path: &Path, n_records: usize, stride: usize) -> io::Result<Ar
             )
         })?;
     Ok(Arc::new(Mapping::new(&file, len)?))
+}
+
+/// A segment, as the journal describes it.
+#[derive(Debug)]
+pub(super) struct Segment {
+    pub layout: RecordLayout,
+    pub n_records: usize,
 }
 
 /// The segment that records are appended to.

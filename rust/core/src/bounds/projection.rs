@@ -37,7 +37,8 @@
 //! off its squared norm when it is stored, that of `u` is added to its limit. Norms of at most
 //! [`MAX_NORM`] keep everything finite; [`TINY`] covers underflow, where rounding is not relative.
 
-use crate::directions::{principal_directions, skew};
+use super::centering::sq_norm;
+use super::pca::{principal_directions, skew};
 use crate::kernels::InstructionSet;
 use crate::kernels::flat::{Filter, Head};
 use crate::kernels::product::{multiply, multiply_depth};
@@ -259,22 +260,10 @@ impl Rotation {
     }
 }
 
-/// `|row - mean|^2`, with eight partial sums, which is a shape that compilers vectorise.
-pub(crate) fn sq_norm(row: &[f32], mean: &[f32]) -> f64 {
-    let mut sums = [0.0_f64; 8];
-    for (row, mean) in row.chunks(8).zip(mean.chunks(8)) {
-        for ((sum, value), mean) in sums.iter_mut().zip(row).zip(mean) {
-            let centred = f64::from(*value) - f64::from(*mean);
-            *sum += centred * centred;
-        }
-    }
-    sums.iter().sum()
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::pca::orthonormalise;
     use super::*;
-    use crate::directions::orthonormalise;
 
     /// Where next to nothing is left out, rounding decides.
     #[test]

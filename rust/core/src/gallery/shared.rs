@@ -1,13 +1,13 @@
 //! A gallery that is changed and searched by several threads, in memory or in a folder.
 
+use super::additions::{Additions, Known, check_batch};
+use super::folder::{self, Folder, Owner, State};
+use super::image::StoredImage;
+use super::images::Gallery;
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
-use crate::folder::lock::Owner;
-use crate::folder::{self, Folder, State};
-use crate::gallery::{Additions, Gallery, check_batch};
 use crate::parallel::for_each;
 use crate::pyramid::{DType, PyramidBatch, Upsample};
-use crate::stored::StoredImage;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -31,15 +31,6 @@ struct Home {
     owner: Owner,
     /// None when it is open for reading. Taken before the state, by whoever changes the folder.
     folder: Mutex<Option<Folder>>,
-}
-
-/// What adding does about ids that are there already.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Known {
-    /// All ids must be new.
-    Refuse,
-    /// All ids must be there; their images are exchanged.
-    Replace,
 }
 
 impl From<Gallery> for LivingGallery {

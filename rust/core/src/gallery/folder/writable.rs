@@ -1,59 +1,24 @@
-//! A gallery in a folder: changed in place, at any time, by one process, and read by many.
-//!
-//! ```text
-//! bottle.gallery/
-//!   journal            what was added and removed (journal.rs)
-//!   features-00000001  the features, image after image (segment.rs)
-//!   lock               held by whoever changes it (lock.rs)
-//! ```
-//!
-//! Features are only ever appended, and synced before the journal has them; the journal is only ever
-//! appended to, or replaced as a whole by [`Folder::compact`]. So every moment leaves a gallery as it
-//! was before or after a change, and who has opened one keeps what was there then, even when its files
-//! have been deleted since. Removed images stay where they are until the folder is compacted.
-//!
-//! Opening reads the journal alone. Every image has a checksum there, which is compared when the image
-//! is first used.
+//! A gallery's folder, open for writing.
 
-mod journal;
-pub(crate) mod lock;
-mod replay;
-mod segment;
-mod writer;
-
-use self::journal::{Change, Contents, Header, Journal, Run};
-use self::lock::Lock;
-use self::replay::replay;
-use self::segment::Tail;
-use self::writer::{Writer, add_to_runs, after};
+use super::checksum::checksum;
+use super::journal::{self, Change, Header, Journal, Run};
+use super::lock::{self, Lock};
+use super::read::{JOURNAL, journal_at, parse, read_journal};
+use super::record::{Place, RecordLayout};
+use super::replay::{State, replay};
+use super::segment::{self, Segment, Tail};
+use super::writer::{Writer, add_to_runs, after, cannot_write};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
-use crate::gallery::Gallery;
+use crate::gallery::image::StoredImage;
+use crate::gallery::images::Gallery;
 use crate::pyramid::{DType, PyramidBatch, PyramidShape, Upsample};
-use crate::record::{Place, RecordLayout, checksum};
 use crate::storage::atomic::{delete_left, is_temporary, replace_file, sync_folder};
-use crate::storage::opening::{self, Links, read_pieces};
-use crate::stored::StoredImage;
+use crate::storage::opening::{self, Links};
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::thread;
-use std::time::Duration;
-
-const JOURNAL: &str = "journal";
-
-/// Readers try this often to see a journal and its segments while they are being replaced.
-const ATTEMPTS: u32 = 100;
-
-/// What a folder holds.
-#[derive(Debug)]
-pub(crate) struct State {
-    pub gallery: Gallery,
-    /// The images that were removed, but whose features are still there.
-    pub removed: Vec<Arc<StoredImage>>,
-}
 
 /// A gallery's folder, open for writing.
 #[derive(Debug)]
@@ -67,13 +32,6 @@ pub(crate) struct Folder {
     /// The segment that grows; nothing before the first image, and after an error.
     tail: Option<Tail>,
     _lock: Lock,
-}
-
-/// A segment, as the journal describes it.
-#[derive(Debug)]
-struct Segment {
-    layout: RecordLayout,
-    n_records: usize,
 }
 
 impl Folder {
@@ -186,7 +144,7 @@ impl Folder {
         let records = ids.iter().enumerate().map(|(image, id)| {
             cancel.check()?;
             let stored = StoredImage::new(shape, &batch.image(image), dtype, id)?;
-            let record = layout.record(&stored, shape);
+            let record = stored.to_record(&layout, shape);
             Ok((id.as_str(), checksum(&record), record))
         });
         let mut writer = Writer::new(&self.path, &layout, self.next_segment()?, tail);
@@ -344,67 +302,9 @@ impl Folder {
     }
 }
 
-/// Opens a folder for reading.
-///
-/// # Errors
-/// [`Error::Store`] when it holds no gallery, or is damaged.
-pub(crate) fn read(path: &Path, cancel: Cancel<'_>) -> Result<State> {
-    let mut journal = read_journal(path, cancel)?;
-    let mut attempt = 1;
-    loop {
-        let read = parse(path, &journal).and_then(|contents| replay(&Arc::from(path), contents));
-        let error = match read {
-            Ok((state, ..)) => return Ok(state),
-            Err(error) => error,
-        };
-        // A writer may have replaced the journal meanwhile and deleted segments that it named, or cut
-        // off what an interrupted change had left.
-        let again = read_journal(path, cancel)?;
-        if again == journal || attempt == ATTEMPTS {
-            return Err(error);
-        }
-        journal = again;
-        attempt += 1;
-        thread::sleep(Duration::from_millis(1));
-    }
-}
-
-fn journal_at(folder: &Path) -> Result<File> {
-    opening::to_read(&folder.join(JOURNAL), Links::Refuse).map_err(|error| {
-        let reason = match error.kind() {
-            io::ErrorKind::NotFound if folder.is_dir() => {
-                "is not a gallery: it has no journal".into()
-            }
-            _ => format!("cannot be opened: {error}"),
-        };
-        Error::store(folder, reason)
-    })
-}
-
-/// The bytes of a folder's journal. Of the zeros at its end, which mean nothing, only some are kept, as
-/// a file may have any number of them without taking room on the disk.
-fn read_journal(folder: &Path, cancel: Cancel<'_>) -> Result<Vec<u8>> {
-    let mut text = Vec::new();
-    let read = read_pieces(journal_at(folder)?, cancel, |piece| {
-        if !text.ends_with(&[0]) || piece.iter().any(|byte| *byte != 0) {
-            text.extend_from_slice(piece);
-        }
-    })?;
-    read.map_err(|error| Error::store(folder, format!("cannot be read: {error}")))?;
-    Ok(text)
-}
-
 fn levels_of(shape: &PyramidShape) -> Vec<(usize, usize, usize)> {
     let levels = shape.levels().iter();
     levels
         .map(|level| (level.height, level.width, level.channels))
         .collect()
-}
-
-fn cannot_write(path: &Path, error: &io::Error) -> Error {
-    Error::store(path, format!("cannot be written: {error}"))
-}
-
-fn parse(path: &Path, journal: &[u8]) -> Result<Contents> {
-    journal::parse(journal).map_err(|reason| Error::store(path, reason))
 }

@@ -1,16 +1,25 @@
 //! From a journal to the gallery that it describes.
 
+use super::checksum::Checksum;
 use super::journal::{Contents, Header, Run, from_hex};
-use super::{Segment, State, segment};
+use super::record::{Place, RecordLayout};
+use super::segment::{self, Segment};
 use crate::error::{Error, Result};
-use crate::gallery::Gallery;
+use crate::gallery::image::StoredImage;
+use crate::gallery::images::Gallery;
 use crate::pyramid::{DType, PyramidShape, Upsample};
-use crate::record::{Checksum, Place, RecordLayout};
 use crate::storage::Mapping;
-use crate::stored::StoredImage;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+
+/// What a folder holds.
+#[derive(Debug)]
+pub(crate) struct State {
+    pub gallery: Gallery,
+    /// The images that were removed, but whose features are still there.
+    pub removed: Vec<Arc<StoredImage>>,
+}
 
 /// An image of the journal.
 struct Found {

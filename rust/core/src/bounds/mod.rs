@@ -1,0 +1,14 @@
+//! What float32 arithmetic, centred features and a few coordinates of them say of a distance: bounds,
+//! proved where they are computed.
+
+mod centering;
+mod error;
+mod pca;
+mod projection;
+mod sphere;
+
+pub(crate) use centering::QueryFrame;
+pub(crate) use error::error_bounds;
+pub(crate) use pca::{principal_directions, skew};
+pub(crate) use projection::{Codes, Rotated, Rotation, Slot, TINY};
+pub(crate) use sphere::Sphere;
