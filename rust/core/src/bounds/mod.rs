@@ -3,12 +3,13 @@
 
 mod centering;
 mod error;
+mod leading;
 mod pca;
 mod projection;
 mod sphere;
 
 pub(crate) use centering::QueryFrame;
 pub(crate) use error::error_bounds;
-pub(crate) use pca::{principal_directions, skew};
+pub(crate) use leading::leading_directions;
 pub(crate) use projection::{Codes, Rotated, Rotation, Slot, TINY};
 pub(crate) use sphere::Sphere;

@@ -4,8 +4,10 @@
 //! vectors. What is told apart is only whether *any* query of a vector may be near a row: queries of
 //! one vector lie close together in their image, so they mostly agree.
 
-use super::scan::add_products;
-use super::{InstructionSet, Kernel, Lanes, MAX_TILE, TILE_VECTORS, run};
+use super::instruction_set::{InstructionSet, TILE_VECTORS};
+use super::product::add_products;
+use super::simd::{Kernel, Lanes, run};
+use super::tile::MAX_TILE;
 
 /// What the filters need of a gallery row besides its leading coordinates.
 #[derive(Clone, Copy, Debug)]

@@ -1,6 +1,7 @@
 //! A gallery image made ready for scanning: decoded, centred, scaled, and its norms.
 
-use super::{InstructionSet, Kernel, Lanes, run};
+use super::instruction_set::InstructionSet;
+use super::simd::{Kernel, Lanes, run};
 use crate::pyramid::{LevelData, LevelGrid, Tap};
 
 /// A gallery image, and how it is centred and scaled: the frame of the query image that it is compared

@@ -1,7 +1,7 @@
 //! The cascade: levels from the coarsest to the finest, and only what the levels before leave.
 //!
 //! The images of a selection are taken some at a time. First each is *surveyed*
-//! ([`crate::kernels::survey`]): the inner products of the coarsest level are taken, once for all
+//! ([`crate::kernels::cascade::survey`]): the inner products of the coarsest level are taken, once for all
 //! queries. Then patches of queries are led through the images in the order of their ids
 //! ([`crate::kernels::cascade`]). What is found goes where the exhaustive matcher puts it, so
 //! both give the same neighbours.
@@ -17,15 +17,14 @@ use super::exhaustive::Scanner;
 use super::tile::{Candidates, Searched, Source, Tile, TileHits};
 use super::{Matcher, Options, Resources, Work};
 use crate::bounds::QueryFrame;
+use crate::bounds::leading_directions;
 use crate::error::Result;
 use crate::gallery::Selection;
 use crate::gallery::StoredImage;
 use crate::kernels::cascade::{
-    CascadeImage, CascadeScratch, Counts, Patch, PatchHits, Plan, TileQueries, distances,
-    search_patches,
+    CascadeImage, CascadeScratch, Counts, Leading, Patch, PatchHits, Plan, Survey, SurveyQuery,
+    SurveyScratch, TileQueries, distances, search_patches, survey,
 };
-use crate::kernels::leading::Leading;
-use crate::kernels::survey::{Survey, SurveyQuery, SurveyScratch, survey};
 use crate::kernels::{Hits, InstructionSet, NO_QUERY, TILE_VECTORS};
 use crate::parallel::run;
 use crate::pyramid::{LevelData, LevelGrid};
@@ -69,7 +68,8 @@ pub(super) fn search_image(
     };
     let plan = Plan::new(grids);
     let coarsest = grids.len() - 1;
-    let survey_query = SurveyQuery::new(set, &plan, &frame.centred);
+    let directions = (!plan.nested).then(|| leading_directions(set, grids, &frame.centred));
+    let survey_query = SurveyQuery::new(set, &plan, &frame.centred, directions);
     let max_norms = frame.query_max_norms();
     let leading = survey_query.leading(set, grids, frame.framed(query), &max_norms);
     let images: Vec<(u32, &StoredImage)> = selection.images().collect();

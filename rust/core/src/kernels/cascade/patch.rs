@@ -1,9 +1,10 @@
 //! Patches: the vectors of queries that are led through the images.
 
-use super::super::leading::Leading;
-use super::super::scan::{Limits, QueryTile};
-use super::super::{InstructionSet, Lanes, MAX_TILE, MAX_WIDTH, NO_QUERY};
-use super::Plan;
+use super::leading::Leading;
+use super::plan::Plan;
+use crate::kernels::instruction_set::InstructionSet;
+use crate::kernels::simd::{Lanes, MAX_WIDTH};
+use crate::kernels::tile::{Limits, MAX_TILE, NO_QUERY, QueryTile};
 
 /// A vector of queries, close together in the image.
 pub(crate) struct Patch {
@@ -243,8 +244,8 @@ pub(super) struct Corner {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::portable::Portable;
     use super::*;
+    use crate::kernels::simd::Portable;
     use crate::pyramid::{PyramidContext, PyramidShape, Upsample};
     use std::array::from_fn;
     use std::cell::Cell;

@@ -1,7 +1,7 @@
 //! Working memory of the cascade, and the cells that are still in question.
 
-use super::super::Lanes;
-use super::native::{FourCells, NativeCells};
+use super::level_cells::{FourCells, NativeCells};
+use crate::kernels::simd::Lanes;
 use crate::pyramid::LevelGrid;
 
 /// Working memory of the cascade, kept between images.

@@ -27,14 +27,14 @@
 //! ([`crate::matching`]): once for the norms, once for the sum, four times for the products of the
 //! coordinates. [`ERRORS`] is more than that.
 
-use super::prepare::{FramedImage, NormScratch, add_sq_norms, centre_into};
-use super::survey::strip;
-use super::{InstructionSet, Kernel, Lanes, run};
-use crate::bounds::{principal_directions, skew};
+use crate::kernels::instruction_set::InstructionSet;
+use crate::kernels::prepare::{FramedImage, NormScratch, add_sq_norms, centre_into};
+use crate::kernels::product::strip;
+use crate::kernels::simd::{Kernel, Lanes, run};
 use crate::pyramid::LevelGrid;
 
 /// Directions of each level.
-const N_DIRECTIONS: usize = 4;
+pub(crate) const N_DIRECTIONS: usize = 4;
 
 /// Values of each cell and level: its coordinates, and the norm of the rest.
 const PER_LEVEL: usize = N_DIRECTIONS + 1;
@@ -42,43 +42,16 @@ const PER_LEVEL: usize = N_DIRECTIONS + 1;
 /// How many times the error of a partial distance the error of the bound is, at most.
 pub(super) const ERRORS: f32 = 8.0;
 
-/// Cells that the directions are fitted on.
-const SAMPLE: usize = 128;
-
 /// The directions of each level but the coarsest.
 pub(crate) struct Directions {
     /// `[channel][lane]`: each of the first lanes holds a direction.
-    packed: Vec<Vec<f32>>,
+    pub(crate) packed: Vec<Vec<f32>>,
 }
 
 impl Directions {
-    /// Those in which the centred cells of a query image vary most.
-    pub(crate) fn fit(set: InstructionSet, grids: &[LevelGrid], centred: &[Vec<f32>]) -> Self {
-        let finer = grids[..grids.len() - 1].iter().zip(centred);
-        let fit = |(grid, centred): (&LevelGrid, &Vec<f32>)| {
-            let (cells, channels) = (grid.shape.cells(), grid.shape.channels);
-            let n = cells.min(SAMPLE);
-            let mut sample = Vec::with_capacity(n * channels);
-            for at in 0..n {
-                sample.extend_from_slice(&centred[at * cells / n * channels..][..channels]);
-            }
-            let n_directions = N_DIRECTIONS.min(channels);
-            let (directions, _) = principal_directions(set, &sample, channels, n_directions);
-            let mut packed = vec![0.0; channels * set.width()];
-            for (lane, direction) in directions.iter().enumerate() {
-                for (channel, value) in direction.iter().enumerate() {
-                    packed[channel * set.width() + lane] = *value as f32;
-                }
-            }
-            // Directions that are not orthonormal enough for the proof make way for none.
-            if skew(&packed, set.width(), n_directions) > 16.0 * f64::from(UNIT) {
-                packed.fill(0.0);
-            }
-            packed
-        };
-        Self {
-            packed: finer.map(fit).collect(),
-        }
+    /// Directions that were packed: `[level][channel][lane]`.
+    pub(crate) const fn new(packed: Vec<Vec<f32>>) -> Self {
+        Self { packed }
     }
 
     /// Panics unless the directions are of these levels and this instruction set.
@@ -91,7 +64,7 @@ impl Directions {
 }
 
 /// `2^-24`, half the distance of 1 from the next float32.
-const UNIT: f32 = 1.0 / 16_777_216.0;
+pub(crate) const UNIT: f32 = 1.0 / 16_777_216.0;
 
 /// The leading coordinates of the cells of one image, on the finest grid.
 #[derive(Default)]
@@ -297,6 +270,7 @@ impl Kernel for LeadImage<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bounds::leading_directions;
     use crate::pyramid::{LevelData, PyramidContext, PyramidShape, Upsample, upsample_into};
 
     const SHAPES: [(usize, usize, usize); 3] = [(8, 8, 12), (4, 4, 7), (2, 2, 5)];
@@ -383,7 +357,7 @@ mod tests {
             .flat_map(|set| cases.map(|case| (set, case)))
         {
             let (query, gallery) = (image(1, little), image(seed, little));
-            let directions = Directions::fit(set, &grids, &query);
+            let directions = leading_directions(set, &grids, &query);
             let [u_lead, v_lead] =
                 [&query, &gallery].map(|levels| leading(set, &grids, levels, &directions));
             let [us, vs] = [&query, &gallery].map(|levels| features(&grids, levels));
@@ -416,7 +390,7 @@ mod tests {
         let grids = PyramidContext::new(shape, Upsample::Bilinear).grids;
         for set in InstructionSet::available() {
             let levels = image(3, 1e-4);
-            let directions = Directions::fit(set, &grids, &levels);
+            let directions = leading_directions(set, &grids, &levels);
             let found = leading(set, &grids, &levels, &directions);
             let found: Vec<&[f32]> = found.values().collect();
             for (cell, feature) in features(&grids, &levels).iter().enumerate() {

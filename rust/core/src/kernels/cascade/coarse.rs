@@ -2,10 +2,12 @@
 //! any pair, above all the inner products of the coarsest level, each taken once for all the fine
 //! cells above it.
 
-use super::cascade::Plan;
 use super::leading::{Directions, Leading, LeadingScratch, lead};
-use super::prepare::{FramedImage, NormScratch, add_sq_norms, centre_into, dot};
-use super::{InstructionSet, Kernel, Lanes, MAX_WIDTH, run};
+use super::plan::Plan;
+use crate::kernels::instruction_set::InstructionSet;
+use crate::kernels::prepare::{FramedImage, NormScratch, add_sq_norms, centre_into, dot};
+use crate::kernels::product::strip;
+use crate::kernels::simd::{Kernel, Lanes, MAX_WIDTH, run};
 use crate::pyramid::LevelGrid;
 
 /// What is known of one gallery image, in the frame of one query image.
@@ -42,8 +44,14 @@ pub(crate) struct SurveyQuery {
 }
 
 impl SurveyQuery {
-    /// Packs the coarsest of the centred levels, and fits directions on the others.
-    pub(crate) fn new(set: InstructionSet, plan: &Plan<'_>, centred: &[Vec<f32>]) -> Self {
+    /// Packs the coarsest of the centred levels; `directions` are those of the others, unless levels are
+    /// nested.
+    pub(crate) fn new(
+        set: InstructionSet,
+        plan: &Plan<'_>,
+        centred: &[Vec<f32>],
+        directions: Option<Directions>,
+    ) -> Self {
         let coarsest = plan.grids.len() - 1;
         let (grid, values) = (&plan.grids[coarsest], &centred[coarsest]);
         let channels = grid.shape.channels;
@@ -54,11 +62,10 @@ impl SurveyQuery {
                 packed[channel * stride + cell] = -2.0 * value;
             }
         }
-        let directions = || Directions::fit(set, plan.grids, centred);
         Self {
             stride,
             packed,
-            directions: (!plan.nested).then(directions),
+            directions,
         }
     }
 
@@ -206,69 +213,6 @@ unsafe fn products<L: Lanes, const CELLS: usize>(
                 };
         }
     }
-}
-
-/// `V` vectors of queries with all cells; returns `V`.
-#[inline(always)]
-pub(super) unsafe fn strip<L: Lanes, const V: usize, const CELLS: usize>(
-    queries: *const f32,
-    stride: usize,
-    channels: usize,
-    features: &[f32],
-    n_cells: usize,
-    out: *mut f32,
-) -> usize {
-    let mut cell = 0;
-    while cell < n_cells {
-        // SAFETY: as promised by the caller; `cell + N <= n_cells`.
-        unsafe {
-            let features = features.as_ptr().add(cell * channels);
-            let out = out.add(cell * L::WIDTH);
-            cell += match n_cells - cell {
-                left if left >= CELLS => {
-                    block::<L, V, CELLS>(queries, stride, channels, features, n_cells, out)
-                }
-                4.. => block::<L, V, 4>(queries, stride, channels, features, n_cells, out),
-                2.. => block::<L, V, 2>(queries, stride, channels, features, n_cells, out),
-                _ => block::<L, V, 1>(queries, stride, channels, features, n_cells, out),
-            };
-        }
-    }
-    V
-}
-
-/// `V` vectors of queries with `N` cells; returns `N`.
-#[inline(always)]
-unsafe fn block<L: Lanes, const V: usize, const N: usize>(
-    queries: *const f32,
-    stride: usize,
-    channels: usize,
-    features: *const f32,
-    n_cells: usize,
-    out: *mut f32,
-) -> usize {
-    // SAFETY: as promised by the caller.
-    unsafe {
-        let mut sums = [[L::splat(0.0); V]; N];
-        for channel in 0..channels {
-            let mut query = [L::splat(0.0); V];
-            for (vector, query) in query.iter_mut().enumerate() {
-                *query = L::load(queries.add(channel * stride + vector * L::WIDTH));
-            }
-            for (cell, sums) in sums.iter_mut().enumerate() {
-                let feature = L::splat(*features.add(cell * channels + channel));
-                for (sum, query) in sums.iter_mut().zip(query) {
-                    *sum = query.mul_add(feature, *sum);
-                }
-            }
-        }
-        for (cell, sums) in sums.iter().enumerate() {
-            for (vector, sum) in sums.iter().enumerate() {
-                sum.store(out.add((vector * n_cells + cell) * L::WIDTH));
-            }
-        }
-    }
-    N
 }
 
 /// Fills in what bounds all fine cells between the same coarse ones.

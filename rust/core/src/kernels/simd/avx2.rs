@@ -1,6 +1,6 @@
 //! AVX2 and FMA: 8 lanes, 16 registers; 3 x 4 of them accumulate.
 
-use super::{Kernel, Lanes, MAX_WIDTH};
+use super::lanes::{Kernel, Lanes, MAX_WIDTH};
 use std::arch::x86_64::{
     __m256, _CMP_NGT_UQ, _mm_loadu_ps, _mm256_add_ps, _mm256_broadcast_ps, _mm256_cmp_ps,
     _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_min_ps, _mm256_movemask_ps,

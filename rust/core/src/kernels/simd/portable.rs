@@ -1,11 +1,11 @@
 //! Plain Rust: 4 lanes as an array, which compilers turn into whatever the machine has.
 
-use super::{Kernel, Lanes, MAX_WIDTH, is_not_above};
+use super::lanes::{Kernel, Lanes, MAX_WIDTH, is_not_above};
 use std::array::from_fn;
 
 /// The reference that every intrinsic implementation is compared with.
 #[derive(Clone, Copy)]
-pub(super) struct Portable([f32; 4]);
+pub(crate) struct Portable([f32; 4]);
 
 impl Lanes for Portable {
     const WIDTH: usize = 4;

@@ -1,6 +1,6 @@
 //! AVX-512F: 16 lanes, 32 registers; 3 x 8 of them accumulate.
 
-use super::{Kernel, Lanes, MAX_WIDTH};
+use super::lanes::{Kernel, Lanes, MAX_WIDTH};
 use std::arch::x86_64::{
     __m512, _CMP_NGT_UQ, _mm_loadu_ps, _mm512_add_ps, _mm512_broadcast_f32x4, _mm512_cmp_ps_mask,
     _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_min_ps, _mm512_mul_ps,

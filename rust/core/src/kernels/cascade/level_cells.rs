@@ -1,7 +1,8 @@
 //! The cells of a level of the gallery image, at its own resolution, and their inner products.
 
-use super::super::prepare::{centre_into, dot};
-use super::super::{Lanes, TILE_VECTORS};
+use crate::kernels::instruction_set::TILE_VECTORS;
+use crate::kernels::prepare::{centre_into, dot};
+use crate::kernels::simd::Lanes;
 use crate::pyramid::LevelData;
 use std::ops::Range;
 
