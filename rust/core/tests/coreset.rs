@@ -5,9 +5,9 @@ mod common;
 
 use common::{KINDS, Kind, MODES, Numbers, Shapes, batch, features, ids, kept, upsampled};
 use half::f16;
-use knnspect_core::coreset::{Options, Picks, pick};
 use knnspect_core::gallery::Selection;
 use knnspect_core::pyramid::{PyramidContext, Upsample, concatenate};
+use knnspect_core::select::{Options, Picks, pick};
 use knnspect_core::storage::Links;
 use knnspect_core::storage::Store;
 use knnspect_core::{Cancel, DType, Error, Gallery, InstructionSet};

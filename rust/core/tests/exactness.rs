@@ -8,8 +8,8 @@ use common::{
     search_every_way, stage,
 };
 use half::f16;
-use knnspect_core::matching::{self, Matcher, Neighbors, Options};
 use knnspect_core::pyramid::Upsample;
+use knnspect_core::search::{self, Matcher, Neighbors, Options};
 use knnspect_core::storage::Links;
 use knnspect_core::storage::Store;
 use knnspect_core::{Cancel, DType, Error, Gallery, InstructionSet};
@@ -289,7 +289,7 @@ fn other_grids_need_one_level_and_the_same_channels() {
         for query in queries {
             let levels = features(Kind::Uniform, 1, 1, &query.to_vec());
             let query = batch(&query.to_vec(), 1, &levels);
-            let error = matching::search(&query, &context, &all, &Options::new(1)).unwrap_err();
+            let error = search::search(&query, &context, &all, &Options::new(1)).unwrap_err();
             assert!(matches!(error, Error::Shape(_)), "{error:?}");
         }
     }
@@ -314,7 +314,7 @@ fn a_flat_gallery_may_change_between_searches() {
                 matcher,
                 ..Options::new(4)
             };
-            matching::search(&batch(&shapes, 2, &query), &context, &selections, &options).unwrap()
+            search::search(&batch(&shapes, 2, &query), &context, &selections, &options).unwrap()
         });
         let same = found.iter().all(|found_so| same_bits(found_so, &found[0]));
         assert!(same, "{names:?}");
@@ -369,7 +369,7 @@ fn a_flat_gallery_may_change_between_searches() {
                 matcher,
                 ..Options::new(3)
             };
-            matching::search(&batch(&shapes, 2, &query), &context, &selections, &options).unwrap()
+            search::search(&batch(&shapes, 2, &query), &context, &selections, &options).unwrap()
         });
         assert!(found.iter().all(|found_so| same_bits(found_so, &found[0])));
     }
@@ -586,7 +586,7 @@ fn what_is_not_finite_is_refused() {
                     ..Options::new(1)
                 };
                 let query = batch(&shapes, 2, &query);
-                let error = matching::search(&query, &context, &selections, &options).unwrap_err();
+                let error = search::search(&query, &context, &selections, &options).unwrap_err();
                 assert!(matches!(error, Error::Image { .. }), "{error:?}");
                 let message = error.to_string();
                 assert!(message.contains("query image 1"), "{message}");

@@ -12,7 +12,7 @@ use common::{
     Case, KINDS, Kind, MATCHERS, MODES, Numbers, assert_same_as_first, batch, ids, image_of,
     same_bits, search, stage,
 };
-use knnspect_core::matching::{Matcher, Neighbors};
+use knnspect_core::search::{Matcher, Neighbors};
 use knnspect_core::{DType, Gallery, InstructionSet};
 use serde_json::json;
 use std::collections::BTreeMap;

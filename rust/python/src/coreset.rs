@@ -4,8 +4,8 @@ use crate::arrays::Levels;
 use crate::errors::{named, to_py};
 use crate::gallery::{Gallery, Work, threads_from, upsample_from};
 use crate::interrupt;
-use knnspect_core::coreset::{Options, pick};
 use knnspect_core::pyramid::{self, PyramidContext};
+use knnspect_core::select::{Options, pick};
 use knnspect_core::{Cancel, Error, InstructionSet};
 use numpy::{
     PyArray, PyArray1, PyArray2, PyArray4, PyArrayMethods, PyReadonlyArray2, PyUntypedArray,

@@ -5,8 +5,8 @@ use crate::errors::{named, to_py};
 use crate::gallery::{Gallery, Work, threads_from};
 use crate::interrupt;
 use knnspect_core::gallery::{self, Selection};
-use knnspect_core::matching::{self, Candidates, Matcher, Options};
 use knnspect_core::pyramid::{PyramidBatch, PyramidContext, PyramidShape, Upsample};
+use knnspect_core::search::{self, Candidates, Matcher, Options};
 use knnspect_core::{Cancel, InstructionSet, Result};
 use numpy::{
     PyArray, PyArray1, PyArray2, PyArray3, PyArray4, PyArrayMethods, PyReadonlyArray1,
@@ -53,7 +53,7 @@ impl Search {
             let context = gallery.pyramid_context()?;
             Result::Ok((context, gallery.upsample(), gallery.select_each(images)?))
         })?;
-        matching::check(&query, n_images, &context, &selections, k)?;
+        search::check(&query, n_images, &context, &selections, k)?;
         gallery::verify(&selections, threads, cancel)?;
         Ok(Self {
             context,
@@ -250,7 +250,7 @@ impl Search {
         };
         let (context, k, threads) = (&self.context, self.k, self.threads);
         let found = interrupt::run(py, |cancel| {
-            matching::settle(&query, context, selection, &candidates, k, threads, cancel)
+            search::settle(&query, context, selection, &candidates, k, threads, cancel)
         })?;
         let shape = [candidates.query_cells.len(), k];
         Ok((
@@ -279,7 +279,7 @@ impl Search {
                 cancel,
                 ..Options::new(self.k)
             };
-            matching::search_checked(&alone, &self.context, &selection, &options)
+            search::search_checked(&alone, &self.context, &selection, &options)
         })?;
         let shape = [self.query.finest().cells(), self.k];
         Ok((
@@ -318,7 +318,7 @@ impl Search {
                 matcher,
                 cancel,
             };
-            matching::search_checked(&query, &self.context, &self.selections, &options)
+            search::search_checked(&query, &self.context, &self.selections, &options)
         })?;
         let shape = [self.n_images, self.query.finest().cells(), self.k];
         Ok((

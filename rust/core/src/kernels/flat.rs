@@ -1,4 +1,4 @@
-//! The inner loops of the matcher for flat galleries ([`crate::matching`], `flat.rs`).
+//! The inner loops of the matcher for flat galleries ([`crate::search`], `flat.rs`).
 //!
 //! Queries are packed as for the scan: a vector holds [`Lanes::WIDTH`] different queries, a tile three
 //! vectors. What is told apart is only whether *any* query of a vector may be near a row: queries of

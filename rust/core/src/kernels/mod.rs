@@ -11,7 +11,7 @@
 //! which it is stored, and finding a minimum needs no horizontal step.
 //!
 //! Nothing that a kernel computes is returned to a user: kernels only decide, with a proven error
-//! bound, which pairs are worth an exact distance ([`crate::matching::exact`]). Results are therefore
+//! bound, which pairs are worth an exact distance ([`crate::search::exact`]). Results are therefore
 //! the same to the bit on every instruction set.
 
 // The generic kernels exist only as parts of the functions that enable an instruction set.

@@ -24,7 +24,7 @@
 //!   fewer.
 //!
 //! The error that the cascade allows for counts at least `(1.25 C + 64) U (2 a m + 2 m^2)` for a level
-//! ([`crate::matching`]): once for the norms, once for the sum, four times for the products of the
+//! ([`crate::search`]): once for the norms, once for the sum, four times for the products of the
 //! coordinates. [`ERRORS`] is more than that.
 
 use crate::kernels::instruction_set::InstructionSet;

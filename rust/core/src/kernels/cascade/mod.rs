@@ -37,7 +37,7 @@
 //! few of them differ on a coarse level; there, four gallery cells share a vector ([`patch`]).
 //!
 //! What rounding adds is covered by `error`, a bound on the error of any sum of levels of `s`
-//! ([`crate::matching`]); the limits hold it once already, and it is added once more for the
+//! ([`crate::search`]); the limits hold it once already, and it is added once more for the
 //! rounding of the norms, three times more for the bounds of blocks, which combine three such sums.
 
 mod coarse;

@@ -5,26 +5,15 @@
 //! by a power of two (so that nothing overflows). Each `s` is wrong by at most [`error_bound`];
 //! pairs that this uncertainty leaves in question are settled in float64 by [`super::exact`].
 
-use super::Options;
-use super::tile::{Candidates, Searched, Source, Tile, TileHits};
+use super::candidates::{Candidates, Searched, TileHits};
+use super::job::Job;
+use super::options::Options;
+use super::shortlist::Shortlist;
+use super::tile::{Source, Tile};
 use crate::bounds::QueryFrame;
 use crate::error::{Error, Result};
-use crate::gallery::Selection;
 use crate::kernels::{InstructionSet, PreparedImage, Scratch, prepare_image_into, scan_image};
-use crate::pyramid::{LevelData, LevelGrid};
-use crate::topk::Shortlist;
-use std::sync::OnceLock;
-
-/// A run of cells of one query image, and where their neighbours go.
-pub(super) struct Job<'a> {
-    pub levels: Vec<LevelData<'a>>,
-    pub frame: &'a OnceLock<QueryFrame>,
-    pub selection: &'a Selection,
-    pub first_cell: usize,
-    pub sq_distances: &'a mut [f32],
-    pub ranks: &'a mut [u32],
-    pub cells: &'a mut [u32],
-}
+use crate::pyramid::LevelGrid;
 
 /// Fails when the shortlists of jobs of `n_cells` cells on `threads` threads could not be held.
 ///

@@ -25,9 +25,8 @@
 //! Rows are computed when they are needed: only those of one round and the picks are held, besides 12
 //! bytes for each row.
 
-mod tile;
-
-use self::tile::{Lane, Picked, Scratch, Show, Space, Tile, sq_l2};
+use super::candidates::{Lane, Picked, Scratch, Show, Space, Tile, sq_l2};
+use super::order::{Boundary, first};
 use crate::bounds::Rotation;
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
@@ -35,9 +34,9 @@ use crate::gallery::Rows;
 use crate::gallery::Selection;
 use crate::gallery::verify;
 use crate::kernels::InstructionSet;
-use crate::matching::Work;
 use crate::parallel::{n_threads, run};
 use crate::pyramid::PyramidContext;
+use crate::search::Work;
 use std::num::NonZero;
 
 /// More values than this are compared in float64 only: directions take their square in memory.
@@ -167,31 +166,12 @@ fn check(rows: &Rows<'_>, options: &Options<'_>) -> Result<usize> {
     })
 }
 
-/// A place in the order in which rows are picked: the farthest first, then by their numbers.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Boundary {
-    sq: f64,
-    row: usize,
-}
-
-impl Boundary {
-    /// Whether a row comes before the boundary, or is it.
-    fn holds(self, sq: f64, row: usize) -> bool {
-        sq > self.sq || (sq == self.sq && row <= self.row)
-    }
-}
-
 /// Rows of a round: long rounds show less in vain, short ones have fewer active rows. On real
 /// features anything from a hundredth to a tenth of all rows takes about the same time.
 fn round(n_rows: usize, n_values: usize) -> usize {
     (n_rows / 32)
         .max(4096)
         .min((ROUND_VALUES / n_values).max(64))
-}
-
-/// Whether the first of two rows, squared distance and number, comes before the second.
-fn first(x: (f64, usize), y: (f64, usize)) -> bool {
-    x.0 > y.0 || (x.0 == y.0 && x.1 < y.1)
 }
 
 /// A selection under way.

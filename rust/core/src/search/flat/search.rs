@@ -1,17 +1,17 @@
 //! The search of one job: queries in patches, filters, and what they leave.
 
-use super::{Counts, Plan};
+use super::plan::Plan;
 use crate::bounds::{Codes, Rotated, TINY};
 use crate::gallery::Selection;
 use crate::kernels::TILE_VECTORS;
 use crate::kernels::flat::{
     LeadTile, Rows, Survivor, padded, scan_listed, scan_rows, sq_distances,
 };
-use crate::matching::Matcher;
-use crate::matching::exact::sq_l2;
-use crate::matching::exhaustive::Job;
 use crate::pyramid::{LevelData, decode_into, upsample_into};
-use crate::topk::{Neighbor, Place};
+use crate::search::exact::sq_l2;
+use crate::search::job::Job;
+use crate::search::options::Matcher;
+use crate::search::shortlist::{Neighbor, Place};
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
@@ -37,6 +37,19 @@ impl Ord for Found {
         let order = self.0.sq_l2.total_cmp(&other.0.sq_l2);
         order.then(self.0.place.cmp(&other.0.place))
     }
+}
+
+/// How many pairs each stage looked at.
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    /// All pairs, by the first filter.
+    pub first_filter: u64,
+    /// By the second filter.
+    pub second_filter: u64,
+    /// In float32, over all channels.
+    pub float32: u64,
+    /// In float64.
+    pub float64: u64,
 }
 
 /// What is known of one query.

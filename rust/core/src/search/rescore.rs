@@ -1,15 +1,15 @@
 //! What others propose, settled: candidates for neighbours that were found by somebody else are
 //! compared by the distances that all searches give, and put in the order of the contract.
 
+use super::check::own_context;
 use super::exact::sq_l2;
-use super::own_context;
+use super::shortlist::{Neighbor, Place};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::gallery::Selection;
 use crate::parallel::n_threads;
 use crate::parallel::run;
 use crate::pyramid::{PyramidBatch, PyramidContext, upsample_into};
-use crate::topk::{Neighbor, Place};
 use std::num::NonZero;
 
 /// Cells of one query image, and candidates for the neighbours of each.

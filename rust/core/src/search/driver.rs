@@ -1,107 +1,21 @@
-//! Exact nearest neighbours of every cell of a query.
-//!
-//! The contract, whatever the instruction set, the number of threads, the batch, and the order in
-//! which images were added: distances are squared L2 between upsampled, concatenated features, as
-//! float64 computes them, rounded once to float32; the neighbours are the true ones; ties go to the
-//! lowest (image id, row, column).
+//! The search of a batch.
 
-mod cascade;
-pub(crate) mod exact;
-mod exhaustive;
-mod flat;
-mod settle;
-mod tile;
-mod twins;
-mod work;
-
-pub use settle::{Candidates, Settled, settle};
-pub use work::Work;
-
+use super::cascade;
+use super::check::{check, own_context};
+use super::exhaustive;
+use super::flat;
+use super::job::Job;
+use super::neighbors::Neighbors;
+use super::options::{Matcher, Options, Resources};
+use super::shortlist::Neighbor;
+use super::stats::Work;
 use crate::bounds::QueryFrame;
-use crate::cancel::Cancel;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::gallery::{Selection, verify};
 use crate::kernels::InstructionSet;
 use crate::parallel::{n_threads, run};
-use crate::pyramid::{PyramidBatch, PyramidContext, PyramidShape, Upsample};
-use crate::topk::Neighbor;
-use std::num::NonZero;
+use crate::pyramid::{PyramidBatch, PyramidContext};
 use std::sync::OnceLock;
-
-/// Which pairs of cells are looked at; the results are the same.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Matcher {
-    /// Those that bounds leave, as long as that promises to be faster; else all.
-    #[default]
-    Auto,
-    /// All.
-    Exhaustive,
-    /// Those that bounds leave, even where that is slower.
-    Pruned,
-}
-
-impl Matcher {
-    const ALL: [Self; 3] = [Self::Auto, Self::Exhaustive, Self::Pruned];
-
-    /// The name by which it is asked for.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Auto => "auto",
-            Self::Exhaustive => "exhaustive",
-            Self::Pruned => "pruned",
-        }
-    }
-
-    /// Finds a matcher by its name.
-    #[must_use]
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|matcher| matcher.name() == name)
-    }
-}
-
-/// How to search.
-#[derive(Clone, Debug)]
-pub struct Options<'a> {
-    /// Neighbours of each cell.
-    pub k: usize,
-    /// Number of threads; all that the process may use when `None`.
-    pub threads: Option<NonZero<usize>>,
-    /// The instruction set of the kernels; the best of this machine when `None`.
-    pub instruction_set: Option<InstructionSet>,
-    /// Which pairs are compared; the neighbours are the same.
-    pub matcher: Matcher,
-    /// Ends the search early.
-    pub cancel: Cancel<'a>,
-}
-
-impl Options<'_> {
-    /// `k` neighbours, everything else as it is best.
-    #[must_use]
-    pub const fn new(k: usize) -> Self {
-        Self {
-            k,
-            threads: None,
-            instruction_set: None,
-            matcher: Matcher::Auto,
-            cancel: Cancel::NEVER,
-        }
-    }
-}
-
-/// The neighbours of all cells of all queries, nearest first: each array is
-/// `(query image, cell, k)`, row-major.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Neighbors {
-    /// Squared L2 distances.
-    pub sq_distances: Vec<f32>,
-    /// Place of the image's id among the sorted ids of the gallery.
-    pub ranks: Vec<u32>,
-    /// Cell of that image at the finest level, `row * width + column`.
-    pub cells: Vec<u32>,
-    /// What the search took.
-    pub work: Work,
-}
 
 /// Finds the `k` nearest cells, in `selections[i]`, of every cell of query image `i`; a single
 /// selection serves all query images.
@@ -130,7 +44,7 @@ pub fn search(
     search_checked(query, context, selections, options)
 }
 
-/// The same for arguments that [`check`], [`PyramidBatch::check_finite`] and [`verify`] have let pass.
+/// The same for arguments that [`check()`], [`PyramidBatch::check_finite`] and [`verify`] have let pass.
 ///
 /// # Errors
 /// [`Error::Resources`] when there is not enough memory; [`Error::Interrupted`].
@@ -150,78 +64,6 @@ pub fn search_checked(
         search_level_by_level(query, context, selections, options, how)
     } else {
         search_in_jobs(query, context, selections, options, how)
-    }
-}
-
-/// Whether the `k` nearest cells in `selections[i]` can be found for query image `i` of a batch of
-/// `n_images` pyramids of a shape, as far as that can be said without its features.
-///
-/// # Errors
-/// [`Error::Shape`] and [`Error::Parameter`] as [`search`].
-pub fn check(
-    query: &PyramidShape,
-    n_images: usize,
-    context: &PyramidContext,
-    selections: &[Selection],
-    k: usize,
-) -> Result<()> {
-    // A level by itself is a set of features, whatever the grid they lie on.
-    let is_flat = |shape: &PyramidShape| shape.levels().len() == 1;
-    let fits = if is_flat(query) && is_flat(context.shape()) {
-        query.finest().channels == context.shape().finest().channels
-    } else {
-        query == context.shape()
-    };
-    if !fits {
-        return Err(Error::Shape(format!(
-            "the query's pyramid is {}, the gallery's is {}",
-            query.describe(),
-            context.shape().describe()
-        )));
-    }
-    let gallery_cells = context.shape().finest().cells();
-    if selections.len() != n_images && selections.len() != 1 {
-        return Err(Error::Parameter(format!(
-            "expected one selection of gallery images, or one for each of {n_images} query images, got {}",
-            selections.len()
-        )));
-    }
-    for selection in selections {
-        let available = selection.len() * gallery_cells;
-        if k == 0 || k > available {
-            return Err(Error::Parameter(format!(
-                "k must be between 1 and the number of gallery cells searched, {available} ({} images of {gallery_cells}), got {k}",
-                selection.len()
-            )));
-        }
-    }
-    Ok(())
-}
-
-/// The context of a query that lies on other grids than the gallery.
-fn own_context(query: &PyramidBatch<'_>, context: &PyramidContext) -> Option<PyramidContext> {
-    // There is one level: nothing is upsampled.
-    (query.shape() != context.shape())
-        .then(|| PyramidContext::new(query.shape().clone(), Upsample::Block))
-}
-
-/// What a search runs on.
-#[derive(Clone, Copy)]
-struct Resources {
-    instruction_set: InstructionSet,
-    threads: usize,
-}
-
-impl Neighbors {
-    /// Room for the neighbours of all cells of `n_images` images.
-    fn new(n_images: usize, cells: usize, k: usize) -> Result<Self> {
-        let found = n_images.checked_mul(cells).and_then(|n| n.checked_mul(k));
-        Ok(Self {
-            sq_distances: zeros(found)?,
-            ranks: zeros(found)?,
-            cells: zeros(found)?,
-            work: Work::default(),
-        })
     }
 }
 
@@ -295,7 +137,7 @@ fn search_in_jobs(
                 .zip(found.chunks_mut(cells_per_job * k)),
         );
         for (index, (sq_distances, (ranks, cells))) in per_job.enumerate() {
-            jobs.push(exhaustive::Job {
+            jobs.push(Job {
                 levels: query.image(image),
                 frame: &frames[image],
                 selection: selection_of(selections, image),
@@ -321,7 +163,7 @@ fn search_in_jobs(
         exhaustive::Worker::new(grids, instruction_set, options)
     };
     let mut workers: Vec<_> = (0..n_workers).map(|_| worker()).collect();
-    let work = |worker: &mut exhaustive::Worker<'_>, mut job: exhaustive::Job<'_>| {
+    let work = |worker: &mut exhaustive::Worker<'_>, mut job: Job<'_>| {
         let pairs = (job.sq_distances.len() / k * job.selection.len() * gallery_cells) as u64;
         let mut done = Work {
             pairs,
@@ -342,19 +184,4 @@ fn search_in_jobs(
         neighbors.work.add(&work);
     }
     Ok(neighbors)
-}
-
-/// A vector of zeros, or an error where the memory for it is not to be had.
-fn zeros<T: Clone + Default>(len: Option<usize>) -> Result<Vec<T>> {
-    let mut zeros = Vec::new();
-    match len {
-        Some(len) if zeros.try_reserve_exact(len).is_ok() => {
-            zeros.resize(len, T::default());
-            Ok(zeros)
-        }
-        _ => Err(Error::Resources(
-            "not enough memory for the neighbours: search fewer images at a time, or a smaller k"
-                .into(),
-        )),
-    }
 }

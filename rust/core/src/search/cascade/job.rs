@@ -1,217 +1,53 @@
-//! The cascade: levels from the coarsest to the finest, and only what the levels before leave.
-//!
-//! The images of a selection are taken some at a time. First each is *surveyed*
-//! ([`crate::kernels::cascade::survey`]): the inner products of the coarsest level are taken, once for all
-//! queries. Then patches of queries are led through the images in the order of their ids
-//! ([`crate::kernels::cascade`]). What is found goes where the exhaustive matcher puts it, so
-//! both give the same neighbours.
-//!
-//! A limit that is low from the start saves most work. Before its first image, each patch is compared
-//! with the fine cells of the coarse cells that are nearest to its own; the k-th smallest distance
-//! is no smaller than that of the k-th neighbour.
-//!
-//! Where nothing can be left out, the cascade is slower than comparing everything. Each job compares
-//! what it does with what the exhaustive matcher would do, and goes on as that one when it is more.
+//! Some tiles of a query image, led through all images.
 
-use super::exhaustive::Scanner;
-use super::tile::{Candidates, Searched, Source, Tile, TileHits};
-use super::{Matcher, Options, Resources, Work};
-use crate::bounds::QueryFrame;
-use crate::bounds::leading_directions;
-use crate::error::Result;
-use crate::gallery::Selection;
 use crate::gallery::StoredImage;
 use crate::kernels::cascade::{
-    CascadeImage, CascadeScratch, Counts, Leading, Patch, PatchHits, Plan, Survey, SurveyQuery,
-    SurveyScratch, TileQueries, distances, search_patches, survey,
+    CascadeImage, CascadeScratch, Counts, Leading, Patch, PatchHits, Plan, Survey, SurveyScratch,
+    TileQueries, distances, search_patches,
 };
-use crate::kernels::{Hits, InstructionSet, NO_QUERY, TILE_VECTORS};
-use crate::parallel::run;
-use crate::pyramid::{LevelData, LevelGrid};
-use crate::topk::Neighbor;
-
-/// Surveys are held for as many images as need about this many bytes.
-const SURVEY_BYTES: usize = 16 << 20;
-
-/// For more neighbours than this the limits are too high to leave out much.
-const MAX_K: usize = 64;
-
-/// Whether pyramids of this shape have a coarse level that stands for many fine cells.
-pub(super) fn suits(grids: &[LevelGrid], k: usize) -> bool {
-    let coarsest = &grids[grids.len() - 1].shape;
-    k <= MAX_K && coarsest.cells() * 2 <= grids[0].shape.cells()
-}
+use crate::kernels::{Hits, InstructionSet, TILE_VECTORS};
+use crate::search::candidates::{Candidates, Searched, TileHits};
+use crate::search::exhaustive::Scanner;
+use crate::search::options::{Matcher, Options};
+use crate::search::shortlist::Neighbor;
+use crate::search::stats::Work;
+use crate::search::tile::{Source, Tile};
 
 /// The neighbours of one query cell.
-type Found = (u32, Vec<Neighbor>);
-
-/// Finds the neighbours of all cells of one query image, and the work it took.
-pub(super) fn search_image(
-    grids: &[LevelGrid],
-    query: &[LevelData<'_>],
-    selection: &Selection,
-    options: &Options<'_>,
-    how: Resources,
-    mut put: impl FnMut(u32, &mut dyn Iterator<Item = Neighbor>),
-) -> Result<Work> {
-    let Resources {
-        instruction_set: set,
-        threads,
-    } = how;
-    let frame = QueryFrame::new(grids, query);
-    let source = Source {
-        grids,
-        query_grids: grids,
-        query,
-        frame: &frame,
-        selection,
-    };
-    let plan = Plan::new(grids);
-    let coarsest = grids.len() - 1;
-    let directions = (!plan.nested).then(|| leading_directions(set, grids, &frame.centred));
-    let survey_query = SurveyQuery::new(set, &plan, &frame.centred, directions);
-    let max_norms = frame.query_max_norms();
-    let leading = survey_query.leading(set, grids, frame.framed(query), &max_norms);
-    let images: Vec<(u32, &StoredImage)> = selection.images().collect();
-    let mut workers: Vec<Worker> = (0..threads).map(|_| Worker::default()).collect();
-
-    let tiles = tiles_of(grids, set);
-    // One job for each thread, as each goes through all images. Tiles are dealt out like cards: what
-    // is hard to match, such as a defect, is spread over all jobs.
-    let n_jobs = tiles.len().min(threads);
-    let hands = (0..n_jobs).map(|job| tiles.iter().skip(job).step_by(n_jobs));
-    let mut jobs: Vec<(Vec<&Vec<u32>>, Option<Job>)> =
-        hands.map(|hand| (hand.collect(), None)).collect();
-
-    // Of nested levels nothing is held on the finest grid.
-    let fine_values = if plan.nested {
-        0
-    } else {
-        grids.len() + 1 + Leading::n_values(grids)
-    };
-    let image_bytes = size_of::<f32>()
-        * (grids[coarsest].shape.cells() * survey_query.stride
-            + fine_values * grids[0].shape.cells()
-            + survey_query.stride * 2);
-    let per_round = (SURVEY_BYTES / image_bytes).clamp(1, images.len().max(1));
-    let mut surveys: Vec<Survey> = Vec::new();
-    surveys.resize_with(per_round.min(images.len()), Survey::default);
-    let n_rounds = images.len().div_ceil(per_round);
-    for (index, round) in images.chunks(per_round).enumerate() {
-        let surveys = &mut surveys[..round.len()];
-        let prunes = |job: &Option<Job>| job.as_ref().is_none_or(|job| job.pruning);
-        if jobs.iter().any(|(_, job)| prunes(job)) {
-            let survey_image =
-                |worker: &mut Worker, (to, image): (&mut _, &(u32, &StoredImage))| {
-                    let levels = image.1.levels();
-                    let framed = frame.framed(&levels);
-                    let max_norms = frame.max_norms(image.1.spheres(grids));
-                    let scratch = &mut worker.survey;
-                    survey(set, &plan, framed, &survey_query, max_norms, scratch, to);
-                };
-            let tasks = surveys.iter_mut().zip(round).collect();
-            run(&mut workers, tasks, options.cancel, survey_image);
-        }
-        let round = Round {
-            source: &source,
-            plan: &plan,
-            set,
-            stride: survey_query.stride,
-            images: round,
-            surveys: &*surveys,
-            options,
-        };
-        let work = |worker: &mut Worker, (cells, job): &mut (Vec<&Vec<u32>>, Option<Job>)| {
-            let new = || Job::new(&source, &plan, set, leading.as_ref(), cells, options);
-            let job = job.get_or_insert_with(new);
-            job.search(&round, worker);
-            if index + 1 < n_rounds {
-                return Vec::new();
-            }
-            job.finish(&source, options)
-        };
-        let found = run(
-            &mut workers,
-            jobs.iter_mut().collect(),
-            options.cancel,
-            work,
-        );
-        options.cancel.check()?;
-        for (cell, neighbors) in found.into_iter().flatten() {
-            put(cell, &mut neighbors.into_iter());
-        }
-    }
-    let mut total = Work::default();
-    for job in jobs.iter().filter_map(|(_, job)| job.as_ref()) {
-        total.add(&job.work);
-    }
-    Ok(total)
-}
-
-/// The fine cells in the lanes of each tile: three patches of as many cells as a vector has lanes,
-/// as square as may be.
-fn tiles_of(grids: &[LevelGrid], set: InstructionSet) -> Vec<Vec<u32>> {
-    let (height, width) = (grids[0].shape.height, grids[0].shape.width);
-    let square = if set.width() >= 16 { 4 } else { 2 };
-    let mut tall = square;
-    while tall > height {
-        tall /= 2;
-    }
-    let wide = set.width() / tall;
-    let mut patches = Vec::new();
-    for top in (0..height).step_by(tall) {
-        for left in (0..width).step_by(wide) {
-            let cells = (0..tall * wide).map(move |lane| {
-                let (row, column) = (top + lane / wide, left + lane % wide);
-                if row < height && column < width {
-                    (row * width + column) as u32
-                } else {
-                    NO_QUERY
-                }
-            });
-            patches.push(cells);
-        }
-    }
-    let mut patches = patches.into_iter().peekable();
-    let mut tiles = Vec::new();
-    while patches.peek().is_some() {
-        tiles.push(patches.by_ref().take(TILE_VECTORS).flatten().collect());
-    }
-    tiles
-}
+pub(crate) type Found = (u32, Vec<Neighbor>);
 
 /// The buffers of one thread.
 #[derive(Default)]
-struct Worker {
-    survey: SurveyScratch,
+pub(crate) struct Worker {
+    pub survey: SurveyScratch,
     cascade: CascadeScratch,
     scanner: Scanner,
 }
 
 /// Images that are gone through together.
-struct Round<'a> {
-    source: &'a Source<'a>,
-    plan: &'a Plan<'a>,
-    set: InstructionSet,
-    stride: usize,
-    images: &'a [(u32, &'a StoredImage)],
-    surveys: &'a [Survey],
-    options: &'a Options<'a>,
+pub(crate) struct Round<'a> {
+    pub source: &'a Source<'a>,
+    pub plan: &'a Plan<'a>,
+    pub set: InstructionSet,
+    pub stride: usize,
+    pub images: &'a [(u32, &'a StoredImage)],
+    pub surveys: &'a [Survey],
+    pub options: &'a Options<'a>,
 }
 
 /// Some tiles of the query image, and what was found for them so far.
-struct Job {
+pub(crate) struct Job {
     tiles: Vec<Tile>,
     candidates: Vec<Candidates>,
     patches: Vec<Patch>,
     /// Whether levels are still looked at one by one.
-    pruning: bool,
+    pub pruning: bool,
     seeded: bool,
-    work: Work,
+    pub work: Work,
 }
 
 impl Job {
-    fn new(
+    pub fn new(
         source: &Source<'_>,
         plan: &Plan<'_>,
         set: InstructionSet,
@@ -248,7 +84,7 @@ impl Job {
     }
 
     /// Looks through the images of a round.
-    fn search(&mut self, round: &Round<'_>, worker: &mut Worker) {
+    pub fn search(&mut self, round: &Round<'_>, worker: &mut Worker) {
         let n_queries: usize = self.tiles.iter().map(|tile| tile.queries().count()).sum();
         if self.pruning && !self.seeded {
             self.seed(round, worker);
@@ -423,7 +259,7 @@ impl Job {
     }
 
     /// The exact neighbours of all queries.
-    fn finish(&mut self, source: &Source<'_>, options: &Options<'_>) -> Vec<Found> {
+    pub fn finish(&mut self, source: &Source<'_>, options: &Options<'_>) -> Vec<Found> {
         let mut found = Vec::new();
         for (tile, candidates) in self.tiles.iter().zip(&mut self.candidates) {
             for (lane, cell) in tile.queries() {

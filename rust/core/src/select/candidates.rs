@@ -1,6 +1,6 @@
 //! A tile: rows that are compared with picks together.
 
-use super::{Boundary, first};
+use super::order::{Boundary, first};
 use crate::bounds::{Rotation, TINY};
 use crate::gallery::Rows;
 use crate::kernels::InstructionSet;
