@@ -74,7 +74,7 @@ impl Selection {
 /// Compares the checksums of those images of folders that nobody has used yet, each once.
 ///
 /// # Errors
-/// [`Error::Store`] with the first image that is damaged; [`Error::Interrupted`].
+/// `Error::Store` with the first image that is damaged; `Error::Interrupted`.
 pub fn verify(
     selections: &[Selection],
     threads: Option<NonZero<usize>>,

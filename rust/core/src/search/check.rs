@@ -8,7 +8,7 @@ use crate::pyramid::{PyramidBatch, PyramidContext, PyramidShape, Upsample};
 /// `n_images` pyramids of a shape, as far as that can be said without its features.
 ///
 /// # Errors
-/// [`Error::Shape`] and [`Error::Parameter`] as [`search`].
+/// [`Error::Shape`] and [`Error::Parameter`] as [`search`](super::search()).
 pub fn check(
     query: &PyramidShape,
     n_images: usize,

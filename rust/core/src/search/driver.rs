@@ -21,11 +21,11 @@ use std::sync::OnceLock;
 /// selection serves all query images.
 ///
 /// # Errors
-/// [`Error::Shape`] when the query's pyramid differs from the gallery's (where both have one level,
-/// when their channels differ), [`Error::Image`] when it
-/// holds a NaN or an infinity, [`Error::Parameter`] when `k` is 0 or exceeds the number of cells
-/// that a selection holds or there is not one selection per query image, [`Error::Resources`] when
-/// there is not enough memory, and [`Error::Interrupted`].
+/// `Error::Shape` when the query's pyramid differs from the gallery's (where both have one level,
+/// when their channels differ), `Error::Image` when it
+/// holds a NaN or an infinity, `Error::Parameter` when `k` is 0 or exceeds the number of cells
+/// that a selection holds or there is not one selection per query image, `Error::Resources` when
+/// there is not enough memory, and `Error::Interrupted`.
 pub fn search(
     query: &PyramidBatch<'_>,
     context: &PyramidContext,

@@ -2,7 +2,7 @@
 //!
 //! In float32, the kernels compute partial distances `s = |v|^2 - 2 <u, v>` of features that were
 //! centred (by the mean of the query image, so that a common offset costs no precision) and scaled
-//! by a power of two (so that nothing overflows). Each `s` is wrong by at most [`error_bound`];
+//! by a power of two (so that nothing overflows). Each `s` is wrong by at most [`error_bounds`](crate::bounds::error_bounds);
 //! pairs that this uncertainty leaves in question are settled in float64 by [`super::exact`].
 
 use super::candidates::{Candidates, Searched, TileHits};

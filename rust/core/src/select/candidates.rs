@@ -249,7 +249,7 @@ impl Tile {
 }
 
 /// The largest partial distance of a pick that may be nearer to a row than those it has seen; see
-/// [`crate::bounds::projection`]. `1e-7` is more than a float64 distance is wrong by, relatively.
+/// [`crate::bounds`], `projection.rs`. `1e-7` is more than a float64 distance is wrong by, relatively.
 fn limit(rotation: &Rotation, lane: &Lane) -> f32 {
     let scaled = lane.sq * f64::from(rotation.scale()).powi(2);
     let limit = scaled * (1.0 + 1e-7) + 2.0 * TINY;

@@ -14,7 +14,7 @@
 //! before the boundary; no other row can, as picks only move rows back. A row near one of the first
 //! picks is thus hardly ever looked at again.
 //!
-//! A row sees a pick through the filters of flat galleries ([`crate::bounds::projection`]): some leading
+//! A row sees a pick through the filters of flat galleries ([`crate::bounds`], `projection.rs`): some leading
 //! coordinates bound the distance from below, and only where that is less than what is known
 //! already the distance is taken, in float64, from float32 values. Filters decide only what is
 //! compared. (The triangle inequality would do less: with 1,568 picks among 156,800 rows of real

@@ -144,7 +144,7 @@ fn checksum_digits(header: &[u8]) -> Option<Range<usize>> {
     (places.next().is_none() && digits.end <= header.len()).then_some(digits)
 }
 
-/// A file written by [`write`], memory-mapped.
+/// A file written by [`write()`], memory-mapped.
 #[derive(Debug)]
 pub struct Store {
     path: PathBuf,
@@ -168,7 +168,7 @@ pub struct StoredTensor {
 impl Store {
     /// Maps a file and checks its structure, and with `verify` the checksum of every byte.
     ///
-    /// The file must not be changed in place while it is open; replacing it, as [`write`] does, is
+    /// The file must not be changed in place while it is open; replacing it, as [`write()`] does, is
     /// safe.
     ///
     /// # Errors

@@ -11,7 +11,7 @@ use crate::kernels::tile::Limits;
 /// The coarsest level, when fine cells lie between coarse ones: blocks first, then cells.
 ///
 /// # Safety
-/// As for [`super::descend::SearchPatches`].
+/// As for `SearchPatches` in `descend.rs`.
 #[inline(always)]
 pub(super) unsafe fn sift<L: Lanes>(
     plan: &Plan<'_>,
@@ -196,7 +196,7 @@ unsafe fn sift_cells<L: Lanes, const N: usize>(
 /// The coarsest level, when each fine cell lies in one coarse cell.
 ///
 /// # Safety
-/// As for [`super::descend::SearchPatches`].
+/// As for `SearchPatches` in `descend.rs`.
 #[inline(always)]
 pub(super) unsafe fn sift_nested<L: Lanes>(
     plan: &Plan<'_>,
@@ -255,7 +255,7 @@ pub(super) unsafe fn sift_nested<L: Lanes>(
 /// interest: as many patches at once as a vector has lanes.
 ///
 /// # Safety
-/// As for [`super::descend::SearchPatches`].
+/// As for `SearchPatches` in `descend.rs`.
 #[inline(always)]
 pub(super) unsafe fn sift_corners<L: Lanes>(
     plan: &Plan<'_>,
@@ -319,7 +319,7 @@ pub(super) unsafe fn sift_corners<L: Lanes>(
 /// cell itself when the levels are nested.
 ///
 /// # Safety
-/// As for [`super::descend::SearchPatches`]; the cell must exist.
+/// As for `SearchPatches` in `descend.rs`; the cell must exist.
 #[inline(always)]
 pub(super) unsafe fn take_cell<L: Lanes>(
     plan: &Plan<'_>,

@@ -13,7 +13,7 @@
 //!
 //! # Why the bound holds in float32
 //! `U` is `2^-24`, `a` and `m` the norms that no cell of the query and of the gallery image exceeds on
-//! this level, `C` its channels. With the analysis of [`crate::bounds::projection`], whose `skew` is at most
+//! this level, `C` its channels. With the analysis of [`crate::bounds`], `projection.rs`, whose `skew` is at most
 //! `16 U` here and whose `depth` is at most `C + 16`:
 //!
 //! - `<Pu, Pv>` is the product of the coordinates within `(4.9 C + 100) U a m`.

@@ -12,7 +12,7 @@ use crate::kernels::tile::Limits;
 /// are taken once for each cell of the level, and interpolated.
 ///
 /// # Safety
-/// As for [`super::descend::SearchPatches`].
+/// As for `SearchPatches` in `descend.rs`.
 #[inline(always)]
 pub(super) unsafe fn refine<L: Lanes, const CELLS: usize>(
     plan: &Plan<'_>,
@@ -118,7 +118,7 @@ pub(super) unsafe fn refine<L: Lanes, const CELLS: usize>(
 /// keeps those that are still of interest.
 ///
 /// # Safety
-/// As for [`super::descend::SearchPatches`].
+/// As for `SearchPatches` in `descend.rs`.
 #[inline(always)]
 pub(super) unsafe fn refine_nested<L: Lanes>(
     plan: &Plan<'_>,
@@ -204,7 +204,7 @@ impl<L: Lanes> Family<'_, L> {
     /// Adds a level to the sums of `N` children, and tells of those that are still of interest.
     ///
     /// # Safety
-    /// As for [`super::descend::SearchPatches`]; the children must exist, and be centred and measured.
+    /// As for `SearchPatches` in `descend.rs`; the children must exist, and be centred and measured.
     #[inline(always)]
     unsafe fn add<const N: usize>(&self, children: &[Child; N], mut found: impl FnMut(&Child, L)) {
         // SAFETY: as promised by the caller.
@@ -227,7 +227,7 @@ impl<L: Lanes> Family<'_, L> {
 /// compared with the four cells in an entry at once.
 ///
 /// # Safety
-/// As for [`super::descend::SearchPatches`].
+/// As for `SearchPatches` in `descend.rs`.
 #[inline(always)]
 pub(super) unsafe fn refine_fourfold<L: Lanes>(
     plan: &Plan<'_>,

@@ -1,5 +1,5 @@
 //! The matcher for flat galleries (of one level): a distance is taken only where a few leading
-//! coordinates ([`crate::bounds::projection`]) cannot tell that the pair is too far apart.
+//! coordinates ([`crate::bounds`], `projection.rs`) cannot tell that the pair is too far apart.
 //!
 //! Queries are taken in patches, so that those of one vector lie close together in their image and
 //! near the same rows. For each tile of queries and each chunk of rows:
@@ -17,7 +17,7 @@
 //! # Why nothing is lost
 //! Every comparison is with a value that rounding can only have made larger (limits) or smaller
 //! (bounds), so that a pair is dropped only when its float64 distance exceeds the k-th least. For the
-//! filters see [`crate::bounds::projection`]. In float32, `u scale` and `v scale` are exact but for underflow,
+//! filters see [`crate::bounds`], `projection.rs`. In float32, `u scale` and `v scale` are exact but for underflow,
 //! their difference is rounded once, its square once, and the sum of `n` squares at most `n + 8`
 //! times: all relative to what is summed, so that the distance is right within `(n + 12) 2^-24` of
 //! itself, with a hundredth on top. `1e-7` of a distance is more than its float64 value is wrong by.
