@@ -36,6 +36,6 @@ pub mod storage;
 
 pub use cancel::Cancel;
 pub use error::{Error, Result};
-pub use gallery::{Gallery, LivingGallery, StoredImage};
+pub use gallery::{Gallery, SharedGallery, StoredImage};
 pub use kernels::InstructionSet;
 pub use pyramid::DType;

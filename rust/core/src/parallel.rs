@@ -25,7 +25,7 @@ pub(crate) fn n_threads(asked: Option<NonZero<usize>>) -> usize {
 
 /// Does all tasks on as many threads as there are workers, and returns what they give, in order; tasks
 /// that have not begun when the search is cancelled are left out.
-pub(crate) fn run<W: Send, T: Send, R: Send>(
+pub(crate) fn run_tasks<W: Send, T: Send, R: Send>(
     workers: &mut [W],
     tasks: Vec<T>,
     cancel: Cancel<'_>,
@@ -86,7 +86,7 @@ pub(crate) fn for_each<T: Send>(
 ) -> Result<()> {
     let failed = AtomicBool::new(false);
     let n_workers = n_threads(threads).min(items.len());
-    let done = run(&mut vec![(); n_workers], items, cancel, |(), item| {
+    let done = run_tasks(&mut vec![(); n_workers], items, cancel, |(), item| {
         if failed.load(Ordering::Relaxed) {
             return Ok(());
         }

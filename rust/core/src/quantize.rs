@@ -6,7 +6,7 @@
 
 /// The codes of one level of one image, and what they stand for.
 #[derive(Clone, Copy, Debug)]
-pub struct Codes<'a> {
+pub struct QuantizedLevel<'a> {
     /// One code per value: row, column, channel.
     pub codes: &'a [i8],
     /// What the code 0 of each channel stands for.
@@ -15,7 +15,7 @@ pub struct Codes<'a> {
     pub scales: &'a [f32],
 }
 
-impl Codes<'_> {
+impl QuantizedLevel<'_> {
     /// The values of one cell.
     #[inline]
     pub(crate) fn cell(&self, cell: usize) -> impl ExactSizeIterator<Item = f32> {
@@ -46,8 +46,8 @@ fn reaches_finite(offset: f32, scale: f32) -> bool {
     decode(offset, scale, i8::MIN).is_finite() && decode(offset, scale, i8::MAX).is_finite()
 }
 
-/// What [`Codes`] borrow.
-pub(crate) struct Encoded {
+/// What a [`QuantizedLevel`] borrows.
+pub(crate) struct Quantized {
     pub codes: Vec<i8>,
     pub offsets: Vec<f32>,
     pub scales: Vec<f32>,
@@ -59,7 +59,7 @@ pub(crate) struct Encoded {
 /// the channel spans, rounded up to what float32 can tell apart at its largest value, so that a
 /// constant channel is decoded exactly. Encoding what was decoded gives the same values again, save
 /// where values are some hundred times closer to each other than to zero: there steps may shrink.
-pub(crate) fn encode(values: &[f32], channels: usize) -> Encoded {
+pub(crate) fn quantize(values: &[f32], channels: usize) -> Quantized {
     let (mut min, mut max) = (
         vec![f32::INFINITY; channels],
         vec![-f32::INFINITY; channels],
@@ -84,7 +84,7 @@ pub(crate) fn encode(values: &[f32], channels: usize) -> Encoded {
                 .map(|(&value, (&offset, &scale))| nearest_code(value, offset, scale)),
         );
     }
-    Encoded {
+    Quantized {
         codes,
         offsets,
         scales,
@@ -139,27 +139,27 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn codes(encoded: &Encoded) -> Codes<'_> {
-        Codes {
-            codes: &encoded.codes,
-            offsets: &encoded.offsets,
-            scales: &encoded.scales,
+    fn codes(quantized: &Quantized) -> QuantizedLevel<'_> {
+        QuantizedLevel {
+            codes: &quantized.codes,
+            offsets: &quantized.offsets,
+            scales: &quantized.scales,
         }
     }
 
-    fn decoded(encoded: &Encoded) -> Vec<f32> {
-        let codes = codes(encoded);
+    fn decoded(quantized: &Quantized) -> Vec<f32> {
+        let codes = codes(quantized);
         assert!(codes.are_finite());
-        let cells = encoded.codes.len() / encoded.offsets.len();
+        let cells = quantized.codes.len() / quantized.offsets.len();
         (0..cells).flat_map(|cell| codes.cell(cell)).collect()
     }
 
     /// Fails unless every value of the only channel comes back within half a step, and steps are no
     /// longer than they have to be.
     fn check(values: &[f32]) {
-        let encoded = encode(values, 1);
-        let step = f64::from(encoded.scales[0]);
-        for (value, decoded) in values.iter().zip(decoded(&encoded)) {
+        let quantized = quantize(values, 1);
+        let step = f64::from(quantized.scales[0]);
+        for (value, decoded) in values.iter().zip(decoded(&quantized)) {
             let error = (f64::from(*value) - f64::from(decoded)).abs();
             assert!(
                 error <= 0.501 * step, // a little more than half where the scale had to shrink
@@ -189,12 +189,12 @@ mod tests {
             f32::MAX,
             f32::MIN,
         ] {
-            let encoded = encode(&[value; 3], 1);
-            assert_eq!(decoded(&encoded), [value; 3], "{value:e}");
-            assert_eq!(encoded.scales[0], 0.0);
+            let quantized = quantize(&[value; 3], 1);
+            assert_eq!(decoded(&quantized), [value; 3], "{value:e}");
+            assert_eq!(quantized.scales[0], 0.0);
         }
         assert_eq!(
-            decoded(&encode(&[0.3, -7.0, 1e30], 3)),
+            decoded(&quantize(&[0.3, -7.0, 1e30], 3)),
             [0.3, -7.0, 1e30],
             "one cell"
         );
@@ -202,7 +202,7 @@ mod tests {
 
     #[test]
     fn zeros_of_both_signs_give_the_same_codes() {
-        let (one, other) = (encode(&[0.0, -0.0], 1), encode(&[-0.0, 0.0], 1));
+        let (one, other) = (quantize(&[0.0, -0.0], 1), quantize(&[-0.0, 0.0], 1));
         assert_eq!(one.codes, other.codes);
         assert_eq!(one.offsets[0].to_bits(), 0);
         assert_eq!(other.offsets[0].to_bits(), 0);
@@ -217,10 +217,10 @@ mod tests {
             .zip(&narrow)
             .flat_map(|(a, b)| [*a, *b])
             .collect();
-        let both = decoded(&encode(&both, 2));
+        let both = decoded(&quantize(&both, 2));
         for (channel, alone) in [wide, narrow].iter().enumerate() {
             let found: Vec<f32> = both.iter().skip(channel).step_by(2).copied().collect();
-            assert_eq!(found, decoded(&encode(alone, 1)));
+            assert_eq!(found, decoded(&quantize(alone, 1)));
         }
     }
 
@@ -257,7 +257,7 @@ mod tests {
             let values: Vec<f32> = std::iter::successors(Some(first), |v| Some(v.next_up()))
                 .take(256)
                 .collect();
-            assert_eq!(decoded(&encode(&values, 1)), values);
+            assert_eq!(decoded(&quantize(&values, 1)), values);
         }
     }
 
@@ -288,9 +288,9 @@ mod tests {
         /// By all 256 codes, not by the few that the encoder looks at.
         #[test]
         fn no_code_is_nearer(values in channels_of_features()) {
-            let encoded = encode(&values, 1);
-            let (offset, scale) = (encoded.offsets[0], encoded.scales[0]);
-            for (&value, &code) in values.iter().zip(&encoded.codes) {
+            let quantized = quantize(&values, 1);
+            let (offset, scale) = (quantized.offsets[0], quantized.scales[0]);
+            for (&value, &code) in values.iter().zip(&quantized.codes) {
                 let error = |code| (f64::from(decode(offset, scale, code)) - f64::from(value)).abs();
                 let best = (i8::MIN..=i8::MAX).map(error).fold(f64::MAX, f64::min);
                 prop_assert_eq!(error(code), best);
@@ -305,8 +305,8 @@ mod tests {
             let values: Vec<f32> = values.iter().map(|v| v + offset).collect();
             let (min, max) = (values.iter().fold(9.0_f32, |a, &b| a.min(b)), values.iter().fold(-9.0_f32, |a, &b| a.max(b)));
             prop_assume!(max - min > max.max(-min) / 64.0);
-            let once = decoded(&encode(&values, 1));
-            prop_assert_eq!(decoded(&encode(&once, 1)), once);
+            let once = decoded(&quantize(&values, 1));
+            prop_assert_eq!(decoded(&quantize(&once, 1)), once);
         }
     }
 }

@@ -202,7 +202,7 @@ fn one_level_is_searched_on_any_grid() {
     for (gallery_grid, query_grid) in [((1, 3000), (19, 21)), ((60, 50), (1, 400))] {
         let of = (64, Kind::Structured, DType::F32);
         let found = check_grids(of, gallery_grid, query_grid, 2, 3);
-        assert!(stage(&found, "filter 1").is_some(), "{:?}", found.work);
+        assert!(stage(&found, "filter 1").is_some(), "{:?}", found.stats);
     }
 }
 
@@ -238,7 +238,7 @@ fn check_grids(
         }
     }
     let found = first.unwrap();
-    assert_eq!(found.work.pairs, (4 * cells * n_queries) as u64);
+    assert_eq!(found.stats.pairs, (4 * cells * n_queries) as u64);
 
     let kept = kept(&shapes(gallery_grid), dtype, 2, &normal);
     let places: Vec<&[f32]> = kept[0].chunks(channels).collect();
@@ -622,18 +622,22 @@ fn auto_prunes_what_can_be_pruned_and_nothing_else() {
         let exhaustive = stage(&random, "exhaustive").unwrap_or(0);
         let cascade = stage(&random, "level 0").unwrap_or(0);
         // One image of 16 shows that it does not pay.
-        assert!(exhaustive * 8 >= random.work.pairs * 7, "{:?}", random.work);
-        assert!(cascade * 8 <= random.work.pairs, "{:?}", random.work);
+        assert!(
+            exhaustive * 8 >= random.stats.pairs * 7,
+            "{:?}",
+            random.stats
+        );
+        assert!(cascade * 8 <= random.stats.pairs, "{:?}", random.stats);
 
         let smooth = work(Kind::Structured, upsample, Matcher::Auto);
-        assert_eq!(stage(&smooth, "exhaustive"), None, "{:?}", smooth.work);
+        assert_eq!(stage(&smooth, "exhaustive"), None, "{:?}", smooth.stats);
         let in_full = stage(&smooth, "level 0").unwrap();
-        assert!(in_full * 10 < smooth.work.pairs, "{:?}", smooth.work);
-        assert!(stage(&smooth, "level 2").is_some(), "{:?}", smooth.work);
+        assert!(in_full * 10 < smooth.stats.pairs, "{:?}", smooth.stats);
+        assert!(stage(&smooth, "level 2").is_some(), "{:?}", smooth.stats);
 
         // Whoever asks for pruning gets it.
         let pruned = work(Kind::Uniform, upsample, Matcher::Pruned);
-        assert_eq!(stage(&pruned, "exhaustive"), None, "{:?}", pruned.work);
+        assert_eq!(stage(&pruned, "exhaustive"), None, "{:?}", pruned.stats);
         assert!(same_bits(&pruned, &random));
     }
 }

@@ -5,9 +5,9 @@ use crate::errors::{named, to_py};
 use crate::interrupt;
 use crate::store::{Store, Tensors, links_from};
 use half::f16;
-use knnspect_core::gallery::Known;
+use knnspect_core::gallery::OnConflict;
 use knnspect_core::pyramid::{LevelData, Upsample};
-use knnspect_core::{DType, LivingGallery};
+use knnspect_core::{DType, SharedGallery};
 use numpy::{PyArray, PyArrayMethods, PyUntypedArray};
 use pyo3::prelude::*;
 use std::collections::BTreeMap;
@@ -21,7 +21,7 @@ pub(crate) type Work = (u64, Vec<(String, u64)>);
 /// be added and removed by other threads meanwhile.
 #[pyclass(frozen, weakref, module = "knnspect._core")]
 pub(crate) struct Gallery {
-    inner: LivingGallery,
+    inner: SharedGallery,
 }
 
 /// The words for how a gallery upsamples, and keeps features.
@@ -45,7 +45,7 @@ impl Gallery {
         py: Python<'_>,
         levels: &[Bound<'_, PyUntypedArray>],
         ids: &[String],
-        known: Known,
+        known: OnConflict,
     ) -> PyResult<()> {
         let levels = Levels::new(py, levels)?;
         let batch = levels.batch(py)?;
@@ -53,8 +53,8 @@ impl Gallery {
     }
 }
 
-impl From<LivingGallery> for Gallery {
-    fn from(inner: LivingGallery) -> Self {
+impl From<SharedGallery> for Gallery {
+    fn from(inner: SharedGallery) -> Self {
         Self { inner }
     }
 }
@@ -84,7 +84,7 @@ impl Gallery {
     fn new(py: Python<'_>, upsample: &str, dtype: &str) -> PyResult<Self> {
         let (upsample, dtype) = settings(py, upsample, dtype)?;
         let gallery = knnspect_core::Gallery::new(upsample, dtype);
-        Ok(LivingGallery::from(gallery).into())
+        Ok(SharedGallery::from(gallery).into())
     }
 
     /// The gallery in an open file.
@@ -92,14 +92,14 @@ impl Gallery {
     fn from_store(py: Python<'_>, store: &Store) -> PyResult<Self> {
         let inner =
             knnspect_core::Gallery::from_store(&store.inner).map_err(|error| to_py(py, &error))?;
-        Ok(LivingGallery::from(inner).into())
+        Ok(SharedGallery::from(inner).into())
     }
 
     /// An empty gallery in a new folder, open for writing.
     #[staticmethod]
     fn create(py: Python<'_>, path: PathBuf, upsample: &str, dtype: &str) -> PyResult<Self> {
         let (upsample, dtype) = settings(py, upsample, dtype)?;
-        py.detach(|| LivingGallery::create(&path, upsample, dtype))
+        py.detach(|| SharedGallery::create(&path, upsample, dtype))
             .map(Self::from)
             .map_err(|error| to_py(py, &error))
     }
@@ -107,7 +107,7 @@ impl Gallery {
     /// The gallery in a folder.
     #[staticmethod]
     fn open(py: Python<'_>, path: PathBuf, write: bool) -> PyResult<Self> {
-        interrupt::run(py, |cancel| LivingGallery::open(&path, write, cancel)).map(Self::from)
+        interrupt::run(py, |cancel| SharedGallery::open(&path, write, cancel)).map(Self::from)
     }
 
     #[getter]
@@ -179,7 +179,7 @@ impl Gallery {
         levels: Vec<Bound<'_, PyUntypedArray>>,
         ids: Vec<String>,
     ) -> PyResult<()> {
-        self.put(py, &levels, &ids, Known::Refuse)
+        self.put(py, &levels, &ids, OnConflict::Refuse)
     }
 
     fn replace(
@@ -188,7 +188,7 @@ impl Gallery {
         levels: Vec<Bound<'_, PyUntypedArray>>,
         ids: Vec<String>,
     ) -> PyResult<()> {
-        self.put(py, &levels, &ids, Known::Replace)
+        self.put(py, &levels, &ids, OnConflict::Replace)
     }
 
     fn remove(&self, py: Python<'_>, ids: Vec<String>) -> PyResult<()> {
@@ -206,7 +206,7 @@ impl Gallery {
 
     /// Another gallery of the same images, which are shared.
     fn copy(&self) -> Self {
-        LivingGallery::from(self.inner.copy()).into()
+        SharedGallery::from(self.inner.copy()).into()
     }
 
     /// The stored levels of one image, each `(height, width, channels)`, as copies; codes decoded.

@@ -250,7 +250,7 @@ impl Search {
         };
         let (context, k, threads) = (&self.context, self.k, self.threads);
         let found = interrupt::run(py, |cancel| {
-            search::settle(&query, context, selection, &candidates, k, threads, cancel)
+            search::rescore(&query, context, selection, &candidates, k, threads, cancel)
         })?;
         let shape = [candidates.query_cells.len(), k];
         Ok((
@@ -325,7 +325,7 @@ impl Search {
             PyArray::from_vec(py, found.sq_distances).reshape(shape)?,
             PyArray::from_vec(py, found.ranks).reshape(shape)?,
             PyArray::from_vec(py, found.cells).reshape(shape)?,
-            (found.work.pairs, found.work.stages),
+            (found.stats.pairs, found.stats.stages),
         ))
     }
 }

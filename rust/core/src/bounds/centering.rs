@@ -1,11 +1,12 @@
-//! The frame in which float32 kernels compare a query image, and how wrong they can be in it.
+//! Centering: features less a mean, times a power of two, so that a common offset costs float32 no
+//! precision and nothing overflows.
 
 use super::sphere::Sphere;
-use crate::kernels::FramedImage;
+use crate::kernels::CentredImage;
 use crate::pyramid::{LevelData, LevelGrid, decode_into};
 
-/// The frame of reference in which a query image is compared.
-pub(crate) struct QueryFrame {
+/// A query image, centred and scaled, and by what.
+pub(crate) struct CentredQuery {
     /// Mean feature of each level, once for each cell of a row.
     pub means: Vec<Vec<f32>>,
     /// A power of two that brings the largest centred value near 1.
@@ -16,7 +17,7 @@ pub(crate) struct QueryFrame {
     pub centred: Vec<Vec<f32>>,
 }
 
-impl QueryFrame {
+impl CentredQuery {
     pub(crate) fn new(grids: &[LevelGrid], levels: &[LevelData<'_>]) -> Self {
         let decode = |level: &LevelData<'_>| {
             let mut values = Vec::new();
@@ -78,9 +79,9 @@ impl QueryFrame {
         }
     }
 
-    /// A gallery image as it is looked at in this frame.
-    pub(crate) fn framed<'a>(&'a self, levels: &'a [LevelData<'a>]) -> FramedImage<'a> {
-        FramedImage {
+    /// A gallery image, to be centred and scaled as this query image is.
+    pub(crate) fn centred_image<'a>(&'a self, levels: &'a [LevelData<'a>]) -> CentredImage<'a> {
+        CentredImage {
             levels,
             means: &self.means,
             scale: self.scale,
@@ -177,19 +178,17 @@ mod tests {
             for query_offset in [offset, 0.5] {
                 let (fine, coarse) = (values(72, query_offset), values(6, query_offset));
                 let query = [LevelData::F32(&fine), LevelData::F32(&coarse)];
-                let frame = QueryFrame::new(&context.grids, &query);
+                let centred = CentredQuery::new(&context.grids, &query);
                 let image = gallery.image("a").unwrap();
                 let spheres = image.spheres(&context.grids);
-                for (level, max_norm) in frame.max_norms(spheres).into_iter().enumerate() {
+                for (level, max_norm) in centred.max_norms(spheres).into_iter().enumerate() {
                     let channels = context.grids[level].shape.channels;
                     let norm = |cell| {
                         let mut values = Vec::new();
                         levels[level].append_cell(channels, cell, &mut values);
-                        let centred = values.iter().zip(&frame.means[level]);
-                        let sum: f64 = centred
-                            .map(|(v, mean)| (v - f64::from(*mean)).powi(2))
-                            .sum();
-                        sum.sqrt() * f64::from(frame.scale)
+                        let pairs = values.iter().zip(&centred.means[level]);
+                        let sum: f64 = pairs.map(|(v, mean)| (v - f64::from(*mean)).powi(2)).sum();
+                        sum.sqrt() * f64::from(centred.scale)
                     };
                     let cells = context.grids[level].shape.cells();
                     let largest = (0..cells).map(norm).fold(0.0, f64::max);

@@ -16,8 +16,8 @@ use crate::pyramid::LevelGrid;
 /// of `|v_q|^2`, with eight partial sums, one per four channels more at most. The
 /// standard bound `depth u / (1 - depth u)` then applies to the sums of absolute values; a hundredth
 /// on top covers the denominator and the rounding of the norms themselves. A hundredth of `a_l^2`
-/// covers the rounding of the float64 distances that settle the order: pairs that they cannot tell
-/// apart must not be told apart here. The last term covers underflow, where rounding is not relative.
+/// covers the rounding of the float64 distances that decide the order: pairs that they cannot
+/// distinguish must not be distinguished here. The last term covers underflow, where rounding is not relative.
 pub(crate) fn error_bounds(
     grids: &[LevelGrid],
     query_norms: &[[f32; MAX_TILE]],

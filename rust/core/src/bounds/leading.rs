@@ -2,7 +2,7 @@
 
 use super::pca::{principal_directions, skew};
 use crate::kernels::InstructionSet;
-use crate::kernels::cascade::{Directions, N_DIRECTIONS, UNIT};
+use crate::kernels::cascade::{LeadingDirections, N_DIRECTIONS, UNIT};
 use crate::pyramid::LevelGrid;
 
 /// Cells that the directions are fitted on.
@@ -13,7 +13,7 @@ pub(crate) fn leading_directions(
     set: InstructionSet,
     grids: &[LevelGrid],
     centred: &[Vec<f32>],
-) -> Directions {
+) -> LeadingDirections {
     let finer = grids[..grids.len() - 1].iter().zip(centred);
     let fit = |(grid, centred): (&LevelGrid, &Vec<f32>)| {
         let (cells, channels) = (grid.shape.cells(), grid.shape.channels);
@@ -36,5 +36,5 @@ pub(crate) fn leading_directions(
         }
         packed
     };
-    Directions::new(finer.map(fit).collect())
+    LeadingDirections::new(finer.map(fit).collect())
 }

@@ -8,8 +8,8 @@ mod pca;
 mod projection;
 mod sphere;
 
-pub(crate) use centering::QueryFrame;
+pub(crate) use centering::CentredQuery;
 pub(crate) use error::error_bounds;
 pub(crate) use leading::leading_directions;
-pub(crate) use projection::{Codes, Rotated, Rotation, Slot, TINY};
+pub(crate) use projection::{PcaProjection, Projected, ProjectedRows, ProjectionSlot, TINY};
 pub(crate) use sphere::Sphere;

@@ -1,4 +1,4 @@
-//! Coordinates in which a flat gallery is told apart by a few numbers of each row.
+//! A few numbers of a feature that bound its distances: its projection on leading directions.
 //!
 //! A flat gallery has one level: its rows have no coarse parts that would bound the whole. But any
 //! orthonormal directions split a distance likewise, and the principal directions of the gallery
@@ -40,7 +40,7 @@
 use super::centering::sq_norm;
 use super::pca::{principal_directions, skew};
 use crate::kernels::InstructionSet;
-use crate::kernels::flat::{Filter, Head};
+use crate::kernels::flat::{Filter, RowBound};
 use crate::kernels::product::{multiply, multiply_depth};
 use crate::pyramid::{LevelData, decode_into};
 use std::sync::OnceLock;
@@ -61,11 +61,11 @@ const MAX_LEADING: usize = 96;
 const SHARES: [f64; 2] = [0.6, 0.88];
 
 /// Where a gallery and its copies keep the coordinates; empty inside where none could be fitted.
-pub(crate) type Slot = OnceLock<Option<Rotation>>;
+pub(crate) type ProjectionSlot = OnceLock<Option<PcaProjection>>;
 
 /// See the module.
 #[derive(Debug)]
-pub(crate) struct Rotation {
+pub(crate) struct PcaProjection {
     mean: Vec<f32>,
     /// A power of two that brings the largest centred value near 1.
     scale: f32,
@@ -80,9 +80,9 @@ pub(crate) struct Rotation {
 
 /// Rows in leading coordinates.
 #[derive(Debug)]
-pub(crate) struct Rotated {
+pub(crate) struct Projected {
     /// Row-major.
-    pub lead: Vec<f32>,
+    pub leading: Vec<f32>,
     /// Squared norm of each row, centred and scaled.
     pub sq_norms: Vec<f64>,
     /// For either filter, the norm of what its coordinates leave out, rounded up.
@@ -91,13 +91,13 @@ pub(crate) struct Rotated {
 
 /// What searches keep of a gallery image: `m + 3` float32 values for each cell.
 #[derive(Debug)]
-pub(crate) struct Codes {
-    pub lead: Vec<f32>,
-    pub heads: Vec<Head>,
+pub(crate) struct ProjectedRows {
+    pub leading: Vec<f32>,
+    pub bounds: Vec<RowBound>,
 }
 
-impl Rotation {
-    /// Coordinates for rows like these, of a number of channels; nothing where their magnitudes leave
+impl PcaProjection {
+    /// Coordinates for rows like these, of a number of channels; None where their magnitudes leave
     /// no room for the proof.
     pub(crate) fn fit(
         set: InstructionSet,
@@ -199,8 +199,8 @@ impl Rotation {
         self.slack
     }
 
-    /// Rows in these coordinates; nothing where one is too far off.
-    pub(crate) fn rotate(&self, set: InstructionSet, rows: &[f32]) -> Option<Rotated> {
+    /// Rows in these coordinates; None if one is too far off.
+    pub(crate) fn project(&self, set: InstructionSet, rows: &[f32]) -> Option<Projected> {
         let channels = self.mean.len();
         let m = self.n_leading();
         let mut centred = Vec::with_capacity(rows.len());
@@ -217,13 +217,13 @@ impl Rotation {
             }
             sq_norms.push(sq_norm);
         }
-        let lead = multiply(set, &centred, &self.basis, channels, m);
-        let rests = lead
+        let leading = multiply(set, &centred, &self.basis, channels, m);
+        let rests = leading
             .chunks_exact(m)
             .zip(&sq_norms)
-            .map(|(lead, sq_norm)| {
+            .map(|(leading, sq_norm)| {
                 self.filters.map(|filter| {
-                    let kept: f64 = lead[..filter.n_leading]
+                    let kept: f64 = leading[..filter.n_leading]
                         .iter()
                         .map(|&v| f64::from(v) * f64::from(v))
                         .sum();
@@ -232,30 +232,34 @@ impl Rotation {
                 })
             })
             .collect();
-        Some(Rotated {
-            lead,
+        Some(Projected {
+            leading,
             sq_norms,
             rests,
         })
     }
 
-    /// The codes of a gallery image; nothing where one of its rows is too far off.
-    pub(crate) fn encode(&self, set: InstructionSet, level: &LevelData<'_>) -> Option<Codes> {
+    /// The projected rows of a gallery image; None if one of them is too far off.
+    pub(crate) fn project_rows(
+        &self,
+        set: InstructionSet,
+        level: &LevelData<'_>,
+    ) -> Option<ProjectedRows> {
         let mut rows = Vec::new();
         decode_into(level, 0..level.len(), &mut rows);
-        let rotated = self.rotate(set, &rows)?;
-        let heads = rotated
+        let projected = self.project(set, &rows)?;
+        let bounds = projected
             .sq_norms
             .iter()
-            .zip(&rotated.rests)
-            .map(|(sq_norm, &rests)| Head {
+            .zip(&projected.rests)
+            .map(|(sq_norm, &rests)| RowBound {
                 sq_norm: ((sq_norm * (1.0 - self.slack) - TINY) as f32).next_down(),
                 rests,
             })
             .collect();
-        Some(Codes {
-            lead: rotated.lead,
-            heads,
+        Some(ProjectedRows {
+            leading: projected.leading,
+            bounds,
         })
     }
 }
@@ -282,23 +286,23 @@ mod tests {
             let append = |at: usize, to: &mut Vec<f32>| {
                 to.extend_from_slice(&rows[at * CHANNELS..][..CHANNELS]);
             };
-            let rotation = Rotation::fit(set, CHANNELS, 500, append).unwrap();
-            let m = rotation.n_leading();
+            let projection = PcaProjection::fit(set, CHANNELS, 500, append).unwrap();
+            let m = projection.n_leading();
             let mut basis: Vec<Vec<f64>> = (0..m)
                 .map(|at| {
-                    let column = rotation.basis[at..].iter().step_by(m);
+                    let column = projection.basis[at..].iter().step_by(m);
                     column.map(|&v| f64::from(v)).collect()
                 })
                 .collect();
             orthonormalise(&mut basis, CHANNELS);
-            let rotated = rotation.rotate(set, &rows).unwrap();
-            for (row, rests) in rows.chunks_exact(CHANNELS).zip(&rotated.rests) {
-                let scale = f64::from(rotation.scale);
-                let centred = row.iter().zip(&rotation.mean);
+            let projected = projection.project(set, &rows).unwrap();
+            for (row, rests) in rows.chunks_exact(CHANNELS).zip(&projected.rests) {
+                let scale = f64::from(projection.scale);
+                let centred = row.iter().zip(&projection.mean);
                 let centred = centred.map(|(v, mean)| (f64::from(*v) - f64::from(*mean)) * scale);
                 let mut left: Vec<f64> = centred.collect();
                 let mut used = 0;
-                for (filter, rest) in rotation.filters.iter().zip(rests) {
+                for (filter, rest) in projection.filters.iter().zip(rests) {
                     for direction in &basis[used..filter.n_leading] {
                         let along = dot(&left, direction);
                         let pairs = left.iter_mut().zip(direction);

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 /// What adding does about ids that are there already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Known {
+pub enum OnConflict {
     /// All ids must be new.
     Refuse,
     /// All ids must be there; their images are exchanged.

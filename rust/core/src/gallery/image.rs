@@ -1,11 +1,11 @@
 //! The stored pyramid of one image, in memory or in a file.
 
-use super::folder::{Checksum, Place, RecordLayout, checksum};
-use crate::bounds::{Codes as RowCodes, Rotation, Slot, Sphere};
+use super::folder::{Checksum, RecordLayout, RecordPlace, checksum};
+use crate::bounds::{PcaProjection, ProjectedRows, ProjectionSlot, Sphere};
 use crate::error::{Error, Result};
 use crate::kernels::InstructionSet;
 use crate::pyramid::{DType, LevelData, LevelGrid, LevelShape, PyramidShape};
-use crate::quantize::{Codes, encode};
+use crate::quantize::{QuantizedLevel, quantize};
 use crate::storage::{Buffer, Dtype, Mapping, Store, StoredTensor, to_bytes};
 use half::f16;
 use std::path::Path;
@@ -21,7 +21,7 @@ pub struct StoredImage {
     /// Where the cells of each level lie; computed when it is first asked for.
     spheres: OnceLock<Vec<Sphere>>,
     /// The only level in the coordinates of a flat gallery; made by the first search.
-    codes: OnceLock<(Arc<Slot>, Option<RowCodes>)>,
+    projected: OnceLock<(Arc<ProjectionSlot>, Option<ProjectedRows>)>,
     /// Of an image whose features are in a file.
     origin: Option<Origin>,
 }
@@ -42,7 +42,7 @@ struct Origin {
 #[derive(Debug)]
 struct Seal {
     checksum: Checksum,
-    place: Place,
+    place: RecordPlace,
     record: Buffer<u8>,
 }
 
@@ -86,11 +86,11 @@ impl StoredImage {
                     StoredLevel::F16(values.into())
                 }
                 DType::I8 => {
-                    let encoded = encode(&values, shape.channels);
+                    let quantized = quantize(&values, shape.channels);
                     StoredLevel::I8 {
-                        codes: encoded.codes.into(),
-                        offsets: encoded.offsets.into(),
-                        scales: encoded.scales.into(),
+                        codes: quantized.codes.into(),
+                        offsets: quantized.offsets.into(),
+                        scales: quantized.scales.into(),
                     }
                 }
             });
@@ -99,7 +99,7 @@ impl StoredImage {
             levels: stored,
             serial: next_serial(),
             spheres: OnceLock::new(),
-            codes: OnceLock::new(),
+            projected: OnceLock::new(),
             origin: None,
         })
     }
@@ -129,7 +129,7 @@ impl StoredImage {
             levels,
             serial: next_serial(),
             spheres: OnceLock::new(),
-            codes: OnceLock::new(),
+            projected: OnceLock::new(),
             origin: Some(Origin::new(gallery, id, None)),
         }
     }
@@ -139,7 +139,7 @@ impl StoredImage {
     pub(crate) fn in_record(
         mapping: &Arc<Mapping>,
         layout: &RecordLayout,
-        place: Place,
+        place: RecordPlace,
         (gallery, id): (&Arc<Path>, &str),
         checksum: Checksum,
     ) -> Self {
@@ -164,7 +164,7 @@ impl StoredImage {
             levels,
             serial: next_serial(),
             spheres: OnceLock::new(),
-            codes: OnceLock::new(),
+            projected: OnceLock::new(),
             origin: Some(Origin::new(
                 gallery,
                 id,
@@ -228,7 +228,7 @@ impl StoredImage {
     }
 
     /// Where in a folder the image is.
-    pub(crate) fn place(&self) -> Option<Place> {
+    pub(crate) fn place(&self) -> Option<RecordPlace> {
         self.seal().map(|seal| seal.place)
     }
 
@@ -242,20 +242,24 @@ impl StoredImage {
         })
     }
 
-    /// Whether [`codes`](Self::codes) has only to look them up.
-    pub(crate) fn is_encoded(&self) -> bool {
-        self.codes.get().is_some()
+    /// Whether [`projected`](Self::projected) has only to look them up.
+    pub(crate) fn is_projected(&self) -> bool {
+        self.projected.get().is_some()
     }
 
-    /// The codes of an image of one level, kept for the next search; nothing where a row is too far
-    /// off, or where the image was encoded for a gallery of other coordinates.
-    pub(crate) fn codes(&self, slot: &Arc<Slot>, set: InstructionSet) -> Option<&RowCodes> {
-        let rotation: &Rotation = slot.get()?.as_ref()?;
-        let (of, codes) = self.codes.get_or_init(|| {
-            let codes = rotation.encode(set, &self.levels()[0]);
-            (Arc::clone(slot), codes)
+    /// The projected rows of an image of one level, kept for the next search; None if a row is too far
+    /// off, or if the image was projected for a gallery of other coordinates.
+    pub(crate) fn projected(
+        &self,
+        slot: &Arc<ProjectionSlot>,
+        set: InstructionSet,
+    ) -> Option<&ProjectedRows> {
+        let projection: &PcaProjection = slot.get()?.as_ref()?;
+        let (of, rows) = self.projected.get_or_init(|| {
+            let rows = projection.project_rows(set, &self.levels()[0]);
+            (Arc::clone(slot), rows)
         });
-        codes.as_ref().filter(|_| Arc::ptr_eq(of, slot))
+        rows.as_ref().filter(|_| Arc::ptr_eq(of, slot))
     }
 
     /// The values of each level.
@@ -270,7 +274,7 @@ impl StoredImage {
                     codes,
                     offsets,
                     scales,
-                } => LevelData::I8(Codes {
+                } => LevelData::I8(QuantizedLevel {
                     codes: codes.values(),
                     offsets: offsets.values(),
                     scales: scales.values(),

@@ -1,9 +1,9 @@
 //! The gallery: the pyramids of normal images, each under its id.
 
-use super::additions::{Additions, Known};
+use super::additions::{Additions, OnConflict};
 use super::image::StoredImage;
 use super::selection::Selection;
-use crate::bounds::Slot;
+use crate::bounds::ProjectionSlot;
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::pyramid::{DType, PyramidBatch, PyramidContext, PyramidShape, Upsample};
@@ -19,7 +19,7 @@ pub struct Gallery {
     pub(super) shape: Option<PyramidShape>,
     pub(super) images: BTreeMap<String, Arc<StoredImage>>,
     /// The coordinates of flat galleries, fitted by the first search that uses them.
-    rotation: Arc<Slot>,
+    projection: Arc<ProjectionSlot>,
 }
 
 impl Gallery {
@@ -31,7 +31,7 @@ impl Gallery {
             dtype,
             shape: None,
             images: BTreeMap::new(),
-            rotation: Arc::default(),
+            projection: Arc::default(),
         }
     }
 
@@ -47,7 +47,7 @@ impl Gallery {
             dtype,
             shape,
             images,
-            rotation: Arc::default(),
+            projection: Arc::default(),
         }
     }
 
@@ -114,7 +114,7 @@ impl Gallery {
     /// for features that are not finite, or too large for float16 storage.
     pub fn add(&mut self, batch: &PyramidBatch<'_>, ids: &[String]) -> Result<()> {
         let additions = Additions::new(batch, ids, self.dtype, Cancel::NEVER)?;
-        self.check_insertion(batch.shape(), ids, Known::Refuse)?;
+        self.check_insertion(batch.shape(), ids, OnConflict::Refuse)?;
         self.insert(additions);
         Ok(())
     }
@@ -128,7 +128,7 @@ impl Gallery {
         &self,
         shape: &PyramidShape,
         ids: &[String],
-        known: Known,
+        known: OnConflict,
     ) -> Result<()> {
         if let Some(own) = &self.shape
             && own != shape
@@ -140,8 +140,8 @@ impl Gallery {
             )));
         }
         match known {
-            Known::Replace => self.check_known(ids),
-            Known::Refuse => match ids.iter().find(|id| self.images.contains_key(*id)) {
+            OnConflict::Replace => self.check_known(ids),
+            OnConflict::Refuse => match ids.iter().find(|id| self.images.contains_key(*id)) {
                 None => Ok(()),
                 Some(id) => Err(Error::Parameter(format!(
                     "ids: image {id:?} is in the gallery already"
@@ -188,7 +188,7 @@ impl Gallery {
         let removed = ids.iter().filter_map(|id| self.images.remove(id)).collect();
         if self.images.is_empty() {
             self.shape = None; // the next image decides anew
-            self.rotation = Arc::default();
+            self.projection = Arc::default();
         }
         Ok(removed)
     }
@@ -238,7 +238,7 @@ impl Gallery {
                 images: images
                     .map(|(rank, image)| (rank, Arc::clone(image)))
                     .collect(),
-                rotation: Arc::clone(&self.rotation),
+                projection: Arc::clone(&self.projection),
             }
         });
         let selections = selections.collect();
@@ -265,7 +265,7 @@ impl Gallery {
         };
         Ok(Selection {
             images,
-            rotation: Arc::clone(&self.rotation),
+            projection: Arc::clone(&self.projection),
         })
     }
 

@@ -9,10 +9,10 @@ mod selection;
 mod shared;
 mod snapshot;
 
-pub use additions::Known;
+pub use additions::OnConflict;
 pub use image::StoredImage;
 pub use images::Gallery;
 pub(crate) use rows::Rows;
 pub use rows::{levels_of, of_images};
 pub use selection::{Selection, verify};
-pub use shared::LivingGallery;
+pub use shared::SharedGallery;

@@ -1,7 +1,7 @@
 //! The images that a search looks through.
 
 use super::image::StoredImage;
-use crate::bounds::Slot;
+use crate::bounds::ProjectionSlot;
 use crate::cancel::Cancel;
 use crate::error::Result;
 use crate::parallel::for_each;
@@ -13,7 +13,7 @@ use std::sync::Arc;
 #[derive(Clone, Debug)]
 pub struct Selection {
     pub(super) images: Vec<(u32, Arc<StoredImage>)>,
-    pub(super) rotation: Arc<Slot>,
+    pub(super) projection: Arc<ProjectionSlot>,
 }
 
 impl Selection {
@@ -66,12 +66,12 @@ impl Selection {
     }
 
     /// Where the gallery of these images keeps their coordinates.
-    pub(crate) const fn rotation(&self) -> &Arc<Slot> {
-        &self.rotation
+    pub(crate) const fn projection(&self) -> &Arc<ProjectionSlot> {
+        &self.projection
     }
 }
 
-/// Compares the checksums of those images of folders that nobody has used yet, each once.
+/// Compares the checksums of those images of folders that were not used yet, each once.
 ///
 /// # Errors
 /// `Error::Store` with the first image that is damaged; `Error::Interrupted`.

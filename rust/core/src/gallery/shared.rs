@@ -1,6 +1,6 @@
 //! A gallery that is changed and searched by several threads, in memory or in a folder.
 
-use super::additions::{Additions, Known, check_batch};
+use super::additions::{Additions, OnConflict, check_batch};
 use super::folder::{self, Folder, Owner, State};
 use super::image::StoredImage;
 use super::images::Gallery;
@@ -11,13 +11,13 @@ use crate::pyramid::{DType, PyramidBatch, Upsample};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// A [`Gallery`] that may be changed from several threads. Whoever has selected images keeps them as
-/// they were, whatever is done to the gallery meanwhile.
+/// A [`Gallery`] that may be changed from several threads. Images that were selected stay as they
+/// were, whatever is done to the gallery meanwhile.
 ///
 /// In a folder, a change is on the disk when the method returns; an error, or a crash at any moment,
 /// leaves the gallery as it was before.
 #[derive(Debug)]
-pub struct LivingGallery {
+pub struct SharedGallery {
     /// None in memory.
     home: Option<Home>,
     state: Mutex<State>,
@@ -33,7 +33,7 @@ struct Home {
     folder: Mutex<Option<Folder>>,
 }
 
-impl From<Gallery> for LivingGallery {
+impl From<Gallery> for SharedGallery {
     /// In memory, or with features that stay in a file.
     fn from(gallery: Gallery) -> Self {
         let state = State {
@@ -47,7 +47,7 @@ impl From<Gallery> for LivingGallery {
     }
 }
 
-impl LivingGallery {
+impl SharedGallery {
     /// Makes an empty gallery in a new folder, and opens it for writing.
     ///
     /// # Errors
@@ -137,7 +137,7 @@ impl LivingGallery {
         &self,
         batch: &PyramidBatch<'_>,
         ids: &[String],
-        known: Known,
+        known: OnConflict,
         cancel: Cancel<'_>,
     ) -> Result<()> {
         let Some(home) = &self.home else {
@@ -163,7 +163,11 @@ impl LivingGallery {
         if ids.is_empty() {
             return Ok(());
         }
-        let remove = if known == Known::Replace { ids } else { &[] };
+        let remove = if known == OnConflict::Replace {
+            ids
+        } else {
+            &[]
+        };
         let images = folder.append(batch, ids, remove, is_first, cancel);
         let additions = Additions::stored(batch.shape(), images.map_err(named)?);
         let mut state = lock(&self.state);

@@ -28,6 +28,6 @@ mod tile;
 
 pub use instruction_set::InstructionSet;
 pub(crate) use instruction_set::TILE_VECTORS;
-pub(crate) use prepare::{FramedImage, PreparedImage, dot, prepare_image_into};
-pub(crate) use scan::{Hits, Scratch, scan_image};
+pub(crate) use prepare::{CentredImage, PreparedImage, dot, prepare_image_into};
+pub(crate) use scan::{Hits, ScanScratch, scan_image};
 pub(crate) use tile::{Limits, MAX_TILE, NO_QUERY, QueryTile};

@@ -1,7 +1,7 @@
 //! Inner products of vectors of queries with cells, and the product of two matrices.
 
 use super::instruction_set::{InstructionSet, TILE_VECTORS};
-use super::simd::{Kernel, Lanes, run};
+use super::simd::{Kernel, Lanes, run_kernel};
 
 /// `sums[cell][query] += <query, cell>`, for cells that start every `stride` values: the hottest
 /// loop of the crate. Per channel it loads three vectors of queries, broadcasts `N` features and
@@ -14,7 +14,7 @@ pub(super) unsafe fn add_products<L: Lanes, const N: usize>(
     stride: usize,
     sums: &mut [[L; TILE_VECTORS]; N],
 ) {
-    // A copy whose place in memory nobody knows is held in registers.
+    // A copy that no pointer leads to is held in registers.
     let mut held = *sums;
     for channel in 0..channels {
         // SAFETY: as promised by the caller: `channels` tiles of queries, `N` cells of `channels`.
@@ -126,7 +126,7 @@ pub(crate) fn multiply(
         }
         // SAFETY: `left` has whole rows, `packed` one tile per inner index, `out` one per row.
         unsafe {
-            run(
+            run_kernel(
                 set,
                 Multiply {
                     left,

@@ -16,11 +16,11 @@
 use super::instruction_set::{InstructionSet, TILE_VECTORS};
 use super::prepare::PreparedImage;
 use super::product::add_products;
-use super::simd::{Kernel, Lanes, is_not_above, run};
+use super::simd::{Kernel, Lanes, is_not_above, run_kernel};
 use super::tile::{Limits, MAX_TILE, QueryTile};
 use crate::pyramid::LevelGrid;
 
-/// Is told of every pair whose partial distance is not above the limit of its query.
+/// Receives every pair whose partial distance is not above the limit of its query.
 pub(crate) trait Hits {
     /// Query `lane` and fine cell `cell` have partial distance `s`; may lower the query's limit.
     fn hit(&mut self, lane: usize, cell: usize, s: f32);
@@ -28,7 +28,7 @@ pub(crate) trait Hits {
 
 /// Working memory of a scan, kept between scans.
 #[derive(Default)]
-pub(crate) struct Scratch {
+pub(crate) struct ScanScratch {
     levels: Vec<LevelScratch>,
 }
 
@@ -42,7 +42,7 @@ struct LevelScratch {
 
 const NOTHING: usize = usize::MAX;
 
-impl Scratch {
+impl ScanScratch {
     /// Makes room for the coarse levels and forgets the products of the last image.
     fn reserve(&mut self, grids: &[LevelGrid], tile_width: usize) {
         self.levels.resize_with(grids.len(), LevelScratch::default);
@@ -63,7 +63,7 @@ pub(crate) fn scan_image(
     grids: &[LevelGrid],
     tile: &QueryTile,
     image: &PreparedImage,
-    scratch: &mut Scratch,
+    scratch: &mut ScanScratch,
     limits: &Limits,
     hits: &mut dyn Hits,
 ) {
@@ -79,7 +79,7 @@ pub(crate) fn scan_image(
         hits,
     };
     // SAFETY: all sizes were checked.
-    unsafe { run(set, kernel) }
+    unsafe { run_kernel(set, kernel) }
 }
 
 /// See [`scan_image`]; its parts rely on the sizes that are checked there.
@@ -87,7 +87,7 @@ struct ScanImage<'a> {
     grids: &'a [LevelGrid],
     tile: &'a QueryTile,
     image: &'a PreparedImage,
-    scratch: &'a mut Scratch,
+    scratch: &'a mut ScanScratch,
     limits: &'a Limits,
     hits: &'a mut dyn Hits,
 }
@@ -237,7 +237,7 @@ struct Block<'a> {
     grids: &'a [LevelGrid],
     tile: &'a QueryTile,
     image: &'a PreparedImage,
-    scratch: &'a Scratch,
+    scratch: &'a ScanScratch,
     limits: &'a Limits,
     row: usize,
     column: usize,

@@ -101,12 +101,12 @@ impl<'a> PyramidBatch<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::quantize::Codes;
+    use crate::quantize::QuantizedLevel;
 
     #[test]
     fn a_batch_holds_no_codes() {
         let shape = PyramidShape::new(&[(1, 1, 1), (1, 1, 1)]).unwrap();
-        let codes = Codes {
+        let codes = QuantizedLevel {
             codes: &[0],
             offsets: &[1.0],
             scales: &[0.0],

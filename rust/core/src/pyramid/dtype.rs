@@ -10,7 +10,7 @@ pub enum DType {
     /// 16-bit IEEE floats; distances are exact for the decoded values.
     F16,
     /// One byte per value, with a scale and an offset for each channel of each level of an image
-    /// ([`Codes`](crate::quantize::Codes)); distances are exact for the decoded values.
+    /// ([`QuantizedLevel`](crate::quantize::QuantizedLevel)); distances are exact for the decoded values.
     I8,
 }
 

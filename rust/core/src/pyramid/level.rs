@@ -1,6 +1,6 @@
 //! The values of one level.
 
-use crate::quantize::Codes;
+use crate::quantize::QuantizedLevel;
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 use std::ops::Range;
@@ -13,7 +13,7 @@ pub enum LevelData<'a> {
     /// 16-bit floats.
     F16(&'a [f16]),
     /// Codes of one byte, of one image: what a gallery holds, never a batch.
-    I8(Codes<'a>),
+    I8(QuantizedLevel<'a>),
 }
 
 impl<'a> LevelData<'a> {
@@ -42,7 +42,7 @@ impl<'a> LevelData<'a> {
         match *self {
             Self::F32(values) => LevelData::F32(&values[start..start + len]),
             Self::F16(values) => LevelData::F16(&values[start..start + len]),
-            Self::I8(codes) => LevelData::I8(Codes {
+            Self::I8(codes) => LevelData::I8(QuantizedLevel {
                 codes: &codes.codes[start..start + len],
                 ..codes
             }),
@@ -134,7 +134,7 @@ mod tests {
         let values: Vec<f32> = (0..200).map(|v| v as f32 - 100.0).collect();
         let halves: Vec<f16> = values.iter().map(|&v| f16::from_f32(v)).collect();
         let codes: Vec<i8> = values.iter().map(|&v| v as i8).collect();
-        let codes = Codes {
+        let codes = QuantizedLevel {
             codes: &codes,
             offsets: &[0.0; 100],
             scales: &[1.0; 100],

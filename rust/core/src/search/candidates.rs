@@ -1,6 +1,6 @@
 //! The candidates for the neighbours of the queries of a tile.
 
-use super::duplicates::twins;
+use super::duplicates::duplicates;
 use super::shortlist::{Neighbor, Place, Shortlist};
 use super::tile::{Source, Tile};
 use crate::kernels::{Hits, MAX_TILE, NO_QUERY};
@@ -8,13 +8,13 @@ use crate::pyramid::{LevelData, upsample_into};
 use std::cell::OnceCell;
 
 /// The candidates for the neighbours of the queries of one tile.
-pub(super) struct Candidates {
+pub(super) struct TileCandidates {
     lists: Vec<Shortlist>,
-    /// Upsampled feature of each query whose list is settled; empty for the others.
+    /// Upsampled feature of each query whose list is exact; empty for the others.
     features: Vec<Vec<f64>>,
     /// Squared norm of these, centred and scaled.
     sq_norms: [f64; MAX_TILE],
-    /// The last exact distance of each settled query, and the rank and twin of the cell.
+    /// The last exact distance of each query with an exact list, and the rank and duplicate of the cell.
     known: [(u32, u32, f64); MAX_TILE],
     /// Features that are compared at the moment.
     compared: [Vec<f64>; 2],
@@ -22,7 +22,7 @@ pub(super) struct Candidates {
 
 const NOTHING_KNOWN: (u32, u32, f64) = (u32::MAX, u32::MAX, f64::NAN);
 
-impl Candidates {
+impl TileCandidates {
     pub(super) fn new(k: usize) -> Self {
         Self {
             lists: (0..MAX_TILE).map(|_| Shortlist::new(k)).collect(),
@@ -57,8 +57,8 @@ impl Candidates {
 pub(super) struct Searched<'a> {
     pub rank: u32,
     pub levels: &'a [LevelData<'a>],
-    /// Computed when a settled query first asks for them.
-    twins: OnceCell<Vec<u32>>,
+    /// Computed when a query with an exact list first asks for them.
+    duplicates: OnceCell<Vec<u32>>,
 }
 
 impl<'a> Searched<'a> {
@@ -66,7 +66,7 @@ impl<'a> Searched<'a> {
         Self {
             rank,
             levels,
-            twins: OnceCell::new(),
+            duplicates: OnceCell::new(),
         }
     }
 }
@@ -77,7 +77,7 @@ pub(super) struct TileHits<'a> {
     pub image: &'a Searched<'a>,
     pub tile: &'a Tile,
     pub errors: [f32; MAX_TILE],
-    pub candidates: &'a mut Candidates,
+    pub candidates: &'a mut TileCandidates,
 }
 
 impl TileHits<'_> {
@@ -89,7 +89,7 @@ impl TileHits<'_> {
     }
 
     /// The largest partial distance in the current image that is still of interest. Where errors have
-    /// no bound, everything is but what nothing can change any more.
+    /// no bound, all pairs are, but for queries whose neighbours are final.
     #[inline]
     fn set_limit(&self, lane: usize) {
         let (bound, error) = (self.tile.bounds[lane].get(), self.errors[lane]);
@@ -113,7 +113,7 @@ impl TileHits<'_> {
             (f32::NEG_INFINITY, f32::INFINITY)
         };
         let source = self.source;
-        let Candidates {
+        let TileCandidates {
             lists,
             features,
             sq_norms,
@@ -125,37 +125,37 @@ impl TileHits<'_> {
         if list.is_full() {
             let cell = self.tile.cells[lane] as usize;
             upsample_into(source.query_grids, source.query, cell, feature);
-            sq_norms[lane] = source.frame.sq_norm(source.grids, feature);
+            sq_norms[lane] = source.centred.sq_norm(source.grids, feature);
             let sq_norm = sq_norms[lane];
             list.prune(
                 |place| source.sq_l2(feature, place, other),
-                |sq_l2| source.frame.interval(sq_l2, sq_norm),
+                |sq_l2| source.centred.interval(sq_l2, sq_norm),
             );
         }
     }
 
-    /// A pair that may be nearer than those in the settled list of its query.
+    /// A pair that may be nearer than those in the exact list of its query.
     fn insert(&mut self, lane: usize, place: Place) {
         let (source, image) = (self.source, self.image);
-        let Candidates {
+        let TileCandidates {
             lists,
             features,
             sq_norms,
             known,
             compared: [_, other],
         } = &mut *self.candidates;
-        let twins = image
-            .twins
-            .get_or_init(|| twins(source.grids, image.levels));
-        let twin = twins[place.cell as usize];
-        if (known[lane].0, known[lane].1) != (place.rank, twin) {
+        let duplicates = image
+            .duplicates
+            .get_or_init(|| duplicates(source.grids, image.levels));
+        let duplicate = duplicates[place.cell as usize];
+        if (known[lane].0, known[lane].1) != (place.rank, duplicate) {
             let (x, cell) = (&features[lane], place.cell);
             let sq_l2 = source.sq_l2_in(x, image.levels, cell, other);
-            known[lane] = (place.rank, twin, sq_l2);
+            known[lane] = (place.rank, duplicate, sq_l2);
         }
         let (sq_l2, sq_norm) = (known[lane].2, sq_norms[lane]);
         lists[lane].insert(Neighbor { sq_l2, place }, |sq_l2| {
-            source.frame.interval(sq_l2, sq_norm)
+            source.centred.interval(sq_l2, sq_norm)
         });
     }
 }
@@ -172,7 +172,7 @@ impl Hits for TileHits<'_> {
             rank: self.image.rank,
             cell: cell as u32,
         };
-        if self.candidates.lists[lane].is_settled() {
+        if self.candidates.lists[lane].is_exact() {
             self.insert(lane, place);
         } else {
             self.push(lane, place, s);

@@ -8,12 +8,12 @@ use super::job::Job;
 use super::neighbors::Neighbors;
 use super::options::{Matcher, Options, Resources};
 use super::shortlist::Neighbor;
-use super::stats::Work;
-use crate::bounds::QueryFrame;
+use super::stats::SearchStats;
+use crate::bounds::CentredQuery;
 use crate::error::Result;
 use crate::gallery::{Selection, verify};
 use crate::kernels::InstructionSet;
-use crate::parallel::{n_threads, run};
+use crate::parallel::{n_threads, run_tasks};
 use crate::pyramid::{PyramidBatch, PyramidContext};
 use std::sync::OnceLock;
 
@@ -93,7 +93,7 @@ fn search_level_by_level(
         };
         let (levels, selection) = (query.image(image), selection_of(selections, image));
         let work = cascade::search_image(grids, &levels, selection, options, how, put)?;
-        neighbors.work.add(&work);
+        neighbors.stats.add(&work);
     }
     Ok(neighbors)
 }
@@ -128,7 +128,8 @@ fn search_in_jobs(
             .chunks_mut(cells * k)
             .zip(neighbors.cells.chunks_mut(cells * k)),
     );
-    let frames: Vec<OnceLock<QueryFrame>> = (0..n_images).map(|_| OnceLock::new()).collect();
+    let centred_queries: Vec<OnceLock<CentredQuery>> =
+        (0..n_images).map(|_| OnceLock::new()).collect();
     let mut jobs = Vec::new();
     for (image, (sq_distances, (ranks, found))) in per_image.enumerate() {
         let per_job = sq_distances.chunks_mut(cells_per_job * k).zip(
@@ -139,7 +140,7 @@ fn search_in_jobs(
         for (index, (sq_distances, (ranks, cells))) in per_job.enumerate() {
             jobs.push(Job {
                 levels: query.image(image),
-                frame: &frames[image],
+                centred: &centred_queries[image],
                 selection: selection_of(selections, image),
                 first_cell: index * cells_per_job,
                 sq_distances,
@@ -149,7 +150,7 @@ fn search_in_jobs(
         }
     }
 
-    let flat = flat::Plan::new(
+    let flat = flat::FlatPlan::new(
         context,
         query_context,
         selections,
@@ -165,9 +166,9 @@ fn search_in_jobs(
     let mut workers: Vec<_> = (0..n_workers).map(|_| worker()).collect();
     let work = |worker: &mut exhaustive::Worker<'_>, mut job: Job<'_>| {
         let pairs = (job.sq_distances.len() / k * job.selection.len() * gallery_cells) as u64;
-        let mut done = Work {
+        let mut done = SearchStats {
             pairs,
-            ..Work::default()
+            ..SearchStats::default()
         };
         if !flat
             .as_ref()
@@ -178,10 +179,10 @@ fn search_in_jobs(
         }
         done
     };
-    let done = run(&mut workers, jobs, options.cancel, work);
+    let done = run_tasks(&mut workers, jobs, options.cancel, work);
     options.cancel.check()?;
     for work in done {
-        neighbors.work.add(&work);
+        neighbors.stats.add(&work);
     }
     Ok(neighbors)
 }

@@ -1,13 +1,13 @@
 //! Cells of one image that have the same features, such as those of an even background.
 //!
-//! Equal cells are equally far from everything. Where a search has to settle ties one by one, one
+//! Equal cells are equally far from everything. Where a search has to compare ties one by one, one
 //! distance serves all of them.
 
 use crate::pyramid::{LevelData, LevelGrid};
 
 /// For each fine cell an earlier one with the same upsampled features, or itself. Not all equal cells
-/// are found, only those that are joined by neighbours; two cells with the same twin are equal.
-pub(super) fn twins(grids: &[LevelGrid], levels: &[LevelData<'_>]) -> Vec<u32> {
+/// are found, only those that are joined by neighbours; two cells with the same duplicate are equal.
+pub(super) fn duplicates(grids: &[LevelGrid], levels: &[LevelData<'_>]) -> Vec<u32> {
     let regions: Vec<Vec<u32>> = grids
         .iter()
         .zip(levels)
@@ -53,18 +53,18 @@ fn regions(grid: &LevelGrid, level: &LevelData<'_>) -> Vec<u32> {
 }
 
 fn join(width: usize, cells: usize, same: impl Fn(usize, usize) -> bool) -> Vec<u32> {
-    let mut twins: Vec<u32> = Vec::with_capacity(cells);
+    let mut duplicates: Vec<u32> = Vec::with_capacity(cells);
     for cell in 0..cells {
-        let twin = if !cell.is_multiple_of(width) && same(cell, cell - 1) {
-            twins[cell - 1]
+        let duplicate = if !cell.is_multiple_of(width) && same(cell, cell - 1) {
+            duplicates[cell - 1]
         } else if cell >= width && same(cell, cell - width) {
-            twins[cell - width]
+            duplicates[cell - width]
         } else {
             cell as u32
         };
-        twins.push(twin);
+        duplicates.push(duplicate);
     }
-    twins
+    duplicates
 }
 
 #[cfg(test)]
@@ -79,7 +79,7 @@ mod tests {
         let mut fine = [0.5_f32; 24];
         fine[5] = 1.0;
         let coarse = [0.1_f32, 0.1, 0.9, 0.1, 0.1, 0.9];
-        let found = twins(
+        let found = duplicates(
             &context.grids,
             &[LevelData::F32(&fine), LevelData::F32(&coarse)],
         );

@@ -3,16 +3,16 @@
 //! In float32, the kernels compute partial distances `s = |v|^2 - 2 <u, v>` of features that were
 //! centred (by the mean of the query image, so that a common offset costs no precision) and scaled
 //! by a power of two (so that nothing overflows). Each `s` is wrong by at most [`error_bounds`](crate::bounds::error_bounds);
-//! pairs that this uncertainty leaves in question are settled in float64 by [`super::exact`].
+//! pairs that this uncertainty leaves in question are compared in float64 ([`super::exact`]).
 
-use super::candidates::{Candidates, Searched, TileHits};
+use super::candidates::{Searched, TileCandidates, TileHits};
 use super::job::Job;
 use super::options::Options;
 use super::shortlist::Shortlist;
 use super::tile::{Source, Tile};
-use crate::bounds::QueryFrame;
+use crate::bounds::CentredQuery;
 use crate::error::{Error, Result};
-use crate::kernels::{InstructionSet, PreparedImage, Scratch, prepare_image_into, scan_image};
+use crate::kernels::{InstructionSet, PreparedImage, ScanScratch, prepare_image_into, scan_image};
 use crate::pyramid::LevelGrid;
 
 /// Fails when the shortlists of jobs of `n_cells` cells on `threads` threads could not be held.
@@ -39,7 +39,7 @@ pub(super) struct Worker<'a> {
     set: InstructionSet,
     options: &'a Options<'a>,
     scanner: Scanner,
-    tiles: Vec<(Tile, Candidates)>,
+    tiles: Vec<(Tile, TileCandidates)>,
 }
 
 impl<'a> Worker<'a> {
@@ -62,21 +62,21 @@ impl<'a> Worker<'a> {
     /// Finds the neighbours of one job's cells; leaves them unset when the search is cancelled.
     pub(super) fn run(&mut self, job: &mut Job<'_>) {
         let k = self.options.k;
-        let frame = job
-            .frame
-            .get_or_init(|| QueryFrame::new(self.query_grids, &job.levels));
+        let centred = job
+            .centred
+            .get_or_init(|| CentredQuery::new(self.query_grids, &job.levels));
         let source = Source {
             grids: self.grids,
             query_grids: self.query_grids,
             query: &job.levels,
-            frame,
+            centred,
             selection: job.selection,
         };
         let n_cells = job.sq_distances.len() / k;
         let width = self.set.tile();
         let n_tiles = n_cells.div_ceil(width);
         while self.tiles.len() < n_tiles {
-            self.tiles.push((Tile::default(), Candidates::new(k)));
+            self.tiles.push((Tile::default(), TileCandidates::new(k)));
         }
         let tiles = &mut self.tiles[..n_tiles];
         for (index, (tile, candidates)) in tiles.iter_mut().enumerate() {
@@ -119,7 +119,7 @@ impl<'a> Worker<'a> {
 #[derive(Default)]
 pub(super) struct Scanner {
     prepared: PreparedImage,
-    scratch: Scratch,
+    scratch: ScanScratch,
 }
 
 impl Scanner {
@@ -133,7 +133,7 @@ impl Scanner {
         prepare_image_into(
             set,
             source.grids,
-            source.frame.framed(image.levels),
+            source.centred.centred_image(image.levels),
             &mut self.prepared,
         );
     }
@@ -145,7 +145,7 @@ impl Scanner {
         source: &Source<'_>,
         image: &Searched<'_>,
         tile: &Tile,
-        candidates: &mut Candidates,
+        candidates: &mut TileCandidates,
     ) {
         let mut hits = TileHits {
             source,

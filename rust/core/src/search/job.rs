@@ -1,6 +1,6 @@
 //! A part of a search: some cells of one query image.
 
-use crate::bounds::QueryFrame;
+use crate::bounds::CentredQuery;
 use crate::gallery::Selection;
 use crate::pyramid::LevelData;
 use std::sync::OnceLock;
@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 /// A run of cells of one query image, and where their neighbours go.
 pub(super) struct Job<'a> {
     pub levels: Vec<LevelData<'a>>,
-    pub frame: &'a OnceLock<QueryFrame>,
+    pub centred: &'a OnceLock<CentredQuery>,
     pub selection: &'a Selection,
     pub first_cell: usize,
     pub sq_distances: &'a mut [f32],

@@ -25,5 +25,5 @@ pub use check::check;
 pub use driver::{search, search_checked};
 pub use neighbors::Neighbors;
 pub use options::{Matcher, Options};
-pub use rescore::{Candidates, Settled, settle};
-pub use stats::Work;
+pub use rescore::{Candidates, Rescored, rescore};
+pub use stats::SearchStats;

@@ -1,6 +1,6 @@
 //! What a search found.
 
-use super::stats::Work;
+use super::stats::SearchStats;
 use crate::error::{Error, Result};
 
 /// The neighbours of all cells of all queries, nearest first: each array is
@@ -14,7 +14,7 @@ pub struct Neighbors {
     /// Cell of that image at the finest level, `row * width + column`.
     pub cells: Vec<u32>,
     /// What the search took.
-    pub work: Work,
+    pub stats: SearchStats,
 }
 
 impl Neighbors {
@@ -25,7 +25,7 @@ impl Neighbors {
             sq_distances: zeros(found)?,
             ranks: zeros(found)?,
             cells: zeros(found)?,
-            work: Work::default(),
+            stats: SearchStats::default(),
         })
     }
 }

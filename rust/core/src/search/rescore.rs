@@ -1,5 +1,5 @@
-//! What others propose, settled: candidates for neighbours that were found by somebody else are
-//! compared by the distances that all searches give, and put in the order of the contract.
+//! Rescoring: candidates that another backend found are compared by the distances that all searches
+//! give, and put in the order of the contract.
 
 use super::check::own_context;
 use super::exact::sq_l2;
@@ -8,7 +8,7 @@ use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::gallery::Selection;
 use crate::parallel::n_threads;
-use crate::parallel::run;
+use crate::parallel::run_tasks;
 use crate::pyramid::{PyramidBatch, PyramidContext, upsample_into};
 use std::num::NonZero;
 
@@ -30,7 +30,7 @@ pub struct Candidates<'a> {
 /// The nearest candidates of each query cell, nearest first: each array is `(query cell, k)`,
 /// row-major. Where there are fewer than k, infinite distances fill up.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Settled {
+pub struct Rescored {
     /// Squared L2 distances.
     pub sq_distances: Vec<f64>,
     /// Place of the image's id among the sorted ids of the gallery.
@@ -39,7 +39,7 @@ pub struct Settled {
     pub cells: Vec<u32>,
 }
 
-/// Query cells that one thread settles at a time.
+/// Query cells that one thread rescores at a time.
 const CELLS_PER_TASK: usize = 64;
 
 /// Finds the `k` nearest candidates of every query cell, ties in the order of their places. A candidate
@@ -48,7 +48,7 @@ const CELLS_PER_TASK: usize = 64;
 /// # Errors
 /// [`Error::Parameter`] for a candidate that is not in the selection, or lists that do not fit together;
 /// [`Error::Interrupted`].
-pub fn settle(
+pub fn rescore(
     query: &PyramidBatch<'_>,
     context: &PyramidContext,
     selection: &Selection,
@@ -56,7 +56,7 @@ pub fn settle(
     k: usize,
     threads: Option<NonZero<usize>>,
     cancel: Cancel<'_>,
-) -> Result<Settled> {
+) -> Result<Rescored> {
     let own = own_context(query, context);
     let query_grids = &own.as_ref().unwrap_or(context).grids;
     check(candidates, query, context, selection)?;
@@ -66,8 +66,8 @@ pub fn settle(
     let tasks: Vec<_> = (0..n_cells).step_by(CELLS_PER_TASK).collect();
     let n_workers = n_threads(threads).min(tasks.len());
     let mut workers = vec![(Vec::new(), Vec::new(), Vec::<Neighbor>::new()); n_workers];
-    let parts = run(&mut workers, tasks, cancel, |(x, y, found), first| {
-        let mut part = Settled::default();
+    let parts = run_tasks(&mut workers, tasks, cancel, |(x, y, found), first| {
+        let mut part = Rescored::default();
         for at in first..n_cells.min(first + CELLS_PER_TASK) {
             let cell = candidates.query_cells[at] as usize;
             upsample_into(query_grids, &levels, cell, x);
@@ -92,22 +92,22 @@ pub fn settle(
         part
     });
     cancel.check()?;
-    let mut settled = Settled::default();
+    let mut rescored = Rescored::default();
     for part in parts {
-        settled.sq_distances.extend(part.sq_distances);
-        settled.ranks.extend(part.ranks);
-        settled.cells.extend(part.cells);
+        rescored.sq_distances.extend(part.sq_distances);
+        rescored.ranks.extend(part.ranks);
+        rescored.cells.extend(part.cells);
     }
-    Ok(settled)
+    Ok(rescored)
 }
 
-impl Settled {
+impl Rescored {
     fn push(&mut self, found: &[Neighbor], k: usize) {
-        let nobody = Neighbor {
+        let none = Neighbor {
             sq_l2: f64::INFINITY,
             place: Place { rank: 0, cell: 0 },
         };
-        let missing = std::iter::repeat(&nobody);
+        let missing = std::iter::repeat(&none);
         for neighbor in found.iter().chain(missing).take(k) {
             self.sq_distances.push(neighbor.sq_l2);
             self.ranks.push(neighbor.place.rank);

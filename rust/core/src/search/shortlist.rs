@@ -53,10 +53,10 @@ pub(crate) struct Shortlist {
     k: usize,
     capacity: usize,
     candidates: Vec<Candidate>,
-    /// The k smallest `high`, the largest on top; not kept up once the list is settled.
+    /// The k smallest `high`, the largest on top; not kept up once the list is exact.
     highs: BinaryHeap<High>,
     /// The candidates are the k nearest so far, in order, with their exact distances.
-    settled: bool,
+    exact: bool,
 }
 
 impl Shortlist {
@@ -66,7 +66,7 @@ impl Shortlist {
             capacity: k.saturating_mul(2).saturating_add(32),
             candidates: Vec::new(),
             highs: BinaryHeap::new(),
-            settled: false,
+            exact: false,
         }
     }
 
@@ -80,13 +80,13 @@ impl Shortlist {
     pub(crate) fn clear(&mut self) {
         self.candidates.clear();
         self.highs.clear();
-        self.settled = false;
+        self.exact = false;
     }
 
     /// A pair whose `low` is above this is not among the k nearest; infinite until k are known, and
     /// minus infinity when no later pair can be.
     pub(crate) fn bound(&self) -> f32 {
-        if self.settled {
+        if self.exact {
             // Pairs come in the order of their places, so a later one loses every tie; and nothing
             // is nearer than 0.
             return match self.candidates.last() {
@@ -102,7 +102,7 @@ impl Shortlist {
 
     /// Adds a pair of which an interval is known. Pairs come in the order of their places.
     pub(crate) fn push(&mut self, low: f32, high: f32, place: Place) {
-        debug_assert!(!self.settled && !low.is_nan() && !high.is_nan());
+        debug_assert!(!self.exact && !low.is_nan() && !high.is_nan());
         self.candidates.push(Candidate {
             low,
             high,
@@ -118,13 +118,13 @@ impl Shortlist {
         }
     }
 
-    /// Whether it is time to [`prune`](Self::prune), lest the list grow without end.
+    /// Whether it is time to [`prune`](Self::prune), so that the list does not grow without end.
     pub(crate) const fn is_full(&self) -> bool {
         self.candidates.len() >= self.capacity
     }
 
     /// Drops what the bound excludes. Where that does not help, because very many pairs are nearly
-    /// equal, the list is settled: `sq_l2` computes exact distances, the k nearest are kept, and
+    /// equal, the list becomes *exact*: `sq_l2` computes exact distances, the k nearest are kept, and
     /// pairs are [`inserted`](Self::insert) from then on. `interval` gives the bounds of a pair of
     /// which the exact distance is known.
     pub(crate) fn prune(
@@ -139,18 +139,18 @@ impl Shortlist {
             for candidate in &mut self.candidates {
                 (candidate.low, candidate.high) = interval(candidate.sq_l2);
             }
-            self.settled = true;
+            self.exact = true;
         }
     }
 
     /// Whether the list takes exact distances.
-    pub(crate) const fn is_settled(&self) -> bool {
-        self.settled
+    pub(crate) const fn is_exact(&self) -> bool {
+        self.exact
     }
 
-    /// Adds a pair to a settled list, if it is nearer than the k-th.
+    /// Adds a pair to an exact list, if it is nearer than the k-th.
     pub(crate) fn insert(&mut self, neighbor: Neighbor, interval: impl Fn(f64) -> (f32, f32)) {
-        debug_assert!(self.settled);
+        debug_assert!(self.exact);
         let at = self
             .candidates
             .partition_point(|candidate| candidate.sq_l2 <= neighbor.sq_l2);
@@ -191,7 +191,7 @@ impl Shortlist {
         &mut self,
         sq_l2: impl FnMut(Place) -> f64,
     ) -> impl Iterator<Item = Neighbor> + '_ {
-        if !self.settled {
+        if !self.exact {
             let bound = self.bound();
             self.candidates.retain(|candidate| candidate.low <= bound);
             self.keep_nearest(sq_l2);
@@ -250,7 +250,7 @@ mod tests {
     fn a_list_of_duplicates_stays_small_and_closes() {
         let mut list = Shortlist::new(3);
         let mut cell = 0;
-        while !list.is_settled() {
+        while !list.is_exact() {
             list.push(-0.1, 0.1, place(cell));
             cell += 1;
             if list.is_full() {
@@ -267,14 +267,14 @@ mod tests {
     }
 
     #[test]
-    fn a_settled_list_takes_only_nearer_pairs() {
+    fn an_exact_list_takes_only_nearer_pairs() {
         let mut list = Shortlist::new(2);
         let interval = |sq_l2: f64| (sq_l2 as f32 - 0.01, sq_l2 as f32 + 0.01);
         for cell in 0..list.capacity as u32 {
             list.push(0.9, 1.1, place(cell));
         }
         list.prune(|_| 1.0, interval);
-        assert!(list.is_settled());
+        assert!(list.is_exact());
         list.insert(
             Neighbor {
                 sq_l2: 1.0,

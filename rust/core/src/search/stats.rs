@@ -2,7 +2,7 @@
 
 /// The work of a search, counted in pairs of a query cell and a gallery cell.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Work {
+pub struct SearchStats {
     /// All pairs: query cells times gallery cells at the finest level.
     pub pairs: u64,
     /// What was done, in this order, and with how many pairs.
@@ -16,7 +16,7 @@ pub struct Work {
     pub stages: Vec<(String, u64)>,
 }
 
-impl Work {
+impl SearchStats {
     /// Adds pairs to a stage.
     pub(crate) fn count(&mut self, stage: &str, pairs: u64) {
         match self.stages.iter_mut().find(|(name, _)| name == stage) {

@@ -2,7 +2,7 @@
 
 use super::exact::sq_l2;
 use super::shortlist::Place;
-use crate::bounds::{QueryFrame, error_bounds};
+use crate::bounds::{CentredQuery, error_bounds};
 use crate::gallery::Selection;
 use crate::kernels::{Limits, MAX_TILE, NO_QUERY, QueryTile, dot};
 use crate::pyramid::{LevelData, LevelGrid, upsample_into};
@@ -15,7 +15,7 @@ pub(super) struct Source<'a> {
     /// Of the query: another grid only where there is one level.
     pub query_grids: &'a [LevelGrid],
     pub query: &'a [LevelData<'a>],
-    pub frame: &'a QueryFrame,
+    pub centred: &'a CentredQuery,
     pub selection: &'a Selection,
 }
 
@@ -94,10 +94,10 @@ impl Tile {
             self.bounds[lane].set(f32::INFINITY);
             let (row, column) = (cell as usize / fine_width, cell as usize % fine_width);
             for (level, grid) in source.query_grids.iter().enumerate() {
-                let centred = &source.frame.centred[level];
+                let centred = &source.centred.centred[level];
                 grid.interpolate_into(centred, row, column, &mut feature);
                 self.packed.set(level, lane, &feature);
-                let norms = &source.frame.norms[level];
+                let norms = &source.centred.norms[level];
                 let corners = grid.corners(row, column).map(|at| norms[at]);
                 let norm = 1.001 * corners.into_iter().fold(0.0, f32::max);
                 self.norms[level][lane] = norm;

@@ -1,11 +1,13 @@
 //! A tile: rows that are compared with picks together.
 
-use super::order::{Boundary, first};
-use crate::bounds::{Rotation, TINY};
+use super::order::{Boundary, comes_first};
+use crate::bounds::{PcaProjection, TINY};
 use crate::gallery::Rows;
 use crate::kernels::InstructionSet;
 use crate::kernels::TILE_VECTORS;
-use crate::kernels::flat::{Head, LeadTile, Rows as Leads, Survivor, scan_listed, scan_rows};
+use crate::kernels::flat::{
+    ProjectedSlice, ProjectedTile, RowBound, Survivor, scan_listed, scan_rows,
+};
 use crate::pyramid::LevelData;
 use std::ops::Range;
 
@@ -14,7 +16,7 @@ pub(super) struct Space<'a> {
     pub rows: &'a Rows<'a>,
     pub set: InstructionSet,
     /// Leading coordinates; without them every pair is compared in float64.
-    pub rotation: Option<Rotation>,
+    pub pca: Option<PcaProjection>,
 }
 
 /// The rows that were picked.
@@ -23,23 +25,23 @@ pub(super) struct Picked {
     /// Their numbers, in the order in which they were picked.
     pub rows: Vec<usize>,
     values: Vec<f32>,
-    lead: Vec<f32>,
-    heads: Vec<Head>,
+    leading: Vec<f32>,
+    bounds: Vec<RowBound>,
 }
 
 impl Picked {
     pub(super) fn push(&mut self, space: &Space<'_>, row: usize, values: &[f32]) {
         self.rows.push(row);
         self.values.extend_from_slice(values);
-        if let Some(rotation) = &space.rotation {
-            if let Some(codes) = rotation.encode(space.set, &LevelData::F32(values)) {
-                self.lead.extend(codes.lead);
-                self.heads.extend(codes.heads);
+        if let Some(projection) = &space.pca {
+            if let Some(rows) = projection.project_rows(space.set, &LevelData::F32(values)) {
+                self.leading.extend(rows.leading);
+                self.bounds.extend(rows.bounds);
             } else {
                 // Too far off for the proof: near to everything, for all that the filters can tell.
-                let len = self.lead.len() + rotation.n_leading();
-                self.lead.resize(len, 0.0);
-                self.heads.push(Head {
+                let len = self.leading.len() + projection.n_leading();
+                self.leading.resize(len, 0.0);
+                self.bounds.push(RowBound {
                     sq_norm: f32::NEG_INFINITY,
                     rests: [0.0; 2],
                 });
@@ -58,7 +60,7 @@ impl Picked {
 
 /// What one thread needs to compare.
 #[derive(Default)]
-pub(super) struct Scratch {
+pub(super) struct CompareScratch {
     decoded: Vec<f32>,
     lists: [Vec<u32>; TILE_VECTORS],
     found: Vec<Survivor>,
@@ -77,12 +79,12 @@ pub(super) struct Show<'a> {
 }
 
 /// Rows whose squared distance to the nearest pick they have seen is known.
-pub(super) struct Tile {
+pub(super) struct RowTile {
     lanes: Vec<Lane>,
     n_values: usize,
     values: Vec<f32>,
     /// Leading coordinates, unless one of the rows is too far off for the proof.
-    lead: Option<LeadTile>,
+    leading: Option<ProjectedTile>,
     /// Of the lane that comes first among those that are live.
     best: Option<(f64, usize)>,
 }
@@ -113,9 +115,13 @@ impl Lane {
     }
 }
 
-impl Tile {
+impl RowTile {
     /// Computes the rows.
-    pub(super) fn new(space: &Space<'_>, mut lanes: Vec<Lane>, scratch: &mut Scratch) -> Self {
+    pub(super) fn new(
+        space: &Space<'_>,
+        mut lanes: Vec<Lane>,
+        scratch: &mut CompareScratch,
+    ) -> Self {
         let n_values = space.rows.n_values();
         let mut values = Vec::with_capacity(lanes.len() * n_values);
         for lane in &lanes {
@@ -123,22 +129,22 @@ impl Tile {
                 .rows
                 .append(lane.row, &mut scratch.decoded, &mut values);
         }
-        let rotated = space.rotation.as_ref().and_then(|rotation| {
-            let rotated = rotation.rotate(space.set, &values)?;
-            let m = rotation.n_leading();
-            let mut lead = LeadTile::new(space.set, m);
+        let projected = space.pca.as_ref().and_then(|projection| {
+            let projected = projection.project(space.set, &values)?;
+            let m = projection.n_leading();
+            let mut leading = ProjectedTile::new(space.set, m);
             for (at, lane) in lanes.iter_mut().enumerate() {
-                lane.sq_norm = rotated.sq_norms[at];
-                lead.set(at, &rotated.lead[at * m..][..m], rotated.rests[at]);
-                lead.limits[at] = limit(rotation, lane);
+                lane.sq_norm = projected.sq_norms[at];
+                leading.set(at, &projected.leading[at * m..][..m], projected.rests[at]);
+                leading.limits[at] = limit(projection, lane);
             }
-            Some(lead)
+            Some(leading)
         });
         let mut tile = Self {
             lanes,
             n_values,
             values,
-            lead: rotated,
+            leading: projected,
             best: None,
         };
         tile.set_best();
@@ -161,32 +167,37 @@ impl Tile {
 
     /// Shows some picks to all live rows. A row that comes to lie beyond the boundary is left
     /// there, with what it had seen before.
-    pub(super) fn show(&mut self, show: &Show<'_>, picks: Range<usize>, scratch: &mut Scratch) {
+    pub(super) fn show(
+        &mut self,
+        show: &Show<'_>,
+        picks: Range<usize>,
+        scratch: &mut CompareScratch,
+    ) {
         if self.best.is_none() {
             return;
         }
         let set = show.space.set;
         let mut changed = false;
-        if let (Some(rotation), Some(lead)) = (&show.space.rotation, &self.lead) {
-            let Scratch {
+        if let (Some(projection), Some(leading)) = (&show.space.pca, &self.leading) {
+            let CompareScratch {
                 lists,
                 pairs,
                 found,
                 counts,
                 ..
             } = scratch;
-            let m = rotation.n_leading();
-            let leads = Leads {
-                lead: &show.picked.lead[picks.start * m..picks.end * m],
-                heads: &show.picked.heads[picks.clone()],
+            let m = projection.n_leading();
+            let leadings = ProjectedSlice {
+                leading: &show.picked.leading[picks.start * m..picks.end * m],
+                bounds: &show.picked.bounds[picks.clone()],
             };
-            let [first, second] = rotation.filters();
-            scan_rows(set, lead, leads, first, lists);
+            let [first, second] = projection.filters();
+            scan_rows(set, leading, leadings, first, lists);
             counts[0] += (picks.len() * self.lanes.len()) as u64;
             let width = set.tile() / TILE_VECTORS;
             pairs.clear();
             for (vector, listed) in lists.iter().enumerate().filter(|(_, l)| !l.is_empty()) {
-                scan_listed(set, (lead, vector), leads, second, listed, found);
+                scan_listed(set, (leading, vector), leadings, second, listed, found);
                 counts[1] += (listed.len() * width) as u64;
                 for &(pick, mut which) in &*found {
                     while which != 0 {
@@ -231,9 +242,9 @@ impl Tile {
             known.live = false;
             known.seen = known.seen.max(shown.start as u32);
         }
-        if let (Some(rotation), Some(lead)) = (&show.space.rotation, &mut self.lead) {
-            lead.limits[lane] = if known.live {
-                limit(rotation, known)
+        if let (Some(projection), Some(leading)) = (&show.space.pca, &mut self.leading) {
+            leading.limits[lane] = if known.live {
+                limit(projection, known)
             } else {
                 f32::NEG_INFINITY
             };
@@ -244,16 +255,16 @@ impl Tile {
     fn set_best(&mut self) {
         let live = self.lanes.iter().filter(|lane| lane.live);
         let live = live.map(|lane| (lane.sq, lane.row));
-        self.best = live.reduce(|x, y| if first(x, y) { x } else { y });
+        self.best = live.reduce(|x, y| if comes_first(x, y) { x } else { y });
     }
 }
 
 /// The largest partial distance of a pick that may be nearer to a row than those it has seen; see
 /// [`crate::bounds`], `projection.rs`. `1e-7` is more than a float64 distance is wrong by, relatively.
-fn limit(rotation: &Rotation, lane: &Lane) -> f32 {
-    let scaled = lane.sq * f64::from(rotation.scale()).powi(2);
+fn limit(projection: &PcaProjection, lane: &Lane) -> f32 {
+    let scaled = lane.sq * f64::from(projection.scale()).powi(2);
     let limit = scaled * (1.0 + 1e-7) + 2.0 * TINY;
-    ((limit - lane.sq_norm * (1.0 - rotation.slack())) as f32).next_up()
+    ((limit - lane.sq_norm * (1.0 - projection.slack())) as f32).next_up()
 }
 
 /// Squared L2 distance in float64. Value `i` goes to the partial sum `i % 8`; the sums are added as

@@ -25,18 +25,18 @@
 //! Rows are computed when they are needed: only those of one round and the picks are held, besides 12
 //! bytes for each row.
 
-use super::candidates::{Lane, Picked, Scratch, Show, Space, Tile, sq_l2};
-use super::order::{Boundary, first};
-use crate::bounds::Rotation;
+use super::candidates::{CompareScratch, Lane, Picked, RowTile, Show, Space, sq_l2};
+use super::order::{Boundary, comes_first};
+use crate::bounds::PcaProjection;
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::gallery::Rows;
 use crate::gallery::Selection;
 use crate::gallery::verify;
 use crate::kernels::InstructionSet;
-use crate::parallel::{n_threads, run};
+use crate::parallel::{n_threads, run_tasks};
 use crate::pyramid::PyramidContext;
-use crate::search::Work;
+use crate::search::SearchStats;
 use std::num::NonZero;
 
 /// More values than this are compared in float64 only: directions take their square in memory.
@@ -53,7 +53,7 @@ const SAMPLE: usize = 8192;
 
 /// How to pick.
 #[derive(Clone)]
-pub struct Options<'a> {
+pub struct PickOptions<'a> {
     /// How many rows.
     pub count: usize,
     /// The rank of the image and the cell of the first.
@@ -66,13 +66,13 @@ pub struct Options<'a> {
     pub instruction_set: Option<InstructionSet>,
     /// Rows that are brought up to date together; what is picked does not depend on it.
     pub round: Option<NonZero<usize>>,
-    /// Is told now and then, by the calling thread, how many were picked.
+    /// Called now and then, by the calling thread, with how many were picked.
     pub progress: Option<&'a dyn Fn(usize)>,
     /// Ends the work early.
     pub cancel: Cancel<'a>,
 }
 
-impl Options<'_> {
+impl PickOptions<'_> {
     /// `count` rows beginning with the first cell of the first image, everything else as it is best.
     #[must_use]
     pub const fn new(count: usize) -> Self {
@@ -101,7 +101,7 @@ pub struct Picks {
     /// Squared distance, projected where distances are, of the farthest row from its nearest pick.
     pub sq_radius: f64,
     /// What it took; all pairs are those of rows and picks.
-    pub work: Work,
+    pub stats: SearchStats,
 }
 
 /// Picks rows of the selected images. They are fewer than asked for where all others coincide with
@@ -115,7 +115,7 @@ pub struct Picks {
 pub fn pick(
     context: &PyramidContext,
     selection: &Selection,
-    options: &Options<'_>,
+    options: &PickOptions<'_>,
 ) -> Result<Picks> {
     let rows = Rows::new(context, selection, options.projection);
     let first = check(&rows, options)?;
@@ -125,15 +125,15 @@ pub fn pick(
         options.cancel,
     )?;
     let set = options.instruction_set.unwrap_or_else(InstructionSet::best);
-    let rotation = (rows.n_values() <= MAX_VALUES).then(|| {
-        Rotation::fit(set, rows.n_values(), rows.len(), |row, values| {
+    let pca = (rows.n_values() <= MAX_VALUES).then(|| {
+        PcaProjection::fit(set, rows.n_values(), rows.len(), |row, values| {
             rows.append(row, &mut Vec::new(), values);
         })
     });
     let space = Space {
         rows: &rows,
         set,
-        rotation: rotation.flatten(),
+        pca: pca.flatten(),
     };
     let mut picking = Picking::new(&space, first, options)?;
     picking.pick_all()?;
@@ -141,7 +141,7 @@ pub fn pick(
 }
 
 /// The first row to pick.
-fn check(rows: &Rows<'_>, options: &Options<'_>) -> Result<usize> {
+fn check(rows: &Rows<'_>, options: &PickOptions<'_>) -> Result<usize> {
     if options.count == 0 || options.count > rows.len() {
         return Err(Error::Parameter(format!(
             "size: expected between 1 and the number of rows, {}, got {}",
@@ -168,7 +168,7 @@ fn check(rows: &Rows<'_>, options: &Options<'_>) -> Result<usize> {
 
 /// Rows of a round: long rounds show less in vain, short ones have fewer active rows. On real
 /// features anything from a hundredth to a tenth of all rows takes about the same time.
-fn round(n_rows: usize, n_values: usize) -> usize {
+fn round_length(n_rows: usize, n_values: usize) -> usize {
     (n_rows / 32)
         .max(4096)
         .min((ROUND_VALUES / n_values).max(64))
@@ -177,19 +177,19 @@ fn round(n_rows: usize, n_values: usize) -> usize {
 /// A selection under way.
 struct Picking<'a> {
     space: &'a Space<'a>,
-    options: &'a Options<'a>,
+    options: &'a PickOptions<'a>,
     /// Of each row the squared distance to the nearest of the picks it has seen.
     sq: Vec<f64>,
     /// How many it has seen.
     seen: Vec<u32>,
     picked: Picked,
-    workers: Vec<Scratch>,
+    workers: Vec<CompareScratch>,
     n_round: usize,
     sq_radius: Option<f64>,
 }
 
 impl<'a> Picking<'a> {
-    fn new(space: &'a Space<'a>, first: usize, options: &'a Options<'a>) -> Result<Self> {
+    fn new(space: &'a Space<'a>, first: usize, options: &'a PickOptions<'a>) -> Result<Self> {
         let n_rows = space.rows.len();
         let mut values = Vec::new();
         space.rows.append(first, &mut Vec::new(), &mut values);
@@ -208,7 +208,7 @@ impl<'a> Picking<'a> {
         let tasks: Vec<_> = sq.chunks_mut(1024).enumerate().collect();
         let threads = n_threads(options.threads);
         let mut buffers = vec![(Vec::new(), Vec::new()); threads];
-        run(
+        run_tasks(
             &mut buffers,
             tasks,
             options.cancel,
@@ -233,10 +233,10 @@ impl<'a> Picking<'a> {
             sq,
             seen,
             picked,
-            workers: (0..threads).map(|_| Scratch::default()).collect(),
+            workers: (0..threads).map(|_| CompareScratch::default()).collect(),
             n_round: options
                 .round
-                .map_or_else(|| round(n_rows, space.rows.n_values()), NonZero::get),
+                .map_or_else(|| round_length(n_rows, space.rows.n_values()), NonZero::get),
             sq_radius: None,
         })
     }
@@ -253,7 +253,7 @@ impl<'a> Picking<'a> {
         Ok(())
     }
 
-    /// The rows that come first by what they have seen, and how far they reach; nothing where all
+    /// The rows that come first by what they have seen, and how far they reach; None if all
     /// coincide with picks.
     fn front(&self) -> Option<(Boundary, Vec<usize>)> {
         // Where about `n_round` rows come first, by a sample.
@@ -282,7 +282,7 @@ impl<'a> Picking<'a> {
     }
 
     /// Shows rows what they have not seen.
-    fn bring_up_to_date(&mut self, boundary: Boundary, rows: &[usize]) -> Result<Vec<Tile>> {
+    fn bring_up_to_date(&mut self, boundary: Boundary, rows: &[usize]) -> Result<Vec<RowTile>> {
         let (space, sq, seen) = (self.space, &self.sq, &self.seen);
         let show = Show {
             space,
@@ -290,18 +290,18 @@ impl<'a> Picking<'a> {
             boundary,
         };
         let tasks: Vec<&[usize]> = rows.chunks(space.set.tile()).collect();
-        let work = |scratch: &mut Scratch, rows: &[usize]| {
+        let work = |scratch: &mut CompareScratch, rows: &[usize]| {
             let lanes = rows.iter().map(|&row| Lane::new(row, sq[row], seen[row]));
             let lanes: Vec<Lane> = lanes.collect();
             let unseen = lanes.iter().map(|lane| lane.seen).min().unwrap_or(0) as usize;
-            let mut tile = Tile::new(space, lanes, scratch);
+            let mut tile = RowTile::new(space, lanes, scratch);
             for start in (unseen..show.picked.len()).step_by(CHUNK) {
                 let picks = start..show.picked.len().min(start + CHUNK);
                 tile.show(&show, picks, scratch);
             }
             tile
         };
-        let tiles = run(&mut self.workers, tasks, self.options.cancel, work);
+        let tiles = run_tasks(&mut self.workers, tasks, self.options.cancel, work);
         self.options.cancel.check()?;
         for tile in &tiles {
             self.take_note(tile);
@@ -310,13 +310,14 @@ impl<'a> Picking<'a> {
     }
 
     /// Picks among active rows as long as the first of all rows is one of them.
-    fn pick_round(&mut self, boundary: Boundary, mut tiles: Vec<Tile>) -> Result<()> {
+    fn pick_round(&mut self, boundary: Boundary, mut tiles: Vec<RowTile>) -> Result<()> {
         tiles.retain(|tile| tile.best().is_some());
         loop {
             self.options.cancel.check()?;
             let best = tiles.iter().enumerate();
             let best = best.filter_map(|(at, tile)| tile.best().map(|best| (at, best)));
-            let Some((at, (sq, row))) = best.reduce(|x, y| if first(x.1, y.1) { x } else { y })
+            let Some((at, (sq, row))) =
+                best.reduce(|x, y| if comes_first(x.1, y.1) { x } else { y })
             else {
                 break;
             };
@@ -351,7 +352,7 @@ impl<'a> Picking<'a> {
         }
     }
 
-    fn take_note(&mut self, tile: &Tile) {
+    fn take_note(&mut self, tile: &RowTile) {
         for lane in tile.lanes() {
             (self.sq[lane.row], self.seen[lane.row]) = (lane.sq, lane.seen);
         }
@@ -359,13 +360,13 @@ impl<'a> Picking<'a> {
 
     fn finish(self) -> Picks {
         let rows = self.space.rows;
-        let mut work = Work {
+        let mut stats = SearchStats {
             pairs: (rows.len() * self.picked.len()) as u64,
-            ..Work::default()
+            ..SearchStats::default()
         };
         for (at, stage) in ["filter 1", "filter 2", "float64"].into_iter().enumerate() {
             let pairs = self.workers.iter().map(|worker| worker.counts[at]).sum();
-            work.count(stage, pairs);
+            stats.count(stage, pairs);
         }
         let mut values = Vec::with_capacity(self.picked.len() * rows.n_features());
         let mut feature = Vec::new();
@@ -379,7 +380,7 @@ impl<'a> Picking<'a> {
             cells,
             rows: values,
             sq_radius: self.sq_radius.unwrap_or(0.0),
-            work,
+            stats,
         }
     }
 }

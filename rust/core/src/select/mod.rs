@@ -4,4 +4,4 @@ mod candidates;
 mod k_center;
 mod order;
 
-pub use k_center::{Options, Picks, pick};
+pub use k_center::{PickOptions, Picks, pick};

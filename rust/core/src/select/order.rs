@@ -15,6 +15,6 @@ impl Boundary {
 }
 
 /// Whether the first of two rows, squared distance and number, comes before the second.
-pub(super) fn first(x: (f64, usize), y: (f64, usize)) -> bool {
+pub(super) fn comes_first(x: (f64, usize), y: (f64, usize)) -> bool {
     x.0 > y.0 || (x.0 == y.0 && x.1 < y.1)
 }

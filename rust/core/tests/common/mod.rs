@@ -586,6 +586,6 @@ pub fn same_bits(found: &Neighbors, expected: &Neighbors) -> bool {
 
 /// The pairs of one stage of a search.
 pub fn stage(found: &Neighbors, name: &str) -> Option<u64> {
-    let mut stages = found.work.stages.iter();
+    let mut stages = found.stats.stages.iter();
     stages.find(|(stage, _)| stage == name).map(|stage| stage.1)
 }

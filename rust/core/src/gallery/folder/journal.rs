@@ -160,7 +160,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Contents, String> {
     })
 }
 
-/// The JSON of the first line, the line's length, and its checksum; nothing unless it is whole and right.
+/// The JSON of the first line, the line's length, and its checksum; None unless it is whole and right.
 fn next_line(bytes: &[u8], chain: Checksum) -> Option<(&[u8], usize, Checksum)> {
     let len = bytes.iter().position(|byte| *byte == b'\n')? + 1;
     let (digits, json) = bytes[..len - 1].split_at_checked(2 * chain.len())?;

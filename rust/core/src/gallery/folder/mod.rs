@@ -4,7 +4,7 @@
 //! bottle.gallery/
 //!   journal            what was added and removed (journal.rs)
 //!   features-00000001  the features, image after image (segment.rs)
-//!   lock               held by whoever changes it (lock.rs)
+//!   lock               held by the process that changes it (lock.rs)
 //! ```
 //!
 //! Features are only ever appended, and synced before the journal has them; the journal is only ever
@@ -28,6 +28,6 @@ mod writer;
 pub(crate) use checksum::{Checksum, checksum};
 pub(crate) use lock::Owner;
 pub(crate) use read::read;
-pub(crate) use record::{Place, RecordLayout};
+pub(crate) use record::{RecordLayout, RecordPlace};
 pub(crate) use replay::State;
 pub(crate) use writable::Folder;

@@ -6,7 +6,7 @@ use std::ops::Range;
 
 /// Where in a folder an image is: which record of which segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Place {
+pub(crate) struct RecordPlace {
     pub segment: u32,
     pub record: usize,
 }

@@ -2,7 +2,7 @@
 
 use super::checksum::Checksum;
 use super::journal::{Contents, Header, Run, from_hex};
-use super::record::{Place, RecordLayout};
+use super::record::{RecordLayout, RecordPlace};
 use super::segment::{self, Segment};
 use crate::error::{Error, Result};
 use crate::gallery::image::StoredImage;
@@ -22,10 +22,10 @@ pub(crate) struct State {
 }
 
 /// An image of the journal.
-struct Found {
+struct JournalImage {
     id: String,
     checksum: Checksum,
-    place: Place,
+    place: RecordPlace,
 }
 
 /// Makes the changes of a journal, one after the other.
@@ -42,8 +42,8 @@ pub(super) fn replay(
 
     let mut shape: Option<(PyramidShape, RecordLayout)> = None;
     let mut segments: BTreeMap<u32, Segment> = BTreeMap::new();
-    let mut live: BTreeMap<String, Found> = BTreeMap::new();
-    let mut removed: Vec<Found> = Vec::new();
+    let mut live: BTreeMap<String, JournalImage> = BTreeMap::new();
+    let mut removed: Vec<JournalImage> = Vec::new();
     for change in contents.changes {
         for id in change.remove {
             let found = live.remove(&id);
@@ -66,11 +66,11 @@ pub(super) fn replay(
             {
                 let checksum = from_hex(&digits)
                     .ok_or_else(|| damaged(format!("{digits:?} is not a checksum")))?;
-                let place = Place {
+                let place = RecordPlace {
                     segment: run.segment,
                     record,
                 };
-                let found = Found {
+                let found = JournalImage {
                     id: id.clone(),
                     checksum,
                     place,
@@ -94,7 +94,7 @@ pub(super) fn replay(
         })?;
         mappings.insert(*number, mapping);
     }
-    let image = |found: &Found| {
+    let image = |found: &JournalImage| {
         let segment = &segments[&found.place.segment];
         let mapping = &mappings[&found.place.segment];
         let name = (path, found.id.as_str());

@@ -4,7 +4,7 @@ use super::checksum::checksum;
 use super::journal::{self, Change, Header, Journal, Run};
 use super::lock::{self, Lock};
 use super::read::{JOURNAL, journal_at, parse, read_journal};
-use super::record::{Place, RecordLayout};
+use super::record::{RecordLayout, RecordPlace};
 use super::replay::{State, replay};
 use super::segment::{self, Segment, Tail};
 use super::writer::{Writer, add_to_runs, after, cannot_write};
@@ -194,7 +194,7 @@ impl Folder {
         cancel: Cancel<'_>,
     ) -> Result<BTreeMap<String, Arc<StoredImage>>> {
         let path = Arc::clone(&self.path);
-        let mut by_place: BTreeMap<Place, Arc<StoredImage>> = BTreeMap::new();
+        let mut by_place: BTreeMap<RecordPlace, Arc<StoredImage>> = BTreeMap::new();
         for image in gallery.images() {
             if let Some(place) = image.place() {
                 by_place.insert(place, Arc::clone(image));

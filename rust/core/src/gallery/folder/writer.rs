@@ -2,7 +2,7 @@
 
 use super::checksum::Checksum;
 use super::journal::{Run, hex};
-use super::record::{Place, RecordLayout};
+use super::record::{RecordLayout, RecordPlace};
 use super::segment::{self, Segment, Tail};
 use crate::error::{Error, Result};
 use crate::gallery::image::StoredImage;
@@ -67,7 +67,7 @@ impl<'a> Writer<'a> {
         }
         let tail = self.tails.last_mut().expect("there is one now");
         let (mapping, record) = tail.write(record).map_err(fail)?;
-        let place = Place {
+        let place = RecordPlace {
             segment: tail.number,
             record,
         };
@@ -105,7 +105,7 @@ impl<'a> Writer<'a> {
             if tail.n_records > 0 {
                 first = Some(tail);
             } else {
-                // Where this fails, whoever opens the folder next does it.
+                // Where this fails, the process that opens the folder next does it.
                 let _ = std::fs::remove_file(segment::path(self.folder, tail.number));
             }
         }
@@ -123,7 +123,7 @@ pub(super) fn after(number: u32) -> io::Result<u32> {
 }
 
 /// Adds a record to the runs, which are in the order of their places.
-pub(super) fn add_to_runs(runs: &mut Vec<Run>, place: Place, id: &str, checksum: Checksum) {
+pub(super) fn add_to_runs(runs: &mut Vec<Run>, place: RecordPlace, id: &str, checksum: Checksum) {
     let follows = runs.last().is_some_and(|run| {
         run.segment == place.segment && run.first + run.ids.len() == place.record
     });

@@ -1,18 +1,18 @@
-//! The survey of a gallery image: everything that the cascade needs to know of it before it looks at
-//! any pair, above all the inner products of the coarsest level, each taken once for all the fine
+//! A gallery image, prepared: everything that the cascade needs to know of it before it looks at any
+//! pair, above all the inner products of the coarsest level, each taken once for all the fine
 //! cells above it.
 
-use super::leading::{Directions, Leading, LeadingScratch, lead};
-use super::plan::Plan;
+use super::leading::{LeadingCoordinates, LeadingDirections, ProjectionScratch, project_levels};
+use super::plan::CascadePlan;
 use crate::kernels::instruction_set::InstructionSet;
-use crate::kernels::prepare::{FramedImage, NormScratch, add_sq_norms, centre_into, dot};
+use crate::kernels::prepare::{CentredImage, NormScratch, add_sq_norms, centre_into, dot};
 use crate::kernels::product::strip;
-use crate::kernels::simd::{Kernel, Lanes, MAX_WIDTH, run};
+use crate::kernels::simd::{Kernel, Lanes, MAX_WIDTH, run_kernel};
 use crate::pyramid::LevelGrid;
 
-/// What is known of one gallery image, in the frame of one query image.
+/// What is known of one gallery image, compared with one query image by the coarsest level.
 #[derive(Default)]
-pub(crate) struct Survey {
+pub(crate) struct CoarseImage {
     /// `-2 <f, g>` of the coarsest level: `[vector of query cells][gallery cell][query cell]`.
     pub products: Vec<f32>,
     /// Squared norms of the cells of the coarsest level.
@@ -21,7 +21,7 @@ pub(crate) struct Survey {
     /// levels are nested.
     pub sq_norms: Vec<Vec<f32>>,
     /// Leading coordinates of the levels but the coarsest; empty when the levels are nested.
-    pub leading: Leading,
+    pub leading: LeadingCoordinates,
     /// Of the fine cells between the same coarse cells, `[band][segment]`, how far at most the squared
     /// norm of the coarsest level lies below the interpolated squared norms around it.
     pub spreads: Vec<f32>,
@@ -33,24 +33,24 @@ pub(crate) struct Survey {
     pub nearest: Vec<(f32, u32)>,
 }
 
-/// What the surveys of all gallery images need of a query image.
-pub(crate) struct SurveyQuery {
+/// What the comparisons of all gallery images need of a query image.
+pub(crate) struct CoarseQuery {
     /// Cells of the coarsest level, rounded up to whole vectors.
     pub stride: usize,
     /// The coarsest level as `[channel][cell]`, multiplied by -2.
     packed: Vec<f32>,
     /// Those of leading coordinates; none when levels are nested.
-    directions: Option<Directions>,
+    directions: Option<LeadingDirections>,
 }
 
-impl SurveyQuery {
+impl CoarseQuery {
     /// Packs the coarsest of the centred levels; `directions` are those of the others, unless levels are
     /// nested.
     pub(crate) fn new(
         set: InstructionSet,
-        plan: &Plan<'_>,
+        plan: &CascadePlan<'_>,
         centred: &[Vec<f32>],
-        directions: Option<Directions>,
+        directions: Option<LeadingDirections>,
     ) -> Self {
         let coarsest = plan.grids.len() - 1;
         let (grid, values) = (&plan.grids[coarsest], &centred[coarsest]);
@@ -75,32 +75,34 @@ impl SurveyQuery {
         &self,
         set: InstructionSet,
         grids: &[LevelGrid],
-        image: FramedImage<'_>,
+        image: CentredImage<'_>,
         max_norms: &[f32],
-    ) -> Option<Leading> {
+    ) -> Option<LeadingCoordinates> {
         let directions = self.directions.as_ref()?;
-        Some(Leading::of(set, grids, image, directions, max_norms))
+        Some(LeadingCoordinates::of(
+            set, grids, image, directions, max_norms,
+        ))
     }
 }
 
-/// Working memory of a survey.
+/// Working memory of [`compare_coarse`].
 #[derive(Default)]
-pub(crate) struct SurveyScratch {
+pub(crate) struct CoarseScratch {
     centred: Vec<f32>,
     norms: NormScratch,
-    leading: LeadingScratch,
+    leading: ProjectionScratch,
     row: Vec<f32>,
 }
 
-/// Surveys one gallery image; no cell of a level exceeds its `max_norm`.
-pub(crate) fn survey(
+/// Compares one gallery image with all of the query image by the coarsest level; no cell of a level exceeds its `max_norm`.
+pub(crate) fn compare_coarse(
     set: InstructionSet,
-    plan: &Plan<'_>,
-    image: FramedImage<'_>,
-    query: &SurveyQuery,
+    plan: &CascadePlan<'_>,
+    image: CentredImage<'_>,
+    query: &CoarseQuery,
     max_norms: Vec<f32>,
-    scratch: &mut SurveyScratch,
-    survey: &mut Survey,
+    scratch: &mut CoarseScratch,
+    coarse: &mut CoarseImage,
 ) {
     let coarsest = plan.grids[plan.grids.len() - 1].shape;
     assert_eq!(query.packed.len(), coarsest.channels * query.stride);
@@ -109,28 +111,28 @@ pub(crate) fn survey(
     if let Some(directions) = &query.directions {
         directions.check(plan.grids, set);
     }
-    survey.max_norms = max_norms;
-    let kernel = SurveyImage {
+    coarse.max_norms = max_norms;
+    let kernel = CompareCoarse {
         plan,
         image,
         query,
         scratch,
-        survey,
+        coarse,
     };
     // SAFETY: all sizes were checked.
-    unsafe { run(set, kernel) }
+    unsafe { run_kernel(set, kernel) }
 }
 
-/// See [`survey`]; it relies on the sizes that are checked there.
-struct SurveyImage<'a> {
-    plan: &'a Plan<'a>,
-    image: FramedImage<'a>,
-    query: &'a SurveyQuery,
-    scratch: &'a mut SurveyScratch,
-    survey: &'a mut Survey,
+/// See [`compare_coarse`]; it relies on the sizes that are checked there.
+struct CompareCoarse<'a> {
+    plan: &'a CascadePlan<'a>,
+    image: CentredImage<'a>,
+    query: &'a CoarseQuery,
+    scratch: &'a mut CoarseScratch,
+    coarse: &'a mut CoarseImage,
 }
 
-impl Kernel for SurveyImage<'_> {
+impl Kernel for CompareCoarse<'_> {
     #[inline(always)]
     unsafe fn run<L: Lanes, const CELLS: usize>(self) {
         let Self {
@@ -138,7 +140,7 @@ impl Kernel for SurveyImage<'_> {
             image,
             query,
             scratch,
-            survey,
+            coarse,
         } = self;
         let grids = plan.grids;
         let coarsest = grids.len() - 1;
@@ -147,49 +149,49 @@ impl Kernel for SurveyImage<'_> {
         centred.resize(grid.shape.values(), 0.0);
         let mean = &image.means[coarsest];
         centre_into(image.levels[coarsest], mean, image.scale, centred);
-        survey.coarse_sq_norms.clear();
+        coarse.coarse_sq_norms.clear();
         for cell in centred.chunks_exact(grid.shape.channels) {
-            survey.coarse_sq_norms.push(dot(cell, cell));
+            coarse.coarse_sq_norms.push(dot(cell, cell));
         }
         let len = grid.shape.cells() * query.stride;
-        survey.products.clear();
-        survey.products.reserve_exact(len);
+        coarse.products.clear();
+        coarse.products.reserve_exact(len);
         // SAFETY: the query holds `channels` rows of `stride`, whole vectors; there is room for one such
         // row for each cell, and all of it is written.
         unsafe {
-            let (channels, to) = (grid.shape.channels, survey.products.as_mut_ptr());
+            let (channels, to) = (grid.shape.channels, coarse.products.as_mut_ptr());
             products::<L, CELLS>(query, channels, centred, to);
-            survey.products.set_len(len);
+            coarse.products.set_len(len);
         }
         if let Some(directions) = &query.directions {
-            survey.sq_norms.resize_with(grids.len(), Vec::new);
-            let (finer, sq_norms) = survey.sq_norms.split_at_mut(coarsest);
+            coarse.sq_norms.resize_with(grids.len(), Vec::new);
+            let (finer, sq_norms) = coarse.sq_norms.split_at_mut(coarsest);
             let sq_norms = &mut sq_norms[0];
             sq_norms.clear();
             sq_norms.resize(grids[0].shape.cells(), 0.0);
             add_sq_norms(grid, centred, sq_norms, &mut scratch.norms);
             // SAFETY: the instruction set is there; sizes were checked.
             unsafe {
-                lead::<L, CELLS>(
+                project_levels::<L, CELLS>(
                     grids,
                     &image,
                     directions,
-                    &survey.max_norms,
+                    &coarse.max_norms,
                     &mut scratch.leading,
                     finer,
-                    &mut survey.leading,
+                    &mut coarse.leading,
                 );
             }
-            bound_blocks(plan, survey, &mut scratch.row);
+            bound_blocks(plan, coarse, &mut scratch.row);
         }
-        find_nearest::<L>(survey);
+        find_nearest::<L>(coarse);
     }
 }
 
-/// Inner products of all coarse query cells with all cells of `features`, laid out as in [`Survey`].
+/// Inner products of all coarse query cells with all cells of `features`, laid out as in [`CoarseImage`].
 #[inline(always)]
 unsafe fn products<L: Lanes, const CELLS: usize>(
-    queries: &SurveyQuery,
+    queries: &CoarseQuery,
     channels: usize,
     features: &[f32],
     out: *mut f32,
@@ -217,26 +219,26 @@ unsafe fn products<L: Lanes, const CELLS: usize>(
 
 /// Fills in what bounds all fine cells between the same coarse ones.
 #[inline(always)]
-fn bound_blocks(plan: &Plan<'_>, survey: &mut Survey, row_norms: &mut Vec<f32>) {
+fn bound_blocks(plan: &CascadePlan<'_>, coarse: &mut CoarseImage, row_norms: &mut Vec<f32>) {
     let grid = &plan.grids[plan.grids.len() - 1];
     let n_blocks = plan.bands.len() * plan.segments.len();
     for (values, value) in [
-        (&mut survey.spreads, f32::NEG_INFINITY),
-        (&mut survey.least_sq_norms, f32::INFINITY),
+        (&mut coarse.spreads, f32::NEG_INFINITY),
+        (&mut coarse.least_sq_norms, f32::INFINITY),
     ] {
         values.clear();
         values.resize(n_blocks, value);
     }
     let (width, fine_width) = (grid.shape.width, grid.columns.len());
-    let sq_norms = &survey.sq_norms[survey.sq_norms.len() - 1];
+    let sq_norms = &coarse.sq_norms[coarse.sq_norms.len() - 1];
     for (index, band) in plan.bands.iter().enumerate() {
         let blocks = index * plan.segments.len()..(index + 1) * plan.segments.len();
         let (spreads, least) = (
-            &mut survey.spreads[blocks.clone()],
-            &mut survey.least_sq_norms[blocks],
+            &mut coarse.spreads[blocks.clone()],
+            &mut coarse.least_sq_norms[blocks],
         );
-        let first = &survey.coarse_sq_norms[band.first * width..][..width];
-        let second = &survey.coarse_sq_norms[band.second * width..][..width];
+        let first = &coarse.coarse_sq_norms[band.first * width..][..width];
+        let second = &coarse.coarse_sq_norms[band.second * width..][..width];
         for row in band.fine.clone() {
             let down = grid.rows[row].second_weight as f32;
             row_norms.clear();
@@ -258,13 +260,13 @@ fn bound_blocks(plan: &Plan<'_>, survey: &mut Survey, row_norms: &mut Vec<f32>) 
 
 /// Finds the nearest gallery cell of each coarse query cell.
 #[inline(always)]
-fn find_nearest<L: Lanes>(survey: &mut Survey) {
-    let n_cells = survey.coarse_sq_norms.len();
-    survey.nearest.clear();
-    for products in survey.products.chunks_exact(n_cells * L::WIDTH) {
+fn find_nearest<L: Lanes>(coarse: &mut CoarseImage) {
+    let n_cells = coarse.coarse_sq_norms.len();
+    coarse.nearest.clear();
+    for products in coarse.products.chunks_exact(n_cells * L::WIDTH) {
         let mut best = [f32::INFINITY; MAX_WIDTH];
         let mut best_at = [0; MAX_WIDTH];
-        let cells = products.chunks_exact(L::WIDTH).zip(&survey.coarse_sq_norms);
+        let cells = products.chunks_exact(L::WIDTH).zip(&coarse.coarse_sq_norms);
         for ((products, sq_norm), at) in cells.zip(0..) {
             for ((product, best), best_at) in products.iter().zip(&mut best).zip(&mut best_at) {
                 let s = product + sq_norm;
@@ -274,6 +276,6 @@ fn find_nearest<L: Lanes>(survey: &mut Survey) {
             }
         }
         let nearest = best.into_iter().zip(best_at).take(L::WIDTH);
-        survey.nearest.extend(nearest);
+        coarse.nearest.extend(nearest);
     }
 }

@@ -1,9 +1,9 @@
-//! The first step of a patch: the coarsest level, whose products the survey holds.
+//! The first step of a patch: the coarsest level, whose products are in the [`CoarseImage`](super::coarse::CoarseImage).
 
-use super::inputs::{CascadeImage, Counts, TileQueries};
-use super::leading::{self, Leading};
+use super::inputs::{CascadeImage, LevelCounts, TileQueries};
+use super::leading::{self, LeadingCoordinates};
 use super::patch::{Corner, Patch};
-use super::plan::{FastTap, Plan};
+use super::plan::{CascadePlan, FastTap};
 use super::scratch::{CascadeScratch, Entries};
 use crate::kernels::simd::{Lanes, MAX_WIDTH};
 use crate::kernels::tile::Limits;
@@ -13,13 +13,13 @@ use crate::kernels::tile::Limits;
 /// # Safety
 /// As for `SearchPatches` in `descend.rs`.
 #[inline(always)]
-pub(super) unsafe fn sift<L: Lanes>(
-    plan: &Plan<'_>,
+pub(super) unsafe fn filter_cells<L: Lanes>(
+    plan: &CascadePlan<'_>,
     image: &CascadeImage<'_>,
     limits: &Limits,
     patch: &mut Patch,
     scratch: &mut CascadeScratch,
-    counts: &mut Counts,
+    counts: &mut LevelCounts,
 ) {
     let coarsest = plan.grids.len() - 1;
     let grid = &plan.grids[coarsest];
@@ -39,11 +39,11 @@ pub(super) unsafe fn sift<L: Lanes>(
         // SAFETY: as promised by the caller; segments and bands lie within the grid.
         unsafe {
             let held = [rows.first, rows.second].map(|row| {
-                let slot = hold_row::<L>(image, width, row, patch);
+                let slot = cached_row::<L>(image, width, row, patch);
                 patch.rows[slot].as_ptr()
             });
             let limit = patch.limit::<L>(limits, coarsest, 4.0);
-            sift_blocks(plan, image, band, held, limit, lows, surviving);
+            filter_blocks(plan, image, band, held, limit, lows, surviving);
             if surviving.is_empty() {
                 continue;
             }
@@ -51,7 +51,7 @@ pub(super) unsafe fn sift<L: Lanes>(
                 patch.limit::<L>(limits, coarsest, 1.0),
                 patch.limit::<L>(limits, 0, leading::ERRORS),
             );
-            let sq_norms = image.survey.sq_norms[coarsest].as_ptr();
+            let sq_norms = image.coarse.sq_norms[coarsest].as_ptr();
             let (_, columns) = &plan.taps[coarsest];
             for row in rows.fine.clone() {
                 let down = grid.rows.get_unchecked(row).second_weight as f32;
@@ -73,11 +73,11 @@ pub(super) unsafe fn sift<L: Lanes>(
                             first,
                         };
                         let found = |n: usize, sum: L| entries.push(row, column + n, sum);
-                        let leading = &image.survey.leading;
+                        let leading = &image.coarse.leading;
                         column += match segment.fine.end - column {
-                            4.. => sift_cells::<L, 4>(ends, &cells, leading, patch, limits, found),
-                            2.. => sift_cells::<L, 2>(ends, &cells, leading, patch, limits, found),
-                            _ => sift_cells::<L, 1>(ends, &cells, leading, patch, limits, found),
+                            4.. => filter_run::<L, 4>(ends, &cells, leading, patch, limits, found),
+                            2.. => filter_run::<L, 2>(ends, &cells, leading, patch, limits, found),
+                            _ => filter_run::<L, 1>(ends, &cells, leading, patch, limits, found),
                         };
                     }
                 }
@@ -91,8 +91,8 @@ pub(super) unsafe fn sift<L: Lanes>(
 /// The segments of a band that may hold something of interest, by the bounds for cells between the same
 /// coarse cells; `held` are the products with the coarse rows above and below, `lows` has room for a row.
 #[inline(always)]
-unsafe fn sift_blocks<L: Lanes>(
-    plan: &Plan<'_>,
+unsafe fn filter_blocks<L: Lanes>(
+    plan: &CascadePlan<'_>,
     image: &CascadeImage<'_>,
     band: usize,
     held: [*const f32; 2],
@@ -105,10 +105,10 @@ unsafe fn sift_blocks<L: Lanes>(
     surviving.clear();
     // SAFETY: as promised by the caller.
     unsafe {
-        let [spreads, least] = [&image.survey.spreads, &image.survey.least_sq_norms]
+        let [spreads, least] = [&image.coarse.spreads, &image.coarse.least_sq_norms]
             .map(|values| values.as_ptr().add(blocks));
         let sq_norms = [rows.first, rows.second]
-            .map(|row| image.survey.coarse_sq_norms.as_ptr().add(row * width));
+            .map(|row| image.coarse.coarse_sq_norms.as_ptr().add(row * width));
         // The smallest products of each column, then of each block.
         for column in 0..width {
             let [first, second] = held.map(|products| L::load(products.add(column * L::WIDTH)));
@@ -147,13 +147,13 @@ struct Cells {
     first: usize,
 }
 
-/// `N` cells of one row between the ends of a segment; `found` is told of those that may be of interest:
+/// `N` cells of one row between the ends of a segment; calls `found` for those that may be of interest:
 /// by their sum of the coarsest level, and if so by the leading coordinates of the finer ones.
 #[inline(always)]
-unsafe fn sift_cells<L: Lanes, const N: usize>(
+unsafe fn filter_run<L: Lanes, const N: usize>(
     (left, right): (L, L),
     cells: &Cells,
-    leading: &Leading,
+    leading: &LeadingCoordinates,
     patch: &Patch,
     limits: (L, L),
     mut found: impl FnMut(usize, L),
@@ -198,13 +198,13 @@ unsafe fn sift_cells<L: Lanes, const N: usize>(
 /// # Safety
 /// As for `SearchPatches` in `descend.rs`.
 #[inline(always)]
-pub(super) unsafe fn sift_nested<L: Lanes>(
-    plan: &Plan<'_>,
+pub(super) unsafe fn filter_nested<L: Lanes>(
+    plan: &CascadePlan<'_>,
     image: &CascadeImage<'_>,
     limits: &Limits,
     patch: &mut Patch,
     scratch: &mut CascadeScratch,
-    counts: &mut Counts,
+    counts: &mut LevelCounts,
 ) {
     let coarsest = plan.grids.len() - 1;
     let shape = plan.grids[coarsest].shape;
@@ -218,7 +218,7 @@ pub(super) unsafe fn sift_nested<L: Lanes>(
     counts.pairs[coarsest] += shape.cells() as u64 * patch.n_queries;
     // SAFETY: as promised by the caller.
     unsafe {
-        let sq_norms = image.survey.coarse_sq_norms.as_ptr();
+        let sq_norms = image.coarse.coarse_sq_norms.as_ptr();
         if let [corner] = &patch.corners[..] {
             // All queries lie in one coarse cell, and differ only in their limits.
             let cells = &corner_cells[corner.cell];
@@ -226,7 +226,7 @@ pub(super) unsafe fn sift_nested<L: Lanes>(
                 return;
             }
             let limit = patch.limit::<L>(limits, coarsest, 1.0);
-            let products = image.survey.products.as_ptr().add(corner.at);
+            let products = image.coarse.products.as_ptr().add(corner.at);
             for &cell in cells {
                 let cell = cell as usize;
                 let sum = L::splat(*sq_norms.add(cell) + *products.add(cell * L::WIDTH));
@@ -237,7 +237,7 @@ pub(super) unsafe fn sift_nested<L: Lanes>(
         } else {
             let limit = patch.limit::<L>(limits, coarsest, 1.0);
             for row in 0..shape.height {
-                let slot = hold_row::<L>(image, shape.width, row, patch);
+                let slot = cached_row::<L>(image, shape.width, row, patch);
                 let products = patch.rows[slot].as_ptr();
                 for column in 0..shape.width {
                     let sq_norm = L::splat(*sq_norms.add(row * shape.width + column));
@@ -257,8 +257,8 @@ pub(super) unsafe fn sift_nested<L: Lanes>(
 /// # Safety
 /// As for `SearchPatches` in `descend.rs`.
 #[inline(always)]
-pub(super) unsafe fn sift_corners<L: Lanes>(
-    plan: &Plan<'_>,
+pub(super) unsafe fn filter_corners<L: Lanes>(
+    plan: &CascadePlan<'_>,
     image: &CascadeImage<'_>,
     tiles: &[TileQueries<'_>],
     patches: &[Patch],
@@ -301,8 +301,8 @@ pub(super) unsafe fn sift_corners<L: Lanes>(
             // SAFETY: there is a vector of products for each vector of corners and each cell.
             let mut within = unsafe {
                 let at = start * n_cells + cell * L::WIDTH;
-                let products = L::load(image.survey.products.as_ptr().add(at));
-                let sq_norm = L::splat(*image.survey.coarse_sq_norms.as_ptr().add(cell));
+                let products = L::load(image.coarse.products.as_ptr().add(at));
+                let sq_norm = L::splat(*image.coarse.coarse_sq_norms.as_ptr().add(cell));
                 let limits = L::load(corner_limits.as_ptr().add(start));
                 products.add(sq_norm).not_above(limits)
             };
@@ -321,8 +321,8 @@ pub(super) unsafe fn sift_corners<L: Lanes>(
 /// # Safety
 /// As for `SearchPatches` in `descend.rs`; the cell must exist.
 #[inline(always)]
-pub(super) unsafe fn take_cell<L: Lanes>(
-    plan: &Plan<'_>,
+pub(super) unsafe fn push_cell<L: Lanes>(
+    plan: &CascadePlan<'_>,
     image: &CascadeImage<'_>,
     cell: usize,
     patch: &mut Patch,
@@ -335,18 +335,18 @@ pub(super) unsafe fn take_cell<L: Lanes>(
     // SAFETY: as promised by the caller; the fine cells of a coarse one lie within the finest grid.
     unsafe {
         if plan.nested {
-            let slot = hold_row::<L>(image, shape.width, row, patch);
+            let slot = cached_row::<L>(image, shape.width, row, patch);
             let products = L::load(patch.rows[slot].as_ptr().add(column * L::WIDTH));
-            let sum = products.add(L::splat(image.survey.coarse_sq_norms[cell]));
+            let sum = products.add(L::splat(image.coarse.coarse_sq_norms[cell]));
             entries.push(row, column, sum);
             return;
         }
-        let sq_norms = &image.survey.sq_norms[plan.grids.len() - 1];
+        let sq_norms = &image.coarse.sq_norms[plan.grids.len() - 1];
         let (tall, wide) = (fine.height / shape.height, fine.width / shape.width);
         for row in row * tall..(row + 1) * tall {
             let down = grid.rows[row];
-            let first = hold_row::<L>(image, shape.width, down.first, patch);
-            let second = hold_row::<L>(image, shape.width, down.second, patch);
+            let first = cached_row::<L>(image, shape.width, down.first, patch);
+            let second = cached_row::<L>(image, shape.width, down.second, patch);
             for column in column * wide..(column + 1) * wide {
                 let across = grid.columns[column];
                 let blend = |slot: usize| {
@@ -369,7 +369,7 @@ pub(super) unsafe fn take_cell<L: Lanes>(
 /// Makes sure that the products of all queries of the patch with one row of the coarsest level of the
 /// gallery image are there; returns the slot.
 #[inline(always)]
-unsafe fn hold_row<L: Lanes>(
+unsafe fn cached_row<L: Lanes>(
     image: &CascadeImage<'_>,
     width: usize,
     row: usize,
@@ -382,13 +382,13 @@ unsafe fn hold_row<L: Lanes>(
         while column < width {
             // SAFETY: as promised by the caller; `column + N <= width`.
             unsafe {
-                let products = image.survey.products.as_ptr();
+                let products = image.coarse.products.as_ptr();
                 let products = products.add((row * width + column) * L::WIDTH);
                 let out = patch.rows[slot].as_mut_ptr().add(column * L::WIDTH);
                 column += match width - column {
-                    4.. => weigh::<L, 4>(products, &patch.corners, out),
-                    2.. => weigh::<L, 2>(products, &patch.corners, out),
-                    _ => weigh::<L, 1>(products, &patch.corners, out),
+                    4.. => interpolate_row::<L, 4>(products, &patch.corners, out),
+                    2.. => interpolate_row::<L, 2>(products, &patch.corners, out),
+                    _ => interpolate_row::<L, 1>(products, &patch.corners, out),
                 };
             }
         }
@@ -398,7 +398,7 @@ unsafe fn hold_row<L: Lanes>(
 
 /// The products of the queries of a patch with `N` cells, from those of the cells around them.
 #[inline(always)]
-unsafe fn weigh<L: Lanes, const N: usize>(
+unsafe fn interpolate_row<L: Lanes, const N: usize>(
     products: *const f32,
     corners: &[Corner],
     out: *mut f32,

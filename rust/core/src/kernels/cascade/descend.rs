@@ -1,27 +1,27 @@
 //! Patches led through a gallery image, level by level.
 
 use super::coarse_filter;
-use super::inputs::{CascadeImage, Counts, PatchHits, TileQueries};
-use super::leading::Leading;
+use super::inputs::{CascadeImage, LevelCounts, PatchHits, TileQueries};
+use super::leading::LeadingCoordinates;
 use super::patch::Patch;
-use super::plan::Plan;
+use super::plan::CascadePlan;
 use super::refine;
 use super::scratch::CascadeScratch;
 use crate::kernels::instruction_set::{InstructionSet, TILE_VECTORS};
-use crate::kernels::simd::{Kernel, Lanes, run};
+use crate::kernels::simd::{Kernel, Lanes, run_kernel};
 use crate::kernels::tile::{Limits, MAX_TILE, QueryTile};
 use std::cell::Cell;
 
 /// Compares all patches with the cells of a gallery image; returns the work that was done.
 pub(crate) fn search_patches(
     set: InstructionSet,
-    plan: &Plan<'_>,
+    plan: &CascadePlan<'_>,
     image: &CascadeImage<'_>,
     tiles: &[TileQueries<'_>],
     patches: &mut [Patch],
     scratch: &mut CascadeScratch,
     hits: &mut dyn PatchHits,
-) -> Counts {
+) -> LevelCounts {
     check_image(set, plan, image);
     for tile in tiles {
         tile.queries.check(plan.grids, set);
@@ -31,7 +31,7 @@ pub(crate) fn search_patches(
         check_patch(set, plan, image, patch);
     }
     scratch.start_image(plan.grids, set.width());
-    let mut counts = Counts::new(plan.grids.len());
+    let mut counts = LevelCounts::new(plan.grids.len());
     let kernel = SearchPatches {
         plan,
         image,
@@ -42,56 +42,61 @@ pub(crate) fn search_patches(
         hits,
     };
     // SAFETY: all sizes were checked; there is room for an entry for each fine cell.
-    unsafe { run(set, kernel) };
+    unsafe { run_kernel(set, kernel) };
     counts
 }
 
 /// Panics unless every buffer of an image has the size that the kernels rely on. What a plan holds fits
 /// its grids, as it was made from them.
-fn check_image(set: InstructionSet, plan: &Plan<'_>, image: &CascadeImage<'_>) {
-    let (grids, survey) = (plan.grids, image.survey);
+fn check_image(set: InstructionSet, plan: &CascadePlan<'_>, image: &CascadeImage<'_>) {
+    let (grids, coarse) = (plan.grids, image.coarse);
     let coarsest = grids[grids.len() - 1].shape;
-    image.framed.check(grids);
+    image.centred_image.check(grids);
     assert!(image.stride.is_multiple_of(set.width()));
-    assert_eq!(survey.products.len(), coarsest.cells() * image.stride);
-    assert_eq!(survey.coarse_sq_norms.len(), coarsest.cells());
+    assert_eq!(coarse.products.len(), coarsest.cells() * image.stride);
+    assert_eq!(coarse.coarse_sq_norms.len(), coarsest.cells());
     if !plan.nested {
-        for sq_norms in &survey.sq_norms {
+        for sq_norms in &coarse.sq_norms {
             assert_eq!(sq_norms.len(), grids[0].shape.cells());
         }
         let blocks = plan.bands.len() * plan.segments.len();
-        assert!(survey.spreads.len() == blocks && survey.least_sq_norms.len() == blocks);
-        survey.leading.check(grids);
+        assert!(coarse.spreads.len() == blocks && coarse.least_sq_norms.len() == blocks);
+        coarse.leading.check(grids);
     }
 }
 
 /// The same for a patch.
-fn check_patch(set: InstructionSet, plan: &Plan<'_>, image: &CascadeImage<'_>, patch: &Patch) {
-    let (grids, survey) = (plan.grids, image.survey);
+fn check_patch(
+    set: InstructionSet,
+    plan: &CascadePlan<'_>,
+    image: &CascadeImage<'_>,
+    patch: &Patch,
+) {
+    let (grids, coarse) = (plan.grids, image.coarse);
     let coarsest = grids[grids.len() - 1].shape;
-    assert!(plan.nested || patch.leading.len() == Leading::n_values(grids));
+    assert!(plan.nested || patch.leading.len() == LeadingCoordinates::n_values(grids));
     assert!(patch.vector < TILE_VECTORS);
     let row = coarsest.width * set.width();
     assert!(patch.rows.iter().all(|values| values.len() == row));
     let last = (coarsest.cells() - 1) * set.width();
     assert!(
         patch.corners.iter().all(|corner| {
-            corner.cell < image.stride && corner.at + last < survey.products.len()
+            corner.cell < image.stride && corner.at + last < coarse.products.len()
         })
     );
     assert_eq!(patch.finer_sq_norms.len(), grids.len());
-    assert_eq!(patch.fourfold.len(), grids.len());
+    assert_eq!(patch.packed4.len(), grids.len());
 }
 
 /// See [`search_patches`]. Its parts, in [`coarse_filter`] and [`refine`], rely on what [`check_image`] and
 /// [`check_patch`] make sure of, and on room in the scratch for an entry for each fine cell.
 struct SearchPatches<'a> {
-    plan: &'a Plan<'a>,
+    plan: &'a CascadePlan<'a>,
     image: &'a CascadeImage<'a>,
     tiles: &'a [TileQueries<'a>],
     patches: &'a mut [Patch],
     scratch: &'a mut CascadeScratch,
-    counts: &'a mut Counts,
+    counts: &'a mut LevelCounts,
     hits: &'a mut dyn PatchHits,
 }
 
@@ -109,14 +114,14 @@ impl Kernel for SearchPatches<'_> {
         } = self;
         if plan.nested {
             // SAFETY: as promised by the caller.
-            unsafe { coarse_filter::sift_corners::<L>(plan, image, tiles, patches, scratch) };
+            unsafe { coarse_filter::filter_corners::<L>(plan, image, tiles, patches, scratch) };
         }
         for patch in patches.iter_mut() {
             let tile = tiles[patch.tile];
             // SAFETY: as promised by the caller.
             unsafe {
                 if plan.nested {
-                    coarse_filter::sift_nested::<L>(
+                    coarse_filter::filter_nested::<L>(
                         plan,
                         image,
                         tile.limits,
@@ -125,7 +130,14 @@ impl Kernel for SearchPatches<'_> {
                         counts,
                     );
                 } else {
-                    coarse_filter::sift::<L>(plan, image, tile.limits, patch, scratch, counts);
+                    coarse_filter::filter_cells::<L>(
+                        plan,
+                        image,
+                        tile.limits,
+                        patch,
+                        scratch,
+                        counts,
+                    );
                 }
                 refine_all::<L, CELLS>(plan, image, tile, patch, scratch, counts);
                 report::<L>(plan, tile.limits, patch, scratch, hits);
@@ -140,12 +152,12 @@ impl Kernel for SearchPatches<'_> {
 /// As for [`SearchPatches`].
 #[inline(always)]
 unsafe fn refine_all<L: Lanes, const CELLS: usize>(
-    plan: &Plan<'_>,
+    plan: &CascadePlan<'_>,
     image: &CascadeImage<'_>,
     tile: TileQueries<'_>,
     patch: &Patch,
     scratch: &mut CascadeScratch,
-    counts: &mut Counts,
+    counts: &mut LevelCounts,
 ) {
     for level in (0..plan.grids.len() - 1).rev() {
         if scratch.entries[0].len == 0 {
@@ -153,9 +165,9 @@ unsafe fn refine_all<L: Lanes, const CELLS: usize>(
         }
         // SAFETY: as promised by the caller.
         unsafe {
-            if let Some(queries) = &patch.fourfold[level] {
+            if let Some(queries) = &patch.packed4[level] {
                 let queries = (tile.limits, queries);
-                refine::refine_fourfold::<L>(plan, image, level, queries, patch, scratch, counts);
+                refine::refine_packed4::<L>(plan, image, level, queries, patch, scratch, counts);
             } else if plan.nested {
                 refine::refine_nested::<L>(plan, image, level, tile, patch, scratch, counts);
             } else {
@@ -169,7 +181,7 @@ unsafe fn refine_all<L: Lanes, const CELLS: usize>(
 /// level of a gallery image.
 pub(crate) fn distances(
     set: InstructionSet,
-    plan: &Plan<'_>,
+    plan: &CascadePlan<'_>,
     image: &CascadeImage<'_>,
     (queries, patch): (&QueryTile, &mut Patch),
     cell: usize,
@@ -196,12 +208,12 @@ pub(crate) fn distances(
         out,
     };
     // SAFETY: as in `search_patches`; the cell exists.
-    unsafe { run(set, kernel) };
+    unsafe { run_kernel(set, kernel) };
 }
 
 /// See [`distances`].
 struct Distances<'a> {
-    plan: &'a Plan<'a>,
+    plan: &'a CascadePlan<'a>,
     image: &'a CascadeImage<'a>,
     tile: TileQueries<'a>,
     patch: &'a mut Patch,
@@ -222,10 +234,10 @@ impl Kernel for Distances<'_> {
             scratch,
             out,
         } = self;
-        let mut counts = Counts::new(plan.grids.len());
+        let mut counts = LevelCounts::new(plan.grids.len());
         // SAFETY: as promised by the caller. No limit excludes anything.
         unsafe {
-            coarse_filter::take_cell::<L>(plan, image, cell, patch, &mut scratch.entries[0]);
+            coarse_filter::push_cell::<L>(plan, image, cell, patch, &mut scratch.entries[0]);
             refine_all::<L, CELLS>(plan, image, tile, patch, scratch, &mut counts);
         }
         let entries = &scratch.entries[0];
@@ -239,7 +251,7 @@ impl Kernel for Distances<'_> {
 /// The instruction set of `L` must be available, and the patch lie in a tile of as many lanes.
 #[inline(always)]
 unsafe fn report<L: Lanes>(
-    plan: &Plan<'_>,
+    plan: &CascadePlan<'_>,
     limits: &Limits,
     patch: &Patch,
     scratch: &mut CascadeScratch,

@@ -1,14 +1,14 @@
 //! What all steps of the cascade are given, and what they count.
 
-use super::coarse::Survey;
-use crate::kernels::prepare::FramedImage;
+use super::coarse::CoarseImage;
+use crate::kernels::prepare::CentredImage;
 use crate::kernels::tile::{Limits, QueryTile};
 
 /// The gallery image that is being gone through.
 pub(crate) struct CascadeImage<'a> {
-    pub framed: FramedImage<'a>,
-    pub survey: &'a Survey,
-    /// Of the products in the survey.
+    pub centred_image: CentredImage<'a>,
+    pub coarse: &'a CoarseImage,
+    /// Of the products in [`CoarseImage`].
     pub stride: usize,
 }
 
@@ -19,15 +19,15 @@ pub(crate) struct TileQueries<'a> {
     pub limits: &'a Limits,
 }
 
-/// Is told of every pair whose partial distance is not above the limit of its query, for each
-/// query in ascending order of cells.
+/// Receives every pair whose partial distance is not above the limit of its query, for each query in
+/// ascending order of cells.
 pub(crate) trait PatchHits {
     fn hit(&mut self, tile: usize, lane: usize, cell: usize, s: f32);
 }
 
 /// The work that was done.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Counts {
+pub(crate) struct LevelCounts {
     /// Pairs of which the sum from this level on was computed (on the grid on which it is summed up).
     pub pairs: Vec<u64>,
     /// Vectors of such pairs.
@@ -36,7 +36,7 @@ pub(crate) struct Counts {
     pub products: Vec<u64>,
 }
 
-impl Counts {
+impl LevelCounts {
     pub(crate) fn new(n_levels: usize) -> Self {
         Self {
             pairs: vec![0; n_levels],

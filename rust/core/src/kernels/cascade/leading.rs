@@ -28,9 +28,9 @@
 //! coordinates. [`ERRORS`] is more than that.
 
 use crate::kernels::instruction_set::InstructionSet;
-use crate::kernels::prepare::{FramedImage, NormScratch, add_sq_norms, centre_into};
+use crate::kernels::prepare::{CentredImage, NormScratch, add_sq_norms, centre_into};
 use crate::kernels::product::strip;
-use crate::kernels::simd::{Kernel, Lanes, run};
+use crate::kernels::simd::{Kernel, Lanes, run_kernel};
 use crate::pyramid::LevelGrid;
 
 /// Directions of each level.
@@ -43,12 +43,12 @@ const PER_LEVEL: usize = N_DIRECTIONS + 1;
 pub(super) const ERRORS: f32 = 8.0;
 
 /// The directions of each level but the coarsest.
-pub(crate) struct Directions {
+pub(crate) struct LeadingDirections {
     /// `[channel][lane]`: each of the first lanes holds a direction.
     pub(crate) packed: Vec<Vec<f32>>,
 }
 
-impl Directions {
+impl LeadingDirections {
     /// Directions that were packed: `[level][channel][lane]`.
     pub(crate) const fn new(packed: Vec<Vec<f32>>) -> Self {
         Self { packed }
@@ -68,35 +68,35 @@ pub(crate) const UNIT: f32 = 1.0 / 16_777_216.0;
 
 /// The leading coordinates of the cells of one image, on the finest grid.
 #[derive(Default)]
-pub(crate) struct Leading {
+pub(crate) struct LeadingCoordinates {
     /// `[level][coordinate, and last the rest][cell]`.
     pub(super) values: Vec<f32>,
     /// Squared norms, summed over the levels.
     pub sq_norms: Vec<f32>,
 }
 
-/// Working memory of [`Leading`].
+/// Working memory of [`LeadingCoordinates`].
 #[derive(Default)]
-pub(crate) struct LeadingScratch {
+pub(crate) struct ProjectionScratch {
     centred: Vec<f32>,
     norms: NormScratch,
     products: Vec<f32>,
     row: Vec<f32>,
 }
 
-impl Leading {
+impl LeadingCoordinates {
     /// Those of a query image; no cell of a level exceeds its `max_norm`.
     pub(crate) fn of(
         set: InstructionSet,
         grids: &[LevelGrid],
-        image: FramedImage<'_>,
-        directions: &Directions,
+        image: CentredImage<'_>,
+        directions: &LeadingDirections,
         max_norms: &[f32],
     ) -> Self {
         directions.check(grids, set);
         image.check(grids);
         let mut leading = Self::default();
-        let kernel = LeadImage {
+        let kernel = ProjectLevels {
             grids,
             image,
             directions,
@@ -104,7 +104,7 @@ impl Leading {
             leading: &mut leading,
         };
         // SAFETY: all sizes were checked.
-        unsafe { run(set, kernel) };
+        unsafe { run_kernel(set, kernel) };
         leading
     }
 
@@ -142,15 +142,15 @@ impl Leading {
     unsafe fn add_level<L: Lanes, const CELLS: usize>(
         &mut self,
         (level, grid): (usize, &LevelGrid),
-        directions: &Directions,
+        directions: &LeadingDirections,
         centred: &[f32],
         sq_norms: &[f32],
         max_norm: f32,
-        scratch: &mut LeadingScratch,
+        scratch: &mut ProjectionScratch,
     ) {
         let (shape, cells) = (grid.shape, self.sq_norms.len());
         let values = &mut self.values[level * PER_LEVEL * cells..][..PER_LEVEL * cells];
-        let LeadingScratch { products, row, .. } = scratch;
+        let ProjectionScratch { products, row, .. } = scratch;
         products.resize(shape.cells() * L::WIDTH, 0.0);
         // SAFETY: as promised by the caller; there is a vector of products for each cell.
         unsafe {
@@ -210,14 +210,14 @@ impl Leading {
 /// The instruction set of `L` must be available, and the sizes of `image` and `directions` have been
 /// checked.
 #[inline(always)]
-pub(super) unsafe fn lead<L: Lanes, const CELLS: usize>(
+pub(super) unsafe fn project_levels<L: Lanes, const CELLS: usize>(
     grids: &[LevelGrid],
-    image: &FramedImage<'_>,
-    directions: &Directions,
+    image: &CentredImage<'_>,
+    directions: &LeadingDirections,
     max_norms: &[f32],
-    scratch: &mut LeadingScratch,
+    scratch: &mut ProjectionScratch,
     sq_norms: &mut [Vec<f32>],
-    leading: &mut Leading,
+    leading: &mut LeadingCoordinates,
 ) {
     leading.start(grids);
     let levels = grids[..grids.len() - 1].iter().zip(sq_norms).enumerate();
@@ -238,23 +238,23 @@ pub(super) unsafe fn lead<L: Lanes, const CELLS: usize>(
     }
 }
 
-/// See [`Leading::of`]; it relies on the sizes that are checked there.
-struct LeadImage<'a> {
+/// See [`LeadingCoordinates::of`]; it relies on the sizes that are checked there.
+struct ProjectLevels<'a> {
     grids: &'a [LevelGrid],
-    image: FramedImage<'a>,
-    directions: &'a Directions,
+    image: CentredImage<'a>,
+    directions: &'a LeadingDirections,
     max_norms: &'a [f32],
-    leading: &'a mut Leading,
+    leading: &'a mut LeadingCoordinates,
 }
 
-impl Kernel for LeadImage<'_> {
+impl Kernel for ProjectLevels<'_> {
     #[inline(always)]
     unsafe fn run<L: Lanes, const CELLS: usize>(self) {
-        let mut scratch = LeadingScratch::default();
+        let mut scratch = ProjectionScratch::default();
         let mut sq_norms = vec![Vec::new(); self.grids.len() - 1];
         // SAFETY: as promised by the caller.
         unsafe {
-            lead::<L, CELLS>(
+            project_levels::<L, CELLS>(
                 self.grids,
                 &self.image,
                 self.directions,
@@ -313,16 +313,16 @@ mod tests {
         set: InstructionSet,
         grids: &[LevelGrid],
         levels: &[Vec<f32>],
-        directions: &Directions,
-    ) -> Leading {
+        directions: &LeadingDirections,
+    ) -> LeadingCoordinates {
         let data: Vec<_> = levels.iter().map(|level| LevelData::F32(level)).collect();
         let means: Vec<_> = SHAPES.iter().map(|shape| vec![0.0; shape.2]).collect();
-        let framed = FramedImage {
+        let centred_image = CentredImage {
             levels: &data,
             means: &means,
             scale: 1.0,
         };
-        Leading::of(set, grids, framed, directions, &max_norms(levels))
+        LeadingCoordinates::of(set, grids, centred_image, directions, &max_norms(levels))
     }
 
     /// Upsampled features of all fine cells, by levels.

@@ -42,13 +42,13 @@ impl UseMarks {
 
 /// The cells of one level of the gallery image, each centred when it is first asked for.
 #[derive(Default)]
-pub(super) struct NativeCells {
+pub(super) struct LevelCells {
     pub values: Vec<f32>,
     pub sq_norms: Vec<f32>,
     ready: UseMarks,
 }
 
-impl NativeCells {
+impl LevelCells {
     /// Forgets the last image.
     pub fn forget(&mut self) {
         self.ready.forget();
@@ -88,11 +88,11 @@ impl NativeCells {
     pub fn centre_and_measure(
         &mut self,
         cells: LevelData<'_>,
-        frame: (&[f32], f32),
+        centering: (&[f32], f32),
         channels: usize,
         run: Range<usize>,
     ) {
-        if self.centre(cells, frame, channels, run.clone()) {
+        if self.centre(cells, centering, channels, run.clone()) {
             let values = &self.values[run.start * channels..run.end * channels];
             let cells = values.chunks_exact(channels);
             for (sq_norm, cell) in self.sq_norms[run].iter_mut().zip(cells) {
@@ -104,7 +104,7 @@ impl NativeCells {
 
 /// The cells of one level in fours: those that lie in one cell of the next coarser level, side by side.
 #[derive(Default)]
-pub(super) struct FourCells {
+pub(super) struct Packed4Cells {
     /// `[coarser cell][channel][cell]`.
     values: Vec<[f32; 4]>,
     sq_norms: Vec<[f32; 4]>,
@@ -112,7 +112,7 @@ pub(super) struct FourCells {
     ready: UseMarks,
 }
 
-impl FourCells {
+impl Packed4Cells {
     /// Forgets the last image.
     pub fn forget(&mut self) {
         self.ready.forget();

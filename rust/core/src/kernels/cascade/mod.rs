@@ -25,7 +25,7 @@
 //! ```
 //!
 //! where `spread` is the largest value of the last bracket, and `least |v|^2` the smallest norm, among
-//! these cells; both are known from the survey. The cells are passed over when either bound is above
+//! these cells; both are in the [`coarse::CoarseImage`]. The cells are passed over when either bound is above
 //! the limit, for every query of the patch.
 //!
 //! Of the cells that are left, the sum of the coarsest level is computed, and those that are within the
@@ -51,10 +51,10 @@ mod plan;
 mod refine;
 mod scratch;
 
-pub(crate) use coarse::{Survey, SurveyQuery, SurveyScratch, survey};
+pub(crate) use coarse::{CoarseImage, CoarseQuery, CoarseScratch, compare_coarse};
 pub(crate) use descend::{distances, search_patches};
-pub(crate) use inputs::{CascadeImage, Counts, PatchHits, TileQueries};
-pub(crate) use leading::{Directions, Leading, N_DIRECTIONS, UNIT};
+pub(crate) use inputs::{CascadeImage, LevelCounts, PatchHits, TileQueries};
+pub(crate) use leading::{LeadingCoordinates, LeadingDirections, N_DIRECTIONS, UNIT};
 pub(crate) use patch::Patch;
-pub(crate) use plan::Plan;
+pub(crate) use plan::CascadePlan;
 pub(crate) use scratch::CascadeScratch;

@@ -1,7 +1,7 @@
 //! Patches: the vectors of queries that are led through the images.
 
-use super::leading::Leading;
-use super::plan::Plan;
+use super::leading::LeadingCoordinates;
+use super::plan::CascadePlan;
 use crate::kernels::instruction_set::InstructionSet;
 use crate::kernels::simd::{Lanes, MAX_WIDTH};
 use crate::kernels::tile::{Limits, MAX_TILE, NO_QUERY, QueryTile};
@@ -24,12 +24,12 @@ pub(crate) struct Patch {
     pub(super) n_queries: u64,
     /// For each level, the different queries of the patch, where they can be compared with four cells
     /// at once.
-    pub(super) fourfold: Vec<Option<FourfoldQueries>>,
+    pub(super) packed4: Vec<Option<Packed4Queries>>,
 }
 
 /// The queries of a patch on a level on which few of them differ (`WIDTH / 4` at most), each in four lanes:
 /// lane `4 i + j` is for query `i` and the `j`-th of four cells.
-pub(super) struct FourfoldQueries {
+pub(super) struct Packed4Queries {
     /// `[channel][lane]`, multiplied by -2.
     pub queries: Vec<f32>,
     /// For each lane here, a lane of the patch that holds the query.
@@ -38,9 +38,9 @@ pub(super) struct FourfoldQueries {
     pub unpacking: [[u32; MAX_WIDTH]; 4],
 }
 
-impl FourfoldQueries {
+impl Packed4Queries {
     fn new(
-        plan: &Plan<'_>,
+        plan: &CascadePlan<'_>,
         set: InstructionSet,
         level: usize,
         (vector, queries): (usize, &QueryTile),
@@ -124,12 +124,12 @@ impl Patch {
     /// The patch in one vector of a tile whose lanes hold the queries at these fine cells, if any, given
     /// the leading coordinates of the query image, if they are to be used.
     pub(crate) fn new(
-        plan: &Plan<'_>,
+        plan: &CascadePlan<'_>,
         set: InstructionSet,
         (tile, vector): (usize, usize),
         (cells, queries): (&[u32; MAX_TILE], &QueryTile),
         sq_norms: &[[f32; MAX_TILE]],
-        image: Option<&Leading>,
+        image: Option<&LeadingCoordinates>,
     ) -> Self {
         let grids = plan.grids;
         let lanes = vector * set.width()..(vector + 1) * set.width();
@@ -181,13 +181,13 @@ impl Patch {
                 leading.push(packed);
             }
         }
-        let fourfold = |level| {
+        let packed4 = |level| {
             let cells = &cells[lanes.clone()];
-            FourfoldQueries::new(plan, set, level, (vector, queries), cells)
+            Packed4Queries::new(plan, set, level, (vector, queries), cells)
         };
         let len = grid.shape.width * set.width();
         Self {
-            fourfold: (0..grids.len()).map(fourfold).collect(),
+            packed4: (0..grids.len()).map(packed4).collect(),
             tile,
             vector,
             corners,
@@ -258,7 +258,7 @@ mod tests {
         let set = InstructionSet::Portable;
         let cells = from_fn(|lane| if lane < 12 { lane as u32 } else { NO_QUERY });
         let sq_norms = [1.0, 10.0, 100.0].map(|norm| from_fn(|lane| norm * (lane + 1) as f32));
-        let plan = Plan::new(&context.grids);
+        let plan = CascadePlan::new(&context.grids);
         let mut tile = QueryTile::default();
         tile.reset(&context.grids, set.tile());
         let mut patch = Patch::new(&plan, set, (0, 2), (&cells, &tile), &sq_norms, None);

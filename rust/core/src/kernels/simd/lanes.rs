@@ -27,7 +27,7 @@ pub(crate) trait Lanes: Copy {
     unsafe fn not_above(self, limit: Self) -> u32;
 }
 
-/// An inner loop that [`run`](super::run()) instantiates for an instruction set.
+/// An inner loop that [`run_kernel`](super::run_kernel()) instantiates for an instruction set.
 ///
 /// # Safety
 /// `run` may only be called where the instruction set of `L` is available. Whoever makes a kernel

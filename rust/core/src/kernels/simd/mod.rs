@@ -11,4 +11,4 @@ mod run;
 pub(crate) use lanes::{Kernel, Lanes, MAX_WIDTH, is_not_above};
 #[cfg(test)]
 pub(crate) use portable::Portable;
-pub(crate) use run::run;
+pub(crate) use run::run_kernel;

@@ -12,7 +12,7 @@ use crate::kernels::instruction_set::InstructionSet;
 ///
 /// # Safety
 /// The kernel's arguments must have been checked.
-pub(crate) unsafe fn run<K: Kernel>(set: InstructionSet, kernel: K) {
+pub(crate) unsafe fn run_kernel<K: Kernel>(set: InstructionSet, kernel: K) {
     match set {
         #[cfg(target_arch = "x86_64")]
         InstructionSet::Avx512 if set.is_available() => {

@@ -2,24 +2,24 @@
 
 use crate::gallery::StoredImage;
 use crate::kernels::cascade::{
-    CascadeImage, CascadeScratch, Counts, Leading, Patch, PatchHits, Plan, Survey, SurveyScratch,
-    TileQueries, distances, search_patches,
+    CascadeImage, CascadePlan, CascadeScratch, CoarseImage, CoarseScratch, LeadingCoordinates,
+    LevelCounts, Patch, PatchHits, TileQueries, distances, search_patches,
 };
 use crate::kernels::{Hits, InstructionSet, TILE_VECTORS};
-use crate::search::candidates::{Candidates, Searched, TileHits};
+use crate::search::candidates::{Searched, TileCandidates, TileHits};
 use crate::search::exhaustive::Scanner;
 use crate::search::options::{Matcher, Options};
 use crate::search::shortlist::Neighbor;
-use crate::search::stats::Work;
+use crate::search::stats::SearchStats;
 use crate::search::tile::{Source, Tile};
 
 /// The neighbours of one query cell.
-pub(crate) type Found = (u32, Vec<Neighbor>);
+pub(crate) type CellNeighbors = (u32, Vec<Neighbor>);
 
 /// The buffers of one thread.
 #[derive(Default)]
-pub(crate) struct Worker {
-    pub survey: SurveyScratch,
+pub(crate) struct Buffers {
+    pub coarse: CoarseScratch,
     cascade: CascadeScratch,
     scanner: Scanner,
 }
@@ -27,31 +27,31 @@ pub(crate) struct Worker {
 /// Images that are gone through together.
 pub(crate) struct Round<'a> {
     pub source: &'a Source<'a>,
-    pub plan: &'a Plan<'a>,
+    pub plan: &'a CascadePlan<'a>,
     pub set: InstructionSet,
     pub stride: usize,
     pub images: &'a [(u32, &'a StoredImage)],
-    pub surveys: &'a [Survey],
+    pub coarse_images: &'a [CoarseImage],
     pub options: &'a Options<'a>,
 }
 
 /// Some tiles of the query image, and what was found for them so far.
-pub(crate) struct Job {
+pub(crate) struct TileGroup {
     tiles: Vec<Tile>,
-    candidates: Vec<Candidates>,
+    candidates: Vec<TileCandidates>,
     patches: Vec<Patch>,
     /// Whether levels are still looked at one by one.
     pub pruning: bool,
     seeded: bool,
-    pub work: Work,
+    pub stats: SearchStats,
 }
 
-impl Job {
+impl TileGroup {
     pub fn new(
         source: &Source<'_>,
-        plan: &Plan<'_>,
+        plan: &CascadePlan<'_>,
         set: InstructionSet,
-        leading: Option<&Leading>,
+        leading: Option<&LeadingCoordinates>,
         cells: &[&Vec<u32>],
         options: &Options<'_>,
     ) -> Self {
@@ -74,17 +74,20 @@ impl Job {
             tiles.push(tile);
         }
         Self {
-            candidates: tiles.iter().map(|_| Candidates::new(options.k)).collect(),
+            candidates: tiles
+                .iter()
+                .map(|_| TileCandidates::new(options.k))
+                .collect(),
             tiles,
             patches,
             pruning: true,
             seeded: false,
-            work: Work::default(),
+            stats: SearchStats::default(),
         }
     }
 
     /// Looks through the images of a round.
-    pub fn search(&mut self, round: &Round<'_>, worker: &mut Worker) {
+    pub fn search(&mut self, round: &Round<'_>, worker: &mut Buffers) {
         let n_queries: usize = self.tiles.iter().map(|tile| tile.queries().count()).sum();
         if self.pruning && !self.seeded {
             self.seed(round, worker);
@@ -97,16 +100,16 @@ impl Job {
             let levels = image.levels();
             let image = Searched::new(*rank, &levels);
             let n_pairs = (n_queries * round.source.grids[0].shape.cells()) as u64;
-            self.work.pairs += n_pairs;
+            self.stats.pairs += n_pairs;
             if self.pruning {
-                let counts = self.descend(round, &round.surveys[index], &image, worker);
+                let counts = self.descend(round, &round.coarse_images[index], &image, worker);
                 for (level, &pairs) in counts.pairs.iter().enumerate().rev() {
-                    self.work.count(&format!("level {level}"), pairs);
+                    self.stats.count(&format!("level {level}"), pairs);
                 }
                 self.pruning =
                     round.options.matcher == Matcher::Pruned || self.is_worth_it(round, &counts);
             } else {
-                self.work.count("exhaustive", n_pairs);
+                self.stats.count("exhaustive", n_pairs);
                 worker.scanner.prepare(round.set, round.source, &image);
                 for (tile, candidates) in self.tiles.iter().zip(&mut self.candidates) {
                     if round.options.cancel.is_set() {
@@ -124,12 +127,12 @@ impl Job {
     fn descend(
         &mut self,
         round: &Round<'_>,
-        survey: &Survey,
+        coarse: &CoarseImage,
         image: &Searched<'_>,
-        worker: &mut Worker,
-    ) -> Counts {
+        worker: &mut Buffers,
+    ) -> LevelCounts {
         let (source, set) = (round.source, round.set);
-        let mut hits = JobHits(
+        let mut hits = GroupHits(
             self.tiles
                 .iter()
                 .zip(&mut self.candidates)
@@ -137,7 +140,7 @@ impl Job {
                     source,
                     image,
                     tile,
-                    errors: tile.errors(source.grids, &survey.max_norms),
+                    errors: tile.errors(source.grids, &coarse.max_norms),
                     candidates,
                 })
                 .collect(),
@@ -155,8 +158,8 @@ impl Job {
             })
             .collect();
         let image = CascadeImage {
-            framed: source.frame.framed(image.levels),
-            survey,
+            centred_image: source.centred.centred_image(image.levels),
+            coarse,
             stride: round.stride,
         };
         search_patches(
@@ -171,7 +174,7 @@ impl Job {
     }
 
     /// Whether an image took fewer vector operations, roughly, than the exhaustive matcher needs.
-    fn is_worth_it(&self, round: &Round<'_>, counts: &Counts) -> bool {
+    fn is_worth_it(&self, round: &Round<'_>, counts: &LevelCounts) -> bool {
         let grids = round.source.grids;
         let (finest, coarsest) = (grids[0].shape, grids[grids.len() - 1].shape);
         let patches = self.patches.len();
@@ -190,7 +193,7 @@ impl Job {
     }
 
     /// Lowers the limits of all queries before anything is searched.
-    fn seed(&mut self, round: &Round<'_>, worker: &mut Worker) {
+    fn seed(&mut self, round: &Round<'_>, worker: &mut Buffers) {
         let (grids, k) = (round.source.grids, round.options.k);
         let (finest, coarse) = (grids[0].shape, grids[grids.len() - 1].shape);
         let (tall, wide) = (finest.height / coarse.height, finest.width / coarse.width);
@@ -204,8 +207,8 @@ impl Job {
             let Some(corner) = patch.main_corner() else {
                 continue;
             };
-            let mut nearest: Vec<(f32, usize, u32)> = (round.surveys.iter().enumerate())
-                .map(|(image, survey)| (survey.nearest[corner].0, image, survey.nearest[corner].1))
+            let mut nearest: Vec<(f32, usize, u32)> = (round.coarse_images.iter().enumerate())
+                .map(|(image, coarse)| (coarse.nearest[corner].0, image, coarse.nearest[corner].1))
                 .collect();
             if nearest.len() > n_seeds {
                 nearest.select_nth_unstable_by(n_seeds, |x, y| x.0.total_cmp(&y.0));
@@ -215,13 +218,13 @@ impl Job {
             let lanes = patch.vector * width..(patch.vector + 1) * width;
             sums.clear();
             for (_, image, cell) in nearest {
-                let survey = &round.surveys[image];
-                let errors = tile.errors(grids, &survey.max_norms);
+                let coarse = &round.coarse_images[image];
+                let errors = tile.errors(grids, &coarse.max_norms);
                 let first = sums.len();
                 let levels = round.images[image].1.levels();
                 let image = CascadeImage {
-                    framed: round.source.frame.framed(&levels),
-                    survey,
+                    centred_image: round.source.centred.centred_image(&levels),
+                    coarse,
                     stride: round.stride,
                 };
                 patch.start(round.set, &errors);
@@ -259,7 +262,7 @@ impl Job {
     }
 
     /// The exact neighbours of all queries.
-    pub fn finish(&mut self, source: &Source<'_>, options: &Options<'_>) -> Vec<Found> {
+    pub fn finish(&mut self, source: &Source<'_>, options: &Options<'_>) -> Vec<CellNeighbors> {
         let mut found = Vec::new();
         for (tile, candidates) in self.tiles.iter().zip(&mut self.candidates) {
             for (lane, cell) in tile.queries() {
@@ -273,9 +276,9 @@ impl Job {
     }
 }
 
-struct JobHits<'a>(Vec<TileHits<'a>>);
+struct GroupHits<'a>(Vec<TileHits<'a>>);
 
-impl PatchHits for JobHits<'_> {
+impl PatchHits for GroupHits<'_> {
     fn hit(&mut self, tile: usize, lane: usize, cell: usize, s: f32) {
         self.0[tile].hit(lane, cell, s);
     }

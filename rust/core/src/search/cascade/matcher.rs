@@ -1,20 +1,22 @@
 //! The search of one query image.
 
-use super::job::{Job, Round, Worker};
-use crate::bounds::{QueryFrame, leading_directions};
+use super::job::{Buffers, Round, TileGroup};
+use crate::bounds::{CentredQuery, leading_directions};
 use crate::error::Result;
 use crate::gallery::{Selection, StoredImage};
-use crate::kernels::cascade::{Leading, Plan, Survey, SurveyQuery, survey};
+use crate::kernels::cascade::{
+    CascadePlan, CoarseImage, CoarseQuery, LeadingCoordinates, compare_coarse,
+};
 use crate::kernels::{InstructionSet, NO_QUERY, TILE_VECTORS};
-use crate::parallel::run;
+use crate::parallel::run_tasks;
 use crate::pyramid::{LevelData, LevelGrid};
 use crate::search::options::{Options, Resources};
 use crate::search::shortlist::Neighbor;
-use crate::search::stats::Work;
+use crate::search::stats::SearchStats;
 use crate::search::tile::Source;
 
 /// Surveys are held for as many images as need about this many bytes.
-const SURVEY_BYTES: usize = 16 << 20;
+const COARSE_BYTES: usize = 16 << 20;
 
 /// For more neighbours than this the limits are too high to leave out much.
 const MAX_K: usize = 64;
@@ -33,76 +35,84 @@ pub(crate) fn search_image(
     options: &Options<'_>,
     how: Resources,
     mut put: impl FnMut(u32, &mut dyn Iterator<Item = Neighbor>),
-) -> Result<Work> {
+) -> Result<SearchStats> {
     let Resources {
         instruction_set: set,
         threads,
     } = how;
-    let frame = QueryFrame::new(grids, query);
+    let centred = CentredQuery::new(grids, query);
     let source = Source {
         grids,
         query_grids: grids,
         query,
-        frame: &frame,
+        centred: &centred,
         selection,
     };
-    let plan = Plan::new(grids);
+    let plan = CascadePlan::new(grids);
     let coarsest = grids.len() - 1;
-    let directions = (!plan.nested).then(|| leading_directions(set, grids, &frame.centred));
-    let survey_query = SurveyQuery::new(set, &plan, &frame.centred, directions);
-    let max_norms = frame.query_max_norms();
-    let leading = survey_query.leading(set, grids, frame.framed(query), &max_norms);
+    let directions = (!plan.nested).then(|| leading_directions(set, grids, &centred.centred));
+    let coarse_query = CoarseQuery::new(set, &plan, &centred.centred, directions);
+    let max_norms = centred.query_max_norms();
+    let leading = coarse_query.leading(set, grids, centred.centred_image(query), &max_norms);
     let images: Vec<(u32, &StoredImage)> = selection.images().collect();
-    let mut workers: Vec<Worker> = (0..threads).map(|_| Worker::default()).collect();
+    let mut workers: Vec<Buffers> = (0..threads).map(|_| Buffers::default()).collect();
 
     let tiles = tiles_of(grids, set);
     // One job for each thread, as each goes through all images. Tiles are dealt out like cards: what
     // is hard to match, such as a defect, is spread over all jobs.
     let n_jobs = tiles.len().min(threads);
     let hands = (0..n_jobs).map(|job| tiles.iter().skip(job).step_by(n_jobs));
-    let mut jobs: Vec<(Vec<&Vec<u32>>, Option<Job>)> =
+    let mut jobs: Vec<(Vec<&Vec<u32>>, Option<TileGroup>)> =
         hands.map(|hand| (hand.collect(), None)).collect();
 
     // Of nested levels nothing is held on the finest grid.
     let fine_values = if plan.nested {
         0
     } else {
-        grids.len() + 1 + Leading::n_values(grids)
+        grids.len() + 1 + LeadingCoordinates::n_values(grids)
     };
     let image_bytes = size_of::<f32>()
-        * (grids[coarsest].shape.cells() * survey_query.stride
+        * (grids[coarsest].shape.cells() * coarse_query.stride
             + fine_values * grids[0].shape.cells()
-            + survey_query.stride * 2);
-    let per_round = (SURVEY_BYTES / image_bytes).clamp(1, images.len().max(1));
-    let mut surveys: Vec<Survey> = Vec::new();
-    surveys.resize_with(per_round.min(images.len()), Survey::default);
+            + coarse_query.stride * 2);
+    let per_round = (COARSE_BYTES / image_bytes).clamp(1, images.len().max(1));
+    let mut coarse_images: Vec<CoarseImage> = Vec::new();
+    coarse_images.resize_with(per_round.min(images.len()), CoarseImage::default);
     let n_rounds = images.len().div_ceil(per_round);
     for (index, round) in images.chunks(per_round).enumerate() {
-        let surveys = &mut surveys[..round.len()];
-        let prunes = |job: &Option<Job>| job.as_ref().is_none_or(|job| job.pruning);
+        let coarse_images = &mut coarse_images[..round.len()];
+        let prunes = |job: &Option<TileGroup>| job.as_ref().is_none_or(|job| job.pruning);
         if jobs.iter().any(|(_, job)| prunes(job)) {
-            let survey_image =
-                |worker: &mut Worker, (to, image): (&mut _, &(u32, &StoredImage))| {
-                    let levels = image.1.levels();
-                    let framed = frame.framed(&levels);
-                    let max_norms = frame.max_norms(image.1.spheres(grids));
-                    let scratch = &mut worker.survey;
-                    survey(set, &plan, framed, &survey_query, max_norms, scratch, to);
-                };
-            let tasks = surveys.iter_mut().zip(round).collect();
-            run(&mut workers, tasks, options.cancel, survey_image);
+            let compare = |worker: &mut Buffers, (to, image): (&mut _, &(u32, &StoredImage))| {
+                let levels = image.1.levels();
+                let centred_image = centred.centred_image(&levels);
+                let max_norms = centred.max_norms(image.1.spheres(grids));
+                let scratch = &mut worker.coarse;
+                compare_coarse(
+                    set,
+                    &plan,
+                    centred_image,
+                    &coarse_query,
+                    max_norms,
+                    scratch,
+                    to,
+                );
+            };
+            let tasks = coarse_images.iter_mut().zip(round).collect();
+            run_tasks(&mut workers, tasks, options.cancel, compare);
         }
         let round = Round {
             source: &source,
             plan: &plan,
             set,
-            stride: survey_query.stride,
+            stride: coarse_query.stride,
             images: round,
-            surveys: &*surveys,
+            coarse_images: &*coarse_images,
             options,
         };
-        let work = |worker: &mut Worker, (cells, job): &mut (Vec<&Vec<u32>>, Option<Job>)| {
-            let new = || Job::new(&source, &plan, set, leading.as_ref(), cells, options);
+        let work = |worker: &mut Buffers,
+                    (cells, job): &mut (Vec<&Vec<u32>>, Option<TileGroup>)| {
+            let new = || TileGroup::new(&source, &plan, set, leading.as_ref(), cells, options);
             let job = job.get_or_insert_with(new);
             job.search(&round, worker);
             if index + 1 < n_rounds {
@@ -110,7 +120,7 @@ pub(crate) fn search_image(
             }
             job.finish(&source, options)
         };
-        let found = run(
+        let found = run_tasks(
             &mut workers,
             jobs.iter_mut().collect(),
             options.cancel,
@@ -121,9 +131,9 @@ pub(crate) fn search_image(
             put(cell, &mut neighbors.into_iter());
         }
     }
-    let mut total = Work::default();
+    let mut total = SearchStats::default();
     for job in jobs.iter().filter_map(|(_, job)| job.as_ref()) {
-        total.add(&job.work);
+        total.add(&job.stats);
     }
     Ok(total)
 }

@@ -1,8 +1,7 @@
 //! The cascade: levels from the coarsest to the finest, and only what the levels before leave.
 //!
-//! The images of a selection are taken some at a time. First each is *surveyed*
-//! ([`crate::kernels::cascade::survey`]): the inner products of the coarsest level are taken, once for all
-//! queries. Then patches of queries are led through the images in the order of their ids
+//! The images of a selection are taken some at a time. First each is compared by
+//! its coarsest level ([`crate::kernels::cascade::compare_coarse`]), once for all queries. Then patches of queries are led through the images in the order of their ids
 //! ([`crate::kernels::cascade`]). What is found goes where the exhaustive matcher puts it, so
 //! both give the same neighbours.
 //!

@@ -1,23 +1,23 @@
 //! The search of one job.
 
-use super::plan::Plan;
-use super::search::Search;
+use super::plan::FlatPlan;
+use super::search::FlatJob;
 use super::seeds;
 use crate::search::job::Job;
-use crate::search::stats::Work;
+use crate::search::stats::SearchStats;
 use std::sync::atomic::Ordering;
 
-impl Plan<'_> {
+impl FlatPlan<'_> {
     /// Finds the neighbours of one job's cells, unless searching exhaustively is better, or must be:
-    /// then nothing is set.
-    pub(crate) fn run(&self, job: &mut Job<'_>, work: &mut Work) -> bool {
+    /// then no result is set.
+    pub(crate) fn run(&self, job: &mut Job<'_>, stats: &mut SearchStats) -> bool {
         if self.gave_up.load(Ordering::Relaxed) {
             return false;
         }
-        let Some((mut search, rotated)) = Search::new(self, job) else {
+        let Some((mut search, projected)) = FlatJob::new(self, job) else {
             return false;
         };
-        seeds::seed(&mut search, &rotated, job.selection);
+        seeds::seed(&mut search, &projected, job.selection);
         let done = search.scan(job.selection);
         for (stage, pairs) in [
             ("filter 1", search.counts.first_filter),
@@ -25,7 +25,7 @@ impl Plan<'_> {
             ("float32", search.counts.float32),
             ("float64", search.counts.float64),
         ] {
-            work.count(stage, pairs);
+            stats.count(stage, pairs);
         }
         if done {
             search.write(job);
@@ -39,7 +39,7 @@ impl Plan<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bounds::QueryFrame;
+    use crate::bounds::CentredQuery;
     use crate::kernels::InstructionSet;
     use crate::pyramid::{DType, LevelData, PyramidBatch, PyramidShape, Upsample};
     use crate::search::options::{Matcher, Options};
@@ -80,26 +80,26 @@ mod tests {
         let selections = [gallery.select(None).unwrap()];
         let options = Options::new(1);
         for set in InstructionSet::available() {
-            let plan = Plan::new(&context, &context, &selections, set, 2, &options).unwrap();
+            let plan = FlatPlan::new(&context, &context, &selections, set, 2, &options).unwrap();
             let n = side * side;
             let (mut sq_distances, mut ranks, mut cells) = (vec![0.0; n], vec![0; n], vec![0; n]);
-            let frame: OnceLock<QueryFrame> = OnceLock::new();
+            let centred: OnceLock<CentredQuery> = OnceLock::new();
             let mut job = Job {
                 levels: vec![LevelData::F32(&query)],
-                frame: &frame,
+                centred: &centred,
                 selection: &selections[0],
                 first_cell: 0,
                 sq_distances: &mut sq_distances,
                 ranks: &mut ranks,
                 cells: &mut cells,
             };
-            let mut work = Work::default();
-            assert!(plan.run(&mut job, &mut work), "{work:?}");
-            let pairs: Vec<u64> = work.stages.iter().map(|(_, pairs)| *pairs).collect();
-            assert!(pairs[0] >= (n_images * n * n) as u64, "{work:?}");
-            assert!(pairs[1] * 2 < pairs[0], "{work:?}");
-            assert!(pairs[2] * 20 < pairs[0], "{work:?}");
-            assert!(pairs[3] < 20 * n as u64, "{work:?}");
+            let mut stats = SearchStats::default();
+            assert!(plan.run(&mut job, &mut stats), "{stats:?}");
+            let pairs: Vec<u64> = stats.stages.iter().map(|(_, pairs)| *pairs).collect();
+            assert!(pairs[0] >= (n_images * n * n) as u64, "{stats:?}");
+            assert!(pairs[1] * 2 < pairs[0], "{stats:?}");
+            assert!(pairs[2] * 20 < pairs[0], "{stats:?}");
+            assert!(pairs[3] < 20 * n as u64, "{stats:?}");
 
             let exhaustive = Options {
                 matcher: Matcher::Exhaustive,

@@ -27,4 +27,4 @@ mod plan;
 mod search;
 mod seeds;
 
-pub(super) use plan::Plan;
+pub(super) use plan::FlatPlan;

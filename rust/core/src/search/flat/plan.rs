@@ -1,9 +1,9 @@
 //! What the jobs of a search of a flat gallery share.
 
-use crate::bounds::{Rotation, Slot};
+use crate::bounds::{PcaProjection, ProjectionSlot};
 use crate::gallery::{Selection, StoredImage};
 use crate::kernels::InstructionSet;
-use crate::parallel::run;
+use crate::parallel::run_tasks;
 use crate::pyramid::{PyramidContext, decode_into};
 use crate::search::options::{Matcher, Options};
 use std::sync::Arc;
@@ -13,17 +13,17 @@ use std::sync::atomic::AtomicBool;
 const MAX_CHANNELS: usize = 8192;
 
 /// What the jobs of a search share.
-pub(crate) struct Plan<'a> {
+pub(crate) struct FlatPlan<'a> {
     pub query_context: &'a PyramidContext,
-    pub rotation: &'a Rotation,
+    pub projection: &'a PcaProjection,
     pub set: InstructionSet,
     pub options: &'a Options<'a>,
     /// A job found that too little is pruned.
     pub gave_up: AtomicBool,
 }
 
-impl<'a> Plan<'a> {
-    /// Makes the galleries ready; nothing where searching them exhaustively is better, or must be.
+impl<'a> FlatPlan<'a> {
+    /// Makes the galleries ready; None if searching them exhaustively is better, or must be.
     pub(crate) fn new(
         context: &'a PyramidContext,
         query_context: &'a PyramidContext,
@@ -35,7 +35,7 @@ impl<'a> Plan<'a> {
         let level = context.shape().finest();
         let (cells, channels) = (level.cells(), level.channels);
         let n_queries = query_context.shape().finest().cells();
-        let slot = selections.first()?.rotation();
+        let slot = selections.first()?.projection();
         let n_rows = selections.iter().map(Selection::len).min()? * cells;
         let pays = match options.matcher {
             Matcher::Exhaustive => false,
@@ -49,19 +49,19 @@ impl<'a> Plan<'a> {
             }
             Matcher::Pruned => true,
         };
-        let one_gallery = selections.iter().all(|s| Arc::ptr_eq(s.rotation(), slot));
+        let one_gallery = selections.iter().all(|s| Arc::ptr_eq(s.projection(), slot));
         if !pays || !one_gallery || context.shape().levels().len() > 1 || channels > MAX_CHANNELS {
             return None;
         }
-        let rotation = slot
+        let projection = slot
             .get_or_init(|| fit(set, channels, cells, &selections[0]))
             .as_ref()?;
-        if options.matcher == Matcher::Auto && !rotation.pays() {
+        if options.matcher == Matcher::Auto && !projection.pays() {
             return None;
         }
-        encode(selections, set, threads, options).then(|| Self {
+        project_images(selections, set, threads, options).then(|| Self {
             query_context,
-            rotation,
+            projection,
             set,
             options,
             gave_up: AtomicBool::new(false),
@@ -74,9 +74,9 @@ fn fit(
     channels: usize,
     cells: usize,
     selection: &Selection,
-) -> Option<Rotation> {
+) -> Option<PcaProjection> {
     let images: Vec<&StoredImage> = selection.images().map(|(_, image)| image).collect();
-    Rotation::fit(set, channels, images.len() * cells, |row, values| {
+    PcaProjection::fit(set, channels, images.len() * cells, |row, values| {
         let start = row % cells * channels;
         let level = images[row / cells].levels()[0];
         decode_into(&level, start..start + channels, values);
@@ -84,7 +84,7 @@ fn fit(
 }
 
 /// Encodes all images that are not yet; whether all could be.
-fn encode(
+fn project_images(
     selections: &[Selection],
     set: InstructionSet,
     threads: usize,
@@ -92,14 +92,15 @@ fn encode(
 ) -> bool {
     let images: Vec<_> = selections
         .iter()
-        .flat_map(|s| s.images().map(|(_, image)| (s.rotation(), image)))
+        .flat_map(|s| s.images().map(|(_, image)| (s.projection(), image)))
         .collect();
     // What is there need not be made: no threads for that.
-    let is_there = images.iter().all(|(_, image)| image.is_encoded());
+    let is_there = images.iter().all(|(_, image)| image.is_projected());
     let mut workers = vec![(); if is_there { 1 } else { threads }];
     let n_images = images.len();
-    let encode =
-        |(): &mut (), (slot, image): (&Arc<Slot>, &StoredImage)| image.codes(slot, set).is_some();
-    let encoded = run(&mut workers, images, options.cancel, encode);
-    encoded.len() == n_images && encoded.into_iter().all(|is_encoded| is_encoded)
+    let project = |(): &mut (), (slot, image): (&Arc<ProjectionSlot>, &StoredImage)| {
+        image.projected(slot, set).is_some()
+    };
+    let projected = run_tasks(&mut workers, images, options.cancel, project);
+    projected.len() == n_images && projected.into_iter().all(|is_projected| is_projected)
 }

@@ -1,11 +1,11 @@
 //! The search of one job: queries in patches, filters, and what they leave.
 
-use super::plan::Plan;
-use crate::bounds::{Codes, Rotated, TINY};
+use super::plan::FlatPlan;
+use crate::bounds::{Projected, ProjectedRows, TINY};
 use crate::gallery::Selection;
 use crate::kernels::TILE_VECTORS;
 use crate::kernels::flat::{
-    LeadTile, Rows, Survivor, padded, scan_listed, scan_rows, sq_distances,
+    ProjectedSlice, ProjectedTile, Survivor, padded, scan_listed, scan_rows, sq_distances,
 };
 use crate::pyramid::{LevelData, decode_into, upsample_into};
 use crate::search::exact::sq_l2;
@@ -18,21 +18,21 @@ use std::collections::BinaryHeap;
 /// Rows that all tiles are compared with before the next ones: their coordinates stay in the cache.
 pub(super) const CHUNK: usize = 512;
 
-/// A neighbour, in the order in which neighbours are told.
-struct Found(Neighbor);
+/// A neighbour, in the order in which neighbours are returned.
+struct ByDistance(Neighbor);
 
-impl PartialEq for Found {
+impl PartialEq for ByDistance {
     fn eq(&self, other: &Self) -> bool {
         self.cmp(other).is_eq()
     }
 }
-impl Eq for Found {}
-impl PartialOrd for Found {
+impl Eq for ByDistance {}
+impl PartialOrd for ByDistance {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
-impl Ord for Found {
+impl Ord for ByDistance {
     fn cmp(&self, other: &Self) -> Ordering {
         let order = self.0.sq_l2.total_cmp(&other.0.sq_l2);
         order.then(self.0.place.cmp(&other.0.place))
@@ -41,7 +41,7 @@ impl Ord for Found {
 
 /// How many pairs each stage looked at.
 #[derive(Debug, Default)]
-pub(super) struct Counts {
+pub(super) struct FilterCounts {
     /// All pairs, by the first filter.
     pub first_filter: u64,
     /// By the second filter.
@@ -58,7 +58,7 @@ struct Query {
     /// Centred and scaled.
     sq_norm: f64,
     /// The k nearest so far, the farthest on top.
-    nearest: BinaryHeap<Found>,
+    nearest: BinaryHeap<ByDistance>,
     /// The k-th distance is not above this; scaled.
     seed: f64,
     /// The largest float32 distance that is of interest, scaled.
@@ -66,24 +66,24 @@ struct Query {
 }
 
 /// One job under way.
-pub(super) struct Search<'a> {
-    pub plan: &'a Plan<'a>,
+pub(super) struct FlatJob<'a> {
+    pub plan: &'a FlatPlan<'a>,
     level: LevelData<'a>,
     pub channels: usize,
     queries: Vec<Query>,
     /// In leading coordinates.
-    tiles: Vec<LeadTile>,
+    tiles: Vec<ProjectedTile>,
     /// Features times the scale, padded.
     scaled: Vec<f32>,
-    pub counts: Counts,
+    pub counts: FilterCounts,
     feature: Vec<f64>,
     other: Vec<f64>,
 }
 
-impl<'a> Search<'a> {
+impl<'a> FlatJob<'a> {
     /// Packs the queries of a job; also gives them in leading coordinates, in the same order. Nothing
     /// where one of them is too far off.
-    pub(super) fn new(plan: &'a Plan<'a>, job: &Job<'a>) -> Option<(Self, Rotated)> {
+    pub(super) fn new(plan: &'a FlatPlan<'a>, job: &Job<'a>) -> Option<(Self, Projected)> {
         let grid = plan.query_context.shape().finest();
         let channels = grid.channels;
         let n_cells = job.sq_distances.len() / plan.options.k;
@@ -94,14 +94,14 @@ impl<'a> Search<'a> {
             let start = cell * channels;
             decode_into(&job.levels[0], start..start + channels, &mut rows);
         }
-        let rotated = plan.rotation.rotate(plan.set, &rows)?;
+        let projected = plan.projection.project(plan.set, &rows)?;
 
-        let (m, width) = (plan.rotation.n_leading(), plan.set.tile());
+        let (m, width) = (plan.projection.n_leading(), plan.set.tile());
         let mut tiles = Vec::new();
-        tiles.resize_with(n_cells.div_ceil(width), || LeadTile::new(plan.set, m));
-        let leads = rotated.lead.chunks_exact(m).zip(&rotated.rests);
-        for (at, (lead, rests)) in leads.enumerate() {
-            tiles[at / width].set(at % width, lead, *rests);
+        tiles.resize_with(n_cells.div_ceil(width), || ProjectedTile::new(plan.set, m));
+        let leadings = projected.leading.chunks_exact(m).zip(&projected.rests);
+        for (at, (leading, rests)) in leadings.enumerate() {
+            tiles[at / width].set(at % width, leading, *rests);
         }
         let mut scaled = vec![0.0; n_cells * padded(channels)];
         for (to, from) in scaled
@@ -109,12 +109,12 @@ impl<'a> Search<'a> {
             .zip(rows.chunks_exact(channels))
         {
             for (to, from) in to.iter_mut().zip(from) {
-                *to = from * plan.rotation.scale();
+                *to = from * plan.projection.scale();
             }
         }
         let queries = cells
             .into_iter()
-            .zip(&rotated.sq_norms)
+            .zip(&projected.sq_norms)
             .map(|(cell, &sq_norm)| Query {
                 cell,
                 sq_norm,
@@ -129,14 +129,14 @@ impl<'a> Search<'a> {
             queries: queries.collect(),
             tiles,
             scaled,
-            counts: Counts::default(),
+            counts: FilterCounts::default(),
             feature: Vec::new(),
             other: Vec::new(),
         };
         for query in 0..n_cells {
             search.lower(query);
         }
-        Some((search, rotated))
+        Some((search, projected))
     }
 
     /// Queries of one vector.
@@ -144,15 +144,15 @@ impl<'a> Search<'a> {
         self.plan.set.tile() / TILE_VECTORS
     }
 
-    /// The selected images with their codes.
+    /// The selected images with their projected rows.
     pub(super) fn images<'s>(
         &self,
         selection: &'s Selection,
-    ) -> impl Iterator<Item = (u32, LevelData<'s>, &'s Codes)> {
+    ) -> impl Iterator<Item = (u32, LevelData<'s>, &'s ProjectedRows)> {
         let set = self.plan.set;
         selection.images().filter_map(move |(rank, image)| {
-            let codes = image.codes(selection.rotation(), set);
-            codes.map(|codes| (rank, image.levels()[0], codes)) // all were encoded before
+            let projected = image.projected(selection.projection(), set);
+            projected.map(|projected| (rank, image.levels()[0], projected)) // all were projected before
         })
     }
 
@@ -164,7 +164,7 @@ impl<'a> Search<'a> {
 
     /// Sets the limits of a query from what is known of it.
     fn lower(&mut self, query: usize) {
-        let rotation = self.plan.rotation;
+        let projection = self.plan.projection;
         let width = self.plan.set.tile();
         let tile_limit = &mut self.tiles[query / width].limits[query % width];
         let query = &mut self.queries[query];
@@ -177,10 +177,10 @@ impl<'a> Search<'a> {
                 (*tile_limit, query.limit) = (f32::NEG_INFINITY, f32::NEG_INFINITY);
                 return;
             }
-            limit = limit.min(farthest * f64::from(rotation.scale()).powi(2));
+            limit = limit.min(farthest * f64::from(projection.scale()).powi(2));
         }
         let limit = limit * (1.0 + 1e-7) + 2.0 * TINY;
-        let partial = limit - query.sq_norm * (1.0 - rotation.slack());
+        let partial = limit - query.sq_norm * (1.0 - projection.slack());
         *tile_limit = (partial as f32).next_up();
         query.limit = ((limit * (1.0 + relative_error(self.channels))) as f32).next_up();
     }
@@ -191,27 +191,30 @@ impl<'a> Search<'a> {
         let n = self.lanes().min(self.queries.len() - first);
         let queries = &self.scaled[first * padded(self.channels)..];
         let which = which & (u32::MAX >> (32 - n));
-        let scale = self.plan.rotation.scale();
+        let scale = self.plan.projection.scale();
         sq_distances(self.plan.set, queries, row, scale, which, to);
     }
 
     /// Compares all queries with all rows; false where it gave up because too little is pruned.
     pub(super) fn scan(&mut self, selection: &Selection) -> bool {
-        let (set, filters, lanes) = (self.plan.set, self.plan.rotation.filters(), self.lanes());
+        let (set, filters, lanes) = (self.plan.set, self.plan.projection.filters(), self.lanes());
         let images: Vec<_> = self.images(selection).collect();
-        let n_rows: usize = images.iter().map(|(_, _, codes)| codes.heads.len()).sum();
+        let n_rows: usize = images
+            .iter()
+            .map(|(_, _, projected)| projected.bounds.len())
+            .sum();
         let mut lists: [Vec<u32>; TILE_VECTORS] = Default::default();
         let mut found: Vec<Survivor> = Vec::new();
         let mut row = Vec::new();
-        for (rank, level, codes) in images {
-            for start in (0..codes.heads.len()).step_by(CHUNK) {
-                let rows = chunk_of(codes, self.plan.rotation.n_leading(), start, CHUNK);
+        for (rank, level, projected) in images {
+            for start in (0..projected.bounds.len()).step_by(CHUNK) {
+                let rows = chunk_of(projected, self.plan.projection.n_leading(), start, CHUNK);
                 for tile in 0..self.tiles.len() {
                     if self.plan.options.cancel.is_set() {
                         return true; // the search fails, whatever was found
                     }
                     scan_rows(set, &self.tiles[tile], rows, filters[0], &mut lists);
-                    self.counts.first_filter += (rows.heads.len() * set.tile()) as u64;
+                    self.counts.first_filter += (rows.bounds.len() * set.tile()) as u64;
                     for (at, list) in lists.iter().enumerate() {
                         let vector = (&self.tiles[tile], at);
                         scan_listed(set, vector, rows, filters[1], list, &mut found);
@@ -254,7 +257,7 @@ impl<'a> Search<'a> {
             let grids = &self.plan.query_context.grids;
             upsample_into(grids, &[self.level], query.cell, &mut self.feature);
             let sq_l2 = sq_l2(&self.feature, &self.other);
-            let found = Found(Neighbor { sq_l2, place });
+            let found = ByDistance(Neighbor { sq_l2, place });
             if query.nearest.len() < self.plan.options.k {
                 query.nearest.push(found);
             } else if let Some(mut farthest) = query.nearest.peek_mut()
@@ -269,7 +272,7 @@ impl<'a> Search<'a> {
     /// Whether the exhaustive matcher promises to be faster with all `n_rows`, by what the stages had
     /// to look at. Limits are worst in the beginning, so a part of all its work is allowed as a loss.
     fn is_too_slow(&self, n_rows: usize) -> bool {
-        let [first, second] = self.plan.rotation.filters().map(|f| f.n_leading as f64);
+        let [first, second] = self.plan.projection.filters().map(|f| f.n_leading as f64);
         let (work, channels) = (&self.counts, self.channels as f64);
         // In multiply-adds of a whole vector: pairs that are looked at one by one fill no vectors.
         let pruned = work.first_filter as f64 * first
@@ -286,7 +289,7 @@ impl<'a> Search<'a> {
         let k = self.plan.options.k;
         for query in self.queries {
             let start = (query.cell - job.first_cell) * k;
-            for (at, Found(neighbor)) in (start..).zip(query.nearest.into_sorted_vec()) {
+            for (at, ByDistance(neighbor)) in (start..).zip(query.nearest.into_sorted_vec()) {
                 job.sq_distances[at] = neighbor.sq_l2 as f32;
                 job.ranks[at] = neighbor.place.rank;
                 job.cells[at] = neighbor.place.cell;
@@ -313,11 +316,16 @@ const fn patch_order(row: usize, column: usize) -> [usize; 6] {
 }
 
 /// Up to `n` rows of an image.
-pub(super) fn chunk_of(codes: &Codes, n_leading: usize, start: usize, n: usize) -> Rows<'_> {
-    let end = (start + n).min(codes.heads.len());
-    Rows {
-        lead: &codes.lead[start * n_leading..end * n_leading],
-        heads: &codes.heads[start..end],
+pub(super) fn chunk_of(
+    projected: &ProjectedRows,
+    n_leading: usize,
+    start: usize,
+    n: usize,
+) -> ProjectedSlice<'_> {
+    let end = (start + n).min(projected.bounds.len());
+    ProjectedSlice {
+        leading: &projected.leading[start * n_leading..end * n_leading],
+        bounds: &projected.bounds[start..end],
     }
 }
 

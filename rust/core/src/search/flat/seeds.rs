@@ -1,10 +1,10 @@
 //! Seeds: rows that are likely to be near, compared first, so that limits are low from the start.
 
-use super::search::{CHUNK, Search, bits, chunk_of, relative_error, row_of};
-use crate::bounds::{Rotated, TINY};
+use super::search::{CHUNK, FlatJob, bits, chunk_of, relative_error, row_of};
+use crate::bounds::{Projected, TINY};
 use crate::gallery::Selection;
 use crate::kernels::TILE_VECTORS;
-use crate::kernels::flat::{Filter, LeadTile, Rows, scan_listed};
+use crate::kernels::flat::{Filter, ProjectedSlice, ProjectedTile, scan_listed};
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
@@ -33,12 +33,12 @@ impl Ord for Seed {
 
 /// Lowers the limits of the queries by comparing each vector with the rows that are nearest to the
 /// mean of its queries, by leading coordinates.
-pub(super) fn seed(search: &mut Search<'_>, rotated: &Rotated, selection: &Selection) {
+pub(super) fn seed(search: &mut FlatJob<'_>, projected: &Projected, selection: &Selection) {
     let k = search.plan.options.k;
     let images: Vec<_> = search.images(selection).collect();
-    let near = nearest_to_means(search, rotated, selection, 2 * k.max(4));
+    let near = nearest_to_means(search, projected, selection, 2 * k.max(4));
     let error = relative_error(search.channels);
-    let (lanes, n_queries) = (search.lanes(), rotated.rests.len());
+    let (lanes, n_queries) = (search.lanes(), projected.rests.len());
     let (mut row, mut distances) = (Vec::new(), [0.0; 32]);
     for (vector, near) in near.into_iter().enumerate() {
         let mut nearest = vec![Vec::new(); lanes.min(n_queries - vector * lanes)];
@@ -62,29 +62,29 @@ pub(super) fn seed(search: &mut Search<'_>, rotated: &Rotated, selection: &Selec
 
 /// For each vector, the `n` rows nearest to the mean of its queries.
 fn nearest_to_means(
-    search: &Search<'_>,
-    rotated: &Rotated,
+    search: &FlatJob<'_>,
+    projected: &Projected,
     selection: &Selection,
     n: usize,
 ) -> Vec<BinaryHeap<Seed>> {
-    let (set, rotation, lanes) = (search.plan.set, search.plan.rotation, search.lanes());
-    let (m, filter) = (rotation.n_leading(), rotation.filters()[FILTER]);
-    let means = means(search, rotated);
+    let (set, projection, lanes) = (search.plan.set, search.plan.projection, search.lanes());
+    let (m, filter) = (projection.n_leading(), projection.filters()[FILTER]);
+    let means = means(search, projected);
     let mut tiles = tiles_of(search, &means);
     let mut near: Vec<BinaryHeap<Seed>> = Vec::new();
-    near.resize_with(rotated.rests.len().div_ceil(lanes), BinaryHeap::new);
+    near.resize_with(projected.rests.len().div_ceil(lanes), BinaryHeap::new);
     let listed: Vec<u32> = (0..CHUNK as u32).collect();
     let mut found = Vec::new();
     // The first chunks are small: until a few rows are known every row is of interest.
     let mut chunk = 32;
-    for (image, (_, _, codes)) in search.images(selection).enumerate() {
+    for (image, (_, _, projected)) in search.images(selection).enumerate() {
         let mut start = 0;
-        while start < codes.heads.len() {
-            let rows = chunk_of(codes, m, start, chunk);
+        while start < projected.bounds.len() {
+            let rows = chunk_of(projected, m, start, chunk);
             for (at, near) in near.chunks_mut(lanes).enumerate() {
                 let n_lanes = near.len();
                 let (tile, vector) = (&mut tiles[at / TILE_VECTORS], at % TILE_VECTORS);
-                let listed = &listed[..rows.heads.len()];
+                let listed = &listed[..rows.bounds.len()];
                 scan_listed(set, (tile, vector), rows, filter, listed, &mut found);
                 for &(row, which) in &found {
                     for lane in bits(which).take_while(|&lane| lane < n_lanes) {
@@ -107,55 +107,55 @@ fn nearest_to_means(
 
 /// The mean of the queries of a vector, in leading coordinates.
 struct Mean {
-    lead: Vec<f32>,
+    leading: Vec<f32>,
     rest: f32,
 }
 
 impl Mean {
     /// What the filter makes of it and a row, nearly.
-    fn partial(&self, rows: Rows<'_>, filter: Filter, row: usize) -> f32 {
-        let m = self.lead.len();
-        let head = &rows.heads[row];
-        let lead = &rows.lead[row * m..][..filter.n_leading];
+    fn partial(&self, rows: ProjectedSlice<'_>, filter: Filter, row: usize) -> f32 {
+        let m = self.leading.len();
+        let bound = &rows.bounds[row];
+        let leading = &rows.leading[row * m..][..filter.n_leading];
         let mut sums = [0.0_f32; 8];
-        for (u, v) in self.lead.chunks(8).zip(lead.chunks(8)) {
+        for (u, v) in self.leading.chunks(8).zip(leading.chunks(8)) {
             for ((sum, u), v) in sums.iter_mut().zip(u).zip(v) {
                 *sum += u * v;
             }
         }
         let products: f32 = sums.iter().sum();
-        head.sq_norm - 2.0 * (self.rest * head.rests[filter.index] + products)
+        bound.sq_norm - 2.0 * (self.rest * bound.rests[filter.index] + products)
     }
 }
 
-fn means(search: &Search<'_>, rotated: &Rotated) -> Vec<Mean> {
-    let (m, lanes) = (search.plan.rotation.n_leading(), search.lanes());
-    let leads = rotated.lead.chunks(lanes * m);
-    leads
-        .zip(rotated.rests.chunks(lanes))
-        .map(|(leads, rests)| {
+fn means(search: &FlatJob<'_>, projected: &Projected) -> Vec<Mean> {
+    let (m, lanes) = (search.plan.projection.n_leading(), search.lanes());
+    let leadings = projected.leading.chunks(lanes * m);
+    leadings
+        .zip(projected.rests.chunks(lanes))
+        .map(|(leadings, rests)| {
             let share = 1.0 / rests.len() as f32;
-            let mut lead = vec![0.0; m];
-            for one in leads.chunks_exact(m) {
-                for (mean, value) in lead.iter_mut().zip(one) {
+            let mut leading = vec![0.0; m];
+            for one in leadings.chunks_exact(m) {
+                for (mean, value) in leading.iter_mut().zip(one) {
                     *mean += share * value;
                 }
             }
             let rest = rests.iter().map(|rests| share * rests[FILTER]).sum();
-            Mean { lead, rest }
+            Mean { leading, rest }
         })
         .collect()
 }
 
 /// The means, packed as queries.
-fn tiles_of(search: &Search<'_>, means: &[Mean]) -> Vec<LeadTile> {
+fn tiles_of(search: &FlatJob<'_>, means: &[Mean]) -> Vec<ProjectedTile> {
     let set = search.plan.set;
     means
         .chunks(set.tile())
         .map(|means| {
-            let mut tile = LeadTile::new(set, search.plan.rotation.n_leading());
+            let mut tile = ProjectedTile::new(set, search.plan.projection.n_leading());
             for (at, mean) in means.iter().enumerate() {
-                tile.set(at, &mean.lead, [mean.rest; 2]);
+                tile.set(at, &mean.leading, [mean.rest; 2]);
                 tile.limits[at] = f32::INFINITY;
             }
             tile
