@@ -8,7 +8,7 @@ defines what it names; tests inside files are not counted. The check fails where
 - a ``mod.rs`` holds more than a table of contents,
 - a crate defines two types of one name.
 
-Run by ``make lint``; prints one line a finding, and exits with 1 if there is one.
+Run by ``make lint``; writes one line a finding, and exits with 1 if there is one.
 """
 
 from __future__ import annotations
@@ -199,12 +199,10 @@ def _without_items(block: re.Match[str]) -> str:
 def main(root: Path) -> int:
     """Check both crates; return the exit code."""
     found = [
-        line
-        for crate, layers in LAYERS.items()
-        for line in findings(root / crate / "src", layers)
+        line for crate, layers in LAYERS.items() for line in findings(root / crate / "src", layers)
     ]
     for line in found:
-        print(line, file=sys.stderr)
+        sys.stderr.write(f"{line}\n")
     return 1 if found else 0
 
 
