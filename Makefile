@@ -20,6 +20,7 @@ lint:  ## check formatting, lints, and which module imports which
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m ruff check .
 	lint-imports
+	$(PYTHON) rust/layers.py
 
 type:  ## check types, and the stub of the Rust module
 	$(PYTHON) -m mypy

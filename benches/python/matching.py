@@ -114,7 +114,7 @@ def compare(
                 agreements.append(
                     check_equal(found["rust"], found["faiss"], exact_query, exact_rows)
                 )
-                for stage, share in found["rust"].work.shares.items():
+                for stage, share in found["rust"].stats.shares.items():
                     shares.setdefault(stage, []).append(share)
         for name in rivals:
             seconds[name].append(float(np.median(times[name])))

@@ -107,7 +107,7 @@ def compare(
 
         def ours(query: ks.FeaturePyramid = query, levels: Any = levels) -> Any:
             if is_gpu:
-                return backend.search_tensors(gallery, levels, k)
+                return backend.search_tensors(gallery.prepare(ks.FeaturePyramid(levels), k))
             return gallery.search(query, k, threads=options.threads, backend=backend)
 
         times: dict[str, list[float]] = {"faiss": [], "torch": []}
@@ -120,9 +120,9 @@ def compare(
             times["torch"].append(taken)
             if repeat == 0:
                 found = gallery.search(query, k, threads=options.threads, backend=backend)
-                assert found.work is not None
-                assert found.work.shares["core"] == 0
-                shares.append(found.work.shares["float64"])
+                assert found.stats is not None
+                assert found.stats.shares["core"] == 0
+                shares.append(found.stats.shares["float64"])
                 both = tuple(np.asarray(part.cpu() if is_gpu else part) for part in theirs)
                 exact_query = concatenated(query, "bilinear", np.float64)
                 agreements.append(check_equal(found, both, exact_query, exact_rows))  # type: ignore[arg-type]

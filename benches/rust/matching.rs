@@ -12,8 +12,8 @@
 use criterion::{
     BenchmarkId, Criterion, SamplingMode, Throughput, criterion_group, criterion_main,
 };
-use knnspect_core::matching::{self, Matcher, Options};
 use knnspect_core::pyramid::{LevelData, PyramidBatch, PyramidShape, Upsample};
+use knnspect_core::search::{self, Matcher, Options};
 use knnspect_core::{DType, Gallery, InstructionSet};
 use std::hint::black_box;
 use std::num::NonZero;
@@ -99,7 +99,7 @@ fn search(criterion: &mut Criterion) {
                     let id = BenchmarkId::new(path, format!("k={k}"));
                     group.bench_function(id, |bencher| {
                         bencher.iter(|| {
-                            matching::search(black_box(&query), &context, &selection, &options)
+                            search::search(black_box(&query), &context, &selection, &options)
                                 .expect("a search without mistakes")
                         });
                     });

@@ -11,40 +11,10 @@ Gallery(upsample='block', dtype='float32', n_images=0)
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING
 
-from knnspect._core import __version__
+from knnspect._core import __version__ as __version__
 
-if TYPE_CHECKING:
-    from knnspect.detectors import (
-        CFlow,
-        Detector,
-        PatchCore,
-        Prediction,
-        SimpleNet,
-        Spade,
-        load,
-    )
-    from knnspect.errors import (
-        BackendUnavailable,
-        DatasetWarning,
-        DisagreementError,
-        DTypeError,
-        ForkError,
-        ImageError,
-        ImageWarning,
-        KnnspectError,
-        NotFittedError,
-        ParameterError,
-        ReadingWarning,
-        ShapeError,
-        StoreError,
-    )
-    from knnspect.features import Backbone, Features
-    from knnspect.gallery import Coreset, Gallery
-    from knnspect.pyramid import FeaturePyramid
-    from knnspect.search import Neighbors, Work
-
+#: Where each public name is.
 _HOMES = {
     "Backbone": "features",
     "BackendUnavailable": "errors",
@@ -67,44 +37,15 @@ _HOMES = {
     "PatchCore": "detectors",
     "Prediction": "detectors",
     "ReadingWarning": "errors",
+    "SearchStats": "search",
     "ShapeError": "errors",
     "SimpleNet": "detectors",
     "Spade": "detectors",
     "StoreError": "errors",
-    "Work": "search",
     "load": "detectors",
 }
 
-__all__ = [
-    "Backbone",
-    "BackendUnavailable",
-    "CFlow",
-    "Coreset",
-    "DTypeError",
-    "DatasetWarning",
-    "Detector",
-    "DisagreementError",
-    "FeaturePyramid",
-    "Features",
-    "ForkError",
-    "Gallery",
-    "ImageError",
-    "ImageWarning",
-    "KnnspectError",
-    "Neighbors",
-    "NotFittedError",
-    "ParameterError",
-    "PatchCore",
-    "Prediction",
-    "ReadingWarning",
-    "ShapeError",
-    "SimpleNet",
-    "Spade",
-    "StoreError",
-    "Work",
-    "__version__",
-    "load",
-]
+__all__ = sorted([*_HOMES, "__version__"])
 
 
 def __getattr__(name: str) -> object:

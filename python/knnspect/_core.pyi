@@ -86,21 +86,6 @@ class Gallery:
     def verify(self) -> None: ...
     def copy(self) -> Gallery: ...
     def image(self, id: str, /) -> list[NDArray[Any]]: ...  # noqa: A002
-    def search(
-        self,
-        levels: list[NDArray[Any]],
-        k: int,
-        images: list[list[str]] | None,
-        threads: int | None,
-        instruction_set: str | None,
-        matcher: str,
-    ) -> tuple[
-        NDArray[np.float32],
-        NDArray[np.uint32],
-        NDArray[np.uint32],
-        list[str],
-        tuple[int, list[tuple[str, int]]],
-    ]: ...
     def save(
         self,
         path: str | PathLike[str],
@@ -118,6 +103,7 @@ class Search:
         levels: list[NDArray[Any]],
         k: int,
         images: list[list[str]] | None,
+        threads: int | None,
     ) -> Search: ...
     @staticmethod
     def of(
@@ -126,16 +112,19 @@ class Search:
         n_images: int,
         k: int,
         images: list[list[str]] | None,
+        threads: int | None,
     ) -> Search: ...
     @property
     def ids(self) -> list[str]: ...
     @property
     def shapes(self) -> list[tuple[int, int, int]]: ...
+    @property
+    def upsample(self) -> str: ...
     def ranks(self, image: int) -> NDArray[np.uint32]: ...
     def serials(self, image: int) -> NDArray[np.uint64]: ...
     def levels(self, image: int, ranks: list[int]) -> list[NDArray[np.float32]]: ...
     def rows(self, image: int, ranks: list[int]) -> NDArray[np.float32]: ...
-    def settle(
+    def rescore(
         self,
         levels: list[NDArray[Any]],
         image: int,
@@ -143,12 +132,18 @@ class Search:
         starts: NDArray[np.uint64],
         ranks: NDArray[np.uint32],
         cells: NDArray[np.uint32],
-        k: int,
-        threads: int | None,
     ) -> tuple[NDArray[np.float64], NDArray[np.uint32], NDArray[np.uint32]]: ...
-    def search(
-        self, levels: list[NDArray[Any]], image: int, k: int, threads: int | None
+    def search_image(
+        self, levels: list[NDArray[Any]], image: int
     ) -> tuple[NDArray[np.float32], NDArray[np.uint32], NDArray[np.uint32]]: ...
+    def search(
+        self, levels: list[NDArray[Any]], instruction_set: str | None, matcher: str
+    ) -> tuple[
+        NDArray[np.float32],
+        NDArray[np.uint32],
+        NDArray[np.uint32],
+        tuple[int, list[tuple[str, int]]],
+    ]: ...
 
 @final
 class Store:

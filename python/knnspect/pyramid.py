@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -20,15 +21,18 @@ class FeaturePyramid:
 
     Parameters
     ----------
-    levels : sequence of array_like
+    levels : sequence of array_like or Tensor
         ``levels[l]`` has shape ``(n_images, height_l, width_l, channels_l)``, float32 or float16.
         The height and width of each level divide those of the finer one. Arrays that are not
-        C-contiguous and aligned are copied; the others are used as they are.
+        C-contiguous and aligned are copied; the others are used as they are. Tensors of PyTorch
+        stay tensors, on the device where they are, until `levels` is asked for.
 
     Attributes
     ----------
     levels : tuple of ndarray
-        The feature maps, C-contiguous.
+        The feature maps, C-contiguous. Those of tensors on a device are copied from there once.
+    arrays : tuple of ndarray or Tensor
+        The feature maps as they came, contiguous.
     n_images : int
         Number of images.
     shapes : list of (int, int, int)
@@ -53,10 +57,11 @@ class FeaturePyramid:
     """
 
     def __init__(self, levels: Sequence[ArrayLike]) -> None:
-        self.levels = tuple(_check_level(index, level) for index, level in enumerate(levels))
-        if not self.levels:
+        self.arrays = tuple(_check_level(index, level) for index, level in enumerate(levels))
+        self._levels: tuple[NDArray[Any], ...] | None = None
+        if not self.arrays:
             raise ShapeError("levels: a feature pyramid needs at least one level, got none")
-        for index, (finer, level) in enumerate(pairwise(self.levels), start=1):
+        for index, (finer, level) in enumerate(pairwise(self.arrays), start=1):
             if level.shape[0] != finer.shape[0]:
                 raise ShapeError(
                     f"levels[{index}] has {level.shape[0]} images, the finer levels have "
@@ -69,19 +74,33 @@ class FeaturePyramid:
                 )
 
     @property
+    def levels(self) -> tuple[NDArray[Any], ...]:
+        """The feature maps as arrays of NumPy."""
+        if self._levels is None:
+            self._levels = tuple(
+                level.cpu().numpy() if _is_tensor(level) else level for level in self.arrays
+            )
+        return self._levels
+
+    @property
+    def is_on_device(self) -> bool:
+        """Whether a level is a tensor on another device than the CPU."""
+        return any(_is_tensor(level) and level.device.type != "cpu" for level in self.arrays)
+
+    @property
     def n_images(self) -> int:
         """Number of images."""
-        return int(self.levels[0].shape[0])
+        return int(self.arrays[0].shape[0])
 
     @property
     def shapes(self) -> list[tuple[int, int, int]]:
         """``(height, width, channels)`` of each level."""
-        return [(h, w, c) for _, h, w, c in (level.shape for level in self.levels)]
+        return [(h, w, c) for _, h, w, c in (level.shape for level in self.arrays)]
 
     @property
     def nbytes(self) -> int:
         """Bytes of all levels."""
-        return sum(level.nbytes for level in self.levels)
+        return sum(level.nbytes for level in self.arrays)
 
     def __len__(self) -> int:
         return self.n_images
@@ -92,7 +111,12 @@ class FeaturePyramid:
             if not -self.n_images <= images < self.n_images:
                 raise IndexError(f"image {images} of a pyramid of {self.n_images} images")
             images = [int(images) % self.n_images]
-        return FeaturePyramid([level[images] for level in self.levels])
+        if isinstance(images, slice) and images.step is not None and images.step < 0:
+            images = list(range(self.n_images)[images])  # tensors know no negative steps
+        return FeaturePyramid([level[images] for level in self.arrays])
+
+    def __reduce__(self) -> tuple[Callable[..., FeaturePyramid], tuple[object, ...]]:
+        return FeaturePyramid, (list(self.levels),)
 
     def __repr__(self) -> str:
         levels = " + ".join(f"{h}x{w}x{c}" for h, w, c in self.shapes)
@@ -166,20 +190,34 @@ class FeaturePyramid:
                 raise ShapeError(
                     f"cannot join a pyramid of {part.shapes} to one of {parts[0].shapes}"
                 )
+        if all(_is_tensor(level) for part in parts for level in part.arrays):
+            torch = sys.modules["torch"]
+            return cls([torch.cat(level) for level in zip(*(p.arrays for p in parts), strict=True)])
         levels = zip(*(part.levels for part in parts), strict=True)
         return cls([np.concatenate(level) for level in levels])
 
 
-def _check_level(index: int, level: ArrayLike) -> NDArray[Any]:
-    array = np.asarray(level)
-    if array.dtype not in (np.float32, np.float16):
+def _is_tensor(level: object) -> bool:
+    """Return whether a level is a tensor of PyTorch, which is not imported for that."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(level, torch.Tensor)
+
+
+def _check_level(index: int, level: Any) -> Any:
+    """Return a level as it is kept, a tensor or an array, or raise an error that names it."""
+    is_tensor = _is_tensor(level)
+    array: Any = level.detach() if is_tensor else np.asarray(level)
+    dtypes = {"torch.float32", "torch.float16"} if is_tensor else (np.float32, np.float16)
+    if (str(array.dtype) if is_tensor else array.dtype) not in dtypes:
         raise DTypeError(f"levels[{index}]: expected float32 or float16, got {array.dtype}")
     if array.ndim != 4:
         raise ShapeError(
             f"levels[{index}]: expected (n_images, height, width, channels), "
-            f"got shape {array.shape}"
+            f"got shape {tuple(array.shape)}"
         )
     if 0 in array.shape[1:]:
-        raise ShapeError(f"levels[{index}] is empty: its shape is {array.shape}")
+        raise ShapeError(f"levels[{index}] is empty: its shape is {tuple(array.shape)}")
+    if is_tensor:
+        return array.contiguous()
     # Aligned too, which a memory map at an odd offset is not.
     return np.require(array, requirements=["C", "A"])

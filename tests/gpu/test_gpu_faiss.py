@@ -80,9 +80,9 @@ def test_neighbors_are_those_of_the_core(kind: str, upsample: str, k: int) -> No
 def test_the_gpu_does_the_work() -> None:
     gallery, query = gallery_of(some(0, 20)), some(1, 2)
     found = gallery.search(query, 3, backend="faiss")
-    assert found.work is not None
-    assert found.work.stages["faiss"] >= found.work.pairs
-    assert found.work.stages["core"] == 0
+    assert found.stats is not None
+    assert found.stats.stages["faiss"] >= found.stats.pairs
+    assert found.stats.stages["core"] == 0
 
 
 @pytest.mark.parametrize("k", [2040, 2048, 2049, 2560])

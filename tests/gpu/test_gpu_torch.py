@@ -88,8 +88,8 @@ def test_real_structure_is_searched_on_the_device() -> None:
     gallery.add(FeaturePyramid([normal]))
     query = FeaturePyramid([(maps + 0.1 * rng.normal(size=(2, 56, 56, 32))).astype("f4")])
     found = gallery.search(query, 3, backend="torch:cuda")
-    assert found.work is not None
-    assert found.work.shares["core"] == 0
+    assert found.stats is not None
+    assert found.stats.shares["core"] == 0
     assert_same(found, gallery.search(query, 3))
 
 
@@ -98,7 +98,7 @@ def test_queries_and_answers_stay_on_the_device() -> None:
     gallery.add(some(0, 5))
     backend = TorchBackend("cuda")
     levels = [torch.from_numpy(level.copy()).to(backend.device) for level in query.levels]
-    found = backend.search_tensors(gallery, levels, 3)
+    found = backend.search_tensors(gallery.prepare(FeaturePyramid(levels), 3))
     assert found.sq_distances.device == found.cells.device == backend.device
     expected = gallery.search(query, 3)
     np.testing.assert_allclose(found.sq_distances.cpu().numpy(), expected.sq_distances, rtol=1e-6)

@@ -61,7 +61,7 @@ def test_the_public_names_are_all_there() -> None:
     for name in light:
         assert getattr(knnspect, name).__name__ == name
     with pytest.raises(AttributeError, match="no attribute 'Galery'"):
-        knnspect.Galery  # noqa: B018
+        knnspect.Galery  # type: ignore[attr-defined]  # noqa: B018
 
 
 def test_every_instruction_set_can_be_forced() -> None:
@@ -106,9 +106,19 @@ def test_the_core_checks_what_it_is_given() -> None:
     assert core.shapes == []
     core.add([good], ["a"])
     with pytest.raises(ParameterError, match="threads: expected at least 1, got 0"):
-        core.search([good], 1, None, 0, None, "auto")
+        _core.Search(core, [good], 1, None, 0)
     with pytest.raises(ParameterError, match=r"k must be between 1 and .*, got 0"):
-        core.search([good], 0, None, None, None, "auto")
+        _core.Search(core, [good], 0, None, None)
+    search = _core.Search(core, [good], 1, None, None)
+    two = np.zeros((2, 4, 4, 2), "f4")
+    message = "the query is 2 images of 4x4x2, the search is for 1 of 4x4x2"
+    with pytest.raises(ShapeError, match=message):
+        search.search([two], None, "auto")
+    with pytest.raises(ShapeError, match=message):
+        search.search_image([two], 0)
+    for ask in (search.ranks, search.serials, lambda image: search.search_image([good], image)):
+        with pytest.raises(ParameterError, match="image: expected one of 1 query images, got 1"):
+            ask(1)
 
 
 def test_tensors_and_metadata_come_back_from_a_file(tmp_path: Path) -> None:

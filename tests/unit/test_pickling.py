@@ -258,4 +258,4 @@ def test_values_are_whole(duplicate: Callable[[Any], Any]) -> None:
         np.testing.assert_array_equal(one, two)
     found = filled(ks.Gallery()).search(QUERY)
     assert_same_neighbors(duplicate(found), found)
-    assert duplicate(found).work == found.work
+    assert duplicate(found).stats == found.stats

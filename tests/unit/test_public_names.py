@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import subprocess
 import sys
+from importlib import import_module
+from pathlib import Path
 
 import pytest
 
@@ -39,6 +42,20 @@ def test_dir_lists_the_public_names() -> None:
     assert len(set(knnspect.__all__)) == len(knnspect.__all__)
 
 
+def test_type_checkers_are_told_the_same_names() -> None:
+    stub = ast.parse(Path(knnspect.__file__).with_suffix(".pyi").read_text())
+    imported = {
+        alias.name: node.module
+        for node in stub.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert sorted(imported) == knnspect.__all__
+    for name, home in imported.items():
+        assert home is not None
+        assert getattr(import_module(home), name) is getattr(knnspect, name)
+
+
 def test_every_error_is_of_the_family_and_public() -> None:
     from knnspect import errors
 
@@ -49,7 +66,7 @@ def test_every_error_is_of_the_family_and_public() -> None:
 
 def test_an_unknown_name_is_named() -> None:
     with pytest.raises(AttributeError, match="module 'knnspect' has no attribute 'Spaed'"):
-        _ = knnspect.Spaed
+        _ = knnspect.Spaed  # type: ignore[attr-defined]
     with pytest.raises(ImportError, match="Spaed"):
         exec("from knnspect import Spaed")
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from knnspect import DTypeError, FeaturePyramid, KnnspectError, ShapeError
@@ -117,6 +119,46 @@ def test_only_pyramids_of_one_shape_are_joined() -> None:
     one, other = FeaturePyramid([level(1, 2, 2, 1)]), FeaturePyramid([level(1, 2, 2, 2)])
     with pytest.raises(ShapeError, match=r"\(2, 2, 2\).* to one of .*\(2, 2, 1\)"):
         FeaturePyramid.concatenate([one, other])
+
+
+def test_tensors_stay_tensors_until_arrays_are_asked_for() -> None:
+    given = [torch.rand(3, 4, 6, 2), torch.rand(3, 2, 3, 5).half()]
+    pyramid = FeaturePyramid(given)
+    assert all(
+        kept.data_ptr() == of.data_ptr() for kept, of in zip(pyramid.arrays, given, strict=True)
+    )
+    part = FeaturePyramid.concatenate([pyramid[2], pyramid[::-2]])
+    for kept, of, level in zip(part.arrays, given, part.levels, strict=True):
+        assert torch.equal(kept, of[[2, 2, 0]])
+        np.testing.assert_array_equal(level, of[[2, 2, 0]].numpy())
+    assert part.levels[0] is part.levels[0]
+    same = FeaturePyramid(part.levels)
+    assert (repr(part), part.nbytes, len(part)) == (repr(same), same.nbytes, 3)
+    np.testing.assert_array_equal(part.concatenated(), same.concatenated())
+    mixed = FeaturePyramid.concatenate([part, same])
+    np.testing.assert_array_equal(mixed.levels[1], np.concatenate([same.levels[1]] * 2))
+    (first, _) = pickle.loads(pickle.dumps(part)).arrays
+    assert isinstance(first, np.ndarray)
+
+
+def test_tensors_are_used_without_their_gradients_and_in_order() -> None:
+    turned = torch.rand(2, 3, 4, 6, requires_grad=True).permute(0, 2, 3, 1)
+    pyramid = FeaturePyramid([turned])
+    assert pyramid.arrays[0].is_contiguous()
+    np.testing.assert_array_equal(pyramid.levels[0], turned.detach().numpy())
+
+
+def test_tensors_are_checked_as_arrays_are() -> None:
+    fine = torch.zeros(1, 4, 4, 3)
+    for dtype in (torch.float64, torch.bfloat16, torch.int64):
+        with pytest.raises(DTypeError, match=rf"levels\[1\]: expected float32 .*, got {dtype}"):
+            FeaturePyramid([fine, torch.zeros(1, 2, 2, 3, dtype=dtype)])
+    with pytest.raises(ShapeError, match=r"levels\[0\]: .*got shape \(4, 4, 3\)"):
+        FeaturePyramid([fine[0]])
+    with pytest.raises(ShapeError, match=r"levels\[0\] is empty: its shape is \(1, 0, 4, 3\)"):
+        FeaturePyramid([fine[:, :0]])
+    with pytest.raises(ShapeError, match=r"levels\[1\] is 3 x 2"):
+        FeaturePyramid([fine, torch.zeros(1, 3, 2, 3)])
 
 
 def test_the_errors_are_also_those_that_callers_expect() -> None:

@@ -22,13 +22,12 @@ from knnspect.backends.registry import (
 )
 from knnspect.backends.rows import RowsBackend
 from knnspect.backends.rust import RustBackend
-from knnspect.search import Backend, Capabilities, ImageSubset
+from knnspect.search import Backend, Capabilities
 
 __all__ = [
     "Backend",
     "Capabilities",
     "FaissBackend",
-    "ImageSubset",
     "RowsBackend",
     "RustBackend",
     "auto_backend",

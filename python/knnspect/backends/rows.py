@@ -11,23 +11,17 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
-from knnspect import _core
 from knnspect.errors import ParameterError
-from knnspect.search import Neighbors, Work
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from knnspect.gallery import ReadOnlyGallery
-    from knnspect.pyramid import FeaturePyramid
-    from knnspect.search import Capabilities, ImageSubset
+from knnspect.pyramid import FeaturePyramid
+from knnspect.search import Backend, Capabilities, Neighbors, Search, SearchStats
 
 __all__ = ["RowsBackend"]
 
@@ -63,7 +57,7 @@ class RowsBackend(ABC):
     capabilities: Capabilities
 
     def __init__(self) -> None:
-        self._last: WeakKeyDictionary[ReadOnlyGallery, _Indexed] = WeakKeyDictionary()
+        self._last: WeakKeyDictionary[object, _Indexed] = WeakKeyDictionary()
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -111,38 +105,22 @@ class RowsBackend(ABC):
             Numbers of rows, each once. -1 where an approximate index found none.
         """
 
-    def search(
-        self,
-        gallery: ReadOnlyGallery,
-        query: FeaturePyramid,
-        k: int,
-        images: ImageSubset,
-        threads: int | None,
-    ) -> Neighbors:
-        """Find the `k` nearest gallery cells of every cell of `query`; see `Gallery.search`."""
-        subset = None if images is None else [list(ids) for ids in images]
-        search = _core.Search(gallery.core, list(query.levels), k, subset)
+    def search(self, search: Search) -> Neighbors:
+        """Find the `k` nearest gallery cells of every cell of the query; see `Gallery.search`."""
+        query = search.query
         height, width, _ = query.shapes[0]
-        shape = (query.n_images, height * width, k)
+        shape = (query.n_images, height * width, search.k)
         found = _Found(np.empty(shape), np.zeros(shape, np.uint32), np.zeros(shape, np.uint32))
-        work = _Counts()
+        counts = _Counts()
         for image in range(query.n_images):
-            self._search_image(gallery, search, query[image], image, threads, found, work)
-        cells = found.cells.reshape(query.n_images, height, width, k)
-        grid_width = np.uint32(search.shapes[0][1])
-        with np.errstate(over="ignore"):  # a distance may be beyond float32, and is infinite then
-            sq_distances = found.sq_distances.astype(np.float32)
-        return Neighbors(
-            sq_distances.reshape(cells.shape),
-            found.ranks.reshape(cells.shape),
-            np.stack(np.divmod(cells, grid_width), axis=-1),
-            tuple(search.ids),
-            Work(work.pairs, {self.name: work.index, "float64": work.settled, "core": work.core}),
-        )
+            self._search_image(search, image, found, counts)
+        stages = {self.name: counts.index, "float64": counts.rescored, "core": counts.core}
+        stats = SearchStats(counts.pairs, stages)
+        return search.found(found.sq_distances, found.ranks, found.cells, stats)
 
     def recall(
         self,
-        gallery: ReadOnlyGallery,
+        gallery: _Searched,
         query: FeaturePyramid,
         k: int = 1,
         images: Sequence[str] | Sequence[Sequence[str]] | None = None,
@@ -173,82 +151,65 @@ class RowsBackend(ABC):
             raise ParameterError("query: expected at least one image, got none")
         return float((found <= true).mean())
 
-    def _search_image(
-        self,
-        gallery: ReadOnlyGallery,
-        search: _core.Search,
-        query: FeaturePyramid,
-        image: int,
-        threads: int | None,
-        found: _Found,
-        work: _Counts,
-    ) -> None:
-        indexed = self._indexed(gallery, search, image, threads)
+    def _search_image(self, search: Search, image: int, found: _Found, counts: _Counts) -> None:
+        indexed = self._indexed(search, image)
         n_cells, k = found.sq_distances.shape[1:]
         n_pairs = n_cells * indexed.n_rows
-        work.pairs += n_pairs
+        counts.pairs += n_pairs
         left = np.arange(n_cells)
-        rows = query.concatenated(gallery.upsample)[0]  # type: ignore[arg-type]  # one of the two
-        framed = indexed.frame.query(rows)
+        rows = search.query[image].concatenated(search.upsample)[0]  # type: ignore[arg-type]
+        centred = indexed.centering.query(rows)
         most = min(self.capabilities.max_k or indexed.n_rows, indexed.n_rows)
         ask = min(k + MORE, most)
         # Where it leaves that many, there are ties without end.
-        while framed is not None and indexed.index is not None and k <= ask <= max(MOST, k + MORE):
-            queries, errors = framed[0][left], framed[1][left]
-            sq_last, settled = self._settled(
-                indexed, search, query, image, left, queries, ask, k, threads, work
-            )
-            found.put(image, left, settled)
-            sq_farthest = settled[0][:, -1]
+        while centred is not None and indexed.index is not None and k <= ask <= max(MOST, k + MORE):
+            queries, errors = centred[0][left], centred[1][left]
+            sq_last, nearest = self._rescored(indexed, search, image, left, queries, ask, counts)
+            found.put(image, left, nearest)
+            sq_farthest = nearest[0][:, -1]
             if not self.capabilities.is_exact:
                 is_sure = np.isfinite(sq_farthest)  # there are k, whatever they are
             elif ask == indexed.n_rows:
                 is_sure = ~np.isnan(sq_last)
             else:
-                is_sure = indexed.frame.nothing_nearer(sq_farthest, sq_last, queries, errors)
+                is_sure = indexed.centering.nothing_nearer(sq_farthest, sq_last, queries, errors)
             left = left[~is_sure]
             if left.size == 0:
                 return
             if ask == most or left.size > n_cells // 2 or not self.capabilities.is_exact:
                 break
             ask = min(ask * TIMES, most)
-        neighbors = search.search(list(query.levels), image, k, threads)
+        neighbors = search.image_by_core(image)
         found.put(image, left, (neighbors[0][left], neighbors[1][left], neighbors[2][left]))
-        work.core += n_pairs
+        counts.core += n_pairs
 
-    def _settled(
+    def _rescored(
         self,
         indexed: _Indexed,
-        search: _core.Search,
-        query: FeaturePyramid,
+        search: Search,
         image: int,
         query_cells: Integers,
         queries: Rows,
         ask: int,
-        k: int,
-        threads: int | None,
-        work: _Counts,
+        counts: _Counts,
     ) -> tuple[Floats, _Neighbors]:
         """Return the last distance that the index gives to each query, and the exact k nearest.
 
         The last distance is NaN where the index gave fewer than it was asked for.
         """
-        sq_distances, places = self._find(indexed, queries, ask, threads)
+        sq_distances, places = self._find(indexed, queries, ask, search.threads)
         is_there = places >= 0
         ranks, cells = np.divmod(places[is_there], indexed.n_cells)
-        settled = search.settle(
-            list(query.levels),
+        nearest = search.rescore(
             image,
             query_cells.astype(np.uint32),
             np.concatenate([[0], is_there.sum(axis=1).cumsum()]).astype(np.uint64),
             search.ranks(image)[ranks],
             cells.astype(np.uint32),
-            k,
-            threads,
         )
-        work.index += len(queries) * indexed.n_rows
-        work.settled += len(cells)
-        return np.where(is_there.all(axis=1), sq_distances[:, -1], np.nan), settled
+        counts.index += len(queries) * indexed.n_rows
+        counts.rescored += len(cells)
+        return np.where(is_there.all(axis=1), sq_distances[:, -1], np.nan), nearest
 
     def _find(
         self, indexed: _Indexed, queries: Rows, k: int, threads: int | None
@@ -261,27 +222,38 @@ class RowsBackend(ABC):
         sq_distances = np.concatenate([part[0] for part in parts]).astype(np.float64)
         return sq_distances, np.concatenate([part[1] for part in parts]).astype(np.int64)
 
-    def _indexed(
-        self, gallery: ReadOnlyGallery, search: _core.Search, image: int, threads: int | None
-    ) -> _Indexed:
+    def _indexed(self, search: Search, image: int) -> _Indexed:
         """Return the index of the images for a query image: the last one, or a new one."""
         key = search.serials(image).tobytes()
         with self._lock:
-            last = self._last.get(gallery)
+            last = self._last.get(search.source)
         if last is not None and last.key == key:
             return last
         with self._lock:
-            self._last.pop(gallery, None)  # its memory is needed for the next
+            self._last.pop(search.source, None)  # its memory is needed for the next
         del last
-        rows = search.rows(image, search.ranks(image).tolist())
+        rows = search.rows(image)
         n_images, n_cells, n_features = rows.shape
         rows = rows.reshape(n_images * n_cells, n_features)
-        frame, is_finite = _Frame.around(rows)
-        index = self.build(rows, threads) if is_finite else None
-        indexed = _Indexed(key, n_cells, len(rows), frame, index)
+        centering, is_finite = _Centering.of(rows)
+        index = self.build(rows, search.threads) if is_finite else None
+        indexed = _Indexed(key, n_cells, len(rows), centering, index)
         with self._lock:
-            self._last[gallery] = indexed
+            self._last[search.source] = indexed
         return indexed
+
+
+class _Searched(Protocol):
+    """What has neighbours to be recalled: a gallery."""
+
+    def search(
+        self,
+        query: FeaturePyramid,
+        k: int,
+        images: Sequence[str] | Sequence[Sequence[str]] | None,
+        threads: int | None,
+        backend: str | Backend,
+    ) -> Neighbors: ...
 
 
 @dataclass
@@ -290,7 +262,7 @@ class _Counts:
 
     pairs: int = 0
     index: int = 0
-    settled: int = 0
+    rescored: int = 0
     core: int = 0
 
 
@@ -317,13 +289,13 @@ class _Indexed:
     key: bytes
     n_cells: int
     n_rows: int
-    frame: _Frame
+    centering: _Centering
     #: None where the rows do not fit float32.
     index: Any
 
 
 @dataclass(frozen=True)
-class _Frame:
+class _Centering:
     """Where rows are compared: less their mean, times a power of two.
 
     A common offset then costs no precision, and nothing overflows; where a row or a query does, the
@@ -337,8 +309,8 @@ class _Frame:
     error: float
 
     @classmethod
-    def around(cls, rows: Rows) -> tuple[_Frame, bool]:
-        """Return the frame of some rows, which are put into it, and whether all are finite."""
+    def of(cls, rows: Rows) -> tuple[_Centering, bool]:
+        """Return the centering of some rows, which are centred, and whether all are finite."""
         mean = rows.mean(axis=0, dtype=np.float64)
         sq_norm, sq_radius = 0.0, 0.0
         largest = float(max((rows.max(axis=0) - mean).max(), (mean - rows.min(axis=0)).max()))
@@ -352,11 +324,11 @@ class _Frame:
             sq_radius = max(sq_radius, float(np.einsum("ij,ij->i", values, values).max()))
             np.copyto(chunk, values, casting="same_kind")
         error = ROUNDING * 1.001 * (np.sqrt(sq_norm) + np.sqrt(sq_radius)) + 1e-30
-        frame = cls(mean, scale, float(np.sqrt(sq_radius)) * 1.001, float(error))
-        return frame, bool(np.isfinite([largest, sq_norm, sq_radius]).all())
+        centering = cls(mean, scale, float(np.sqrt(sq_radius)) * 1.001, float(error))
+        return centering, bool(np.isfinite([largest, sq_norm, sq_radius]).all())
 
     def query(self, rows: Rows) -> tuple[Rows, Floats] | None:
-        """Return queries in the frame, shape (n, n_features), and what each is wrong by (l2).
+        """Return centred queries, shape (n, n_features), and what each is wrong by (l2).
 
         None where one does not fit float32.
         """
@@ -378,9 +350,9 @@ class _Frame:
         sq_distances : ndarray of float64, shape (n,)
             The exact k-th squared distance of each query.
         sq_last : ndarray of float64, shape (n,)
-            The largest squared distance that the index gave, in the frame; NaN: nothing is sure.
+            The largest squared distance that the index gave, centred; NaN: nothing is sure.
         queries : ndarray of float32, shape (n, n_features)
-            The queries, in the frame.
+            The queries, centred.
         errors : ndarray of float64, shape (n,)
             What each query is wrong by.
         """

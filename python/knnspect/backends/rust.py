@@ -2,16 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-import numpy as np
-
-from knnspect.search import Capabilities, Neighbors, Work
-
-if TYPE_CHECKING:
-    from knnspect.gallery import ReadOnlyGallery
-    from knnspect.pyramid import FeaturePyramid
-    from knnspect.search import ImageSubset
+from knnspect.search import Capabilities, Neighbors, Search
 
 __all__ = ["RustBackend"]
 
@@ -20,7 +11,7 @@ class RustBackend:
     """Searches on the CPU, level by level, without building the concatenated features.
 
     Pairs of cells that the coarser levels show to be too far apart are never compared in full; what
-    was compared is in `Neighbors.work`. A gallery of one level is searched by a few of its
+    was compared is in `Neighbors.stats`. A gallery of one level is searched by a few of its
     principal directions first, which the first search finds (see `Gallery.search`).
 
     Parameters
@@ -48,24 +39,6 @@ class RustBackend:
         self.instruction_set = instruction_set
         self.matcher = matcher
 
-    def search(
-        self,
-        gallery: ReadOnlyGallery,
-        query: FeaturePyramid,
-        k: int,
-        images: ImageSubset,
-        threads: int | None,
-    ) -> Neighbors:
-        """Find the `k` nearest gallery cells of every cell of `query`; see `Gallery.search`."""
-        shapes = gallery.shapes or query.shapes  # a bank's grid is not that of the query
-        sq_distances, image_index, cells, ids, (pairs, stages) = gallery.core.search(
-            list(query.levels),
-            k,
-            None if images is None else [list(ids) for ids in images],
-            threads,
-            self.instruction_set,
-            self.matcher,
-        )
-        rows_columns = np.stack(np.divmod(cells, np.uint32(shapes[0][1])), axis=-1)
-        work = Work(pairs, dict(stages))
-        return Neighbors(sq_distances, image_index, rows_columns, tuple(ids), work)
+    def search(self, search: Search) -> Neighbors:
+        """Find the `k` nearest gallery cells of every cell of the query; see `Gallery.search`."""
+        return search.by_core(self.instruction_set, self.matcher)

@@ -1,11 +1,12 @@
 """Normal features, kept and searched.
 
-``gallery``   feature pyramids of normal images, in memory or in a folder
-``reading``   what of a gallery changes nothing: looking at it, and searching
-``coreset``   a few rows of a gallery, searched in place of all
-``picking``   which rows these are
-``pickling``  galleries as pickles hold them
-``folder``    galleries in folders, as far as Python looks at them itself
+``gallery``       feature pyramids of normal images, in memory or in a folder
+``reading``       what of a gallery changes nothing: looking at it, and searching
+``coreset``       a few rows of a gallery, searched in place of all
+``picking``       which rows these are
+``coreset_file``  coresets in files
+``pickling``      galleries as pickles hold them
+``folder``        galleries in folders, as far as Python looks at them itself
 """
 
 from __future__ import annotations

@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from knnspect import _core
 from knnspect.backends import Backend
 from knnspect.errors import DTypeError, ParameterError, ShapeError, StoreError
-from knnspect.files import as_damage, check_path, parse_json
+from knnspect.files import as_damage, check_path
+from knnspect.gallery.coreset_file import read_parts
 from knnspect.gallery.reading import ReadOnlyGallery
 from knnspect.pyramid import FeaturePyramid
 from knnspect.search import Neighbors
-from knnspect.validation import check_choice, check_count, check_ids, check_positive
+from knnspect.validation import check_count, check_ids
 
 __all__ = ["Coreset"]
 
@@ -104,8 +105,7 @@ class Coreset:
     @property
     def nbytes(self) -> int:
         """Bytes of the rows and of what is known of them."""
-        arrays = (self.rows, self.image_index, self.cells, self.order)
-        return sum(array.nbytes for array in arrays)
+        return sum(part.nbytes for part in (self.rows, self.image_index, self.cells, self.order))
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -200,18 +200,6 @@ class Coreset:
         -------
         Neighbors
             The same with the images and cells that the rows came from.
-
-        Examples
-        --------
-        >>> import numpy as np, knnspect as ks
-        >>> gallery = ks.Gallery()
-        >>> normal = FeaturePyramid([np.eye(4, dtype="f4").reshape(2, 1, 2, 4)])
-        >>> _ = gallery.add(normal, ids=["a", "b"])
-        >>> coreset = gallery.coreset(4)
-        >>> found = coreset.bank.search(normal)
-        >>> found.cells[:, 0, 1, 0], coreset.evidence(found).images[:, 0, 1, 0]
-        (array([[0, 1],
-               [0, 3]], dtype=uint32), array(['a', 'b'], dtype=object))
         """
         at = found.cells[..., 1]
         return Neighbors(
@@ -219,7 +207,7 @@ class Coreset:
             self.image_index[at].astype(np.uint32),
             self.cells[at].astype(np.uint32),
             self.image_ids,
-            found.work,
+            found.stats,
         )
 
     def without(self, ids: Sequence[str]) -> Coreset:
@@ -323,16 +311,6 @@ class Coreset:
             If the file cannot be written; what was there is then untouched.
         ParameterError
             If there are no rows.
-
-        Examples
-        --------
-        >>> import numpy as np, knnspect as ks, tempfile, pathlib
-        >>> gallery = ks.Gallery()
-        >>> _ = gallery.add(FeaturePyramid([np.eye(16, dtype="f4").reshape(1, 4, 4, 16)]))
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     gallery.coreset(3).save(pathlib.Path(folder) / "normal.coreset")
-        ...     Coreset.open(pathlib.Path(folder) / "normal.coreset")
-        Coreset(n_rows=3, n_features=16, n_images=1, upsample='bilinear')
         """
         metadata, tensors = self.state()
         self._bank.core.save(check_path(path), "coreset", metadata, tensors)
@@ -357,13 +335,6 @@ class Coreset:
         ------
         StoreError
             If the file is missing, truncated, altered, of a newer version, or not a coreset.
-
-        Examples
-        --------
-        >>> Coreset.open("no-such.coreset")  # doctest: +ELLIPSIS
-        Traceback (most recent call last):
-        ...
-        knnspect.errors.StoreError: no-such.coreset: cannot be opened: No such file or directory...
         """
         store = _core.Store(check_path(path), verify)
         if store.kind != "coreset":
@@ -395,43 +366,7 @@ class Coreset:
             If there is none, or its parts do not fit each other.
         """
         with as_damage(store.path, "its coreset"):
-            return cls._from_parts(store)
-
-    @classmethod
-    def _from_parts(cls, store: _core.Store) -> Coreset:
-        settings = parse_json(store.metadata["coreset"], store.path, "its coreset")
-        bank = ReadOnlyGallery.from_core(_core.Gallery.from_store(store))
-        if (len(bank), bank.dtype, [height for height, _, _ in bank.shapes]) != (1, "float32", [1]):
-            raise ValueError("its rows are no float32 image of one level and one row")
-        rows = bank.pyramid().levels[0][0, 0]
-        image_index, cells, order = arrays = [
-            store.tensor(f"coreset.{name}") for name in ("image_index", "cells", "order")
-        ]
-        ids = check_ids(settings["image_ids"], "image_ids")
-        shapes = [
-            (check_count("height", h), check_count("width", w), check_count("channels", c))
-            for h, w, c in settings["shapes"]
-        ]
-        sq_radius = settings["sq_radius"]
-        if sq_radius is not None:
-            sq_radius = check_positive("sq_radius", sq_radius, or_zero=True)
-        n, n_features = rows.shape
-        if (
-            any(array.dtype != np.int64 for array in arrays)
-            or [array.shape for array in arrays] != [(n,), (n, 2), (n,)]
-            or not np.array_equal(np.sort(order), np.arange(n))
-            or sorted(set(ids)) != ids
-            or image_index.min() < 0
-            or image_index.max() >= len(ids)
-            or (cells < 0).any()
-            or (cells >= shapes[0][:2]).any()
-            or sum(channels for _, _, channels in shapes) != n_features
-        ):
-            raise ValueError("its parts do not fit each other")
-        upsample = check_choice("upsample", settings["upsample"], ["bilinear", "block"])
-        return cls.from_rows(
-            rows, tuple(ids), image_index, cells, order, upsample, shapes, sq_radius
-        )
+            return cls.from_rows(*read_parts(store))
 
     @classmethod
     def from_rows(

@@ -64,16 +64,20 @@ class Gallery(ReadOnlyGallery):
     Neighbors(n_images=1, cells=8x8, k=2)
     >>> float(neighbors.sq_distances[..., 0].max()), str(neighbors.images[0, 3, 5, 0])
     (0.0, 'left')
+    >>> gallery.replace(FeaturePyramid(levels)[1], ids=["left"])
     >>> small = Gallery(dtype="int8")
     >>> small.add(gallery.pyramid())
     ['000000', '000001']
     >>> gallery.nbytes, small.nbytes
     (3584, 1200)
+    >>> gallery.remove(["left"])
+    >>> gallery.ids
+    ['right']
     """
 
     def __init__(self, upsample: str = "bilinear", dtype: str = "float32") -> None:
-        self.core = _core.Gallery(upsample, dtype)
-        #: The folder, whatever the current one is, and its state when it was opened for reading.
+        self.core = self._source = _core.Gallery(upsample, dtype)
+        #: The folder, as an absolute path, and its state when it was opened for reading.
         self._folder: Path | None = None
         self._opened: bytes | None = None
 
@@ -90,7 +94,7 @@ class Gallery(ReadOnlyGallery):
         """Number of removed images whose features are in the folder until `compact`."""
         return self.core.n_removed
 
-    def __enter__(self) -> Gallery:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -144,12 +148,6 @@ class Gallery(ReadOnlyGallery):
         StoreError
             If the gallery's folder is not open for writing, or the disk does not take the images;
             the gallery is then as it was. When `add` returns they are on the disk.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> Gallery().add(FeaturePyramid([np.zeros((2, 4, 4, 3), "f4")]))
-        ['000000', '000001']
         """
         if ids is None:
             ids = self.core.free_ids(pyramid.n_images)
@@ -173,15 +171,6 @@ class Gallery(ReadOnlyGallery):
             If an id is not in the gallery or given twice.
         ShapeError, ImageError, StoreError
             As `add`.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> gallery = Gallery()
-        >>> _ = gallery.add(FeaturePyramid([np.zeros((2, 4, 4, 3), "f4")]), ids=["a", "b"])
-        >>> gallery.replace(FeaturePyramid([np.ones((1, 4, 4, 3), "f4")]), ids=["b"])
-        >>> float(gallery.pyramid(["b"]).levels[0].min())
-        1.0
         """
         self.core.replace(list(pyramid.levels), check_ids(ids, "ids"))
 
@@ -202,42 +191,20 @@ class Gallery(ReadOnlyGallery):
         StoreError
             If the gallery's folder is not open for writing, or the disk does not take the change;
             the gallery is then as it was.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> gallery = Gallery()
-        >>> _ = gallery.add(FeaturePyramid([np.zeros((2, 4, 4, 3), "f4")]), ids=["a", "b"])
-        >>> gallery.remove(["a"])
-        >>> gallery.ids
-        ['b']
         """
         self.core.remove(check_ids(ids, "ids"))
 
     def compact(self) -> None:
-        """Give back the room that removed images take in the gallery's folder.
+        """Give back the room that removed images take in the gallery's folder, if it has one.
 
         The files that hold removed images, of up to 256 MiB each, are written anew without these;
-        meanwhile they need that room once more. Who has opened the gallery before keeps what was
-        there then. A gallery in memory has nothing to compact.
+        meanwhile they need that room once more. Galleries that were opened before stay as they are.
 
         Raises
         ------
         StoreError
             If the folder is not open for writing, there is no room, or an image is damaged; the
             gallery is then as it was.
-
-        Examples
-        --------
-        >>> import numpy as np, tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     gallery = Gallery.create(folder + "/normal.gallery")
-        ...     _ = gallery.add(FeaturePyramid([np.zeros((2, 4, 4, 3), "f4")]), ids=["a", "b"])
-        ...     gallery.remove(["a"])
-        ...     before = gallery.n_removed
-        ...     gallery.compact()
-        ...     before, gallery.n_removed, gallery.ids
-        (1, 0, ['b'])
         """
         self.core.compact()
 
@@ -331,33 +298,6 @@ class Gallery(ReadOnlyGallery):
         """
         return pick_coreset(self, size, seed, projection, threads, progress)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the gallery to a file, replacing what is there only when all is written.
-
-        Parameters
-        ----------
-        path : path-like
-            The file; safetensors with a versioned header and a checksum.
-
-        Raises
-        ------
-        StoreError
-            If the file cannot be written; what was there is then untouched.
-        ParameterError
-            If the gallery is empty.
-
-        Examples
-        --------
-        >>> import numpy as np, tempfile, pathlib
-        >>> gallery = Gallery()
-        >>> _ = gallery.add(FeaturePyramid([np.zeros((2, 4, 4, 3), "f4")]))
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     gallery.save(pathlib.Path(folder) / "normal.gallery")
-        ...     Gallery.open(pathlib.Path(folder) / "normal.gallery").ids
-        ['000000', '000001']
-        """
-        self.core.save(check_path(path), "gallery", {}, {})
-
     @classmethod
     def create(
         cls,
@@ -388,15 +328,6 @@ class Gallery(ReadOnlyGallery):
             If there is something already, or the folder cannot be written.
         ParameterError
             If `upsample` or `dtype` is another word.
-
-        Examples
-        --------
-        >>> import numpy as np, tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     with Gallery.create(folder + "/normal.gallery", dtype="float16") as gallery:
-        ...         _ = gallery.add(FeaturePyramid([np.zeros((2, 4, 4, 3), "f4")]))
-        ...     Gallery.open(folder + "/normal.gallery")
-        Gallery(upsample='bilinear', dtype='float16', n_images=2, level0=4x4x3)
         """
         return cls.from_core(_core.Gallery.create(check_path(path), upsample, dtype))
 
@@ -414,8 +345,7 @@ class Gallery(ReadOnlyGallery):
         mode : {"r", "r+"}, default "r"
             To change a folder, ``"r+"``; one process at a time may, and those that are forked from
             it can only read. Those who read it keep the gallery as it was when they opened it. A
-            file is a snapshot: what is opened from it may
-            be changed in memory.
+            file is a snapshot: what is opened from it may be changed in memory.
         verify : bool, optional
             True: read everything once and compare the checksums. False: check the structure only,
             and of a folder each image when it is first searched. By default a file is verified at
@@ -435,13 +365,6 @@ class Gallery(ReadOnlyGallery):
             writing, or the disk is read-only.
         ParameterError
             If `mode` is another word, or ``"r+"`` for a file.
-
-        Examples
-        --------
-        >>> Gallery.open("no-such.gallery")  # doctest: +ELLIPSIS
-        Traceback (most recent call last):
-        ...
-        knnspect.errors.StoreError: no-such.gallery: cannot be opened: No such file or directory...
         """
         check_choice("mode", mode, ["r", "r+"])
         path = check_path(path)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterable, Sequence
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 
 from knnspect import _core
 from knnspect.backends import Backend, get_backend
-from knnspect.errors import DTypeError, ParameterError
+from knnspect.errors import ParameterError
+from knnspect.files import check_path
 from knnspect.gallery.pickling import Images, check_rounding, rebuilt
 from knnspect.pyramid import FeaturePyramid
-from knnspect.search import Neighbors
-from knnspect.validation import check_count, check_ids, describe_value, has_surrogates
+from knnspect.search import Neighbors, Search
+from knnspect.validation import check_ids, has_surrogates
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -31,6 +32,8 @@ class ReadOnlyGallery:
     """
 
     core: _core.Gallery
+    #: See `Search.source`: the gallery of which this is a part, or this one.
+    _source: _core.Gallery
 
     def __init__(self) -> None:
         raise TypeError("a ReadOnlyGallery comes from Gallery.without or Coreset.bank")
@@ -39,7 +42,7 @@ class ReadOnlyGallery:
     def from_core(cls, core: _core.Gallery) -> Self:
         """Wrap a gallery of the Rust core."""
         gallery = cls.__new__(cls)
-        gallery.core = core
+        gallery.core = gallery._source = core
         return gallery
 
     @property
@@ -221,11 +224,33 @@ class ReadOnlyGallery:
         >>> gallery.search(query, images=["b"]).sq_distances[0, 0, 0]
         array([3.], dtype=float32)
         """
-        if not isinstance(query, FeaturePyramid):
-            raise DTypeError(f"query: expected a FeaturePyramid, got {type(query).__name__}")
-        k = min(check_count("k", k), sys.maxsize)
-        threads = None if threads is None else min(check_count("threads", threads), sys.maxsize)
-        return get_backend(backend).search(self, query, k, _check_subset(images), threads)
+        return get_backend(backend).search(self.prepare(query, k, images, threads))
+
+    def prepare(
+        self,
+        query: FeaturePyramid,
+        k: int = 1,
+        images: Sequence[str] | Sequence[Sequence[str]] | None = None,
+        threads: int | None = None,
+    ) -> Search:
+        """Return a search for a backend: its arguments checked, and the images as they are now.
+
+        Parameters
+        ----------
+        query, k, images, threads
+            As in `search`.
+
+        Returns
+        -------
+        Search
+            A value: what becomes of the gallery does not change it.
+
+        Raises
+        ------
+        KnnspectError
+            As `search`.
+        """
+        return Search.of(self.core, query, k, images, threads, self._source)
 
     def without(self, ids: Sequence[str]) -> ReadOnlyGallery:
         """Return the gallery as it is now, without some images.
@@ -257,7 +282,9 @@ class ReadOnlyGallery:
         """
         core = self.core.copy()
         core.remove(check_ids(ids, "ids"))
-        return ReadOnlyGallery.from_core(core)
+        left = ReadOnlyGallery.from_core(core)
+        left._source = self._source  # so that backends know the images again
+        return left
 
     def around(
         self,
@@ -314,6 +341,23 @@ class ReadOnlyGallery:
         nearest = [rows[name][tuple(at)] for name, at in zip(names, cells, strict=True)]
         return rows[image_id][row, column], np.stack(nearest)
 
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the gallery to a file, replacing what is there only when all is written.
+
+        Parameters
+        ----------
+        path : path-like
+            The file; safetensors with a versioned header and a checksum.
+
+        Raises
+        ------
+        StoreError
+            If the file cannot be written; what was there is then untouched.
+        ParameterError
+            If the gallery is empty.
+        """
+        self.core.save(check_path(path), "gallery", {}, {})
+
     def _rows(self, id_: str) -> NDArray[np.float32]:
         rows = self.pyramid([id_]).concatenated(self.upsample)  # type: ignore[arg-type]
         features: NDArray[np.float32] = rows[0]
@@ -330,14 +374,3 @@ def _rebuilt(
     cls: type[ReadOnlyGallery], upsample: str, dtype: str, images: Images
 ) -> ReadOnlyGallery:
     return cls.from_core(rebuilt(upsample, dtype, images))
-
-
-def _check_subset(images: object) -> list[list[str]] | None:
-    if images is None:
-        return None
-    if isinstance(images, str) or not isinstance(images, Iterable):
-        raise DTypeError(f"images: expected a sequence of ids, got {describe_value(images)}")
-    entries = list(images)
-    if all(isinstance(entry, str) for entry in entries):
-        return [check_ids(entries, "images")]
-    return [check_ids(entry, f"images[{index}]") for index, entry in enumerate(entries)]

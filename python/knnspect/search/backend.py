@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from knnspect.gallery import ReadOnlyGallery
-    from knnspect.pyramid import FeaturePyramid
-    from knnspect.search.neighbors import Neighbors
+from knnspect.search.neighbors import Neighbors
+from knnspect.search.request import Search
 
-__all__ = ["Backend", "Capabilities", "ImageSubset"]
-
-#: Which gallery images to search: all, or one list of ids per query image (a single list of one
-#: serves them all).
-ImageSubset = Sequence[Sequence[str]] | None
+__all__ = ["Backend", "Capabilities"]
 
 
 @dataclass(frozen=True)
@@ -46,7 +39,7 @@ class Capabilities:
 
 
 class Backend(Protocol):
-    """Searches a gallery.
+    """Answers searches.
 
     A third party registers one as an entry point of the group ``knnspect.backends``: its name is
     the word by which users choose it, its object is called without arguments, or with what follows
@@ -64,16 +57,10 @@ class Backend(Protocol):
         """What it can do here."""
         ...
 
-    def search(
-        self,
-        gallery: ReadOnlyGallery,
-        query: FeaturePyramid,
-        k: int,
-        images: ImageSubset,
-        threads: int | None,
-    ) -> Neighbors:
-        """Find the `k` nearest gallery cells of every cell of `query`; see `Gallery.search`.
+    def search(self, search: Search) -> Neighbors:
+        """Find the `k` nearest gallery cells of every cell of the query; see `Gallery.search`.
 
         Of pyramids of one level only the channels need to agree; their cells may lie on any grids.
+        `Search.found` makes `Neighbors` of distances and places.
         """
         ...

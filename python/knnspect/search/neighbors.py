@@ -2,45 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Neighbors", "Work"]
+from knnspect.search.stats import SearchStats
 
-
-@dataclass(frozen=True)
-class Work:
-    """What a search did: why it was fast, or slow.
-
-    Parameters
-    ----------
-    pairs : int
-        All pairs: query cells times gallery cells at the finest level.
-    stages : mapping of str to int
-        How many pairs each stage compared, in the order of the stages. ``"exhaustive"``: in full.
-        ``"level 2"``, ``"level 1"``, ... (pyramids, coarsest first): by the levels from this one;
-        with block upsampling a cell counts once for all the finer cells in it. ``"filter 1"``,
-        ``"filter 2"``, ``"float32"``, ``"float64"`` (galleries of one level): by a few leading
-        coordinates, by more of them, and in full in either precision. Other backends: their own
-        stages, such as ``"leading"`` (torch: products of leading coordinates) or ``"faiss"``, then
-        ``"float64"``, and ``"core"`` for what they left to the Rust core.
-
-    Examples
-    --------
-    >>> Work(1000, {"level 1": 250, "level 0": 10}).shares
-    {'level 1': 0.25, 'level 0': 0.01}
-    """
-
-    pairs: int
-    stages: Mapping[str, int]
-
-    @property
-    def shares(self) -> dict[str, float]:
-        """The share of all pairs that each stage compared; the rest was left out."""
-        return {stage: pairs / max(self.pairs, 1) for stage, pairs in self.stages.items()}
+__all__ = ["Neighbors"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -58,7 +27,7 @@ class Neighbors:
         differences of unsigned integers wrap around.
     image_ids : tuple of str
         Ids of the gallery images that were searched, sorted.
-    work : Work, optional
+    stats : SearchStats, optional
         What the search did, where the backend counts it; of the whole search, so a selection of
         its query images has none.
 
@@ -78,7 +47,12 @@ class Neighbors:
     image_index: NDArray[np.uint32]
     cells: NDArray[np.uint32]
     image_ids: tuple[str, ...]
-    work: Work | None = None
+    stats: SearchStats | None = None
+
+    @property
+    def work(self) -> SearchStats | None:
+        """The former name of `stats`."""
+        return self.stats
 
     @property
     def images(self) -> NDArray[np.object_]:

@@ -5,12 +5,11 @@ mod common;
 
 use common::{KINDS, Kind, MODES, Numbers, Shapes, batch, features, ids, kept, upsampled};
 use half::f16;
-use knnspect_core::coreset::{Options, Picks, pick};
 use knnspect_core::gallery::Selection;
-use knnspect_core::opening::Links;
-use knnspect_core::pyramid::{PyramidContext, Upsample};
-use knnspect_core::rows::concatenate;
-use knnspect_core::store::Store;
+use knnspect_core::pyramid::{PyramidContext, Upsample, concatenate};
+use knnspect_core::select::{PickOptions, Picks, pick};
+use knnspect_core::storage::Links;
+use knnspect_core::storage::Store;
 use knnspect_core::{Cancel, DType, Error, Gallery, InstructionSet};
 use proptest::prelude::*;
 use std::cell::RefCell;
@@ -116,7 +115,7 @@ impl Case {
         let mut last = None;
         for set in InstructionSet::available() {
             for (&round, threads) in rounds.iter().zip([1, 2, 3, 2]) {
-                let options = Options {
+                let options = PickOptions {
                     first: (
                         (self.first / self.cells()) as u32,
                         (self.first % self.cells()) as u32,
@@ -125,7 +124,7 @@ impl Case {
                     threads: NonZero::new(threads),
                     instruction_set: Some(set),
                     round,
-                    ..Options::new(self.count)
+                    ..PickOptions::new(self.count)
                 };
                 let picks = pick(&context, &all, &options).unwrap();
                 let places: Vec<usize> = numbers_of(&picks, self.cells());
@@ -134,7 +133,7 @@ impl Case {
                 assert_eq!(picks.sq_radius.to_bits(), radius.to_bits(), "{how}");
                 let values: Vec<f32> = expected.iter().flat_map(|&at| rows[at].clone()).collect();
                 assert_eq!(picks.rows, values, "{how}");
-                assert_eq!(picks.work.pairs, (rows.len() * places.len()) as u64);
+                assert_eq!(picks.stats.pairs, (rows.len() * places.len()) as u64);
                 last = Some(picks);
             }
         }
@@ -315,7 +314,12 @@ fn no_magnitude_is_too_small_or_too_large() {
     let rows: Vec<Vec<f32>> = levels[0].chunks(10).map(<[f32]>::to_vec).collect();
     let (expected, _) = greedy(&rows, 200, 0);
     let context = gallery.pyramid_context().unwrap();
-    let picks = pick(&context, &gallery.select(None).unwrap(), &Options::new(200)).unwrap();
+    let picks = pick(
+        &context,
+        &gallery.select(None).unwrap(),
+        &PickOptions::new(200),
+    )
+    .unwrap();
     assert_eq!(numbers_of(&picks, 81), expected);
 }
 
@@ -337,7 +341,7 @@ fn a_pick_that_is_too_far_off_for_the_filters() {
     for count in [2, 3, 20] {
         let (expected, radius) = greedy(&rows, count, 0);
         let all = gallery.select(None).unwrap();
-        let picks = pick(&context, &all, &Options::new(count)).unwrap();
+        let picks = pick(&context, &all, &PickOptions::new(count)).unwrap();
         assert_eq!(numbers_of(&picks, 64 * 64), expected);
         assert_eq!(picks.sq_radius, radius);
     }
@@ -352,9 +356,9 @@ fn a_selection_of_images() {
     gallery.add(&batch(&shapes, 6, &levels), &ids(6)).unwrap();
     let some = gallery.select(Some(&["004".into(), "001".into()])).unwrap();
     let context = gallery.pyramid_context().unwrap();
-    let options = Options {
+    let options = PickOptions {
         first: (4, 3),
-        ..Options::new(30)
+        ..PickOptions::new(30)
     };
     let picks = pick(&context, &some, &options).unwrap();
     let rows = upsampled(&shapes, 6, &levels, Upsample::Block);
@@ -394,7 +398,7 @@ fn a_gallery_in_a_file() {
         let mapped = Gallery::from_store(&store).unwrap();
         let context = mapped.pyramid_context().unwrap();
         let all = mapped.select(None).unwrap();
-        let picks = pick(&context, &all, &Options::new(80)).unwrap();
+        let picks = pick(&context, &all, &PickOptions::new(80)).unwrap();
         let expected = case.check();
         assert_eq!((picks.ranks, picks.rows), (expected.ranks, expected.rows));
     }
@@ -405,12 +409,12 @@ fn a_gallery_in_a_file() {
 fn filters_leave_out_nearly_all_pairs() {
     let case = Case::new(&[(32, 32, 64)], Kind::Structured, 8, 400);
     let picks = case.check_rounds(&[None]);
-    let stages: Vec<(&str, u64)> = picks.work.stages.iter().map(|(s, n)| (&**s, *n)).collect();
+    let stages: Vec<(&str, u64)> = picks.stats.stages.iter().map(|(s, n)| (&**s, *n)).collect();
     let [("filter 1", first), ("filter 2", _), ("float64", float64)] = stages[..] else {
         panic!("{stages:?}");
     };
-    assert!(first <= picks.work.pairs * 5 / 4, "{:?}", picks.work);
-    assert!(float64 * 8 < picks.work.pairs, "{:?}", picks.work);
+    assert!(first <= picks.stats.pairs * 5 / 4, "{:?}", picks.stats);
+    assert!(float64 * 8 < picks.stats.pairs, "{:?}", picks.stats);
 }
 
 #[test]
@@ -448,9 +452,9 @@ fn progress_is_told_and_ends_with_all() {
     let (context, all) = large();
     let told = RefCell::new(Vec::new());
     let progress = |picked: usize| told.borrow_mut().push(picked);
-    let options = Options {
+    let options = PickOptions {
         progress: Some(&progress),
-        ..Options::new(300)
+        ..PickOptions::new(300)
     };
     pick(&context, &all, &options).unwrap();
     let told = told.into_inner();
@@ -465,10 +469,10 @@ fn it_can_be_cancelled() {
     let count = |limit: usize, threads: usize| {
         let asked = AtomicUsize::new(0);
         let stop = || asked.fetch_add(1, Ordering::Relaxed) >= limit;
-        let options = Options {
+        let options = PickOptions {
             threads: NonZero::new(threads),
             cancel: Cancel::when(&stop),
-            ..Options::new(1000)
+            ..PickOptions::new(1000)
         };
         let result = pick(&context, &all, &options);
         (result, asked.load(Ordering::Relaxed))
@@ -488,29 +492,29 @@ fn it_can_be_cancelled() {
 #[test]
 fn what_cannot_be_picked_is_said() {
     let (context, all) = large();
-    let fail = |options: &Options<'_>| pick(&context, &all, options).unwrap_err().to_string();
+    let fail = |options: &PickOptions<'_>| pick(&context, &all, options).unwrap_err().to_string();
     assert_eq!(
-        fail(&Options::new(0)),
+        fail(&PickOptions::new(0)),
         "size: expected between 1 and the number of rows, 8192, got 0"
     );
-    assert!(fail(&Options::new(8193)).ends_with("8192, got 8193"));
+    assert!(fail(&PickOptions::new(8193)).ends_with("8192, got 8193"));
     for first in [(8, 0), (0, 1024)] {
-        let message = fail(&Options {
+        let message = fail(&PickOptions {
             first,
-            ..Options::new(1)
+            ..PickOptions::new(1)
         });
         assert!(message.starts_with("first: there is no cell"), "{message}");
     }
     for len in [0, 63, 65] {
-        let message = fail(&Options {
+        let message = fail(&PickOptions {
             projection: Some(&vec![1.0; len]),
-            ..Options::new(1)
+            ..PickOptions::new(1)
         });
         assert!(message.starts_with("projection: "), "{message}");
     }
-    let message = fail(&Options {
+    let message = fail(&PickOptions {
         projection: Some(&[f32::INFINITY; 64]),
-        ..Options::new(1)
+        ..PickOptions::new(1)
     });
     assert!(message.contains("not finite"), "{message}");
 }

@@ -8,10 +8,10 @@ use common::{
     search_every_way, stage,
 };
 use half::f16;
-use knnspect_core::matching::{self, Matcher, Neighbors, Options};
-use knnspect_core::opening::Links;
 use knnspect_core::pyramid::Upsample;
-use knnspect_core::store::Store;
+use knnspect_core::search::{self, Matcher, Neighbors, Options};
+use knnspect_core::storage::Links;
+use knnspect_core::storage::Store;
 use knnspect_core::{Cancel, DType, Error, Gallery, InstructionSet};
 use proptest::prelude::*;
 use std::sync::Arc;
@@ -202,7 +202,7 @@ fn one_level_is_searched_on_any_grid() {
     for (gallery_grid, query_grid) in [((1, 3000), (19, 21)), ((60, 50), (1, 400))] {
         let of = (64, Kind::Structured, DType::F32);
         let found = check_grids(of, gallery_grid, query_grid, 2, 3);
-        assert!(stage(&found, "filter 1").is_some(), "{:?}", found.work);
+        assert!(stage(&found, "filter 1").is_some(), "{:?}", found.stats);
     }
 }
 
@@ -238,7 +238,7 @@ fn check_grids(
         }
     }
     let found = first.unwrap();
-    assert_eq!(found.work.pairs, (4 * cells * n_queries) as u64);
+    assert_eq!(found.stats.pairs, (4 * cells * n_queries) as u64);
 
     let kept = kept(&shapes(gallery_grid), dtype, 2, &normal);
     let places: Vec<&[f32]> = kept[0].chunks(channels).collect();
@@ -289,7 +289,7 @@ fn other_grids_need_one_level_and_the_same_channels() {
         for query in queries {
             let levels = features(Kind::Uniform, 1, 1, &query.to_vec());
             let query = batch(&query.to_vec(), 1, &levels);
-            let error = matching::search(&query, &context, &all, &Options::new(1)).unwrap_err();
+            let error = search::search(&query, &context, &all, &Options::new(1)).unwrap_err();
             assert!(matches!(error, Error::Shape(_)), "{error:?}");
         }
     }
@@ -314,7 +314,7 @@ fn a_flat_gallery_may_change_between_searches() {
                 matcher,
                 ..Options::new(4)
             };
-            matching::search(&batch(&shapes, 2, &query), &context, &selections, &options).unwrap()
+            search::search(&batch(&shapes, 2, &query), &context, &selections, &options).unwrap()
         });
         let same = found.iter().all(|found_so| same_bits(found_so, &found[0]));
         assert!(same, "{names:?}");
@@ -369,7 +369,7 @@ fn a_flat_gallery_may_change_between_searches() {
                 matcher,
                 ..Options::new(3)
             };
-            matching::search(&batch(&shapes, 2, &query), &context, &selections, &options).unwrap()
+            search::search(&batch(&shapes, 2, &query), &context, &selections, &options).unwrap()
         });
         assert!(found.iter().all(|found_so| same_bits(found_so, &found[0])));
     }
@@ -586,7 +586,7 @@ fn what_is_not_finite_is_refused() {
                     ..Options::new(1)
                 };
                 let query = batch(&shapes, 2, &query);
-                let error = matching::search(&query, &context, &selections, &options).unwrap_err();
+                let error = search::search(&query, &context, &selections, &options).unwrap_err();
                 assert!(matches!(error, Error::Image { .. }), "{error:?}");
                 let message = error.to_string();
                 assert!(message.contains("query image 1"), "{message}");
@@ -622,18 +622,22 @@ fn auto_prunes_what_can_be_pruned_and_nothing_else() {
         let exhaustive = stage(&random, "exhaustive").unwrap_or(0);
         let cascade = stage(&random, "level 0").unwrap_or(0);
         // One image of 16 shows that it does not pay.
-        assert!(exhaustive * 8 >= random.work.pairs * 7, "{:?}", random.work);
-        assert!(cascade * 8 <= random.work.pairs, "{:?}", random.work);
+        assert!(
+            exhaustive * 8 >= random.stats.pairs * 7,
+            "{:?}",
+            random.stats
+        );
+        assert!(cascade * 8 <= random.stats.pairs, "{:?}", random.stats);
 
         let smooth = work(Kind::Structured, upsample, Matcher::Auto);
-        assert_eq!(stage(&smooth, "exhaustive"), None, "{:?}", smooth.work);
+        assert_eq!(stage(&smooth, "exhaustive"), None, "{:?}", smooth.stats);
         let in_full = stage(&smooth, "level 0").unwrap();
-        assert!(in_full * 10 < smooth.work.pairs, "{:?}", smooth.work);
-        assert!(stage(&smooth, "level 2").is_some(), "{:?}", smooth.work);
+        assert!(in_full * 10 < smooth.stats.pairs, "{:?}", smooth.stats);
+        assert!(stage(&smooth, "level 2").is_some(), "{:?}", smooth.stats);
 
         // Whoever asks for pruning gets it.
         let pruned = work(Kind::Uniform, upsample, Matcher::Pruned);
-        assert_eq!(stage(&pruned, "exhaustive"), None, "{:?}", pruned.work);
+        assert_eq!(stage(&pruned, "exhaustive"), None, "{:?}", pruned.stats);
         assert!(same_bits(&pruned, &random));
     }
 }

@@ -1,8 +1,8 @@
 //! Galleries in folders: any sequence of changes leaves what it would leave in memory.
 
-use knnspect_core::living::Known;
+use knnspect_core::gallery::OnConflict;
 use knnspect_core::pyramid::{LevelData, PyramidBatch, PyramidShape, Upsample};
-use knnspect_core::{Cancel, DType, Error, Gallery, LivingGallery};
+use knnspect_core::{Cancel, DType, Error, Gallery, SharedGallery};
 use proptest::prelude::*;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -50,15 +50,15 @@ fn with_images<T>(n: usize, seed: usize, work: impl FnOnce(&PyramidBatch<'_>) ->
     work(&PyramidBatch::new(shape(), n, levels).unwrap())
 }
 
-fn change(gallery: &LivingGallery, step: &Step, seed: usize) -> Result<(), String> {
+fn change(gallery: &SharedGallery, step: &Step, seed: usize) -> Result<(), String> {
     let put = |ids: &[u8], known| {
         with_images(ids.len(), seed, |batch| {
             gallery.add(batch, &names(ids), known, Cancel::NEVER)
         })
     };
     match step {
-        Step::Add(ids) => put(ids, Known::Refuse),
-        Step::Replace(ids) => put(ids, Known::Replace),
+        Step::Add(ids) => put(ids, OnConflict::Refuse),
+        Step::Replace(ids) => put(ids, OnConflict::Replace),
         Step::Remove(ids) => gallery.remove(&names(ids)),
         Step::Compact => gallery.compact(Cancel::NEVER),
         Step::Reopen => Ok(()),
@@ -67,7 +67,7 @@ fn change(gallery: &LivingGallery, step: &Step, seed: usize) -> Result<(), Strin
 }
 
 /// The ids, and all values of all images.
-fn contents(gallery: &LivingGallery) -> Vec<(String, Vec<f32>)> {
+fn contents(gallery: &SharedGallery) -> Vec<(String, Vec<f32>)> {
     gallery.read(|gallery| {
         let image = |id: &str| {
             let image = gallery.image(id).unwrap();
@@ -83,8 +83,8 @@ fn contents(gallery: &LivingGallery) -> Vec<(String, Vec<f32>)> {
     })
 }
 
-fn open(path: &Path, write: bool) -> LivingGallery {
-    let gallery = LivingGallery::open(path, write, Cancel::NEVER).unwrap();
+fn open(path: &Path, write: bool) -> SharedGallery {
+    let gallery = SharedGallery::open(path, write, Cancel::NEVER).unwrap();
     gallery.verify(Cancel::NEVER).unwrap();
     gallery
 }
@@ -99,8 +99,8 @@ proptest! {
     ) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("gallery");
-        let memory = LivingGallery::from(Gallery::new(Upsample::Block, dtype));
-        let mut disk = LivingGallery::create(&path, Upsample::Block, dtype).unwrap();
+        let memory = SharedGallery::from(Gallery::new(Upsample::Block, dtype));
+        let mut disk = SharedGallery::create(&path, Upsample::Block, dtype).unwrap();
         for (seed, step) in steps.iter().enumerate() {
             if matches!(step, Step::Reopen) {
                 drop(disk);
@@ -123,7 +123,7 @@ proptest! {
 fn an_interrupted_change_leaves_the_gallery_as_it_was() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("gallery");
-    let gallery = LivingGallery::create(&path, Upsample::Bilinear, DType::F32).unwrap();
+    let gallery = SharedGallery::create(&path, Upsample::Bilinear, DType::F32).unwrap();
     change(&gallery, &Step::Add((0..9).collect()), 1).unwrap();
     change(&gallery, &Step::Remove(vec![2]), 0).unwrap();
     let before = contents(&gallery);
@@ -142,7 +142,7 @@ fn an_interrupted_change_leaves_the_gallery_as_it_was() {
         let stop = || asked.fetch_add(1, Ordering::Relaxed) >= patience;
         let ids = names(&[20, 21, 22]);
         let added = with_images(3, 5, |batch| {
-            gallery.add(batch, &ids, Known::Refuse, Cancel::when(&stop))
+            gallery.add(batch, &ids, OnConflict::Refuse, Cancel::when(&stop))
         });
         let compacted = gallery.compact(Cancel::when(&stop));
         let (Err(Error::Interrupted), Err(Error::Interrupted)) = (&added, &compacted) else {
@@ -160,7 +160,7 @@ fn an_interrupted_change_leaves_the_gallery_as_it_was() {
     open_again(gallery, &path);
 }
 
-fn open_again(gallery: LivingGallery, path: &Path) {
+fn open_again(gallery: SharedGallery, path: &Path) {
     let contents_before = contents(&gallery);
     drop(gallery);
     assert_eq!(contents(&open(path, true)), contents_before);

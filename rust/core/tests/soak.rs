@@ -12,7 +12,7 @@ use common::{
     Case, KINDS, Kind, MATCHERS, MODES, Numbers, assert_same_as_first, batch, ids, image_of,
     same_bits, search, stage,
 };
-use knnspect_core::matching::{Matcher, Neighbors};
+use knnspect_core::search::{Matcher, Neighbors};
 use knnspect_core::{DType, Gallery, InstructionSet};
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -186,15 +186,15 @@ struct Share {
 impl Tally {
     fn add(&mut self, case: &Case, matcher: Matcher, found: &Neighbors) {
         self.searches += 1;
-        self.pairs += found.work.pairs;
+        self.pairs += found.stats.pairs;
         let pairs = |name| stage(found, name).unwrap_or(0);
         let exhaustive = pairs("exhaustive");
         // Stages of either matcher that prunes.
         let (name, in_full) = match (matcher, case.shapes.len()) {
             (Matcher::Exhaustive, _) => {
-                let stages = &found.work.stages;
+                let stages = &found.stats.stages;
                 assert!(
-                    stages.len() == 1 && exhaustive == found.work.pairs,
+                    stages.len() == 1 && exhaustive == found.stats.pairs,
                     "{stages:?}"
                 );
                 return;
@@ -203,17 +203,17 @@ impl Tally {
             (Matcher::Auto, _) => ("cascade, auto", exhaustive + pairs("level 0")),
             // Where the cascade suits a shape, it is not left.
             (Matcher::Pruned, 1) => ("flat", exhaustive + pairs("float32")),
-            (Matcher::Pruned, _) if exhaustive == found.work.pairs => return,
+            (Matcher::Pruned, _) if exhaustive == found.stats.pairs => return,
             (Matcher::Pruned, _) => {
-                assert_eq!(exhaustive, 0, "{:?}", found.work);
+                assert_eq!(exhaustive, 0, "{:?}", found.stats);
                 ("cascade", pairs("level 0"))
             }
         };
         let share = self.shares.entry(name).or_default();
         share.cases += 1;
-        share.pairs += found.work.pairs;
+        share.pairs += found.stats.pairs;
         share.in_full += in_full;
-        share.mostly_pruned += u64::from(2 * in_full < found.work.pairs);
+        share.mostly_pruned += u64::from(2 * in_full < found.stats.pairs);
     }
 }
 
@@ -300,11 +300,11 @@ fn check(case: &Case, numbers: &mut Numbers, tally: &mut Tally) {
             sq_distances: found.sq_distances[range.clone()].to_vec(),
             ranks: found.ranks[range.clone()].to_vec(),
             cells: found.cells[range].to_vec(),
-            work: alone.work.clone(),
+            stats: alone.stats.clone(),
         };
         assert!(same_bits(&alone, &part), "query {image} alone differs");
         tally.searches += 1;
-        tally.pairs += alone.work.pairs;
+        tally.pairs += alone.stats.pairs;
     }
     // The oracle is slow: of large cases it sees some of the queries.
     let n_cells = case.n_queries * case.cells();

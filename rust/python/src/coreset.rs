@@ -4,9 +4,9 @@ use crate::arrays::Levels;
 use crate::errors::{named, to_py};
 use crate::gallery::{Gallery, Work, threads_from, upsample_from};
 use crate::interrupt;
-use knnspect_core::coreset::{Options, pick};
-use knnspect_core::pyramid::PyramidContext;
-use knnspect_core::{Cancel, Error, InstructionSet, rows};
+use knnspect_core::pyramid::{self, PyramidContext};
+use knnspect_core::select::{PickOptions, pick};
+use knnspect_core::{Cancel, Error, InstructionSet};
 use numpy::{
     PyArray, PyArray1, PyArray2, PyArray4, PyArrayMethods, PyReadonlyArray2, PyUntypedArray,
     PyUntypedArrayMethods,
@@ -87,14 +87,14 @@ pub(crate) fn pick_rows<'py>(
                 .is_some()
         };
         let stop = || cancel.is_set() || has_raised();
-        let options = Options {
+        let options = PickOptions {
             first,
             projection,
             threads,
             instruction_set,
             progress: Some(&tell),
             cancel: Cancel::when(&stop),
-            ..Options::new(count)
+            ..PickOptions::new(count)
         };
         let picks = pick(&context, &all, &options);
         if has_raised() {
@@ -113,7 +113,7 @@ pub(crate) fn pick_rows<'py>(
         PyArray::from_vec(py, picks.rows).reshape(shape)?,
         picks.sq_radius,
         gallery.ids().map(str::to_owned).collect(),
-        (picks.work.pairs, picks.work.stages),
+        (picks.stats.pairs, picks.stats.stages),
     ))
 }
 
@@ -132,6 +132,6 @@ pub(crate) fn concatenate<'py>(
     let n_features: usize = batch.shape().levels().iter().map(|l| l.channels).sum();
     let shape = [batch.n_images(), finest.height, finest.width, n_features];
     let context = PyramidContext::new(batch.shape().clone(), upsample);
-    let rows = interrupt::run(py, |cancel| rows::concatenate(&batch, &context, cancel))?;
+    let rows = interrupt::run(py, |cancel| pyramid::concatenate(&batch, &context, cancel))?;
     PyArray::from_vec(py, rows).reshape(shape)
 }

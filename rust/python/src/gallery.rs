@@ -5,11 +5,10 @@ use crate::errors::{named, to_py};
 use crate::interrupt;
 use crate::store::{Store, Tensors, links_from};
 use half::f16;
-use knnspect_core::living::Known;
-use knnspect_core::matching::{self, Matcher};
+use knnspect_core::gallery::OnConflict;
 use knnspect_core::pyramid::{LevelData, Upsample};
-use knnspect_core::{DType, InstructionSet, LivingGallery, Result};
-use numpy::{PyArray, PyArray4, PyArrayMethods, PyUntypedArray};
+use knnspect_core::{DType, SharedGallery};
+use numpy::{PyArray, PyArrayMethods, PyUntypedArray};
 use pyo3::prelude::*;
 use std::collections::BTreeMap;
 use std::num::NonZero;
@@ -18,19 +17,11 @@ use std::path::PathBuf;
 /// All pairs, and those of each stage.
 pub(crate) type Work = (u64, Vec<(String, u64)>);
 
-type Neighbors<'py> = (
-    Bound<'py, PyArray4<f32>>,
-    Bound<'py, PyArray4<u32>>,
-    Bound<'py, PyArray4<u32>>,
-    Vec<String>,
-    Work,
-);
-
 /// The pyramids of normal images. Searches see the gallery as it was when they began, so images may
 /// be added and removed by other threads meanwhile.
-#[pyclass(frozen, module = "knnspect._core")]
+#[pyclass(frozen, weakref, module = "knnspect._core")]
 pub(crate) struct Gallery {
-    inner: LivingGallery,
+    inner: SharedGallery,
 }
 
 /// The words for how a gallery upsamples, and keeps features.
@@ -54,7 +45,7 @@ impl Gallery {
         py: Python<'_>,
         levels: &[Bound<'_, PyUntypedArray>],
         ids: &[String],
-        known: Known,
+        known: OnConflict,
     ) -> PyResult<()> {
         let levels = Levels::new(py, levels)?;
         let batch = levels.batch(py)?;
@@ -62,8 +53,8 @@ impl Gallery {
     }
 }
 
-impl From<LivingGallery> for Gallery {
-    fn from(inner: LivingGallery) -> Self {
+impl From<SharedGallery> for Gallery {
+    fn from(inner: SharedGallery) -> Self {
         Self { inner }
     }
 }
@@ -93,7 +84,7 @@ impl Gallery {
     fn new(py: Python<'_>, upsample: &str, dtype: &str) -> PyResult<Self> {
         let (upsample, dtype) = settings(py, upsample, dtype)?;
         let gallery = knnspect_core::Gallery::new(upsample, dtype);
-        Ok(LivingGallery::from(gallery).into())
+        Ok(SharedGallery::from(gallery).into())
     }
 
     /// The gallery in an open file.
@@ -101,14 +92,14 @@ impl Gallery {
     fn from_store(py: Python<'_>, store: &Store) -> PyResult<Self> {
         let inner =
             knnspect_core::Gallery::from_store(&store.inner).map_err(|error| to_py(py, &error))?;
-        Ok(LivingGallery::from(inner).into())
+        Ok(SharedGallery::from(inner).into())
     }
 
     /// An empty gallery in a new folder, open for writing.
     #[staticmethod]
     fn create(py: Python<'_>, path: PathBuf, upsample: &str, dtype: &str) -> PyResult<Self> {
         let (upsample, dtype) = settings(py, upsample, dtype)?;
-        py.detach(|| LivingGallery::create(&path, upsample, dtype))
+        py.detach(|| SharedGallery::create(&path, upsample, dtype))
             .map(Self::from)
             .map_err(|error| to_py(py, &error))
     }
@@ -116,7 +107,7 @@ impl Gallery {
     /// The gallery in a folder.
     #[staticmethod]
     fn open(py: Python<'_>, path: PathBuf, write: bool) -> PyResult<Self> {
-        interrupt::run(py, |cancel| LivingGallery::open(&path, write, cancel)).map(Self::from)
+        interrupt::run(py, |cancel| SharedGallery::open(&path, write, cancel)).map(Self::from)
     }
 
     #[getter]
@@ -188,7 +179,7 @@ impl Gallery {
         levels: Vec<Bound<'_, PyUntypedArray>>,
         ids: Vec<String>,
     ) -> PyResult<()> {
-        self.put(py, &levels, &ids, Known::Refuse)
+        self.put(py, &levels, &ids, OnConflict::Refuse)
     }
 
     fn replace(
@@ -197,7 +188,7 @@ impl Gallery {
         levels: Vec<Bound<'_, PyUntypedArray>>,
         ids: Vec<String>,
     ) -> PyResult<()> {
-        self.put(py, &levels, &ids, Known::Replace)
+        self.put(py, &levels, &ids, OnConflict::Replace)
     }
 
     fn remove(&self, py: Python<'_>, ids: Vec<String>) -> PyResult<()> {
@@ -215,7 +206,7 @@ impl Gallery {
 
     /// Another gallery of the same images, which are shared.
     fn copy(&self) -> Self {
-        LivingGallery::from(self.inner.copy()).into()
+        SharedGallery::from(self.inner.copy()).into()
     }
 
     /// The stored levels of one image, each `(height, width, channels)`, as copies; codes decoded.
@@ -249,61 +240,6 @@ impl Gallery {
                 })
             })
             .collect()
-    }
-
-    /// `(sq_distances, image_index, cells, ids, work)`: arrays of shape `(n_images, height, width, k)`;
-    /// `image_index` points into `ids`, the sorted ids of all images searched.
-    #[pyo3(signature = (levels, k, images, threads, instruction_set, matcher))]
-    // The arguments of the Python method.
-    #[allow(clippy::too_many_arguments)]
-    fn search<'py>(
-        &self,
-        py: Python<'py>,
-        levels: Vec<Bound<'py, PyUntypedArray>>,
-        k: usize,
-        images: Option<Vec<Vec<String>>>,
-        threads: Option<usize>,
-        instruction_set: Option<&str>,
-        matcher: &str,
-    ) -> PyResult<Neighbors<'py>> {
-        let raise = |error| to_py(py, &error);
-        let threads = threads_from(py, threads)?;
-        let instruction_set = instruction_set
-            .map(InstructionSet::from_name)
-            .transpose()
-            .map_err(raise)?;
-        let matcher = Matcher::from_name(matcher).ok_or_else(|| {
-            let message = format!(
-                "matcher: expected \"auto\", \"exhaustive\" or \"pruned\", got {matcher:?}"
-            );
-            named(py, "ParameterError", message)
-        })?;
-        let levels = Levels::new(py, &levels)?;
-        let query = levels.batch(py)?;
-        let finest = query.shape().finest();
-        let shape = [query.n_images(), finest.height, finest.width, k];
-        let (found, ids) = interrupt::run(py, |cancel| {
-            let (context, (selections, ids)) = self.read(|gallery| {
-                let context = gallery.pyramid_context()?;
-                Result::Ok((context, gallery.select_each(images.as_deref())?))
-            })?;
-            let options = matching::Options {
-                k,
-                threads,
-                instruction_set,
-                matcher,
-                cancel,
-            };
-            let found = matching::search(&query, &context, &selections, &options)?;
-            Ok((found, ids))
-        })?;
-        Ok((
-            PyArray::from_vec(py, found.sq_distances).reshape(shape)?,
-            PyArray::from_vec(py, found.ranks).reshape(shape)?,
-            PyArray::from_vec(py, found.cells).reshape(shape)?,
-            ids,
-            (found.work.pairs, found.work.stages),
-        ))
     }
 
     /// Writes the gallery with more metadata and tensors to a file of `kind`, atomically.

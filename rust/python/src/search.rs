@@ -1,61 +1,105 @@
-//! `knnspect._core.Search`.
+//! `knnspect._core.Search`: the one door through which galleries are searched.
 
 use crate::arrays::Levels;
-use crate::errors::to_py;
-use crate::gallery::{Gallery, threads_from};
+use crate::errors::{named, to_py};
+use crate::gallery::{Gallery, Work, threads_from};
 use crate::interrupt;
-use knnspect_core::gallery::Selection;
-use knnspect_core::matching::{self, Candidates, Options};
-use knnspect_core::pyramid::{PyramidContext, PyramidShape};
-use knnspect_core::{Cancel, Result, rows};
+use knnspect_core::gallery::{self, Selection};
+use knnspect_core::pyramid::{PyramidBatch, PyramidContext, PyramidShape, Upsample};
+use knnspect_core::search::{self, Candidates, Matcher, Options};
+use knnspect_core::{Cancel, InstructionSet, Result};
 use numpy::{
     PyArray, PyArray1, PyArray2, PyArray3, PyArray4, PyArrayMethods, PyReadonlyArray1,
     PyUntypedArray,
 };
 use pyo3::prelude::*;
+use std::num::NonZero;
 
-/// `(sq_distances, image_index, cells)`
+/// `(sq_distances, ranks, cells)`
 type Found<'py, D, A> = (Bound<'py, D>, Bound<'py, A>, Bound<'py, A>);
 
-/// A search that somebody else carries out: its arguments, checked, and the images that it is about, as
-/// they were when it began. What is found is settled here.
+type Neighbors<'py> = (
+    Bound<'py, PyArray3<f32>>,
+    Bound<'py, PyArray3<u32>>,
+    Bound<'py, PyArray3<u32>>,
+    Work,
+);
+
+/// A search whose arguments were checked: the images that it is about, as they were when it began, and
+/// what is looked for. The features of the query come with each call, as they may lie elsewhere.
 #[pyclass(frozen, module = "knnspect._core")]
 pub(crate) struct Search {
     context: PyramidContext,
+    upsample: Upsample,
     selections: Vec<Selection>,
     ids: Vec<String>,
+    query: PyramidShape,
+    n_images: usize,
+    k: usize,
+    threads: Option<NonZero<usize>>,
 }
 
 impl Search {
     fn begin(
         gallery: &Gallery,
-        query: &PyramidShape,
+        query: PyramidShape,
         n_images: usize,
         k: usize,
         images: Option<&[Vec<String>]>,
+        threads: Option<NonZero<usize>>,
         cancel: Cancel<'_>,
     ) -> Result<Self> {
-        let (context, (selections, ids)) = gallery.read(|gallery| {
+        let (context, upsample, (selections, ids)) = gallery.read(|gallery| {
             let context = gallery.pyramid_context()?;
-            Result::Ok((context, gallery.select_each(images)?))
+            Result::Ok((context, gallery.upsample(), gallery.select_each(images)?))
         })?;
-        matching::check(query, n_images, &context, &selections, k)?;
-        matching::verify(&selections, None, cancel)?;
+        search::check(&query, n_images, &context, &selections, k)?;
+        gallery::verify(&selections, threads, cancel)?;
         Ok(Self {
             context,
+            upsample,
             selections,
             ids,
+            query,
+            n_images,
+            k,
+            threads,
         })
     }
 
-    /// The images for a query image.
-    fn selection(&self, image: usize) -> &Selection {
-        &self.selections[if self.selections.len() == 1 { 0 } else { image }]
+    /// The gallery images for a query image.
+    fn selection(&self, py: Python<'_>, image: usize) -> PyResult<&Selection> {
+        let at = if self.selections.len() == 1 { 0 } else { image };
+        let selection = self.selections.get(at).filter(|_| image < self.n_images);
+        selection.ok_or_else(|| {
+            let message = format!(
+                "image: expected one of {} query images, got {image}",
+                self.n_images
+            );
+            named(py, "ParameterError", message)
+        })
+    }
+
+    /// The features of the query, which must be as they were announced.
+    fn query<'a>(&self, py: Python<'_>, levels: &'a Levels<'_>) -> PyResult<PyramidBatch<'a>> {
+        let query = levels.batch(py)?;
+        if query.shape() == &self.query && query.n_images() == self.n_images {
+            return Ok(query);
+        }
+        let message = format!(
+            "the query is {} images of {}, the search is for {} of {}",
+            query.n_images(),
+            query.shape().describe(),
+            self.n_images,
+            self.query.describe()
+        );
+        Err(named(py, "ShapeError", message))
     }
 }
 
 #[pymethods]
 impl Search {
+    /// A search for the pyramids of a query, which must be finite; see `knnspect.search.Search`.
     #[new]
     fn new(
         py: Python<'_>,
@@ -63,16 +107,20 @@ impl Search {
         levels: Vec<Bound<'_, PyUntypedArray>>,
         k: usize,
         images: Option<Vec<Vec<String>>>,
+        threads: Option<usize>,
     ) -> PyResult<Self> {
+        let threads = threads_from(py, threads)?;
         let levels = Levels::new(py, &levels)?;
         let query = levels.batch(py)?;
         interrupt::run(py, |cancel| {
+            let (shape, n_images) = (query.shape().clone(), query.n_images());
             let search = Self::begin(
                 gallery,
-                query.shape(),
-                query.n_images(),
+                shape,
+                n_images,
                 k,
                 images.as_deref(),
+                threads,
                 cancel,
             )?;
             query.check_finite(|image| format!("query image {image}"))?;
@@ -80,8 +128,8 @@ impl Search {
         })
     }
 
-    /// The same, for `n_images` pyramids of some shapes, whose features are elsewhere; whoever has them
-    /// sees that they are finite.
+    /// The same for `n_images` pyramids of some shapes, whose features are elsewhere; the caller checks
+    /// that they are finite.
     #[staticmethod]
     fn of(
         py: Python<'_>,
@@ -90,10 +138,20 @@ impl Search {
         n_images: usize,
         k: usize,
         images: Option<Vec<Vec<String>>>,
+        threads: Option<usize>,
     ) -> PyResult<Self> {
+        let threads = threads_from(py, threads)?;
         let shape = PyramidShape::new(&shapes).map_err(|error| to_py(py, &error))?;
         interrupt::run(py, |cancel| {
-            Self::begin(gallery, &shape, n_images, k, images.as_deref(), cancel)
+            Self::begin(
+                gallery,
+                shape,
+                n_images,
+                k,
+                images.as_deref(),
+                threads,
+                cancel,
+            )
         })
     }
 
@@ -112,14 +170,20 @@ impl Search {
             .collect()
     }
 
+    /// How coarse levels are upsampled.
+    #[getter]
+    fn upsample(&self) -> &'static str {
+        self.upsample.name()
+    }
+
     /// Which of the ids a query image is compared with.
-    fn ranks<'py>(&self, py: Python<'py>, image: usize) -> Bound<'py, PyArray1<u32>> {
-        PyArray::from_iter(py, self.selection(image).ranks())
+    fn ranks<'py>(&self, py: Python<'py>, image: usize) -> PyResult<Bound<'py, PyArray1<u32>>> {
+        Ok(PyArray::from_iter(py, self.selection(py, image)?.ranks()))
     }
 
     /// A number for each of these images that no other image has or had.
-    fn serials<'py>(&self, py: Python<'py>, image: usize) -> Bound<'py, PyArray1<u64>> {
-        PyArray::from_iter(py, self.selection(image).serials())
+    fn serials<'py>(&self, py: Python<'py>, image: usize) -> PyResult<Bound<'py, PyArray1<u64>>> {
+        Ok(PyArray::from_iter(py, self.selection(py, image)?.serials()))
     }
 
     /// The levels of some of these images, each `(n_images, height, width, channels)`.
@@ -129,9 +193,9 @@ impl Search {
         image: usize,
         ranks: Vec<u32>,
     ) -> PyResult<Vec<Bound<'py, PyArray4<f32>>>> {
-        let selection = self.selection(image);
+        let selection = self.selection(py, image)?;
         let shapes = self.context.shape().levels();
-        let decoded = py.detach(|| rows::levels_of(&self.context, selection, &ranks));
+        let decoded = py.detach(|| gallery::levels_of(&self.context, selection, &ranks));
         decoded
             .map_err(|error| to_py(py, &error))?
             .into_iter()
@@ -150,9 +214,9 @@ impl Search {
         image: usize,
         ranks: Vec<u32>,
     ) -> PyResult<Bound<'py, PyArray3<f32>>> {
-        let selection = self.selection(image);
+        let selection = self.selection(py, image)?;
         let values = interrupt::run(py, |cancel| {
-            rows::of_images(&self.context, selection, &ranks, cancel)
+            gallery::of_images(&self.context, selection, &ranks, cancel)
         })?;
         let levels = self.context.shape().levels().iter();
         let n_features: usize = levels.map(|level| level.channels).sum();
@@ -160,11 +224,11 @@ impl Search {
         PyArray::from_vec(py, values).reshape([ranks.len(), n_cells, n_features])
     }
 
-    /// The `k` nearest candidates of some cells of one query image, whose levels are given: float64
-    /// distances, image indices and cells, each `(n_cells, k)`.
+    /// The `k` nearest candidates of some cells of one query image: float64 distances, ranks and cells,
+    /// each `(n_cells, k)`.
     // The arguments of the Python method.
     #[allow(clippy::too_many_arguments)]
-    fn settle<'py>(
+    fn rescore<'py>(
         &self,
         py: Python<'py>,
         levels: Vec<Bound<'py, PyUntypedArray>>,
@@ -173,25 +237,22 @@ impl Search {
         starts: PyReadonlyArray1<'py, usize>,
         ranks: PyReadonlyArray1<'py, u32>,
         cells: PyReadonlyArray1<'py, u32>,
-        k: usize,
-        threads: Option<usize>,
     ) -> PyResult<Found<'py, PyArray2<f64>, PyArray2<u32>>> {
-        let threads = threads_from(py, threads)?;
         let levels = Levels::new(py, &levels)?;
-        let query = levels.batch(py)?;
+        let query = self.query(py, &levels)?;
+        let selection = self.selection(py, image)?;
         let candidates = Candidates {
-            image: 0,
+            image,
             query_cells: query_cells.as_slice()?,
             starts: starts.as_slice()?,
             ranks: ranks.as_slice()?,
             cells: cells.as_slice()?,
         };
-        let shape = [candidates.query_cells.len(), k];
-        let selection = self.selection(image);
+        let (context, k, threads) = (&self.context, self.k, self.threads);
         let found = interrupt::run(py, |cancel| {
-            let context = &self.context;
-            matching::settle(&query, context, selection, &candidates, k, threads, cancel)
+            search::rescore(&query, context, selection, &candidates, k, threads, cancel)
         })?;
+        let shape = [candidates.query_cells.len(), k];
         Ok((
             PyArray::from_vec(py, found.sq_distances).reshape(shape)?,
             PyArray::from_vec(py, found.ranks).reshape(shape)?,
@@ -199,33 +260,72 @@ impl Search {
         ))
     }
 
-    /// The `k` nearest cells of every cell of one query image, whose levels are given: distances, image
-    /// indices and cells, each `(n_cells, k)`.
-    fn search<'py>(
+    /// The `k` nearest cells of every cell of one query image: distances, ranks and cells, each
+    /// `(n_cells, k)`.
+    fn search_image<'py>(
         &self,
         py: Python<'py>,
         levels: Vec<Bound<'py, PyUntypedArray>>,
         image: usize,
-        k: usize,
-        threads: Option<usize>,
     ) -> PyResult<Found<'py, PyArray2<f32>, PyArray2<u32>>> {
-        let threads = threads_from(py, threads)?;
         let levels = Levels::new(py, &levels)?;
-        let query = levels.batch(py)?;
-        let selection = [self.selection(image).clone()];
+        let query = self.query(py, &levels)?;
+        let selection = [self.selection(py, image)?.clone()];
+        let alone = PyramidBatch::new(self.query.clone(), 1, query.image(image))
+            .map_err(|error| to_py(py, &error))?;
         let found = interrupt::run(py, |cancel| {
             let options = Options {
-                threads,
+                threads: self.threads,
                 cancel,
-                ..Options::new(k)
+                ..Options::new(self.k)
             };
-            matching::search(&query, &self.context, &selection, &options)
+            search::search_checked(&alone, &self.context, &selection, &options)
         })?;
-        let shape = [found.ranks.len() / k.max(1), k];
+        let shape = [self.query.finest().cells(), self.k];
         Ok((
             PyArray::from_vec(py, found.sq_distances).reshape(shape)?,
             PyArray::from_vec(py, found.ranks).reshape(shape)?,
             PyArray::from_vec(py, found.cells).reshape(shape)?,
+        ))
+    }
+
+    /// The `k` nearest cells of every cell of all query images: distances, ranks and cells, each
+    /// `(n_images, n_cells, k)`, and what was compared.
+    fn search<'py>(
+        &self,
+        py: Python<'py>,
+        levels: Vec<Bound<'py, PyUntypedArray>>,
+        instruction_set: Option<&str>,
+        matcher: &str,
+    ) -> PyResult<Neighbors<'py>> {
+        let instruction_set = instruction_set
+            .map(InstructionSet::from_name)
+            .transpose()
+            .map_err(|error| to_py(py, &error))?;
+        let matcher = Matcher::from_name(matcher).ok_or_else(|| {
+            let message = format!(
+                "matcher: expected \"auto\", \"exhaustive\" or \"pruned\", got {matcher:?}"
+            );
+            named(py, "ParameterError", message)
+        })?;
+        let levels = Levels::new(py, &levels)?;
+        let query = self.query(py, &levels)?;
+        let found = interrupt::run(py, |cancel| {
+            let options = Options {
+                k: self.k,
+                threads: self.threads,
+                instruction_set,
+                matcher,
+                cancel,
+            };
+            search::search_checked(&query, &self.context, &self.selections, &options)
+        })?;
+        let shape = [self.n_images, self.query.finest().cells(), self.k];
+        Ok((
+            PyArray::from_vec(py, found.sq_distances).reshape(shape)?,
+            PyArray::from_vec(py, found.ranks).reshape(shape)?,
+            PyArray::from_vec(py, found.cells).reshape(shape)?,
+            (found.stats.pairs, found.stats.stages),
         ))
     }
 }

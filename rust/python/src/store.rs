@@ -3,9 +3,7 @@
 use crate::errors::{named, to_py};
 use crate::interrupt;
 use half::f16;
-use knnspect_core::files;
-use knnspect_core::opening::{self, Links};
-use knnspect_core::store::{self, Dtype, Tensor};
+use knnspect_core::storage::{self, Dtype, Links, Tensor};
 use numpy::{Element, PyArray, PyArrayDyn, PyArrayMethods, PyUntypedArray, PyUntypedArrayMethods};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
@@ -27,7 +25,7 @@ impl Store {
 /// An open, memory-mapped file.
 #[pyclass(frozen, module = "knnspect._core")]
 pub(crate) struct Store {
-    pub(crate) inner: Arc<store::Store>,
+    pub(crate) inner: Arc<storage::Store>,
 }
 
 #[pymethods]
@@ -37,7 +35,7 @@ impl Store {
     fn new(py: Python<'_>, path: PathBuf, verify: bool, follow_links: bool) -> PyResult<Self> {
         let links = links_from(follow_links);
         let inner = interrupt::run(py, |cancel| {
-            store::Store::open(&path, links, verify, cancel)
+            storage::Store::open(&path, links, verify, cancel)
         })?;
         Ok(Self {
             inner: Arc::new(inner),
@@ -95,7 +93,7 @@ pub(crate) fn save_tensors(
     let tensors = Tensors::new(py, tensors)?;
     let links = links_from(follow_links);
     interrupt::run(py, |cancel| {
-        store::write(&path, links, kind, &metadata, &tensors.views(), cancel)
+        storage::write(&path, links, kind, &metadata, &tensors.views(), cancel)
     })
 }
 
@@ -108,7 +106,7 @@ pub(crate) fn read_file(
     follow_links: bool,
 ) -> PyResult<Bound<'_, PyBytes>> {
     let links = links_from(follow_links);
-    let contents = interrupt::run(py, |cancel| opening::read_file(&path, links, limit, cancel))?;
+    let contents = interrupt::run(py, |cancel| storage::read_file(&path, links, limit, cancel))?;
     Ok(PyBytes::new(py, &contents))
 }
 
@@ -122,7 +120,7 @@ pub(crate) fn replace_file(
 ) -> PyResult<()> {
     let links = links_from(follow_links);
     interrupt::run(py, |cancel| {
-        files::replace_file(&path, links, [contents].into_iter(), cancel).map(drop)
+        storage::replace_file(&path, links, [contents].into_iter(), cancel).map(drop)
     })
 }
 

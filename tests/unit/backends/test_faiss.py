@@ -315,8 +315,8 @@ def test_more_neighbors_than_a_gpu_gives_are_for_the_core(
     for k, core in ((100, False), (2049, True)):
         found = gallery.search(query, k, backend=FaissBackend("cuda"))
         assert same(found, gallery.search(query, k))
-        assert found.work is not None
-        assert (found.work.stages["core"] == found.work.pairs) == core
+        assert found.stats is not None
+        assert (found.stats.stages["core"] == found.stats.pairs) == core
     assert fake.broken == []
 
 

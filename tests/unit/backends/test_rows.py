@@ -147,8 +147,8 @@ def test_an_exact_index_that_gives_too_few_is_not_relied_on(
     gallery, query = gallery_of(some(0, n_images)), some(1, 1)
     found = gallery.search(query, k, backend=Drops(last))
     assert same(found, gallery.search(query, k))
-    assert found.work is not None
-    assert found.work.stages["core"] > 0
+    assert found.stats is not None
+    assert found.stats.stages["core"] > 0
 
 
 def test_ties_without_end_are_for_the_core() -> None:
@@ -158,8 +158,8 @@ def test_ties_without_end_are_for_the_core() -> None:
     found = gallery.search(query, 3, backend=backend)
     assert same(found, gallery.search(query, 3))
     assert len(backend.asked) == 1
-    assert found.work is not None
-    assert found.work.stages["core"] == found.work.pairs
+    assert found.stats is not None
+    assert found.stats.stages["core"] == found.stats.pairs
 
 
 @pytest.mark.parametrize(("k", "core"), [(1, False), (12, False), (13, True), (100, True)])
@@ -169,19 +169,19 @@ def test_more_neighbors_than_the_index_can_are_for_the_core(k: int, core: bool) 
     found = gallery.search(query, k, backend=backend)
     assert same(found, gallery.search(query, k))
     assert [asked for _, asked in backend.asked] == ([] if core else [min(k + rows.MORE, 12)])
-    assert found.work is not None
+    assert found.stats is not None
     if core:
-        assert found.work.stages == {"index": 0, "float64": 0, "core": found.work.pairs}
+        assert found.stats.stages == {"index": 0, "float64": 0, "core": found.stats.pairs}
 
 
 def test_work_says_who_compared_what() -> None:
     gallery, query = gallery_of(some(0, 4)), some(1, 2)
     found = gallery.search(query, 1, backend=Index())
-    assert found.work is not None
-    assert found.work.pairs == 2 * 36 * 4 * 36
+    assert found.stats is not None
+    assert found.stats.pairs == 2 * 36 * 4 * 36
     candidates = 2 * 36 * (1 + rows.MORE)
-    expected = {"index": found.work.pairs, "float64": candidates, "core": 0}
-    assert found.work.stages == expected
+    expected = {"index": found.stats.pairs, "float64": candidates, "core": 0}
+    assert found.stats.stages == expected
 
 
 # ------------------------------------------------------------------------------- what is asked
@@ -297,7 +297,7 @@ def test_recall_needs_a_query() -> None:
 def test_what_an_approximate_index_finds_has_exact_distances() -> None:
     normal, query = some(0, 2), some(1, 1)
     gallery = gallery_of(normal)
-    found = EverySecond().search(gallery, query, 3, None, None)
+    found = EverySecond().search(gallery.prepare(query, 3))
     images = normal.levels[0][found.image_index, found.cells[..., 0], found.cells[..., 1]]
     difference = images.astype("f8") - query.levels[0][:, :, :, None]
     np.testing.assert_array_equal(

@@ -265,18 +265,18 @@ def test_it_searches_itself_where_features_have_structure() -> None:
     for dtype in ("bfloat16", "float32"):
         found = gallery.search(query, 3, backend=TorchBackend("cpu", dtype=dtype))
         assert_same(found, gallery.search(query, 3))
-        assert found.work is not None
-        assert found.work.pairs == 2 * 192 * 6 * 192
-        assert found.work.shares["core"] == 0
-        assert 0 < found.work.shares["float64"] < 0.1
+        assert found.stats is not None
+        assert found.stats.pairs == 2 * 192 * 6 * 192
+        assert found.stats.shares["core"] == 0
+        assert 0 < found.stats.shares["float64"] < 0.1
 
 
 def test_the_core_does_what_it_cannot() -> None:
     backend = TorchBackend("cpu")
     gallery, query = filled(), smooth(9, 1)
     of_many = gallery.search(query, 65, backend=backend)
-    assert of_many.work is not None
-    assert of_many.work.shares["core"] == 1
+    assert of_many.stats is not None
+    assert of_many.stats.shares["core"] == 1
     assert_same(of_many, gallery.search(query, 65))
     even = Gallery()
     even.add(FeaturePyramid([np.ones((30, 32, 32, 4), "f4")]))
@@ -284,15 +284,17 @@ def test_the_core_does_what_it_cannot() -> None:
     one_off[0, 0, 0] = 2
     even.add(FeaturePyramid([one_off]), ["one off"])
     found = even.search(FeaturePyramid([one_off]), backend=backend)
-    assert found.work is not None
-    assert found.work.shares["core"] == 1, "ties without end"
+    assert found.stats is not None
+    assert found.stats.shares["core"] == 1, "ties without end"
     assert_same(found, even.search(FeaturePyramid([one_off])))
 
 
 def test_tensors_stay_tensors() -> None:
     backend = TorchBackend("cpu")
     gallery, query = filled(), smooth(9, 2)
-    found = backend.search_tensors(gallery, tensors(query), 3, [["1", "4"], ["0"]])
+    found = backend.search_tensors(
+        gallery.prepare(FeaturePyramid(tensors(query)), 3, [["1", "4"], ["0"]])
+    )
     expected = gallery.search(query, 3, [["1", "4"], ["0"]])
     assert found.image_ids == expected.image_ids
     assert torch.equal(found.sq_distances, torch.from_numpy(expected.sq_distances))
@@ -301,23 +303,44 @@ def test_tensors_stay_tensors() -> None:
 
 
 def test_what_is_wrong_with_tensors_is_said() -> None:
-    backend, gallery = TorchBackend("cpu"), filled()
-    good = tensors(smooth(9, 2))
-    with pytest.raises(ShapeError, match="expected at least one, got none"):
-        backend.search_tensors(gallery, [])
+    gallery, good = filled(), tensors(smooth(9, 2))
+    with pytest.raises(ShapeError, match="at least one level, got none"):
+        gallery.prepare(FeaturePyramid([]))
     with pytest.raises(ShapeError, match="12x16x8"):
-        backend.search_tensors(gallery, good[:2])
-    with pytest.raises(ShapeError, match=r"level 1: .*got \(1, 6, 8, 12\)"):
-        backend.search_tensors(gallery, [good[0], good[1][:1], good[2]])
-    with pytest.raises(DTypeError, match=r"level 0: .*torch\.int64"):
-        backend.search_tensors(gallery, [level.long() for level in good])
-    with pytest.raises(DTypeError, match=r"level 0: .*ndarray"):
-        backend.search_tensors(gallery, smooth(9, 2).levels)  # type: ignore[arg-type]
+        gallery.prepare(FeaturePyramid(good[:2]))
+    with pytest.raises(ShapeError, match=r"levels\[1\] has 1 images, the finer levels have 2"):
+        gallery.prepare(FeaturePyramid([good[0], good[1][:1], good[2]]))
+    with pytest.raises(DTypeError, match=r"levels\[0\]: .*torch\.int64"):
+        gallery.prepare(FeaturePyramid([level.long() for level in good]))
+    with pytest.raises(DTypeError, match=r"query: expected a FeaturePyramid, got list"):
+        gallery.prepare(good)  # type: ignore[arg-type]
     with pytest.raises(ParameterError, match="nobody"):
-        backend.search_tensors(gallery, good, images=[["nobody"]])
+        gallery.prepare(FeaturePyramid(good), images=[["nobody"]])
     good[1][1, 0, 0, 0] = torch.nan
     with pytest.raises(ImageError, match="query image 1, level 1"):
-        backend.search_tensors(gallery, good)
+        gallery.prepare(FeaturePyramid(good))
+
+
+def test_tensors_are_searched_where_they_are() -> None:
+    gallery, levels = filled(), tensors(smooth(9, 2))
+    found = gallery.search(FeaturePyramid(levels), 3, backend=TorchBackend("cpu"))
+    assert_same(found, gallery.search(smooth(9, 2), 3))
+    for level in levels:
+        level.requires_grad_()
+    assert_same(found, gallery.search(FeaturePyramid(levels), 3, backend=TorchBackend("cpu")))
+    frozen = smooth(9, 2)
+    for array in frozen.levels:
+        array.flags.writeable = False
+    assert_same(found, gallery.search(frozen, 3, backend=TorchBackend("cpu")))
+
+
+def test_a_gallery_without_some_images_is_searched_by_what_is_kept_of_it() -> None:
+    backend, gallery, query = TorchBackend("cpu"), filled(), smooth(9, 1)
+    gallery.search(query, backend=backend)
+    resident = kept(backend, gallery)
+    found = gallery.without(["0", "3"]).search(query, 2, backend=backend)
+    assert_same(found, gallery.search(query, 2, ["1", "2", "4", "5"]))
+    assert (len(backend._galleries), len(resident)) == (1, 6)
 
 
 @pytest.mark.parametrize("setting", ["highest", "high", "medium"])
@@ -360,7 +383,7 @@ class Settling(TorchBackend):
 
 
 def kept(backend: TorchBackend, gallery: Gallery) -> ResidentGallery:
-    return backend._galleries[gallery]
+    return backend._galleries[gallery.prepare(smooth(9, 1)).source]
 
 
 def test_images_are_made_ready_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -408,8 +431,8 @@ def test_images_that_do_not_fit_are_searched_one_group_after_the_other(k: int) -
     for _ in range(2):
         found = gallery.search(query, k, backend=backend)
         assert_same(found, expected)
-        assert found.work is not None
-        assert found.work.shares["core"] == 0
+        assert found.stats is not None
+        assert found.stats.shares["core"] == 0
         assert 0 < kept(backend, gallery).nbytes <= limit
         assert kept(backend, gallery).images_at_once == 5
     of_little = TorchBackend("cpu", max_memory=1)
@@ -424,9 +447,9 @@ def test_an_image_beyond_the_frame_is_left_to_the_core() -> None:
     far = FeaturePyramid([level * np.float32(1e12) for level in smooth(3, 1).levels])
     gallery.add(far, ["far"])
     found = gallery.search(query, backend=backend)
-    assert found.work is not None
-    assert found.work.shares["core"] == 1
+    assert found.stats is not None
+    assert found.stats.shares["core"] == 1
     assert_same(found, gallery.search(query))
     without = gallery.search(query, images=["0", "1"], backend=backend)
-    assert without.work is not None
-    assert without.work.shares["core"] == 0
+    assert without.stats is not None
+    assert without.stats.shares["core"] == 0

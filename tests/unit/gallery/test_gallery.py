@@ -28,6 +28,7 @@ from knnspect import (
     _core,
 )
 from knnspect.backends import Capabilities
+from knnspect.search import Search
 
 
 def pyramid(n: int = 2, seed: int = 0, coarse: int = 2) -> FeaturePyramid:
@@ -392,17 +393,27 @@ def test_another_backend_can_be_brought_along() -> None:
         capabilities = Capabilities("rows", ("cpu",), ("float32",))
 
         def __init__(self) -> None:
-            self.seen: list[tuple[object, ...]] = []
+            self.seen: list[Search] = []
 
-        def search(self, *arguments: object) -> Neighbors:
-            self.seen.append(arguments)
-            zeros = np.zeros((1, 4, 4, 2), "f4")
-            return Neighbors(zeros, zeros.astype(int), np.zeros((1, 4, 4, 2, 2), int), ("a",))
+        def search(self, search: Search) -> Neighbors:
+            self.seen.append(search)
+            n_found = 16 * search.k
+            return search.found(np.ones(n_found), np.zeros(n_found, int), np.full(n_found, 7))
 
     gallery, query, recorder = filled(["a", "b"]), pyramid(1), Recorder()
-    assert gallery.search(query, 2, ("a",), 3, recorder).image_ids == ("a",)
+    found = gallery.search(query, 2, ("a",), 3, recorder)
+    assert (found.image_ids, found.k, found.stats) == (("a",), 2, None)
+    assert (found.cells == [1, 3]).all()
     gallery.search(query, backend=recorder)
-    assert recorder.seen == [(gallery, query, 2, [["a"]], 3), (gallery, query, 1, None, None)]
+    first, second = recorder.seen
+    assert (first.query, first.k, first.image_ids, first.threads) == (query, 2, ("a",), 3)
+    assert (second.query, second.k, second.image_ids, second.threads) == (
+        query,
+        1,
+        ("a", "b"),
+        None,
+    )
+    assert first.source is second.source
 
 
 # --------------------------------------------------------------------------------------- in files

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from knnspect import FeaturePyramid, Gallery, Neighbors, ParameterError, Work
+from knnspect import FeaturePyramid, Gallery, Neighbors, ParameterError, SearchStats
 from knnspect.backends import RustBackend
 
 
@@ -62,10 +62,10 @@ def test_the_work_of_a_search_is_counted() -> None:
     gallery = Gallery()
     gallery.add(FeaturePyramid(levels))
     query = FeaturePyramid([level[:2] for level in levels])
-    everything = gallery.search(query, backend=RustBackend(matcher="exhaustive")).work
-    assert everything == Work(2 * 64 * 3 * 64, {"exhaustive": 2 * 64 * 3 * 64})
+    everything = gallery.search(query, backend=RustBackend(matcher="exhaustive")).stats
+    assert everything == SearchStats(2 * 64 * 3 * 64, {"exhaustive": 2 * 64 * 3 * 64})
     assert everything.shares == {"exhaustive": 1.0}
-    pruned = gallery.search(query, backend=RustBackend(matcher="pruned")).work
+    pruned = gallery.search(query, backend=RustBackend(matcher="pruned")).stats
     assert pruned is not None
     assert pruned.pairs == everything.pairs
     assert list(pruned.stages) == ["level 1", "level 0"]
@@ -74,7 +74,7 @@ def test_the_work_of_a_search_is_counted() -> None:
 
 
 def test_a_part_of_a_search_has_no_work_of_its_own(neighbors: Neighbors) -> None:
-    assert Neighbors(*vars(neighbors).values())[0].work is None
+    assert Neighbors(*vars(neighbors).values())[0].stats is None
 
 
 def test_an_unknown_matcher_is_named() -> None:

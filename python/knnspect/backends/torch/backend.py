@@ -4,36 +4,23 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from weakref import WeakKeyDictionary
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from knnspect import _core
 from knnspect.backends.torch.image_search import Found, ImageSearch, tensors_of
 from knnspect.backends.torch.resident import ResidentGallery
 from knnspect.backends.torch.upsampling import Grid
-from knnspect.errors import (
-    BackendUnavailable,
-    DTypeError,
-    ImageError,
-    ParameterError,
-    ShapeError,
-)
+from knnspect.errors import BackendUnavailable, ParameterError
 from knnspect.forked import check_cuda, fork_safe
 from knnspect.memory import parse_bytes
-from knnspect.search import Capabilities, Neighbors, Work
-
-if TYPE_CHECKING:
-    from knnspect.gallery import ReadOnlyGallery
-    from knnspect.pyramid import FeaturePyramid
-    from knnspect.search import ImageSubset
+from knnspect.search import Capabilities, Neighbors, Search, SearchStats
 
 __all__ = ["TensorNeighbors", "TorchBackend"]
 
@@ -52,7 +39,7 @@ class TensorNeighbors:
         Where in that image: (row, column) at the finest level.
     image_ids : tuple of str
         Ids of the gallery images that were searched, sorted.
-    work : Work
+    stats : SearchStats
         What the search did.
     """
 
@@ -60,7 +47,7 @@ class TensorNeighbors:
     image_index: Tensor
     cells: Tensor
     image_ids: tuple[str, ...]
-    work: Work
+    stats: SearchStats
 
 
 #: For a larger k the core searches.
@@ -112,7 +99,7 @@ class TorchBackend:
         self.device = _device(device)
         self.dtype = _dtype(dtype, self.device)
         self.max_memory = None if max_memory is None else parse_bytes("max_memory", max_memory)
-        self._galleries: WeakKeyDictionary[ReadOnlyGallery, ResidentGallery] = WeakKeyDictionary()
+        self._galleries: WeakKeyDictionary[object, ResidentGallery] = WeakKeyDictionary()
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple[Any, tuple[str]]:
@@ -126,25 +113,14 @@ class TorchBackend:
         return Capabilities("pyramids", (str(self.device),), (dtype,), max_k=MAX_K)
 
     @fork_safe
-    def search_tensors(
-        self,
-        gallery: ReadOnlyGallery,
-        levels: Sequence[Tensor],
-        k: int = 1,
-        images: ImageSubset = None,
-    ) -> TensorNeighbors:
+    def search_tensors(self, search: Search) -> TensorNeighbors:
         """Find neighbours without leaving the device; the same as `Gallery.search` finds.
 
         Parameters
         ----------
-        gallery : Gallery
-            What to search. Its images that were searched before are on the device already.
-        levels : sequence of Tensor of float, each (n_images, height, width, channels)
-            The query: its levels, finest first, on this backend's device.
-        k : int, default 1
-            Neighbours of each cell.
-        images : sequence of sequences of str, optional
-            As in `Gallery.search`.
+        search : Search
+            What `Gallery.prepare` makes of a query. Tensors that are on this backend's device stay
+            there, and images of the gallery that were searched before are there already.
 
         Returns
         -------
@@ -153,126 +129,84 @@ class TorchBackend:
 
         Raises
         ------
-        ShapeError, ParameterError
-            As `Gallery.search` does.
-        ImageError
-            If a feature is NaN or infinite.
-        DTypeError
-            If the levels are no tensors of floats on this device.
         MemoryError
             If the device has no room for the search.
 
         Examples
         --------
-        >>> import knnspect as ks
+        >>> import numpy as np, knnspect as ks
         >>> gallery = ks.Gallery()
         >>> _ = gallery.add(ks.FeaturePyramid([np.zeros((2, 4, 4, 3), "f4")]), ids=["a", "b"])
-        >>> found = TorchBackend("cpu").search_tensors(gallery, [torch.ones(1, 4, 4, 3)])
+        >>> query = ks.FeaturePyramid([torch.ones(1, 4, 4, 3)])
+        >>> found = TorchBackend("cpu").search_tensors(gallery.prepare(query))
         >>> found.sq_distances[0, 0, 0]
         tensor([3.])
         """
         check_cuda(self.device.type)
-        subset = None if images is None else [list(ids) for ids in images]
-        checked = _check_levels(levels, self.device)
-        shapes = [_shape(level) for level in checked]
-        search = _core.Search.of(gallery.core, shapes, len(checked[0]), k, subset)
-        for index, level in enumerate(checked):
-            is_finite = level.flatten(1).isfinite().all(dim=1)
-            if not bool(is_finite.all()):
-                image = int(is_finite.long().argmin())
-                raise ImageError(f"query image {image}, level {index}: a feature is not finite")
-        with _naming_memory(self.device):
-            (sq_distances, ranks, cells), work = self._search(gallery, search, checked, k, None)
-        shape = (len(checked[0]), *shapes[0][:2], k)
-        width = search.shapes[0][1]
+        with _threads(search.threads), _naming_memory(self.device):
+            (sq_distances, ranks, cells), stats = self._search(search)
+        height, width, _ = search.query.shapes[0]
+        shape = (search.query.n_images, height, width, search.k)
+        grid_width = search.shapes[0][1]
         neighbors = TensorNeighbors(
             sq_distances.float().reshape(shape),
             ranks.reshape(shape),
-            torch.stack([cells // width, cells % width], dim=-1).reshape(*shape, 2),
-            tuple(search.ids),
-            work,
+            torch.stack([cells // grid_width, cells % grid_width], dim=-1).reshape(*shape, 2),
+            search.image_ids,
+            stats,
         )
         if self.device.type == "cuda":
             torch.cuda.current_stream(self.device).synchronize()
         return neighbors
 
     @fork_safe
-    def search(
-        self,
-        gallery: ReadOnlyGallery,
-        query: FeaturePyramid,
-        k: int,
-        images: ImageSubset,
-        threads: int | None,
-    ) -> Neighbors:
-        """Find the `k` nearest gallery cells of every cell of `query`; see `Gallery.search`."""
+    def search(self, search: Search) -> Neighbors:
+        """Find the `k` nearest gallery cells of every cell of the query; see `Gallery.search`."""
         check_cuda(self.device.type)
-        subset = None if images is None else [list(ids) for ids in images]
-        search = _core.Search(gallery.core, list(query.levels), k, subset)
-        with _threads(threads), _naming_memory(self.device):
-            levels = [torch.from_numpy(np.array(level)).to(self.device) for level in query.levels]
-            found, work = self._search(gallery, search, levels, k, threads)
-        height, width, _ = query.shapes[0]
-        shape = (query.n_images, height, width, k)
-        sq_distances, ranks, cells = (values.cpu().numpy().reshape(shape) for values in found)
-        with np.errstate(over="ignore"):  # a distance may be beyond float32, and is infinite then
-            sq_distances = sq_distances.astype(np.float32)
-        rows_columns = np.divmod(cells.astype(np.uint32), np.uint32(search.shapes[0][1]))
-        return Neighbors(
-            sq_distances,
-            ranks.astype(np.uint32),
-            np.stack(rows_columns, axis=-1),
-            tuple(search.ids),
-            work,
-        )
+        with _threads(search.threads), _naming_memory(self.device):
+            found, stats = self._search(search)
+        sq_distances, ranks, cells = (values.cpu().numpy() for values in found)
+        return search.found(sq_distances, ranks, cells, stats)
 
-    def _search(
-        self,
-        gallery: ReadOnlyGallery,
-        search: _core.Search,
-        levels: Sequence[Tensor],
-        k: int,
-        threads: int | None,
-    ) -> tuple[Found, Work]:
-        grid = Grid([_shape(level) for level in levels], gallery.upsample, self.device)
-        resident = self._resident(gallery, search)
+    def _search(self, search: Search) -> tuple[Found, SearchStats]:
+        levels = [_tensor(level, self.device) for level in search.query.arrays]
+        grid = Grid(search.query.shapes, search.upsample, self.device)
+        resident = self._resident(search)
         counts = {"leading": 0, "float64": 0, "core": 0}
         parts = []
         pairs = 0
-        for image in range(len(levels[0])):
-            query = [level[image] for level in levels]
+        for image in range(search.query.n_images):
             n_pairs = grid.n_cells * len(search.ranks(image)) * resident.grid.n_cells
             pairs += n_pairs
-            one = ImageSearch(search, resident, grid, query, image, k, threads)
-            found = one.run() if k <= MAX_K else None
+            one = ImageSearch(search, resident, grid, [level[image] for level in levels], image)
+            found = one.run() if search.k <= MAX_K else None
             counts["float64"] += one.n_settled
             if found is None:
-                arrays = [level.cpu().numpy()[None] for level in query]
-                found = tensors_of(search.search(arrays, image, k, threads), self.device)
+                found = tensors_of(search.image_by_core(image), self.device)
                 counts["core"] += n_pairs
             else:
                 counts["leading"] += n_pairs
             parts.append(found)
-        resident.forget(len(gallery))
-        nothing = torch.zeros(0, k, device=self.device)
+        resident.forget(search.n_stored)
+        nothing = torch.zeros(0, search.k, device=self.device)
         parts.append((nothing.double(), nothing.long(), nothing.long()))
         sq_distances, image_ranks, cells = (torch.cat(part) for part in zip(*parts, strict=True))
-        return (sq_distances, image_ranks, cells), Work(pairs, counts)
+        return (sq_distances, image_ranks, cells), SearchStats(pairs, counts)
 
-    def _resident(self, gallery: ReadOnlyGallery, search: _core.Search) -> ResidentGallery:
+    def _resident(self, search: Search) -> ResidentGallery:
         with self._lock:
-            resident = self._galleries.get(gallery)
+            resident = self._galleries.get(search.source)
             if resident is None or resident.grid.shapes != search.shapes:
                 if self.max_memory is None:
                     self.max_memory = _free_memory(self.device) // 2
                 resident = ResidentGallery(
-                    Grid(search.shapes, gallery.upsample, self.device),
+                    Grid(search.shapes, search.upsample, self.device),
                     self.dtype,
                     self.device,
                     with_levels=self._settles_itself,
                     limit=self.max_memory,
                 )
-                self._galleries[gallery] = resident
+                self._galleries[search.source] = resident
         return resident
 
     @property
@@ -281,27 +215,12 @@ class TorchBackend:
         return self.device.type != "cpu"
 
 
-def _shape(level: Tensor) -> tuple[int, int, int]:
-    """Return height, width and channels of a level."""
-    _, height, width, channels = level.shape
-    return height, width, channels
-
-
-def _check_levels(levels: Sequence[Tensor], device: torch.device) -> list[Tensor]:
-    """Return the levels of a query that is on a device."""
-    for index, level in enumerate(levels):
-        is_there = isinstance(level, Tensor) and level.is_floating_point()
-        if not is_there or level.device != device:
-            what = f"{level.dtype} on {level.device}" if isinstance(level, Tensor) else type(level)
-            raise DTypeError(f"level {index}: expected a tensor of floats on {device}, got {what}")
-        if level.ndim != 4 or len(level) != len(levels[0]):
-            raise ShapeError(
-                f"level {index}: expected (n_images, height, width, channels), with as many images "
-                f"as level 0, got {tuple(level.shape)}"
-            )
-    if not levels:
-        raise ShapeError("levels: expected at least one, got none")
-    return [level.detach() for level in levels]
+def _tensor(level: Any, device: torch.device) -> Tensor:
+    """Return a level of a query as a tensor on a device, copied only where that is needed."""
+    if isinstance(level, Tensor):
+        return level.to(device)
+    # PyTorch warns of arrays that must not be written to, though nothing here would.
+    return torch.from_numpy(level if level.flags.writeable else level.copy()).to(device)
 
 
 def _device(device: str | torch.device | None) -> torch.device:

@@ -10,12 +10,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from knnspect import _core
 from knnspect.backends.torch.filtering import Pairs, candidates, seeds
 from knnspect.backends.torch.lead import Frame, Lead
 from knnspect.backends.torch.resident import ResidentGallery, ResidentImage
 from knnspect.backends.torch.settling import nearest_per_query, settle
 from knnspect.backends.torch.upsampling import Grid
+from knnspect.search import Search
 
 __all__ = ["Found", "ImageSearch", "tensors_of"]
 
@@ -29,7 +29,7 @@ class ImageSearch:
     Parameters
     ----------
     search : Search
-        What the core knows of the search.
+        What is asked.
     resident : ResidentGallery
         What is kept of the gallery.
     grid : Grid
@@ -38,10 +38,6 @@ class ImageSearch:
         Its levels.
     image : int
         Its number.
-    k : int
-        Neighbours of each cell.
-    threads : int, optional
-        Of the core.
 
     Attributes
     ----------
@@ -51,17 +47,15 @@ class ImageSearch:
 
     def __init__(
         self,
-        search: _core.Search,
+        search: Search,
         resident: ResidentGallery,
         grid: Grid,
         query: Sequence[Tensor],
         image: int,
-        k: int,
-        threads: int | None,
     ) -> None:
         self.n_settled = 0
         self.search, self.resident, self.grid = search, resident, grid
-        self.query, self.image, self.k, self.threads = query, image, k, threads
+        self.query, self.image, self.k = query, image, search.k
 
     def run(self) -> Found | None:
         """Return the neighbours; None where bounds do not decide, and the core is to find them.
@@ -167,15 +161,12 @@ class _Settler:
     def _by_core(self, cells: Tensor, images: Tensor, places: Tensor) -> Found:
         of = self._of
         counts = torch.bincount(cells, minlength=of.grid.n_cells).cumsum(0).numpy()
-        found = of.search.settle(
-            [level[None].numpy() for level in of.query],
+        found = of.search.rescore(
             of.image,
             np.arange(of.grid.n_cells, dtype=np.uint32),
             np.concatenate([[0], counts]).astype(np.uint64),
             self._ranks[images].numpy().astype(np.uint32),
             places.numpy().astype(np.uint32),
-            of.k,
-            of.threads,
         )
         return tensors_of(found, torch.device("cpu"))
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from knnspect import _core
 from knnspect.backends.torch.lead import Frame
 from knnspect.backends.torch.upsampling import Grid
+from knnspect.search import Search
 
 __all__ = ["BLOCK", "ResidentGallery", "ResidentImage", "block_order"]
 
@@ -93,7 +93,7 @@ class ResidentGallery:
         return self._nbytes
 
     def images(
-        self, search: _core.Search, image: int, ranks: Sequence[int], serials: Sequence[int]
+        self, search: Search, image: int, ranks: Sequence[int], serials: Sequence[int]
     ) -> list[ResidentImage]:
         """Return images, those that are missing made ready.
 
@@ -104,7 +104,7 @@ class ResidentGallery:
         image : int
             The query image.
         ranks, serials : sequence of int
-            Which images; see `knnspect._core.Search`.
+            Which images; see `knnspect.search.Search`.
 
         Returns
         -------
@@ -129,7 +129,7 @@ class ResidentGallery:
                 self._drop()
         return [known[serial] for serial in serials]
 
-    def fit(self, search: _core.Search, image: int) -> Frame | None:
+    def fit(self, search: Search, image: int) -> Frame | None:
         """Return the frame in which images are compared, made by the first search."""
         with self._lock:
             if not self._is_fitted:
@@ -156,11 +156,11 @@ class ResidentGallery:
         _, image = self._images.popitem(last=False)
         self._nbytes -= image.nbytes
 
-    def _levels(self, search: _core.Search, image: int, ranks: list[int]) -> list[Tensor]:
+    def _levels(self, search: Search, image: int, ranks: list[int]) -> list[Tensor]:
         levels = search.levels(image, ranks)
         return [torch.from_numpy(level).to(self._device) for level in levels]
 
-    def _fit(self, search: _core.Search, image: int, ranks: list[int]) -> Frame | None:
+    def _fit(self, search: Search, image: int, ranks: list[int]) -> Frame | None:
         some = ranks[:: max(1, len(ranks) // 16)]
         step = max(1, len(some) * self.grid.n_cells // SAMPLE)
         parts = []
@@ -170,7 +170,7 @@ class ResidentGallery:
             parts.append(features[start % step :: step])
         return Frame.fit(torch.cat(parts), self._dtype)
 
-    def _make(self, search: _core.Search, image: int, ranks: list[int]) -> list[ResidentImage]:
+    def _make(self, search: Search, image: int, ranks: list[int]) -> list[ResidentImage]:
         levels = self._levels(search, image, ranks)
         made = []
         for at, features in enumerate(self.grid.features(levels)):

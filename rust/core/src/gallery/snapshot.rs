@@ -1,12 +1,11 @@
 //! Galleries in one file.
 
-use super::Gallery;
+use super::image::{AFFINE, StoredImage, parts};
+use super::images::Gallery;
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
-use crate::opening::Links;
 use crate::pyramid::{DType, LevelData, PyramidShape, Upsample};
-use crate::store::{Dtype, Store, Tensor, write};
-use crate::stored::{AFFINE, StoredImage, parts};
+use crate::storage::{Dtype, Links, Store, Tensor, write};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;

@@ -1,15 +1,17 @@
-//! The inner loops of the matcher for flat galleries ([`crate::matching`], `flat.rs`).
+//! The inner loops of the matcher for flat galleries ([`crate::search`], `flat.rs`).
 //!
 //! Queries are packed as for the scan: a vector holds [`Lanes::WIDTH`] different queries, a tile three
-//! vectors. What is told apart is only whether *any* query of a vector may be near a row: queries of
+//! vectors. The filters only decide whether *any* query of a vector may be near a row: queries of
 //! one vector lie close together in their image, so they mostly agree.
 
-use super::scan::add_products;
-use super::{InstructionSet, Kernel, Lanes, MAX_TILE, TILE_VECTORS, run};
+use super::instruction_set::{InstructionSet, TILE_VECTORS};
+use super::product::add_products;
+use super::simd::{Kernel, Lanes, run_kernel};
+use super::tile::MAX_TILE;
 
 /// What the filters need of a gallery row besides its leading coordinates.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Head {
+pub(crate) struct RowBound {
     /// Squared norm, less what rounding may amount to.
     pub sq_norm: f32,
     /// For either filter, the norm of what its coordinates leave out, rounded up.
@@ -18,60 +20,60 @@ pub(crate) struct Head {
 
 /// Consecutive rows of a gallery image.
 #[derive(Clone, Copy)]
-pub(crate) struct Rows<'a> {
+pub(crate) struct ProjectedSlice<'a> {
     /// Leading coordinates, row-major.
-    pub lead: &'a [f32],
-    pub heads: &'a [Head],
+    pub leading: &'a [f32],
+    pub bounds: &'a [RowBound],
 }
 
 /// One of the two filters: how many leading coordinates it looks at.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Filter {
-    /// Which of [`Head::rests`] belongs to it.
+    /// Which of [`RowBound::rests`] belongs to it.
     pub index: usize,
     pub n_leading: usize,
 }
 
 /// A tile of queries in leading coordinates, multiplied by -2.
-pub(crate) struct LeadTile {
+pub(crate) struct ProjectedTile {
     width: usize,
     n_leading: usize,
     /// `[coordinate][query]`.
-    lead: Vec<f32>,
+    leading: Vec<f32>,
     /// `[filter][query]`: norms of what is left out.
     rests: [Vec<f32>; 2],
     /// For each query, the partial distance above which a row is of no interest.
     pub limits: [f32; MAX_TILE],
 }
 
-impl LeadTile {
+impl ProjectedTile {
     /// A tile without queries: no row is of interest.
     pub(crate) fn new(set: InstructionSet, n_leading: usize) -> Self {
         let width = set.tile();
         Self {
             width,
             n_leading,
-            lead: vec![0.0; n_leading * width],
+            leading: vec![0.0; n_leading * width],
             rests: [vec![0.0; width], vec![0.0; width]],
             limits: [f32::NEG_INFINITY; MAX_TILE],
         }
     }
 
     /// Sets one query.
-    pub(crate) fn set(&mut self, query: usize, lead: &[f32], rests: [f32; 2]) {
-        for (coordinate, value) in lead.iter().enumerate() {
-            self.lead[coordinate * self.width + query] = -2.0 * value;
+    pub(crate) fn set(&mut self, query: usize, leading: &[f32], rests: [f32; 2]) {
+        for (coordinate, value) in leading.iter().enumerate() {
+            self.leading[coordinate * self.width + query] = -2.0 * value;
         }
         for (to, rest) in self.rests.iter_mut().zip(rests) {
             to[query] = -2.0 * rest;
         }
     }
 
-    fn check(&self, set: InstructionSet, rows: Rows<'_>, filter: Filter) {
+    fn check(&self, set: InstructionSet, rows: ProjectedSlice<'_>, filter: Filter) {
         assert_eq!(self.width, set.tile());
         assert!(filter.n_leading <= self.n_leading);
-        assert_eq!(rows.lead.len(), rows.heads.len() * self.n_leading);
-        assert_eq!(self.lead.len(), self.n_leading * self.width);
+        assert_eq!(rows.leading.len(), rows.bounds.len() * self.n_leading);
+        assert_eq!(self.leading.len(), self.n_leading * self.width);
         assert!(self.rests.iter().all(|rests| rests.len() == self.width));
     }
 }
@@ -81,18 +83,18 @@ impl LeadTile {
 /// the limit.
 pub(crate) fn scan_rows(
     set: InstructionSet,
-    tile: &LeadTile,
-    rows: Rows<'_>,
+    tile: &ProjectedTile,
+    rows: ProjectedSlice<'_>,
     filter: Filter,
     found: &mut [Vec<u32>; TILE_VECTORS],
 ) {
     tile.check(set, rows, filter);
     for found in found.iter_mut() {
-        found.resize(rows.heads.len(), 0);
+        found.resize(rows.bounds.len(), 0);
     }
     // SAFETY: all sizes were checked; each list has room for every row.
     unsafe {
-        run(
+        run_kernel(
             set,
             ScanRows {
                 tile,
@@ -105,8 +107,8 @@ pub(crate) fn scan_rows(
 }
 
 struct ScanRows<'a> {
-    tile: &'a LeadTile,
-    rows: Rows<'a>,
+    tile: &'a ProjectedTile,
+    rows: ProjectedSlice<'a>,
     filter: Filter,
     found: &'a mut [Vec<u32>; TILE_VECTORS],
 }
@@ -114,7 +116,7 @@ struct ScanRows<'a> {
 impl Kernel for ScanRows<'_> {
     #[inline(always)]
     unsafe fn run<L: Lanes, const CELLS: usize>(mut self) {
-        let (mut row, n_rows) = (0, self.rows.heads.len());
+        let (mut row, n_rows) = (0, self.rows.bounds.len());
         let mut n_found = [0; TILE_VECTORS];
         while row < n_rows {
             // SAFETY: as promised by the caller; `row + n <= n_rows` for the `n` chosen.
@@ -152,14 +154,14 @@ impl ScanRows<'_> {
             ];
             let mut sums = [[L::splat(0.0); TILE_VECTORS]; N];
             for (n, sums) in sums.iter_mut().enumerate() {
-                let head = self.rows.heads.get_unchecked(row + n);
-                let (sq_norm, rest) = (L::splat(head.sq_norm), L::splat(head.rests[index]));
+                let bound = self.rows.bounds.get_unchecked(row + n);
+                let (sq_norm, rest) = (L::splat(bound.sq_norm), L::splat(bound.rests[index]));
                 *sums = rests.map(|query| query.mul_add(rest, sq_norm));
             }
             add_products(
-                tile.lead.as_ptr(),
+                tile.leading.as_ptr(),
                 self.filter.n_leading,
-                self.rows.lead.as_ptr().add(row * tile.n_leading),
+                self.rows.leading.as_ptr().add(row * tile.n_leading),
                 tile.n_leading,
                 &mut sums,
             );
@@ -180,22 +182,22 @@ impl ScanRows<'_> {
 /// A row, and which queries of a vector it may interest.
 pub(crate) type Survivor = (u32, u32);
 
-/// The same for the listed rows and one vector of the tile; tells which queries it is.
+/// The same for the listed rows and one vector of the tile; returns which queries they may interest.
 pub(crate) fn scan_listed(
     set: InstructionSet,
-    (tile, vector): (&LeadTile, usize),
-    rows: Rows<'_>,
+    (tile, vector): (&ProjectedTile, usize),
+    rows: ProjectedSlice<'_>,
     filter: Filter,
     listed: &[u32],
     found: &mut Vec<Survivor>,
 ) {
     tile.check(set, rows, filter);
     assert!(vector < TILE_VECTORS);
-    assert!(listed.iter().all(|&row| (row as usize) < rows.heads.len()));
+    assert!(listed.iter().all(|&row| (row as usize) < rows.bounds.len()));
     found.resize(listed.len(), (0, 0));
     // SAFETY: all sizes and row numbers were checked; the list has room for every row.
     unsafe {
-        run(
+        run_kernel(
             set,
             ScanListed {
                 tile,
@@ -210,9 +212,9 @@ pub(crate) fn scan_listed(
 }
 
 struct ScanListed<'a> {
-    tile: &'a LeadTile,
+    tile: &'a ProjectedTile,
     vector: usize,
-    rows: Rows<'a>,
+    rows: ProjectedSlice<'a>,
     filter: Filter,
     listed: &'a [u32],
     found: &'a mut Vec<Survivor>,
@@ -247,16 +249,16 @@ impl ScanListed<'_> {
         unsafe {
             let rows: [usize; N] =
                 std::array::from_fn(|n| *self.listed.get_unchecked(at + n) as usize);
-            let lead = rows.map(|row| self.rows.lead.as_ptr().add(row * tile.n_leading));
+            let leading = rows.map(|row| self.rows.leading.as_ptr().add(row * tile.n_leading));
             let rests = L::load(tile.rests[index].as_ptr().add(first));
             let mut sums = rows.map(|row| {
-                let head = self.rows.heads.get_unchecked(row);
-                rests.mul_add(L::splat(head.rests[index]), L::splat(head.sq_norm))
+                let bound = self.rows.bounds.get_unchecked(row);
+                rests.mul_add(L::splat(bound.rests[index]), L::splat(bound.sq_norm))
             });
             for coordinate in 0..self.filter.n_leading {
-                let query = L::load(tile.lead.as_ptr().add(coordinate * tile.width + first));
-                for (sum, lead) in sums.iter_mut().zip(lead) {
-                    *sum = query.mul_add(L::splat(*lead.add(coordinate)), *sum);
+                let query = L::load(tile.leading.as_ptr().add(coordinate * tile.width + first));
+                for (sum, leading) in sums.iter_mut().zip(leading) {
+                    *sum = query.mul_add(L::splat(*leading.add(coordinate)), *sum);
                 }
             }
             let limit = L::load(tile.limits.as_ptr().add(first));
@@ -290,7 +292,7 @@ pub(crate) fn sq_distances(
     assert!(queries.len() >= n_queries * padded(row.len()));
     // SAFETY: there are as many padded queries as may be asked for.
     unsafe {
-        run(
+        run_kernel(
             set,
             SqDistances {
                 queries,

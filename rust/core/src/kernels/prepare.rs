@@ -1,19 +1,19 @@
 //! A gallery image made ready for scanning: decoded, centred, scaled, and its norms.
 
-use super::{InstructionSet, Kernel, Lanes, run};
+use super::instruction_set::InstructionSet;
+use super::simd::{Kernel, Lanes, run_kernel};
 use crate::pyramid::{LevelData, LevelGrid, Tap};
 
-/// A gallery image, and how it is centred and scaled: the frame of the query image that it is compared
-/// with.
+/// A gallery image, and how it is centred and scaled: as the query image that it is compared with.
 #[derive(Clone, Copy)]
-pub(crate) struct FramedImage<'a> {
+pub(crate) struct CentredImage<'a> {
     pub levels: &'a [LevelData<'a>],
     /// For each level the mean of one cell, or of a run of cells; see [`centre_into`].
     pub means: &'a [Vec<f32>],
     pub scale: f32,
 }
 
-impl FramedImage<'_> {
+impl CentredImage<'_> {
     /// Panics unless there is a value for each channel of each cell, and a mean.
     pub(super) fn check(&self, grids: &[LevelGrid]) {
         assert_eq!(
@@ -62,7 +62,7 @@ impl PreparedImage {
 pub(crate) fn prepare_image_into(
     set: InstructionSet,
     grids: &[LevelGrid],
-    image: FramedImage<'_>,
+    image: CentredImage<'_>,
     prepared: &mut PreparedImage,
 ) {
     let kernel = PrepareImage {
@@ -71,12 +71,12 @@ pub(crate) fn prepare_image_into(
         prepared,
     };
     // SAFETY: everything is indexed.
-    unsafe { run(set, kernel) }
+    unsafe { run_kernel(set, kernel) }
 }
 
 struct PrepareImage<'a> {
     grids: &'a [LevelGrid],
-    image: FramedImage<'a>,
+    image: CentredImage<'a>,
     prepared: &'a mut PreparedImage,
 }
 

@@ -1,7 +1,103 @@
-//! The product of two matrices, with which flat galleries change coordinates.
+//! Inner products of vectors of queries with cells, and the product of two matrices.
 
-use super::scan::add_products;
-use super::{InstructionSet, Kernel, Lanes, TILE_VECTORS, run};
+use super::instruction_set::{InstructionSet, TILE_VECTORS};
+use super::simd::{Kernel, Lanes, run_kernel};
+
+/// `sums[cell][query] += <query, cell>`, for cells that start every `stride` values: the hottest
+/// loop of the crate. Per channel it loads three vectors of queries, broadcasts `N` features and
+/// issues `3 N` fused multiply-adds.
+#[inline(always)]
+pub(super) unsafe fn add_products<L: Lanes, const N: usize>(
+    queries: *const f32,
+    channels: usize,
+    features: *const f32,
+    stride: usize,
+    sums: &mut [[L; TILE_VECTORS]; N],
+) {
+    // A copy that no pointer leads to is held in registers.
+    let mut held = *sums;
+    for channel in 0..channels {
+        // SAFETY: as promised by the caller: `channels` tiles of queries, `N` cells of `channels`.
+        unsafe {
+            let at = queries.add(channel * TILE_VECTORS * L::WIDTH);
+            let query: [L; TILE_VECTORS] = [
+                L::load(at),
+                L::load(at.add(L::WIDTH)),
+                L::load(at.add(2 * L::WIDTH)),
+            ];
+            for (cell, sums) in held.iter_mut().enumerate() {
+                let feature = L::splat(*features.add(cell * stride + channel));
+                for (sum, query) in sums.iter_mut().zip(query) {
+                    *sum = query.mul_add(feature, *sum);
+                }
+            }
+        }
+    }
+    *sums = held;
+}
+
+/// `V` vectors of queries with all cells; returns `V`.
+#[inline(always)]
+pub(super) unsafe fn strip<L: Lanes, const V: usize, const CELLS: usize>(
+    queries: *const f32,
+    stride: usize,
+    channels: usize,
+    features: &[f32],
+    n_cells: usize,
+    out: *mut f32,
+) -> usize {
+    let mut cell = 0;
+    while cell < n_cells {
+        // SAFETY: as promised by the caller; `cell + N <= n_cells`.
+        unsafe {
+            let features = features.as_ptr().add(cell * channels);
+            let out = out.add(cell * L::WIDTH);
+            cell += match n_cells - cell {
+                left if left >= CELLS => {
+                    block::<L, V, CELLS>(queries, stride, channels, features, n_cells, out)
+                }
+                4.. => block::<L, V, 4>(queries, stride, channels, features, n_cells, out),
+                2.. => block::<L, V, 2>(queries, stride, channels, features, n_cells, out),
+                _ => block::<L, V, 1>(queries, stride, channels, features, n_cells, out),
+            };
+        }
+    }
+    V
+}
+
+/// `V` vectors of queries with `N` cells; returns `N`.
+#[inline(always)]
+unsafe fn block<L: Lanes, const V: usize, const N: usize>(
+    queries: *const f32,
+    stride: usize,
+    channels: usize,
+    features: *const f32,
+    n_cells: usize,
+    out: *mut f32,
+) -> usize {
+    // SAFETY: as promised by the caller.
+    unsafe {
+        let mut sums = [[L::splat(0.0); V]; N];
+        for channel in 0..channels {
+            let mut query = [L::splat(0.0); V];
+            for (vector, query) in query.iter_mut().enumerate() {
+                *query = L::load(queries.add(channel * stride + vector * L::WIDTH));
+            }
+            for (cell, sums) in sums.iter_mut().enumerate() {
+                let feature = L::splat(*features.add(cell * channels + channel));
+                for (sum, query) in sums.iter_mut().zip(query) {
+                    *sum = query.mul_add(feature, *sum);
+                }
+            }
+        }
+        for (cell, sums) in sums.iter().enumerate() {
+            for (vector, sum) in sums.iter().enumerate() {
+                sum.store(out.add((vector * n_cells + cell) * L::WIDTH));
+            }
+        }
+    }
+    N
+}
 
 /// The product of two row-major matrices: `left` of `n_inner` columns, `right` of `n_inner` rows and
 /// `n_columns`. Each value passes through at most [`multiply_depth`] roundings.
@@ -30,7 +126,7 @@ pub(crate) fn multiply(
         }
         // SAFETY: `left` has whole rows, `packed` one tile per inner index, `out` one per row.
         unsafe {
-            run(
+            run_kernel(
                 set,
                 Multiply {
                     left,

@@ -13,65 +13,22 @@
 //!     for each block of fine cells: |v|^2 + horizontal blends + product of the finest level
 //! ```
 
+use super::instruction_set::{InstructionSet, TILE_VECTORS};
 use super::prepare::PreparedImage;
-use super::{InstructionSet, Kernel, Lanes, MAX_TILE, TILE_VECTORS, is_not_above, run};
+use super::product::add_products;
+use super::simd::{Kernel, Lanes, is_not_above, run_kernel};
+use super::tile::{Limits, MAX_TILE, QueryTile};
 use crate::pyramid::LevelGrid;
-use std::cell::Cell;
 
-/// For each query of a tile, the partial distance above which a pair is of no interest.
-pub(crate) type Limits = [Cell<f32>; MAX_TILE];
-
-/// Is told of every pair whose partial distance is not above the limit of its query.
+/// Receives every pair whose partial distance is not above the limit of its query.
 pub(crate) trait Hits {
     /// Query `lane` and fine cell `cell` have partial distance `s`; may lower the query's limit.
     fn hit(&mut self, lane: usize, cell: usize, s: f32);
 }
 
-/// A tile of queries, packed as `[level][channel][query]` and multiplied by -2.
-#[derive(Default)]
-pub(crate) struct QueryTile {
-    width: usize,
-    levels: Vec<Vec<f32>>,
-}
-
-impl QueryTile {
-    /// Makes room for `width` queries; lanes that are not set are zero.
-    pub(crate) fn reset(&mut self, grids: &[LevelGrid], width: usize) {
-        self.width = width;
-        self.levels.resize_with(grids.len(), Vec::new);
-        for (level, grid) in self.levels.iter_mut().zip(grids) {
-            level.clear();
-            level.resize(grid.shape.channels * width, 0.0);
-        }
-    }
-
-    /// Sets one level of one query.
-    pub(crate) fn set(&mut self, level: usize, lane: usize, feature: &[f32]) {
-        let channels = self.levels[level][lane..].iter_mut().step_by(self.width);
-        for (to, value) in channels.zip(feature) {
-            *to = -2.0 * value;
-        }
-    }
-
-    /// The packed channels of one level.
-    pub(super) fn level(&self, level: usize) -> &[f32] {
-        &self.levels[level]
-    }
-
-    /// Panics unless every buffer has the size that the kernels rely on.
-    pub(super) fn check(&self, grids: &[LevelGrid], set: InstructionSet) {
-        let asked = set.tile();
-        assert_eq!(self.width, asked, "packed for another instruction set");
-        assert_eq!(self.levels.len(), grids.len());
-        for (level, grid) in self.levels.iter().zip(grids) {
-            assert_eq!(level.len(), grid.shape.channels * self.width);
-        }
-    }
-}
-
 /// Working memory of a scan, kept between scans.
 #[derive(Default)]
-pub(crate) struct Scratch {
+pub(crate) struct ScanScratch {
     levels: Vec<LevelScratch>,
 }
 
@@ -85,7 +42,7 @@ struct LevelScratch {
 
 const NOTHING: usize = usize::MAX;
 
-impl Scratch {
+impl ScanScratch {
     /// Makes room for the coarse levels and forgets the products of the last image.
     fn reserve(&mut self, grids: &[LevelGrid], tile_width: usize) {
         self.levels.resize_with(grids.len(), LevelScratch::default);
@@ -106,7 +63,7 @@ pub(crate) fn scan_image(
     grids: &[LevelGrid],
     tile: &QueryTile,
     image: &PreparedImage,
-    scratch: &mut Scratch,
+    scratch: &mut ScanScratch,
     limits: &Limits,
     hits: &mut dyn Hits,
 ) {
@@ -122,7 +79,7 @@ pub(crate) fn scan_image(
         hits,
     };
     // SAFETY: all sizes were checked.
-    unsafe { run(set, kernel) }
+    unsafe { run_kernel(set, kernel) }
 }
 
 /// See [`scan_image`]; its parts rely on the sizes that are checked there.
@@ -130,7 +87,7 @@ struct ScanImage<'a> {
     grids: &'a [LevelGrid],
     tile: &'a QueryTile,
     image: &'a PreparedImage,
-    scratch: &'a mut Scratch,
+    scratch: &'a mut ScanScratch,
     limits: &'a Limits,
     hits: &'a mut dyn Hits,
 }
@@ -275,45 +232,12 @@ unsafe fn products_of_block<L: Lanes, const N: usize>(
     N
 }
 
-/// `sums[cell][query] += <query, cell>`, for cells that start every `stride` values: the hottest
-/// loop of the crate. Per channel it loads three vectors of queries, broadcasts `N` features and
-/// issues `3 N` fused multiply-adds.
-#[inline(always)]
-pub(super) unsafe fn add_products<L: Lanes, const N: usize>(
-    queries: *const f32,
-    channels: usize,
-    features: *const f32,
-    stride: usize,
-    sums: &mut [[L; TILE_VECTORS]; N],
-) {
-    // A copy whose place in memory nobody knows is held in registers.
-    let mut held = *sums;
-    for channel in 0..channels {
-        // SAFETY: as promised by the caller: `channels` tiles of queries, `N` cells of `channels`.
-        unsafe {
-            let at = queries.add(channel * TILE_VECTORS * L::WIDTH);
-            let query: [L; TILE_VECTORS] = [
-                L::load(at),
-                L::load(at.add(L::WIDTH)),
-                L::load(at.add(2 * L::WIDTH)),
-            ];
-            for (cell, sums) in held.iter_mut().enumerate() {
-                let feature = L::splat(*features.add(cell * stride + channel));
-                for (sum, query) in sums.iter_mut().zip(query) {
-                    *sum = query.mul_add(feature, *sum);
-                }
-            }
-        }
-    }
-    *sums = held;
-}
-
 /// `N` fine cells of one row, from `column` on.
 struct Block<'a> {
     grids: &'a [LevelGrid],
     tile: &'a QueryTile,
     image: &'a PreparedImage,
-    scratch: &'a Scratch,
+    scratch: &'a ScanScratch,
     limits: &'a Limits,
     row: usize,
     column: usize,

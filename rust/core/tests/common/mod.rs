@@ -4,8 +4,8 @@
 
 use half::f16;
 use knnspect_core::gallery::Selection;
-use knnspect_core::matching::{self, Matcher, Neighbors, Options};
 use knnspect_core::pyramid::{LevelData, PyramidBatch, PyramidShape, Upsample};
+use knnspect_core::search::{self, Matcher, Neighbors, Options};
 use knnspect_core::{DType, Gallery, InstructionSet};
 use std::collections::HashMap;
 use std::num::NonZero;
@@ -576,7 +576,7 @@ pub fn search(
         ..Options::new(k)
     };
     let context = gallery.pyramid_context().unwrap();
-    matching::search(query, &context, selections, &options).unwrap()
+    search::search(query, &context, selections, &options).unwrap()
 }
 
 pub fn same_bits(found: &Neighbors, expected: &Neighbors) -> bool {
@@ -586,6 +586,6 @@ pub fn same_bits(found: &Neighbors, expected: &Neighbors) -> bool {
 
 /// The pairs of one stage of a search.
 pub fn stage(found: &Neighbors, name: &str) -> Option<u64> {
-    let mut stages = found.work.stages.iter();
+    let mut stages = found.stats.stages.iter();
     stages.find(|(stage, _)| stage == name).map(|stage| stage.1)
 }

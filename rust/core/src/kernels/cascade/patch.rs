@@ -1,9 +1,10 @@
 //! Patches: the vectors of queries that are led through the images.
 
-use super::super::leading::Leading;
-use super::super::scan::{Limits, QueryTile};
-use super::super::{InstructionSet, Lanes, MAX_TILE, MAX_WIDTH, NO_QUERY};
-use super::Plan;
+use super::leading::LeadingCoordinates;
+use super::plan::CascadePlan;
+use crate::kernels::instruction_set::InstructionSet;
+use crate::kernels::simd::{Lanes, MAX_WIDTH};
+use crate::kernels::tile::{Limits, MAX_TILE, NO_QUERY, QueryTile};
 
 /// A vector of queries, close together in the image.
 pub(crate) struct Patch {
@@ -23,12 +24,12 @@ pub(crate) struct Patch {
     pub(super) n_queries: u64,
     /// For each level, the different queries of the patch, where they can be compared with four cells
     /// at once.
-    pub(super) fourfold: Vec<Option<FourfoldQueries>>,
+    pub(super) packed4: Vec<Option<Packed4Queries>>,
 }
 
 /// The queries of a patch on a level on which few of them differ (`WIDTH / 4` at most), each in four lanes:
 /// lane `4 i + j` is for query `i` and the `j`-th of four cells.
-pub(super) struct FourfoldQueries {
+pub(super) struct Packed4Queries {
     /// `[channel][lane]`, multiplied by -2.
     pub queries: Vec<f32>,
     /// For each lane here, a lane of the patch that holds the query.
@@ -37,9 +38,9 @@ pub(super) struct FourfoldQueries {
     pub unpacking: [[u32; MAX_WIDTH]; 4],
 }
 
-impl FourfoldQueries {
+impl Packed4Queries {
     fn new(
-        plan: &Plan<'_>,
+        plan: &CascadePlan<'_>,
         set: InstructionSet,
         level: usize,
         (vector, queries): (usize, &QueryTile),
@@ -123,12 +124,12 @@ impl Patch {
     /// The patch in one vector of a tile whose lanes hold the queries at these fine cells, if any, given
     /// the leading coordinates of the query image, if they are to be used.
     pub(crate) fn new(
-        plan: &Plan<'_>,
+        plan: &CascadePlan<'_>,
         set: InstructionSet,
         (tile, vector): (usize, usize),
         (cells, queries): (&[u32; MAX_TILE], &QueryTile),
         sq_norms: &[[f32; MAX_TILE]],
-        image: Option<&Leading>,
+        image: Option<&LeadingCoordinates>,
     ) -> Self {
         let grids = plan.grids;
         let lanes = vector * set.width()..(vector + 1) * set.width();
@@ -180,13 +181,13 @@ impl Patch {
                 leading.push(packed);
             }
         }
-        let fourfold = |level| {
+        let packed4 = |level| {
             let cells = &cells[lanes.clone()];
-            FourfoldQueries::new(plan, set, level, (vector, queries), cells)
+            Packed4Queries::new(plan, set, level, (vector, queries), cells)
         };
         let len = grid.shape.width * set.width();
         Self {
-            fourfold: (0..grids.len()).map(fourfold).collect(),
+            packed4: (0..grids.len()).map(packed4).collect(),
             tile,
             vector,
             corners,
@@ -243,8 +244,8 @@ pub(super) struct Corner {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::portable::Portable;
     use super::*;
+    use crate::kernels::simd::Portable;
     use crate::pyramid::{PyramidContext, PyramidShape, Upsample};
     use std::array::from_fn;
     use std::cell::Cell;
@@ -257,7 +258,7 @@ mod tests {
         let set = InstructionSet::Portable;
         let cells = from_fn(|lane| if lane < 12 { lane as u32 } else { NO_QUERY });
         let sq_norms = [1.0, 10.0, 100.0].map(|norm| from_fn(|lane| norm * (lane + 1) as f32));
-        let plan = Plan::new(&context.grids);
+        let plan = CascadePlan::new(&context.grids);
         let mut tile = QueryTile::default();
         tile.reset(&context.grids, set.tile());
         let mut patch = Patch::new(&plan, set, (0, 2), (&cells, &tile), &sq_norms, None);

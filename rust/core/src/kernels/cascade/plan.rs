@@ -4,7 +4,7 @@ use crate::pyramid::{LevelGrid, Tap};
 use std::ops::Range;
 
 /// How images of a shape are gone through.
-pub(crate) struct Plan<'a> {
+pub(crate) struct CascadePlan<'a> {
     pub grids: &'a [LevelGrid],
     /// Whether every fine cell lies in one cell of each level (block upsampling). Levels are then
     /// summed up on their own grids, each cell for all the finer cells in it; otherwise on the
@@ -30,7 +30,7 @@ pub(super) struct Child {
     pub offset: usize,
 }
 
-impl<'a> Plan<'a> {
+impl<'a> CascadePlan<'a> {
     pub(crate) fn new(grids: &'a [LevelGrid]) -> Self {
         let is_nested = |taps: &[Tap], coarse: usize| {
             let ratio = taps.len() / coarse;

@@ -1,41 +1,41 @@
 //! The steps that follow: the finer levels, for the cells that are still in question.
 
-use super::super::Lanes;
-use super::super::scan::Limits;
-use super::native::{NativeCells, dots, take_products};
-use super::patch::{FourfoldQueries, Patch};
-use super::plan::Child;
+use super::inputs::{CascadeImage, LevelCounts, TileQueries};
+use super::level_cells::{LevelCells, dots, take_products};
+use super::patch::{Packed4Queries, Patch};
+use super::plan::{CascadePlan, Child};
 use super::scratch::CascadeScratch;
-use super::{CascadeImage, Counts, Plan, TileQueries};
+use crate::kernels::simd::Lanes;
+use crate::kernels::tile::Limits;
 
 /// Adds one level to the sums of the entries, and keeps those that are still of interest: products
 /// are taken once for each cell of the level, and interpolated.
 ///
 /// # Safety
-/// As for [`super::SearchPatches`].
+/// As for `SearchPatches` in `descend.rs`.
 #[inline(always)]
 pub(super) unsafe fn refine<L: Lanes, const CELLS: usize>(
-    plan: &Plan<'_>,
+    plan: &CascadePlan<'_>,
     image: &CascadeImage<'_>,
     level: usize,
     tile: TileQueries<'_>,
     patch: &Patch,
     scratch: &mut CascadeScratch,
-    counts: &mut Counts,
+    counts: &mut LevelCounts,
 ) {
     let grid = &plan.grids[level];
     let (shape, fine_width) = (grid.shape, grid.columns.len());
     let CascadeScratch {
         entries: [entries, _],
-        native,
+        level_cells,
         flags,
         wanted,
         products,
         ..
     } = scratch;
-    let native = &mut native[level];
-    native.reserve(shape.cells(), shape.channels);
-    let framed = &image.framed;
+    let level_cells = &mut level_cells[level];
+    level_cells.reserve(shape.cells(), shape.channels);
+    let centred_image = &image.centred_image;
     if flags.len() < shape.cells() {
         flags.resize(shape.cells(), false);
     }
@@ -65,21 +65,21 @@ pub(super) unsafe fn refine<L: Lanes, const CELLS: usize>(
                 wanted.push(cell);
             }
         }
-        let mean = &framed.means[level][..shape.channels];
+        let mean = &centred_image.means[level][..shape.channels];
         for &cell in &*wanted {
-            let (cells, channels) = (framed.levels[level], shape.channels);
-            native.centre(cells, (mean, framed.scale), channels, cell..cell + 1);
+            let (cells, channels) = (centred_image.levels[level], shape.channels);
+            level_cells.centre(cells, (mean, centred_image.scale), channels, cell..cell + 1);
         }
         let from = tile
             .queries
             .level(level)
             .as_ptr()
             .add(patch.vector * L::WIDTH);
-        let (values, to) = (native.values.as_ptr(), products.as_mut_ptr());
+        let (values, to) = (level_cells.values.as_ptr(), products.as_mut_ptr());
         take_products::<L, CELLS>(from, shape.channels, values, wanted, to);
 
         let limit = patch.limit::<L>(tile.limits, level, 1.0);
-        let sq_norms = image.survey.sq_norms[level].as_ptr();
+        let sq_norms = image.coarse.sq_norms[level].as_ptr();
         let n_entries = entries.len;
         entries.len = 0;
         for at in 0..n_entries {
@@ -118,29 +118,29 @@ pub(super) unsafe fn refine<L: Lanes, const CELLS: usize>(
 /// keeps those that are still of interest.
 ///
 /// # Safety
-/// As for [`super::SearchPatches`].
+/// As for `SearchPatches` in `descend.rs`.
 #[inline(always)]
 pub(super) unsafe fn refine_nested<L: Lanes>(
-    plan: &Plan<'_>,
+    plan: &CascadePlan<'_>,
     image: &CascadeImage<'_>,
     level: usize,
     tile: TileQueries<'_>,
     patch: &Patch,
     scratch: &mut CascadeScratch,
-    counts: &mut Counts,
+    counts: &mut LevelCounts,
 ) {
     let (shape, parent) = (plan.grids[level].shape, plan.grids[level + 1].shape);
     let (tall, wide) = (shape.height / parent.height, shape.width / parent.width);
     let children = &plan.children[level];
     let CascadeScratch {
         entries: [entries, found],
-        native,
+        level_cells,
         ..
     } = scratch;
-    let native = &mut native[level];
-    native.reserve(shape.cells(), shape.channels);
-    let framed = &image.framed;
-    let mean = &framed.means[level][..wide * shape.channels];
+    let level_cells = &mut level_cells[level];
+    level_cells.reserve(shape.cells(), shape.channels);
+    let centred_image = &image.centred_image;
+    let mean = &centred_image.means[level][..wide * shape.channels];
     found.len = 0;
     // SAFETY: as promised by the caller; the children of cells of the coarser level lie within this one,
     // each in one of them, so that there is room for all.
@@ -160,22 +160,27 @@ pub(super) unsafe fn refine_nested<L: Lanes>(
             let first = top * shape.width + left;
             for row in 0..tall {
                 let start = first + row * shape.width;
-                let (cells, run) = (framed.levels[level], start..start + wide);
-                native.centre_and_measure(cells, (mean, framed.scale), shape.channels, run);
+                let (cells, run) = (centred_image.levels[level], start..start + wide);
+                level_cells.centre_and_measure(
+                    cells,
+                    (mean, centred_image.scale),
+                    shape.channels,
+                    run,
+                );
             }
             let found = &mut *found;
             let mut push =
                 |child: &Child, sum: L| found.push(top + child.row, left + child.column, sum);
             let family = Family {
                 queries,
-                native,
+                level_cells,
                 channels: shape.channels,
                 first,
                 before,
                 limit,
             };
-            let (fours, rest) = children.as_chunks::<4>();
-            for four in fours {
+            let (packed4, rest) = children.as_chunks::<4>();
+            for four in packed4 {
                 family.add(four, &mut push);
             }
             for child in rest {
@@ -193,7 +198,7 @@ pub(super) unsafe fn refine_nested<L: Lanes>(
 /// What the children of one entry have in common.
 struct Family<'a, L> {
     queries: *const f32,
-    native: &'a NativeCells,
+    level_cells: &'a LevelCells,
     channels: usize,
     first: usize,
     before: L,
@@ -204,16 +209,16 @@ impl<L: Lanes> Family<'_, L> {
     /// Adds a level to the sums of `N` children, and tells of those that are still of interest.
     ///
     /// # Safety
-    /// As for [`super::SearchPatches`]; the children must exist, and be centred and measured.
+    /// As for `SearchPatches` in `descend.rs`; the children must exist, and be centred and measured.
     #[inline(always)]
     unsafe fn add<const N: usize>(&self, children: &[Child; N], mut found: impl FnMut(&Child, L)) {
         // SAFETY: as promised by the caller.
         unsafe {
             let cells = children.map(|child| self.first + child.offset);
-            let values = self.native.values.as_ptr();
+            let values = self.level_cells.values.as_ptr();
             let products = dots::<L, N>(self.queries, self.channels, values, cells);
             for ((child, cell), product) in children.iter().zip(cells).zip(products) {
-                let sq_norm = L::splat(*self.native.sq_norms.get_unchecked(cell));
+                let sq_norm = L::splat(*self.level_cells.sq_norms.get_unchecked(cell));
                 let sum = self.before.add(sq_norm).add(product);
                 if sum.not_above(self.limit) != 0 {
                     found(child, sum);
@@ -227,28 +232,28 @@ impl<L: Lanes> Family<'_, L> {
 /// compared with the four cells in an entry at once.
 ///
 /// # Safety
-/// As for [`super::SearchPatches`].
+/// As for `SearchPatches` in `descend.rs`.
 #[inline(always)]
-pub(super) unsafe fn refine_fourfold<L: Lanes>(
-    plan: &Plan<'_>,
+pub(super) unsafe fn refine_packed4<L: Lanes>(
+    plan: &CascadePlan<'_>,
     image: &CascadeImage<'_>,
     level: usize,
-    (limits, queries): (&Limits, &FourfoldQueries),
+    (limits, queries): (&Limits, &Packed4Queries),
     patch: &Patch,
     scratch: &mut CascadeScratch,
-    counts: &mut Counts,
+    counts: &mut LevelCounts,
 ) {
     let (shape, parent) = (plan.grids[level].shape, plan.grids[level + 1].shape);
     let (tall, wide) = (shape.height / parent.height, shape.width / parent.width);
     let CascadeScratch {
         entries: [entries, found],
-        fours,
+        packed4,
         ..
     } = scratch;
-    let fours = &mut fours[level];
-    fours.reserve(parent.cells(), shape.channels);
-    let framed = &image.framed;
-    let mean = &framed.means[level][..wide * shape.channels];
+    let packed4 = &mut packed4[level];
+    packed4.reserve(parent.cells(), shape.channels);
+    let centred_image = &image.centred_image;
+    let mean = &centred_image.means[level][..wide * shape.channels];
     found.len = 0;
     // SAFETY: as promised by the caller; the four cells lie within this level, and each in one of the
     // coarser cells, so that there is room for all.
@@ -257,10 +262,10 @@ pub(super) unsafe fn refine_fourfold<L: Lanes>(
         for at in 0..entries.len {
             let (row, column) = (entries.rows[at] as usize, entries.columns[at] as usize);
             let (top, left) = (row * tall, column * wide);
-            let (values, sq_norms) = fours.centre(
+            let (values, sq_norms) = packed4.centre(
                 row * parent.width + column,
-                framed.levels[level],
-                (mean, framed.scale),
+                centred_image.levels[level],
+                (mean, centred_image.scale),
                 shape.channels,
                 (top..top + tall).map(|row| row * shape.width + left),
             );

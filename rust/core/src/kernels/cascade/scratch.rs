@@ -1,15 +1,15 @@
 //! Working memory of the cascade, and the cells that are still in question.
 
-use super::super::Lanes;
-use super::native::{FourCells, NativeCells};
+use super::level_cells::{LevelCells, Packed4Cells};
+use crate::kernels::simd::Lanes;
 use crate::pyramid::LevelGrid;
 
 /// Working memory of the cascade, kept between images.
 #[derive(Default)]
 pub(crate) struct CascadeScratch {
     pub(super) entries: [Entries; 2],
-    pub(super) native: Vec<NativeCells>,
-    pub(super) fours: Vec<FourCells>,
+    pub(super) level_cells: Vec<LevelCells>,
+    pub(super) packed4: Vec<Packed4Cells>,
     pub(super) surviving: Vec<u32>,
     /// Whether the products of a cell of a level are wanted; all false between uses.
     pub(super) flags: Vec<bool>,
@@ -26,10 +26,11 @@ pub(crate) struct CascadeScratch {
 impl CascadeScratch {
     /// Forgets the cells of the last image, and makes room for vectors of `width` lanes.
     pub(super) fn start_image(&mut self, grids: &[LevelGrid], width: usize) {
-        self.native.resize_with(grids.len(), NativeCells::default);
-        self.fours.resize_with(grids.len(), FourCells::default);
-        self.native.iter_mut().for_each(NativeCells::forget);
-        self.fours.iter_mut().for_each(FourCells::forget);
+        self.level_cells
+            .resize_with(grids.len(), LevelCells::default);
+        self.packed4.resize_with(grids.len(), Packed4Cells::default);
+        self.level_cells.iter_mut().for_each(LevelCells::forget);
+        self.packed4.iter_mut().for_each(Packed4Cells::forget);
         for entries in &mut self.entries {
             entries.reserve(grids[0].shape.cells(), width);
         }

@@ -1,0 +1,62 @@
+"""The public names, for type checkers."""
+
+from knnspect._core import __version__
+from knnspect.detectors import (
+    CFlow,
+    Detector,
+    PatchCore,
+    Prediction,
+    SimpleNet,
+    Spade,
+    load,
+)
+from knnspect.errors import (
+    BackendUnavailable,
+    DatasetWarning,
+    DisagreementError,
+    DTypeError,
+    ForkError,
+    ImageError,
+    ImageWarning,
+    KnnspectError,
+    NotFittedError,
+    ParameterError,
+    ReadingWarning,
+    ShapeError,
+    StoreError,
+)
+from knnspect.features import Backbone, Features
+from knnspect.gallery import Coreset, Gallery
+from knnspect.pyramid import FeaturePyramid
+from knnspect.search import Neighbors, SearchStats
+
+__all__ = [
+    "Backbone",
+    "BackendUnavailable",
+    "CFlow",
+    "Coreset",
+    "DTypeError",
+    "DatasetWarning",
+    "Detector",
+    "DisagreementError",
+    "FeaturePyramid",
+    "Features",
+    "ForkError",
+    "Gallery",
+    "ImageError",
+    "ImageWarning",
+    "KnnspectError",
+    "Neighbors",
+    "NotFittedError",
+    "ParameterError",
+    "PatchCore",
+    "Prediction",
+    "ReadingWarning",
+    "SearchStats",
+    "ShapeError",
+    "SimpleNet",
+    "Spade",
+    "StoreError",
+    "__version__",
+    "load",
+]

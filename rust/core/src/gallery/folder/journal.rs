@@ -1,0 +1,421 @@
+//! The journal of a gallery's folder: what was added and removed, one line per change.
+//!
+//! ```text
+//! HASH {"format":"knnspect gallery",…}
+//! ok
+//! HASH {"add":[…]}
+//! ok
+//! ```
+//!
+//! A line begins with the checksum of the line before it and of its own JSON, so that none can be
+//! altered, left out or moved. A change is made when its line is on the disk; only then the mark `ok`
+//! is written after it. What follows the last line that is right was therefore never promised to
+//! anybody, unless a mark follows: then it was, and the journal is damaged. JSON has no line ends of
+//! its own, so a line that was cut short holds no mark.
+
+use super::checksum::{Checksum, first_half};
+use serde::{Deserialize, Serialize};
+use std::fs::File;
+use std::io::{self, Seek, SeekFrom, Write};
+
+const MARK: &[u8] = b"ok\n";
+const FORMAT: &str = "knnspect gallery";
+/// The newest that is read.
+const VERSION: u32 = 1;
+
+/// The first line.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Header {
+    format: String,
+    format_version: u32,
+    pub upsample: String,
+    pub dtype: String,
+    /// Segments that are made from here on have this number or a higher one: a reader that still has
+    /// an older journal must not take them for others that were deleted.
+    pub next_segment: u32,
+}
+
+impl Header {
+    pub(super) fn new(upsample: &str, dtype: &str) -> Self {
+        Self {
+            format: FORMAT.into(),
+            format_version: VERSION,
+            upsample: upsample.into(),
+            dtype: dtype.into(),
+            next_segment: 1,
+        }
+    }
+}
+
+/// A change: what is removed, and then what is added.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct Change {
+    /// `(height, width, channels)` of each level, from here on; given when the gallery was empty.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shape: Option<Vec<(usize, usize, usize)>>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub remove: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub add: Vec<Run>,
+}
+
+/// Images that follow each other in a segment.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Run {
+    pub segment: u32,
+    /// Which record of the segment the first one is.
+    pub first: usize,
+    pub ids: Vec<String>,
+    /// The checksums of their records, 32 digits each.
+    pub checksums: Vec<String>,
+}
+
+/// What stands in a journal.
+#[derive(Debug)]
+pub(super) struct Contents {
+    pub header: Header,
+    pub changes: Vec<Change>,
+    /// Where the last line ends, what the next one is chained to, and whether it has its mark.
+    pub end: End,
+}
+
+/// The end of a journal.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct End {
+    len: u64,
+    chain: Checksum,
+    marked: bool,
+}
+
+/// Reads a journal.
+///
+/// # Errors
+/// In words, when it is damaged or not one.
+pub(super) fn parse(bytes: &[u8]) -> Result<Contents, String> {
+    let mut end = End {
+        len: 0,
+        chain: Checksum::default(),
+        marked: true,
+    };
+    let damaged = |at: u64| format!("is damaged: its journal was altered at byte {at} or after");
+    let mut header = None;
+    let mut changes = Vec::new();
+    loop {
+        let rest = &bytes[end.len as usize..];
+        if !end.marked {
+            if let Some(after) = rest.strip_prefix(MARK) {
+                end.len = (bytes.len() - after.len()) as u64;
+                end.marked = true;
+                continue;
+            }
+            // The mark may be on its way, or have been lost by a crash.
+            let written = rest
+                .iter()
+                .rposition(|byte| *byte != 0)
+                .map_or(0, |at| at + 1);
+            let zeros = rest.len() > MARK.len(); // room that was made for what was never written
+            if MARK.starts_with(&rest[..if zeros { written } else { rest.len() }]) {
+                break;
+            }
+            return Err(damaged(end.len));
+        }
+        let Some((json, len, chain)) = next_line(rest, end.chain) else {
+            if rest.windows(MARK.len()).any(|window| window == MARK) {
+                return Err(damaged(end.len));
+            }
+            break;
+        };
+        let unreadable = |error: serde_json::Error| {
+            format!(
+                "is damaged: byte {} of its journal cannot be read ({error})",
+                end.len
+            )
+        };
+        if header.is_none() {
+            let read: Header = serde_json::from_slice(json).map_err(unreadable)?;
+            if read.format != FORMAT {
+                return Err("is not a gallery that knnspect wrote".into());
+            }
+            if read.format_version > VERSION {
+                return Err(format!(
+                    "was written by a newer knnspect: its format is {}, this one reads up to {VERSION}",
+                    read.format_version
+                ));
+            }
+            header = Some(read);
+        } else {
+            changes.push(serde_json::from_slice(json).map_err(unreadable)?);
+        }
+        end = End {
+            len: end.len + len as u64,
+            chain,
+            marked: false,
+        };
+    }
+    let header = header.ok_or("is damaged: its journal has no beginning")?;
+    Ok(Contents {
+        header,
+        changes,
+        end,
+    })
+}
+
+/// The JSON of the first line, the line's length, and its checksum; None unless it is whole and right.
+fn next_line(bytes: &[u8], chain: Checksum) -> Option<(&[u8], usize, Checksum)> {
+    let len = bytes.iter().position(|byte| *byte == b'\n')? + 1;
+    let (digits, json) = bytes[..len - 1].split_at_checked(2 * chain.len())?;
+    let json = json.strip_prefix(b" ")?;
+    let checksum = chained(chain, json);
+    (hex(checksum).as_bytes() == digits).then_some((json, len, checksum))
+}
+
+fn chained(chain: Checksum, json: &[u8]) -> Checksum {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&chain).update(json);
+    first_half(&hasher.finalize())
+}
+
+/// A checksum in digits.
+pub(super) fn hex(checksum: Checksum) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digit = |half: u8| char::from(DIGITS[usize::from(half)]);
+    checksum
+        .iter()
+        .flat_map(|byte| [digit(byte >> 4), digit(byte & 15)])
+        .collect()
+}
+
+/// The checksum that these digits mean.
+pub(super) fn from_hex(digits: &str) -> Option<Checksum> {
+    let mut checksum = Checksum::default();
+    let (pairs, []) = digits.as_bytes().as_chunks::<2>() else {
+        return None;
+    };
+    if pairs.len() != checksum.len() {
+        return None;
+    }
+    for (byte, [high, low]) in checksum.iter_mut().zip(pairs) {
+        let value = |digit: u8| char::from(digit).to_digit(16);
+        *byte = (value(*high)? << 4 | value(*low)?) as u8;
+    }
+    Some(checksum)
+}
+
+/// The bytes of a whole journal.
+pub(super) fn text(header: &Header, changes: &[Change]) -> (Vec<u8>, End) {
+    let mut text = Vec::new();
+    let mut chain = Checksum::default();
+    let mut append = |json: &[u8]| {
+        let line = line(chain, json);
+        chain = line.1;
+        text.extend(line.0);
+        text.extend(MARK);
+    };
+    append(&to_json(header));
+    for change in changes {
+        append(&to_json(change));
+    }
+    let len = text.len() as u64;
+    let end = End {
+        len,
+        chain,
+        marked: true,
+    };
+    (text, end)
+}
+
+fn line(chain: Checksum, json: &[u8]) -> (Vec<u8>, Checksum) {
+    let checksum = chained(chain, json);
+    let line = [hex(checksum).as_bytes(), b" ", json, b"\n"].concat();
+    (line, checksum)
+}
+
+fn to_json(value: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(value).expect("strings and numbers can be written as JSON")
+}
+
+/// A journal that is written to.
+#[derive(Debug)]
+pub(super) struct Journal {
+    file: File,
+    end: End,
+    /// What a failed change wrote could not be taken back.
+    broken: bool,
+}
+
+impl Journal {
+    /// A journal that was just written, and ends there.
+    pub(super) const fn new(file: File, end: End) -> Self {
+        Self {
+            file,
+            end,
+            broken: false,
+        }
+    }
+
+    /// Goes on after the end of a journal; what an interrupted change has left there is cut off.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub(super) fn go_on(file: File, end: End) -> io::Result<Self> {
+        let mut journal = Self::new(file, end);
+        journal.cut()?;
+        journal.mark()?;
+        Ok(journal)
+    }
+
+    /// Makes a change durable. After an error it was not made.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub(super) fn append(&mut self, change: &Change) -> io::Result<()> {
+        if self.broken {
+            return Err(io::Error::other(
+                "an earlier change failed and could not be taken back: open the gallery again",
+            ));
+        }
+        self.mark()?;
+        let (line, chain) = line(self.end.chain, &to_json(change));
+        let written = self.write(&line).and_then(|()| self.file.sync_data());
+        if let Err(error) = written {
+            // The line may be there in part or as a whole. It must go, or it would be found by those
+            // who open the gallery next, although this change is reported to have failed.
+            self.broken = self.cut().is_err();
+            return Err(error);
+        }
+        self.end = End {
+            len: self.end.len + line.len() as u64,
+            chain,
+            marked: false,
+        };
+        // The change is made; its mark can follow later, too.
+        let _ = self.mark();
+        Ok(())
+    }
+
+    fn mark(&mut self) -> io::Result<()> {
+        if !self.end.marked {
+            self.write(MARK)?;
+            self.end.len += MARK.len() as u64;
+            self.end.marked = true;
+        }
+        Ok(())
+    }
+
+    fn cut(&mut self) -> io::Result<()> {
+        self.file.set_len(self.end.len)
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.file.seek(SeekFrom::Start(self.end.len))?;
+        self.file.write_all(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> Vec<u8> {
+        let add = |segment, id: &str| Change {
+            add: vec![Run {
+                segment,
+                first: 0,
+                ids: vec![id.into()],
+                checksums: vec![hex([segment as u8; 16])],
+            }],
+            ..Change::default()
+        };
+        let remove = Change {
+            remove: vec!["ok\n".into()],
+            ..Change::default()
+        };
+        let header = Header::new("bilinear", "float32");
+        text(&header, &[add(1, "ok\n"), remove, add(2, "ä")]).0
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let contents = parse(&sample()).unwrap();
+        assert_eq!(contents.header.upsample, "bilinear");
+        assert_eq!(contents.changes.len(), 3);
+        assert_eq!(contents.changes[1].remove, ["ok\n"]);
+        let run = &contents.changes[2].add[0];
+        assert_eq!(from_hex(&run.checksums[0]), Some([2; 16]));
+        assert_eq!(contents.end.len, sample().len() as u64);
+    }
+
+    #[test]
+    fn a_newer_version_and_another_format_are_refused() {
+        let mut header = Header::new("bilinear", "float32");
+        header.format_version = VERSION + 1;
+        let newer = parse(&text(&header, &[]).0).unwrap_err();
+        assert!(
+            newer.contains("a newer knnspect: its format is 2"),
+            "{newer}"
+        );
+        header.format = "other".into();
+        let other = parse(&text(&header, &[]).0).unwrap_err();
+        assert!(other.contains("not a gallery"), "{other}");
+    }
+
+    #[test]
+    fn every_altered_byte_is_noticed() {
+        let good = sample();
+        for at in 0..good.len() {
+            for flip in [0x01, 0x20, 0x80, good[at], good[at] ^ b'\n'] {
+                let mut bad = good.clone();
+                bad[at] ^= flip;
+                if flip != 0 {
+                    parse(&bad).expect_err(&format!("byte {at} flipped by {flip:#x}"));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_journal_that_was_cut_short_is_one_of_before() {
+        let good = sample();
+        let ends: Vec<usize> = (0..good.len())
+            .filter(|at| good[..*at].ends_with(b"}\n"))
+            .collect();
+        for at in ends[0]..=good.len() {
+            let contents = parse(&good[..at]).unwrap();
+            let whole = ends.iter().filter(|end| **end <= at).count();
+            assert_eq!(contents.changes.len(), whole - 1, "cut to {at} bytes");
+            // The disk may have made room for what was never written.
+            let contents = parse(&[&good[..at], &[0; 50]].concat()).unwrap();
+            assert_eq!(contents.changes.len(), whole - 1, "zeros from byte {at}");
+        }
+        assert!(
+            parse(&good[..ends[0] - 1]).is_err(),
+            "half of the first line"
+        );
+    }
+
+    #[test]
+    fn what_a_crash_has_left_is_cut_off_and_the_next_change_is_read() {
+        let good = sample();
+        for left in [&b""[..], b"o", b"0123 half a li"] {
+            for start in [good.len(), good.len() - MARK.len()] {
+                let marked = start == good.len();
+                if left.starts_with(b"0") && !marked {
+                    continue; // nothing is written before the mark of what was
+                }
+                let bytes = [
+                    &good[..start],
+                    if marked && left == b"o" { b"" } else { left },
+                ];
+                let mut file = tempfile::tempfile().unwrap();
+                file.write_all(&bytes.concat()).unwrap();
+                let contents = parse(&bytes.concat()).unwrap();
+                let mut journal = Journal::go_on(file, contents.end).unwrap();
+                journal.append(&Change::default()).unwrap();
+                let mut text = Vec::new();
+                journal.file.seek(SeekFrom::Start(0)).unwrap();
+                io::Read::read_to_end(&mut journal.file, &mut text).unwrap();
+                assert_eq!(parse(&text).unwrap().changes.len(), 4);
+            }
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! The images that a search looks through.
+
+use super::image::StoredImage;
+use crate::bounds::ProjectionSlot;
+use crate::cancel::Cancel;
+use crate::error::Result;
+use crate::parallel::for_each;
+use std::collections::BTreeMap;
+use std::num::NonZero;
+use std::sync::Arc;
+
+/// Some images of a gallery, in the order of their ids: what a search looks through.
+#[derive(Clone, Debug)]
+pub struct Selection {
+    pub(super) images: Vec<(u32, Arc<StoredImage>)>,
+    pub(super) projection: Arc<ProjectionSlot>,
+}
+
+impl Selection {
+    /// Number of images.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.images.len()
+    }
+
+    /// Whether there is no image.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.images.is_empty()
+    }
+
+    pub(crate) fn images(&self) -> impl Iterator<Item = (u32, &StoredImage)> {
+        self.images.iter().map(|(rank, image)| (*rank, &**image))
+    }
+
+    /// The ranks of the images, in order.
+    pub fn ranks(&self) -> impl Iterator<Item = u32> {
+        self.images.iter().map(|(rank, _)| *rank)
+    }
+
+    /// Whether there is an image of this rank.
+    #[must_use]
+    pub fn contains(&self, rank: u32) -> bool {
+        self.images
+            .binary_search_by_key(&rank, |(rank, _)| *rank)
+            .is_ok()
+    }
+
+    /// The number of each image, in the order of the ranks; see [`StoredImage::serial`].
+    pub fn serials(&self) -> impl Iterator<Item = u64> {
+        self.images.iter().map(|(_, image)| image.serial())
+    }
+
+    /// The images that were not read yet, of which the checksum must be compared first.
+    pub(crate) fn unverified(&self) -> impl Iterator<Item = &Arc<StoredImage>> {
+        let images = self.images.iter().map(|(_, image)| image);
+        images.filter(|image| !image.is_verified())
+    }
+
+    pub(crate) fn image(&self, rank: u32) -> &StoredImage {
+        let at = self
+            .images
+            .binary_search_by_key(&rank, |(rank, _)| *rank)
+            .expect("the rank is of this selection");
+        &self.images[at].1
+    }
+
+    /// Where the gallery of these images keeps their coordinates.
+    pub(crate) const fn projection(&self) -> &Arc<ProjectionSlot> {
+        &self.projection
+    }
+}
+
+/// Compares the checksums of those images of folders that were not used yet, each once.
+///
+/// # Errors
+/// `Error::Store` with the first image that is damaged; `Error::Interrupted`.
+pub fn verify(
+    selections: &[Selection],
+    threads: Option<NonZero<usize>>,
+    cancel: Cancel<'_>,
+) -> Result<()> {
+    let unverified = selections
+        .iter()
+        .flat_map(Selection::unverified)
+        .map(|image| (Arc::as_ptr(image), image))
+        .collect::<BTreeMap<_, _>>()
+        .into_values();
+    for_each(unverified.collect(), threads, cancel, |image| {
+        image.verify(false)
+    })
+}

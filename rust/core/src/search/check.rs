@@ -1,0 +1,60 @@
+//! Whether a search can be carried out.
+
+use crate::error::{Error, Result};
+use crate::gallery::Selection;
+use crate::pyramid::{PyramidBatch, PyramidContext, PyramidShape, Upsample};
+
+/// Whether the `k` nearest cells in `selections[i]` can be found for query image `i` of a batch of
+/// `n_images` pyramids of a shape, as far as that can be said without its features.
+///
+/// # Errors
+/// [`Error::Shape`] and [`Error::Parameter`] as [`search`](super::search()).
+pub fn check(
+    query: &PyramidShape,
+    n_images: usize,
+    context: &PyramidContext,
+    selections: &[Selection],
+    k: usize,
+) -> Result<()> {
+    // A level by itself is a set of features, whatever the grid they lie on.
+    let is_flat = |shape: &PyramidShape| shape.levels().len() == 1;
+    let fits = if is_flat(query) && is_flat(context.shape()) {
+        query.finest().channels == context.shape().finest().channels
+    } else {
+        query == context.shape()
+    };
+    if !fits {
+        return Err(Error::Shape(format!(
+            "the query's pyramid is {}, the gallery's is {}",
+            query.describe(),
+            context.shape().describe()
+        )));
+    }
+    let gallery_cells = context.shape().finest().cells();
+    if selections.len() != n_images && selections.len() != 1 {
+        return Err(Error::Parameter(format!(
+            "expected one selection of gallery images, or one for each of {n_images} query images, got {}",
+            selections.len()
+        )));
+    }
+    for selection in selections {
+        let available = selection.len() * gallery_cells;
+        if k == 0 || k > available {
+            return Err(Error::Parameter(format!(
+                "k must be between 1 and the number of gallery cells searched, {available} ({} images of {gallery_cells}), got {k}",
+                selection.len()
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// The context of a query that lies on other grids than the gallery.
+pub(super) fn own_context(
+    query: &PyramidBatch<'_>,
+    context: &PyramidContext,
+) -> Option<PyramidContext> {
+    // There is one level: nothing is upsampled.
+    (query.shape() != context.shape())
+        .then(|| PyramidContext::new(query.shape().clone(), Upsample::Block))
+}

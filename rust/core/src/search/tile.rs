@@ -1,0 +1,130 @@
+//! A tile: queries that are looked up together.
+
+use super::exact::sq_l2;
+use super::shortlist::Place;
+use crate::bounds::{CentredQuery, error_bounds};
+use crate::gallery::Selection;
+use crate::kernels::{Limits, MAX_TILE, NO_QUERY, QueryTile, dot};
+use crate::pyramid::{LevelData, LevelGrid, upsample_into};
+use std::cell::Cell;
+
+/// What a search compares: a query image and the selected gallery images.
+pub(super) struct Source<'a> {
+    /// Of the gallery.
+    pub grids: &'a [LevelGrid],
+    /// Of the query: another grid only where there is one level.
+    pub query_grids: &'a [LevelGrid],
+    pub query: &'a [LevelData<'a>],
+    pub centred: &'a CentredQuery,
+    pub selection: &'a Selection,
+}
+
+impl Source<'_> {
+    /// The exact squared distance between the query's feature `x` and a gallery cell, whose feature is
+    /// left in `y`.
+    pub(super) fn sq_l2(&self, x: &[f64], place: Place, y: &mut Vec<f64>) -> f64 {
+        let image = self.selection.image(place.rank);
+        self.sq_l2_in(x, &image.levels(), place.cell, y)
+    }
+
+    /// The same, for a cell of an image at hand.
+    pub(super) fn sq_l2_in(
+        &self,
+        x: &[f64],
+        levels: &[LevelData<'_>],
+        cell: u32,
+        y: &mut Vec<f64>,
+    ) -> f64 {
+        upsample_into(self.grids, levels, cell as usize, y);
+        sq_l2(x, y)
+    }
+}
+
+/// Queries packed for the kernels, and how near a pair must be to be of interest.
+pub(super) struct Tile {
+    /// The fine cell of each query, or [`NO_QUERY`].
+    pub cells: [u32; MAX_TILE],
+    pub packed: QueryTile,
+    /// Partial distances above these are of no interest, in the image that is being searched.
+    pub limits: Limits,
+    /// True partial distances of neighbours are not above these.
+    pub(super) bounds: Limits,
+    /// The same, before there are candidates.
+    pub(super) seeds: [f32; MAX_TILE],
+    /// Squared norm of each query, level by level, rounded up.
+    pub sq_norms: Vec<[f32; MAX_TILE]>,
+    /// Largest norm of the cells under each query, per level.
+    norms: Vec<[f32; MAX_TILE]>,
+}
+
+impl Default for Tile {
+    fn default() -> Self {
+        Self {
+            cells: [NO_QUERY; MAX_TILE],
+            packed: QueryTile::default(),
+            limits: [const { Cell::new(f32::NEG_INFINITY) }; MAX_TILE],
+            bounds: [const { Cell::new(f32::NEG_INFINITY) }; MAX_TILE],
+            seeds: [f32::INFINITY; MAX_TILE],
+            sq_norms: Vec::new(),
+            norms: Vec::new(),
+        }
+    }
+}
+
+impl Tile {
+    /// Packs the queries at these fine cells (or [`NO_QUERY`]), for kernels of `width` lanes.
+    pub(super) fn load(
+        &mut self,
+        source: &Source<'_>,
+        cells: impl Iterator<Item = u32>,
+        width: usize,
+    ) {
+        self.packed.reset(source.query_grids, width);
+        self.cells = [NO_QUERY; MAX_TILE];
+        self.seeds = [f32::INFINITY; MAX_TILE];
+        self.bounds = [const { Cell::new(f32::NEG_INFINITY) }; MAX_TILE];
+        for values in [&mut self.norms, &mut self.sq_norms] {
+            values.clear();
+            values.resize(source.query_grids.len(), [0.0; MAX_TILE]);
+        }
+        let fine_width = source.query_grids[0].shape.width;
+        let mut feature = Vec::new();
+        for (lane, cell) in cells.enumerate().filter(|(_, cell)| *cell != NO_QUERY) {
+            self.cells[lane] = cell;
+            self.bounds[lane].set(f32::INFINITY);
+            let (row, column) = (cell as usize / fine_width, cell as usize % fine_width);
+            for (level, grid) in source.query_grids.iter().enumerate() {
+                let centred = &source.centred.centred[level];
+                grid.interpolate_into(centred, row, column, &mut feature);
+                self.packed.set(level, lane, &feature);
+                let norms = &source.centred.norms[level];
+                let corners = grid.corners(row, column).map(|at| norms[at]);
+                let norm = 1.001 * corners.into_iter().fold(0.0, f32::max);
+                self.norms[level][lane] = norm;
+                // A sum of n terms is wrong by n roundings at most, and the feature by a dozen
+                // roundings of values as large as those it was interpolated from.
+                let roundings = (grid.shape.channels + 16) as f32 * f32::EPSILON;
+                let sq_norm = dot(&feature, &feature);
+                self.sq_norms[level][lane] =
+                    (sq_norm.sqrt() * (1.0 + roundings) + 16.0 * f32::EPSILON * norm).powi(2);
+            }
+        }
+    }
+
+    /// Makes it known that no neighbour of a query has a true partial distance above `seed`.
+    pub(super) fn seed(&mut self, lane: usize, seed: f32) {
+        self.seeds[lane] = seed;
+        self.bounds[lane].set(self.bounds[lane].get().min(seed));
+    }
+
+    /// The fine cells of the queries, with their lanes.
+    pub(super) fn queries(&self) -> impl Iterator<Item = (usize, u32)> {
+        let cells = self.cells.iter().copied().enumerate();
+        cells.filter(|(_, cell)| *cell != NO_QUERY)
+    }
+
+    /// How wrong the partial distances of each query can be in an image with these norms.
+    pub(super) fn errors(&self, grids: &[LevelGrid], max_norms: &[f32]) -> [f32; MAX_TILE] {
+        error_bounds(grids, &self.norms, max_norms)
+    }
+}
