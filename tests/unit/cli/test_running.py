@@ -5,12 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import warnings
+from functools import partial
 
 import pytest
 import typer
-from knnspect.running import run
 
 from knnspect import ImageWarning, ParameterError, StoreError
+from knnspect.cli.running import run
 
 
 def ended(
@@ -28,7 +29,7 @@ def ended(
     monkeypatch.setattr("sys.argv", ["knnspect", *arguments])
     monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
     with warnings.catch_warnings(), pytest.raises(SystemExit) as end:
-        run(app)
+        run(lambda given: partial(app, given, prog_name="knnspect"))
     return int(end.value.code or 0)
 
 
@@ -76,7 +77,7 @@ def test_a_fault_of_ours_is_said_so_without_a_traceback(
 
     monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
     with warnings.catch_warnings(), pytest.raises(RuntimeError, match="it broke"):
-        run(app)
+        run(lambda given: partial(app, given, prog_name="knnspect"))
 
 
 @pytest.mark.parametrize(
