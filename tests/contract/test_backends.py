@@ -56,16 +56,16 @@ def every_backend() -> dict[str, Backend]:
 
 
 def every_torch_backend() -> dict[str, Backend]:
-    """On the CPU, in both types; and with candidates settled by PyTorch, as on other devices."""
+    """On the CPU, in both types; and with candidates rescored by PyTorch, as on other devices."""
     from knnspect.backends.torch import TorchBackend
 
-    class Settling(TorchBackend):
-        _settles_itself = True
+    class Rescoring(TorchBackend):
+        _rescores_on_device = True
 
     backends: dict[str, Backend] = {
         f"torch-{dtype}": TorchBackend("cpu", dtype=dtype) for dtype in ("bfloat16", "float32")
     }
-    return backends | {"torch-settling": Settling("cpu")}
+    return backends | {"torch-rescoring": Rescoring("cpu")}
 
 
 BACKENDS = every_backend()

@@ -55,6 +55,13 @@ def commands(text: str) -> list[list[str]]:
     return [arguments for arguments in found if arguments[0] not in ELSEWHERE]
 
 
+def write_files(text: str, folder: Path) -> None:
+    """Write the files of a page: its TOML blocks that begin with ``# NAME.toml``."""
+    for block in blocks(text, "toml"):
+        if name := re.match(r"# (\S+\.toml)\n", block):
+            (folder / name[1]).write_text(block)
+
+
 def prose(text: str) -> str:
     """Return a page without its blocks of code."""
     return re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
@@ -126,6 +133,7 @@ def test_commands_run_in_order(bottle: Path, tmp_path: Path) -> None:
     for page in WITH_COMMANDS:
         folder = tmp_path / page
         shutil.copytree(bottle, folder / "bottle")
+        write_files(PAGES[page], folder)
         listed[str(folder)] = commands(PAGES[page])
     run = subprocess.run(
         [sys.executable, "-c", RUN_COMMANDS, json.dumps(listed)],

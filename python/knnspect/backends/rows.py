@@ -2,7 +2,7 @@
 
 Indexes of rows compute in float32, so that what they give is nearly right: nearly equal distances
 may come in the wrong order, and ties in any. Here their answers are *candidates*: a few more than k
-are asked for, the Rust core settles them by their exact distances, and an error bound says whether
+are asked for, the Rust core rescores them by their exact distances, and an error bound says whether
 anything that was left out could belong among them. Where it could, more are asked for, and in the
 end the core searches itself. So the neighbours are the same, to the bit, whatever the index.
 """

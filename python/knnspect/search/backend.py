@@ -23,7 +23,7 @@ class Capabilities:
     devices : tuple of str
         Where it can run here, in PyTorch's words: ``"cpu"``, ``"cuda:0"``, ...
     dtypes : tuple of str
-        In which types it compares. What it returns is settled in float64, whatever these are.
+        In which types it compares. What it returns is rescored in float64, whatever these are.
     max_k : int, optional
         The largest k for which it does the work itself; above it the Rust core does. None: any.
     is_exact : bool

@@ -1,4 +1,4 @@
-"""What makes indexes of rows exact: candidates are settled, and certified."""
+"""What makes indexes of rows exact: candidates are rescored, and certified."""
 
 from __future__ import annotations
 

@@ -21,10 +21,10 @@ from knnspect import (
 )
 from knnspect.backends import get_backend
 from knnspect.backends.torch import TorchBackend
-from knnspect.backends.torch.filtering import Pairs, candidates, seeds
-from knnspect.backends.torch.lead import Frame, round_up
-from knnspect.backends.torch.resident import BLOCK, ResidentGallery, block_order
-from knnspect.backends.torch.settling import in_order, nearest_per_query, sq_l2
+from knnspect.backends.torch.bounds import PcaProjection, round_up
+from knnspect.backends.torch.cache import BLOCK, GalleryCache, block_order
+from knnspect.backends.torch.filter import Pairs, candidates, seeds
+from knnspect.backends.torch.rescore import in_order, nearest_per_query, sq_l2
 from knnspect.backends.torch.upsampling import Grid
 
 CPU = torch.device("cpu")
@@ -92,17 +92,19 @@ def test_no_product_is_above_the_limit_of_the_true_distance(
     kind: str, dtype: torch.dtype, n_features: int
 ) -> None:
     features = features_of_kind(kind, 256, n_features)
-    frame = Frame.fit(features, dtype)
-    assert frame is not None
-    lead = frame.lead(features)
+    projection = PcaProjection.fit(features, dtype)
+    assert projection is not None
+    projected = projection.project(features)
     order = block_order(16, 16, CPU)
-    products = frame.gallery_rows(lead, order) @ frame.query_rows(lead).T
+    products = projection.gallery_rows(projected, order) @ projection.query_rows(projected).T
     exact = torch.stack([(features[order] - query).square().sum(dim=1) for query in features], 1)
     for query in range(len(features)):
         # Every pair is within its own distance: a limit set by it must let the pair through.
         queries = [query] * len(features)
-        one = type(lead)(lead.leading[queries], lead.rest[queries], lead.sq_norms[queries])
-        limits = round_up(frame.limits(one, exact[:, query]), dtype)
+        one = type(projected)(
+            projected.leading[queries], projected.rest[queries], projected.sq_norms[queries]
+        )
+        limits = round_up(projection.limits(one, exact[:, query]), dtype)
         assert (products[:, query] <= limits).all()
 
 
@@ -110,14 +112,14 @@ def test_no_product_is_above_the_limit_of_the_true_distance(
 def test_products_tell_far_pairs_from_near_ones(dtype: torch.dtype) -> None:
     pyramid = smooth(0, 4)
     features = Grid(SHAPES, "bilinear", CPU).features(tensors(pyramid)).flatten(0, 1)
-    frame = Frame.fit(features, dtype)
-    assert frame is not None
-    lead = frame.lead(features)
+    projection = PcaProjection.fit(features, dtype)
+    assert projection is not None
+    projected = projection.project(features)
     order = torch.arange(len(features))
-    products = frame.gallery_rows(lead, order) @ frame.query_rows(lead).T
+    products = projection.gallery_rows(projected, order) @ projection.query_rows(projected).T
     exact = torch.cdist(features, features, compute_mode="donot_use_mm_for_euclid_dist").square()
     nearest = (exact + 1e9 * torch.eye(len(exact))).min(dim=0).values
-    limits = round_up(frame.limits(lead, nearest), dtype)
+    limits = round_up(projection.limits(projected, nearest), dtype)
     assert (products <= limits).double().mean() < 0.05
 
 
@@ -132,7 +134,7 @@ def test_rounding_up_is_the_least_that_is_not_below(dtype: torch.dtype) -> None:
 
 
 def test_features_that_are_all_the_same_have_no_frame() -> None:
-    assert Frame.fit(torch.ones(10, 3, dtype=torch.float64), torch.float32) is None
+    assert PcaProjection.fit(torch.ones(10, 3, dtype=torch.float64), torch.float32) is None
 
 
 # ----------------------------------------------------------------------------------- its parts
@@ -184,7 +186,7 @@ def test_candidates_come_by_query_and_nearness() -> None:
 
 @pytest.mark.parametrize("k", [1, 3])
 def test_limits_are_lowered_by_what_is_found(k: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    import knnspect.backends.torch.filtering as filtering
+    from knnspect.backends.torch import filter as filtering
 
     rng = torch.Generator().manual_seed(0)
     rows = [torch.rand(64, 5, generator=rng) for _ in range(8)]
@@ -215,18 +217,21 @@ def test_limits_are_lowered_by_what_is_found(k: int, monkeypatch: pytest.MonkeyP
 def test_seeds_are_cells_that_are_there() -> None:
     order = block_order(3, 3, CPU)
     features = torch.randn(18, 4, dtype=torch.float64)
-    frame = Frame.fit(features, torch.float32)
-    assert frame is not None
-    lead = frame.lead(features)
-    rows = [frame.gallery_rows(frame.lead(part), order) for part in torch.split(features, 9)]
-    found = seeds(rows, order, frame.query_rows(lead), 4)
+    projection = PcaProjection.fit(features, torch.float32)
+    assert projection is not None
+    projected = projection.project(features)
+    rows = [
+        projection.gallery_rows(projection.project(part), order)
+        for part in torch.split(features, 9)
+    ]
+    found = seeds(rows, order, projection.query_rows(projected), 4)
     assert found is not None
     images, at = found
     assert (order[at] >= 0).all()
     places = images * 9 + order[at]
     assert all(len(set(row)) == 4 for row in places.tolist())
-    assert seeds(rows, order, frame.query_rows(lead), 18) is not None
-    assert seeds(rows, order, frame.query_rows(lead), 19) is None
+    assert seeds(rows, order, projection.query_rows(projected), 18) is not None
+    assert seeds(rows, order, projection.query_rows(projected), 19) is None
 
 
 # ---------------------------------------------------------------------------------- the backend
@@ -337,10 +342,10 @@ def test_tensors_are_searched_where_they_are() -> None:
 def test_a_gallery_without_some_images_is_searched_by_what_is_kept_of_it() -> None:
     backend, gallery, query = TorchBackend("cpu"), filled(), smooth(9, 1)
     gallery.search(query, backend=backend)
-    resident = kept(backend, gallery)
+    cache = kept(backend, gallery)
     found = gallery.without(["0", "3"]).search(query, 2, backend=backend)
     assert_same(found, gallery.search(query, 2, ["1", "2", "4", "5"]))
-    assert (len(backend._galleries), len(resident)) == (1, 6)
+    assert (len(backend._caches), len(cache)) == (1, 6)
 
 
 @pytest.mark.parametrize("setting", ["highest", "high", "medium"])
@@ -376,25 +381,25 @@ def test_the_number_of_threads_is_put_back() -> None:
 # ------------------------------------------------------------------------------- what is kept
 
 
-class Settling(TorchBackend):
+class Rescoring(TorchBackend):
     """As on another device than the CPU."""
 
-    _settles_itself = True
+    _rescores_on_device = True
 
 
-def kept(backend: TorchBackend, gallery: Gallery) -> ResidentGallery:
-    return backend._galleries[gallery.prepare(smooth(9, 1)).source]
+def kept(backend: TorchBackend, gallery: Gallery) -> GalleryCache:
+    return backend._caches[gallery.prepare(smooth(9, 1)).source]
 
 
 def test_images_are_made_ready_once(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[int] = []
-    make = ResidentGallery._make
+    make = GalleryCache._make
 
-    def counted(self: ResidentGallery, search: object, image: int, ranks: list[int]) -> object:
+    def counted(self: GalleryCache, search: object, image: int, ranks: list[int]) -> object:
         made.append(len(ranks))
         return make(self, search, image, ranks)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(ResidentGallery, "_make", counted)
+    monkeypatch.setattr(GalleryCache, "_make", counted)
     backend, gallery, query = TorchBackend("cpu"), filled(), smooth(9, 1)
     gallery.search(query, images=["0", "3"], backend=backend)
     assert sum(made) == 2
@@ -417,7 +422,7 @@ def test_images_that_are_gone_are_not_kept() -> None:
     assert len(kept(backend, gallery)) == 4
     del gallery
     gc.collect()
-    assert len(backend._galleries) == 0
+    assert len(backend._caches) == 0
 
 
 @pytest.mark.parametrize("k", [1, 3, 40])
@@ -437,8 +442,8 @@ def test_images_that_do_not_fit_are_searched_one_group_after_the_other(k: int) -
         assert kept(backend, gallery).images_at_once == 5
     of_little = TorchBackend("cpu", max_memory=1)
     assert_same(gallery.search(query, k, backend=of_little), expected)
-    settling = Settling("cpu", max_memory=limit)
-    assert_same(gallery.search(query, k, backend=settling), expected)
+    rescoring = Rescoring("cpu", max_memory=limit)
+    assert_same(gallery.search(query, k, backend=rescoring), expected)
 
 
 def test_an_image_beyond_the_frame_is_left_to_the_core() -> None:

@@ -2,11 +2,11 @@
 
 ``backend``       the backend
 ``image_search``  the search for one query image
-``filtering``     which pairs of cells may be neighbours
-``lead``          leading coordinates, by which that is seen
+``filter``        which pairs of cells may be neighbours
+``bounds``        a projection that bounds distances, by which that is seen
 ``precision``     how products are rounded
-``resident``      what is kept of a gallery between searches
-``settling``      exact distances and order, on the device
+``cache``         what is kept of a gallery between searches
+``rescore``       exact distances and order, on the device
 ``upsampling``    levels on the grid of the finest one
 """
 

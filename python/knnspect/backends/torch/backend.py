@@ -14,8 +14,8 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
+from knnspect.backends.torch.cache import GalleryCache
 from knnspect.backends.torch.image_search import Found, ImageSearch, tensors_of
-from knnspect.backends.torch.resident import ResidentGallery
 from knnspect.backends.torch.upsampling import Grid
 from knnspect.errors import BackendUnavailable, ParameterError
 from knnspect.forked import check_cuda, fork_safe
@@ -58,8 +58,8 @@ class TorchBackend:
     """Searches with matrix products, on the CPU or on a CUDA device.
 
     Features are turned to their principal directions. The products of some leading coordinates
-    bound all distances from below (see `knnspect.backends.torch.lead`); the few pairs that these
-    leave are settled by their exact distances, in float64. Leading coordinates of a gallery image
+    bound all distances from below (see `knnspect.backends.torch.bounds`); the few pairs that these
+    leave are rescored by their exact distances, in float64. Leading coordinates of a gallery image
     are made when it is first searched, and stay on the device; concatenated features exist for a
     few images at a time only. What this cannot decide (ties without end) the Rust core does.
 
@@ -68,8 +68,8 @@ class TorchBackend:
     device : str or torch.device, optional
         ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ...; CUDA where there is a device, else the CPU.
     dtype : {"bfloat16", "float32"}, optional
-        The type of the products, which only decide what is settled. By default bfloat16 where it is
-        fast, else float32.
+        The type of the products, which only decide what is rescored. By default bfloat16 where it
+        is fast, else float32.
     max_memory : int or str, optional
         What galleries may take of the device's memory, in bytes or such as ``"4GB"``; half of what
         is free at the first search by default. Images that were not searched for longest give way.
@@ -99,7 +99,7 @@ class TorchBackend:
         self.device = _device(device)
         self.dtype = _dtype(dtype, self.device)
         self.max_memory = None if max_memory is None else parse_bytes("max_memory", max_memory)
-        self._galleries: WeakKeyDictionary[object, ResidentGallery] = WeakKeyDictionary()
+        self._caches: WeakKeyDictionary[object, GalleryCache] = WeakKeyDictionary()
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple[Any, tuple[str]]:
@@ -171,47 +171,47 @@ class TorchBackend:
     def _search(self, search: Search) -> tuple[Found, SearchStats]:
         levels = [_tensor(level, self.device) for level in search.query.arrays]
         grid = Grid(search.query.shapes, search.upsample, self.device)
-        resident = self._resident(search)
+        cache = self._cache_of(search)
         counts = {"leading": 0, "float64": 0, "core": 0}
         parts = []
         pairs = 0
         for image in range(search.query.n_images):
-            n_pairs = grid.n_cells * len(search.ranks(image)) * resident.grid.n_cells
+            n_pairs = grid.n_cells * len(search.ranks(image)) * cache.grid.n_cells
             pairs += n_pairs
-            one = ImageSearch(search, resident, grid, [level[image] for level in levels], image)
+            one = ImageSearch(search, cache, grid, [level[image] for level in levels], image)
             found = one.run() if search.k <= MAX_K else None
-            counts["float64"] += one.n_settled
+            counts["float64"] += one.n_rescored
             if found is None:
                 found = tensors_of(search.image_by_core(image), self.device)
                 counts["core"] += n_pairs
             else:
                 counts["leading"] += n_pairs
             parts.append(found)
-        resident.forget(search.n_stored)
+        cache.forget(search.n_stored)
         nothing = torch.zeros(0, search.k, device=self.device)
         parts.append((nothing.double(), nothing.long(), nothing.long()))
         sq_distances, image_ranks, cells = (torch.cat(part) for part in zip(*parts, strict=True))
         return (sq_distances, image_ranks, cells), SearchStats(pairs, counts)
 
-    def _resident(self, search: Search) -> ResidentGallery:
+    def _cache_of(self, search: Search) -> GalleryCache:
         with self._lock:
-            resident = self._galleries.get(search.source)
-            if resident is None or resident.grid.shapes != search.shapes:
+            cache = self._caches.get(search.source)
+            if cache is None or cache.grid.shapes != search.shapes:
                 if self.max_memory is None:
                     self.max_memory = _free_memory(self.device) // 2
-                resident = ResidentGallery(
+                cache = GalleryCache(
                     Grid(search.shapes, search.upsample, self.device),
                     self.dtype,
                     self.device,
-                    with_levels=self._settles_itself,
+                    with_levels=self._rescores_on_device,
                     limit=self.max_memory,
                 )
-                self._galleries[search.source] = resident
-        return resident
+                self._caches[search.source] = cache
+        return cache
 
     @property
-    def _settles_itself(self) -> bool:
-        """Whether candidates are settled on the device, not by the core."""
+    def _rescores_on_device(self) -> bool:
+        """Whether candidates are rescored on the device, not by the core."""
         return self.device.type != "cpu"
 
 

@@ -10,10 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from knnspect.backends.torch.filtering import Pairs, candidates, seeds
-from knnspect.backends.torch.lead import Frame, Lead
-from knnspect.backends.torch.resident import ResidentGallery, ResidentImage
-from knnspect.backends.torch.settling import nearest_per_query, settle
+from knnspect.backends.torch.bounds import PcaProjection, Projected
+from knnspect.backends.torch.cache import CachedImage, GalleryCache
+from knnspect.backends.torch.filter import Pairs, candidates, seeds
+from knnspect.backends.torch.rescore import nearest_per_query, rescore
 from knnspect.backends.torch.upsampling import Grid
 from knnspect.search import Search
 
@@ -30,7 +30,7 @@ class ImageSearch:
     ----------
     search : Search
         What is asked.
-    resident : ResidentGallery
+    cache : GalleryCache
         What is kept of the gallery.
     grid : Grid
         Of the query.
@@ -41,20 +41,20 @@ class ImageSearch:
 
     Attributes
     ----------
-    n_settled : int
+    n_rescored : int
         Pairs that were compared in float64.
     """
 
     def __init__(
         self,
         search: Search,
-        resident: ResidentGallery,
+        cache: GalleryCache,
         grid: Grid,
         query: Sequence[Tensor],
         image: int,
     ) -> None:
-        self.n_settled = 0
-        self.search, self.resident, self.grid = search, resident, grid
+        self.n_rescored = 0
+        self.search, self.cache, self.grid = search, cache, grid
         self.query, self.image, self.k = query, image, search.k
 
     def run(self) -> Found | None:
@@ -63,22 +63,22 @@ class ImageSearch:
         Where the images do not fit the device together, they are searched group by group.
         """
         ranks, serials = self.search.ranks(self.image), self.search.serials(self.image)
-        frame = self.resident.fit(self.search, self.image)
-        if frame is None:
+        projection = self.cache.fit(self.search, self.image)
+        if projection is None:
             return None
         self.features = self.grid.features([level[None] for level in self.query])[0]
-        lead = frame.lead(self.features)
-        if not lead.fits:
+        projected = projection.project(self.features)
+        if not projected.fits:
             return None
-        queries = frame.query_rows(lead)
+        queries = projection.query_rows(projected)
         best: Found | None = None
-        at_once = self.resident.images_at_once
+        at_once = self.cache.images_at_once
         for start in range(0, len(ranks), at_once):
             group = slice(start, start + at_once)
-            images = self.resident.images(
+            images = self.cache.images(
                 self.search, self.image, ranks[group].tolist(), serials[group].tolist()
             )
-            found = self._search_group(frame, lead, queries, images, ranks[group], best)
+            found = self._search_group(projection, projected, queries, images, ranks[group], best)
             if found is None:
                 return None
             best = found if best is None else _nearest_of_both(best, found, self.k)
@@ -86,10 +86,10 @@ class ImageSearch:
 
     def _search_group(
         self,
-        frame: Frame,
-        lead: Lead,
+        projection: PcaProjection,
+        projected: Projected,
         queries: Tensor,
-        images: Sequence[ResidentImage],
+        images: Sequence[CachedImage],
         ranks: NDArray[np.uint32],
         best: Found | None,
     ) -> Found | None:
@@ -98,30 +98,30 @@ class ImageSearch:
         if len(rows) < len(images):
             return None
         k, n_cells = self.k, self.grid.n_cells
-        settler = _Settler(self, images, ranks)
+        rescorer = _Rescorer(self, images, ranks)
         limits = torch.full((n_cells,), torch.inf, dtype=torch.float64, device=queries.device)
         if best is not None:
-            limits = frame.limits(lead, best[0][:, -1])
-        elif (start := seeds(rows, self.resident.order, queries, k)) is not None:
+            limits = projection.limits(projected, best[0][:, -1])
+        elif (start := seeds(rows, self.cache.order, queries, k)) is not None:
             every = torch.arange(n_cells, device=queries.device).repeat_interleave(k)
-            sq_distances, _, _ = settler.settle(every, start[0].flatten(), start[1].flatten())
-            limits = frame.limits(lead, sq_distances[:, -1])
+            sq_distances, _, _ = rescorer.rescore(every, start[0].flatten(), start[1].flatten())
+            limits = projection.limits(projected, sq_distances[:, -1])
 
         def tighten(found: Pairs) -> Tensor:
             # The pairs that promise most set limits that leave few of the others.
             first = found.smallest(k, n_cells)
-            sq_distances, _, _ = settler.settle(first.queries, first.images, first.rows)
-            return frame.limits(lead, sq_distances[:, -1])
+            sq_distances, _, _ = rescorer.rescore(first.queries, first.images, first.rows)
+            return projection.limits(projected, sq_distances[:, -1])
 
         near = candidates(rows, queries, limits, tighten)
-        return None if near is None else settler.settle(near.queries, near.images, near.rows)
+        return None if near is None else rescorer.rescore(near.queries, near.images, near.rows)
 
 
-class _Settler:
+class _Rescorer:
     """Settles candidates in some images: on the device where their features are there."""
 
     def __init__(
-        self, of: ImageSearch, images: Sequence[ResidentImage], ranks: NDArray[np.uint32]
+        self, of: ImageSearch, images: Sequence[CachedImage], ranks: NDArray[np.uint32]
     ) -> None:
         self._of = of
         self._ranks = torch.from_numpy(ranks.astype(np.int64)).to(of.query[0].device)
@@ -130,7 +130,7 @@ class _Settler:
         if None not in levels:
             self._levels = [torch.stack(level) for level in zip(*levels, strict=True)]
 
-    def settle(self, cells: Tensor, images: Tensor, rows: Tensor) -> Found:
+    def rescore(self, cells: Tensor, images: Tensor, rows: Tensor) -> Found:
         """Return the nearest of some pairs of query cells and rows; infinitely far ones fill up.
 
         Parameters
@@ -138,20 +138,20 @@ class _Settler:
         cells, images, rows : Tensor of int64, shape (n,)
             Query cell, number of the image, and its row, of each pair.
         """
-        of, n_places = self._of, len(self._ranks) * self._of.resident.grid.n_cells
-        of.n_settled += len(cells)
+        of, n_places = self._of, len(self._ranks) * self._of.cache.grid.n_cells
+        of.n_rescored += len(cells)
         # In the order of query cells, then of places; the images are in the order of their ranks.
-        places = images * of.resident.grid.n_cells + of.resident.order[rows]
+        places = images * of.cache.grid.n_cells + of.cache.order[rows]
         key = (cells * n_places + places).sort().values
         cells, places = key // n_places, key % n_places
         images, places = (
-            places // of.resident.grid.n_cells,
-            places % of.resident.grid.n_cells,
+            places // of.cache.grid.n_cells,
+            places % of.cache.grid.n_cells,
         )
         if self._levels is None:
             return self._by_core(cells, images, places)
         pairs = (cells, images, places)
-        sq_distances = settle(of.features, of.resident.grid, self._levels, pairs)
+        sq_distances = rescore(of.features, of.cache.grid, self._levels, pairs)
         sq_distances, nearest = nearest_per_query(of.grid.n_cells, of.k, cells, sq_distances)
         if not len(cells):
             nothing = torch.zeros_like(nearest)

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from knnspect.backends.torch.lead import NOWHERE, round_up
+from knnspect.backends.torch.bounds import PADDING, round_up
+from knnspect.backends.torch.cache import BLOCK
 from knnspect.backends.torch.precision import AS_PRECISE_AS_THE_TYPE
-from knnspect.backends.torch.resident import BLOCK
-from knnspect.backends.torch.settling import in_order
+from knnspect.backends.torch.rescore import in_order
 
 __all__ = ["Pairs", "candidates", "seeds"]
 
@@ -132,7 +132,7 @@ def seeds(
         found.append(values.topk(min(k, values.shape[1]), dim=1, largest=False))
     values = torch.cat([part.values for part in found])
     places = torch.cat([part.indices for part in found])
-    if values.shape[1] < k or bool((values >= NOWHERE / 2).any()):
+    if values.shape[1] < k or bool((values >= PADDING / 2).any()):
         return None
     at = places // BLOCK
     return images.gather(1, at), blocks.gather(1, at) * BLOCK + places % BLOCK

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from knnspect.backends.torch.lead import Frame
+from knnspect.backends.torch.bounds import PcaProjection
 from knnspect.backends.torch.upsampling import Grid
 from knnspect.search import Search
 
-__all__ = ["BLOCK", "ResidentGallery", "ResidentImage", "block_order"]
+__all__ = ["BLOCK", "CachedImage", "GalleryCache", "block_order"]
 
 #: Cells that are looked at together: a square of the finest level, mostly.
 SIDE = 4
@@ -23,12 +23,12 @@ BLOCK = SIDE * SIDE
 AT_ONCE = 4
 #: Images that are searched together take no more bytes than these.
 TOGETHER = 2**30
-#: A frame is fitted to about this many cells.
+#: A projection is fitted to about this many cells.
 SAMPLE = 20_000
 
 
 @dataclass(frozen=True)
-class ResidentImage:
+class CachedImage:
     """One gallery image on the device.
 
     Parameters
@@ -36,7 +36,7 @@ class ResidentImage:
     rows : Tensor, shape (n_rows, width), or None
         The rows of the product; None where they do not fit their type.
     levels : tuple of Tensor of float32, each (height, width, channels), or None
-        The features, where candidates are settled on the device.
+        The features, where candidates are rescored on the device.
     """
 
     rows: Tensor | None
@@ -49,7 +49,7 @@ class ResidentImage:
         return sum(tensor.nbytes for tensor in tensors)
 
 
-class ResidentGallery:
+class GalleryCache:
     """The images of one gallery that were searched lately.
 
     Parameters
@@ -76,11 +76,11 @@ class ResidentGallery:
     ) -> None:
         self.grid = grid
         self.order = block_order(grid.height, grid.width, device)
-        self._frame: Frame | None = None
+        self._projection: PcaProjection | None = None
         self._is_fitted = False
         self._dtype, self._device = dtype, device
         self._with_levels, self._limit = with_levels, limit
-        self._images: OrderedDict[int, ResidentImage] = OrderedDict()
+        self._images: OrderedDict[int, CachedImage] = OrderedDict()
         self._nbytes = 0
         self._lock = threading.Lock()
 
@@ -94,7 +94,7 @@ class ResidentGallery:
 
     def images(
         self, search: Search, image: int, ranks: Sequence[int], serials: Sequence[int]
-    ) -> list[ResidentImage]:
+    ) -> list[CachedImage]:
         """Return images, those that are missing made ready.
 
         Parameters
@@ -108,7 +108,7 @@ class ResidentGallery:
 
         Returns
         -------
-        list of ResidentImage
+        list of CachedImage
             One for each.
         """
         with self._lock:
@@ -119,9 +119,9 @@ class ResidentGallery:
             for start in range(0, len(missing), AT_ONCE):
                 some = missing[start : start + AT_ONCE]
                 made = self._make(search, image, [rank for rank, _ in some])
-                for (_, serial), resident in zip(some, made, strict=True):
-                    known[serial] = self._images[serial] = resident
-                    self._nbytes += resident.nbytes
+                for (_, serial), cached in zip(some, made, strict=True):
+                    known[serial] = self._images[serial] = cached
+                    self._nbytes += cached.nbytes
             if missing and self._device.type == "cuda":
                 # Other streams may read them from now on.
                 torch.cuda.current_stream(self._device).synchronize()
@@ -129,18 +129,18 @@ class ResidentGallery:
                 self._drop()
         return [known[serial] for serial in serials]
 
-    def fit(self, search: Search, image: int) -> Frame | None:
-        """Return the frame in which images are compared, made by the first search."""
+    def fit(self, search: Search, image: int) -> PcaProjection | None:
+        """Return the projection in which images are compared, made by the first search."""
         with self._lock:
             if not self._is_fitted:
-                self._frame = self._fit(search, image, search.ranks(image).tolist())
+                self._projection = self._fit(search, image, search.ranks(image).tolist())
                 self._is_fitted = True
-            return self._frame
+            return self._projection
 
     @property
     def images_at_once(self) -> int:
         """How many images may be searched together."""
-        width = 0 if self._frame is None else self._frame.width
+        width = 0 if self._projection is None else self._projection.width
         nbytes = len(self.order) * width * self._dtype.itemsize
         if self._with_levels:
             nbytes += sum(4 * height * width * c for height, width, c in self.grid.shapes)
@@ -160,7 +160,7 @@ class ResidentGallery:
         levels = search.levels(image, ranks)
         return [torch.from_numpy(level).to(self._device) for level in levels]
 
-    def _fit(self, search: Search, image: int, ranks: list[int]) -> Frame | None:
+    def _fit(self, search: Search, image: int, ranks: list[int]) -> PcaProjection | None:
         some = ranks[:: max(1, len(ranks) // 16)]
         step = max(1, len(some) * self.grid.n_cells // SAMPLE)
         parts = []
@@ -168,18 +168,20 @@ class ResidentGallery:
             levels = self._levels(search, image, some[start : start + AT_ONCE])
             features = self.grid.features(levels).flatten(0, 1)
             parts.append(features[start % step :: step])
-        return Frame.fit(torch.cat(parts), self._dtype)
+        return PcaProjection.fit(torch.cat(parts), self._dtype)
 
-    def _make(self, search: Search, image: int, ranks: list[int]) -> list[ResidentImage]:
+    def _make(self, search: Search, image: int, ranks: list[int]) -> list[CachedImage]:
         levels = self._levels(search, image, ranks)
         made = []
         for at, features in enumerate(self.grid.features(levels)):
             rows = None
-            if self._frame is not None:
-                lead = self._frame.lead(features)
-                rows = self._frame.gallery_rows(lead, self.order) if lead.fits else None
+            if self._projection is not None:
+                projected = self._projection.project(features)
+                rows = (
+                    self._projection.gallery_rows(projected, self.order) if projected.fits else None
+                )
             kept = tuple(level[at].clone() for level in levels) if self._with_levels else None
-            made.append(ResidentImage(rows, kept))
+            made.append(CachedImage(rows, kept))
         return made
 
 

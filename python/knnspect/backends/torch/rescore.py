@@ -1,4 +1,4 @@
-"""Candidates, settled on the device: exact distances, and the order of the contract."""
+"""Candidates, rescored on the device: exact distances, and the order of the contract."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from torch import Tensor
 
 from knnspect.backends.torch.upsampling import Grid
 
-__all__ = ["in_order", "nearest_per_query", "settle", "sq_l2"]
+__all__ = ["in_order", "nearest_per_query", "rescore", "sq_l2"]
 
 #: Values that are blended at a time.
 VALUES_AT_ONCE = 2**25
 
 
-def settle(
+def rescore(
     features: Tensor,
     grid: Grid,
     gallery: Sequence[Tensor],

@@ -1,13 +1,14 @@
-"""Leading coordinates: a matrix product that bounds distances from below.
+"""A projection on leading directions: a matrix product that bounds distances from below.
 
-Features are centred, scaled and turned to their principal directions. With the leading coordinates
-``x_l`` of a feature x, and the norm ``r_x`` of the rest,
+The bound is the one that ``rust/core/src/bounds/projection.rs`` derives. Features are centred,
+scaled and projected on their principal directions. With the leading coordinates ``x_l`` of a
+feature x, and the norm ``r_x`` of the rest,
 
     |u - v|^2 >= |u|^2 + |v|^2 - 2 (<u_l, v_l> + r_u r_v)
 
-as ``<u_rest, v_rest> <= r_u r_v`` (Cauchy-Schwarz). The right side is the inner product of two
-vectors, ``a = -2 (u_l, r_u)`` and ``b = (v_l, r_v)``, and of the squared norms with 1. Rounded, to
-bfloat16 too, they are ``a'`` and ``b'``, and
+Here it is one product, which matrix units take, also in bfloat16: the right side is the inner
+product of two vectors, ``a = -2 (u_l, r_u)`` and ``b = (v_l, r_v)``, and of the squared norms
+with 1. Rounded, to bfloat16 too, they are ``a'`` and ``b'``, and
 
     <a, b> >= <a', b'> - |a - a'| |b'| - |a| |b - b'|
 
@@ -24,7 +25,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["Frame", "Lead", "round_up"]
+__all__ = ["PcaProjection", "Projected", "round_up"]
 
 #: The share of the variance that leading coordinates may leave to the rest.
 REST = 0.06
@@ -32,16 +33,16 @@ REST = 0.06
 MULTIPLE = 16
 #: How many values of each type add up to a float32.
 PARTS = {torch.float32: 1, torch.bfloat16: 3}
-#: Features of which a squared norm exceeds this, in the frame, are not compared in it.
+#: Features of which a squared norm exceeds this, centred and scaled, are left to the core.
 MOST = 1e20
 #: What underflows.
 TINY = 1e-30
 #: The squared norm of what is not there.
-NOWHERE = 1e30
+PADDING = 1e30
 
 
 @dataclass(frozen=True)
-class Frame:
+class PcaProjection:
     """Where features are compared: less a mean, times a power of two, in some directions.
 
     Parameters
@@ -62,8 +63,10 @@ class Frame:
     dtype: torch.dtype
 
     @classmethod
-    def fit(cls, features: Tensor, dtype: torch.dtype) -> Frame | None:
-        """Return a frame for features like these, shape (n, n_features); None where there is none.
+    def fit(cls, features: Tensor, dtype: torch.dtype) -> PcaProjection | None:
+        """Return a projection for features like these, shape (n, n_features).
+
+        None if all are the same.
 
         What is compared in it is right whatever these are; they decide how much is left out.
         """
@@ -87,20 +90,20 @@ class Frame:
         """Length of the vectors of the product."""
         return self.directions.shape[1] + 3 + 2 * PARTS[self.dtype]
 
-    def lead(self, features: Tensor) -> Lead:
+    def project(self, features: Tensor) -> Projected:
         """Return leading coordinates and norms of features, shape (n, n_features), of float64."""
         centred = (features - self.mean) * self.scale
         leading = centred @ self.directions
         sq_norms = centred.square().sum(dim=1)
         rest = (sq_norms - leading.square().sum(dim=1)).clamp(min=0).sqrt()
-        return Lead(leading, rest, sq_norms)
+        return Projected(leading, rest, sq_norms)
 
-    def gallery_rows(self, lead: Lead, order: Tensor) -> Tensor:
+    def gallery_rows(self, projected: Projected, order: Tensor) -> Tensor:
         """Return the rows of the product for gallery cells.
 
         Parameters
         ----------
-        lead : Lead
+        projected : Projected
             Of the cells of one image.
         order : Tensor of int64, shape (n_rows,)
             Which cell each row is of; -1: of none.
@@ -110,26 +113,26 @@ class Frame:
         Tensor of `dtype`, shape (n_rows, width)
         """
         parts = PARTS[self.dtype]
-        exact = torch.cat([lead.leading, lead.rest[:, None]], dim=1)
+        exact = torch.cat([projected.leading, projected.rest[:, None]], dim=1)
         rounded = exact.to(self.dtype)
         norms = self._up(rounded.double().norm(dim=1))
         errors = self._up((exact - rounded.double()).norm(dim=1))
         rows = torch.cat([rounded, norms[:, None], errors[:, None]], dim=1)
         rows = rows[order] * (order >= 0)[:, None]
-        sq_norms = torch.where(order < 0, NOWHERE, lead.sq_norms[order])
+        sq_norms = torch.where(order < 0, PADDING, projected.sq_norms[order])
         ones = rows.new_ones(len(rows), parts)
         return torch.cat([rows, self._parts(sq_norms), ones], dim=1).contiguous()
 
-    def query_rows(self, lead: Lead) -> Tensor:
+    def query_rows(self, projected: Projected) -> Tensor:
         """Return the rows of the product for query cells, shape (n, width), of `dtype`."""
         parts = PARTS[self.dtype]
-        exact = -2 * torch.cat([lead.leading, lead.rest[:, None]], dim=1)
+        exact = -2 * torch.cat([projected.leading, projected.rest[:, None]], dim=1)
         rounded = exact.to(self.dtype)
         norms = exact.norm(dim=1)
         errors = (exact - rounded.double()).norm(dim=1) + self._of_sums * norms
         ones = rounded.new_ones(len(rounded), parts)
         columns = [rounded, -self._up(errors)[:, None], -self._up(norms)[:, None], ones]
-        return torch.cat([*columns, self._parts(lead.sq_norms)], dim=1).contiguous()
+        return torch.cat([*columns, self._parts(projected.sq_norms)], dim=1).contiguous()
 
     def _parts(self, sq_norms: Tensor) -> Tensor:
         """Return squared norms as sums of values of the type, shape (n, n_parts), or less."""
@@ -149,12 +152,12 @@ class Frame:
         """Return values in the type of products, not lower than they are."""
         return round_up(values * (1 + 1e-12), self.dtype)
 
-    def limits(self, lead: Lead, sq_distances: Tensor) -> Tensor:
+    def limits(self, projected: Projected, sq_distances: Tensor) -> Tensor:
         """Return what the product must not exceed for pairs within some squared distances.
 
         Parameters
         ----------
-        lead : Lead
+        projected : Projected
             Of the query cells.
         sq_distances : Tensor of float64, shape (n,)
             Squared distances of features, not scaled.
@@ -164,12 +167,12 @@ class Frame:
         Tensor of float64, shape (n,)
         """
         sq_distances = sq_distances * self.scale**2
-        return sq_distances + 1e-8 * (sq_distances + lead.sq_norms) + TINY
+        return sq_distances + 1e-8 * (sq_distances + projected.sq_norms) + TINY
 
 
 @dataclass(frozen=True)
-class Lead:
-    """Leading coordinates of some features, in a frame.
+class Projected:
+    """Leading coordinates of some features, and what these leave out.
 
     Parameters
     ----------
@@ -187,7 +190,7 @@ class Lead:
 
     @property
     def fits(self) -> bool:
-        """Whether products of these neither overflow nor are taken for `NOWHERE`."""
+        """Whether products of these neither overflow nor are taken for `PADDING`."""
         return bool((self.sq_norms <= MOST).all())
 
 
