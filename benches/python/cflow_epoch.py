@@ -69,7 +69,9 @@ for number, layer in enumerate(layers):
 """
 
 
-def our_training(gallery: ks.Gallery, coupling_blocks: int, n_epochs: int) -> Training:
+def our_training(
+    gallery: ks.Gallery, coupling_blocks: int, n_epochs: int
+) -> Training[ks.FeaturePyramid]:
     """Return a training that has not begun."""
     torch.manual_seed(0)
     network = CFlowNetwork(gallery.shapes, coupling_blocks, 2e-3)

@@ -89,7 +89,7 @@ def test_an_interrupted_training_goes_on(
     second = make(backbone)
     end = Training._end_epoch
 
-    def interrupted(self: Training) -> None:
+    def interrupted(self: Training[Any]) -> None:
         if len(self.history) == 2:
             raise KeyboardInterrupt
         end(self)
