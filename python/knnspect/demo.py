@@ -15,6 +15,7 @@ from knnspect.report import ResultsFolder, SheetEntry, contact_sheet, save_png
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
 __all__ = ["run_demo"]
 
@@ -45,8 +46,6 @@ def run_demo(output: Path, n_workers: int, console: Console) -> float:
     StoreError
         If the results cannot be written.
     """
-    from rich.table import Table
-
     start = time.perf_counter()
     split = elpv_split()
     spade = Spade(Backbone("efficientnet_lite0"), score="map")
@@ -83,24 +82,7 @@ def run_demo(output: Path, n_workers: int, console: Console) -> float:
     )
     save_png(sheet, output / SHEET)
 
-    table = Table(title="Seconds by stage", title_justify="left")
-    table.add_column("stage")
-    table.add_column(f"learn {len(split.train)}", justify="right")
-    table.add_column(f"judge {len(images)}", justify="right")
-    table.add_column("ms per image judged", justify="right")
-    names = {
-        "decode": "waiting for images",
-        "features": "features",
-        "gallery": "gallery",
-        "retrieval": "nearest images",
-        "matching": "matching",
-        "maps": "maps",
-    }
-    for stage, name in names.items():
-        seconds = [learnt.get(stage), judged.get(stage)]
-        cells = ["" if value is None else f"{value:.2f}" for value in seconds]
-        each = "" if seconds[1] is None else f"{1000 * seconds[1] / len(images):.1f}"
-        table.add_row(name, *cells, each)
+    table = _table(learnt, judged, len(split.train), len(images))
     table.add_row("writing results", "", f"{time.perf_counter() - writing:.2f}", "")
     total = time.perf_counter() - start
     results.finish(
@@ -120,6 +102,33 @@ def run_demo(output: Path, n_workers: int, console: Console) -> float:
         soft_wrap=True,
     )
     return auroc
+
+
+def _table(
+    learnt: dict[str, float], judged: dict[str, float], n_learnt: int, n_judged: int
+) -> Table:
+    """Return the seconds of each stage."""
+    from rich.table import Table
+
+    table = Table(title="Seconds by stage", title_justify="left")
+    table.add_column("stage")
+    table.add_column(f"learn {n_learnt}", justify="right")
+    table.add_column(f"judge {n_judged}", justify="right")
+    table.add_column("ms per image judged", justify="right")
+    names = {
+        "decode": "waiting for images",
+        "features": "features",
+        "gallery": "gallery",
+        "retrieval": "nearest images",
+        "matching": "matching",
+        "maps": "maps",
+    }
+    for stage, name in names.items():
+        seconds = [learnt.get(stage), judged.get(stage)]
+        cells = ["" if value is None else f"{value:.2f}" for value in seconds]
+        each = "" if seconds[1] is None else f"{1000 * seconds[1] / n_judged:.1f}"
+        table.add_row(name, *cells, each)
+    return table
 
 
 def _by_name(paths: list[Path]) -> dict[str, Path]:

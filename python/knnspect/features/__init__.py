@@ -3,6 +3,7 @@
 ``backbone``     the backbone and what it extracts
 ``constraints``  what values its parameters may have
 ``features``     what it gives of images
+``reading``      how it reads images
 ``network``      its network, once it is loaded
 ``weights``      where pretrained weights come from
 """

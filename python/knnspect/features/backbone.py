@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import os
-import warnings
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,32 +12,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from knnspect.data import (
-    MAX_PIXELS,
     Geometry,
     ImageReader,
-    find_white,
     iterate_batches,
     open_images,
 )
 from knnspect.data.loading import OnBad
-from knnspect.data.reader import check_white
-from knnspect.errors import ImageError, ImageWarning, ParameterError, StoreError
+from knnspect.errors import ImageError, StoreError
 from knnspect.features.architectures import needed_tensors
 from knnspect.features.constraints import (
     Device,
     ImageSize,
     Levels,
-    MaxPixels,
     Name,
     PatchSize,
     Resize,
     Weights,
-    WhiteLevel,
 )
 from knnspect.features.features import Features
 from knnspect.features.network import Network, NetworkSettings, check_device
+from knnspect.features.reading import ReadsImages, Skipped
 from knnspect.features.weights import as_tensor, check_name, resolve_weights
-from knnspect.parameters import Parametrized, learnt, parameter
+from knnspect.parameters import learnt, parameter
 from knnspect.progress import Progress, Stopwatch
 from knnspect.pyramid import FeaturePyramid
 from knnspect.validation import check_count
@@ -50,7 +45,7 @@ if TYPE_CHECKING:
 __all__ = ["Backbone"]
 
 
-class Backbone(Parametrized):
+class Backbone(ReadsImages):
     """A frozen, pretrained network of timm that turns images into feature pyramids.
 
     Nothing is built or loaded before it is needed. A backbone can be pickled and copied, loaded or
@@ -82,15 +77,6 @@ class Backbone(Parametrized):
         known, weigh less.
     device : str, optional
         Where the network runs, such as cpu or cuda:0: CUDA where there is one, else the CPU.
-    white : int or "auto", optional
-        The value that means white in images and arrays deeper than 8 bits, such as 4095; what lies
-        above it becomes white, too. ``"auto"``: the
-        smallest of 511, 1023, 2047, ... 65535 that no image exceeds, found by `fit` and kept in the
-        model. By default the full scale of the file's type, or of the array's; floats lie in
-        [0, 1].
-    max_pixels : int, default 200_000_000
-        Pixels that an image may have; larger ones are refused before they are decoded. It is not
-        kept in models.
 
     Attributes
     ----------
@@ -122,17 +108,14 @@ class Backbone(Parametrized):
     )
     patch_size: int = parameter(PatchSize(), default=1, kw_only=False)
     device: str | None = parameter(Device(), default=None, kw_only=False)
-    white: int | Literal["auto"] | None = parameter(WhiteLevel(), default=None, kw_only=False)
-    max_pixels: int = parameter(MaxPixels(), default=MAX_PIXELS, kw_only=False)
 
-    #: What "auto" means, as soon as it was found: a white level, or None for the full scale.
-    _white_found: tuple[int | None] | None = learnt()
     _loaded: Network | None = learnt()
     #: What `state` returned, until a backbone that was unpickled is first used.
     _stored: tuple[dict[str, Any], dict[str, NDArray[Any]]] | None = learnt()
 
     def _begin(self) -> None:
-        self._white_found = self._loaded = self._stored = None
+        super()._begin()
+        self._loaded = self._stored = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the parameters and, once it is loaded, the network as settings and arrays.
@@ -163,64 +146,6 @@ class Backbone(Parametrized):
     def geometry(self) -> Geometry:
         """How images meet the network, and how maps come back."""
         return self._load().geometry
-
-    @property
-    def white_level(self) -> int | None:
-        """The value that means white in images deeper than 8 bits; None: the full scale."""
-        white = check_white(self.white)
-        if white == "auto":
-            if self._white_found is None:
-                raise ParameterError(
-                    "white: 'auto' is found by fit, on normal images; give a number to extract "
-                    "features without a detector"
-                )
-            return self._white_found[0]
-        return white
-
-    def reader(self) -> ImageReader:
-        """Return a reader of images, with the white level and the limit of size."""
-        return ImageReader(self.white_level, self.max_pixels)
-
-    def find_white(
-        self,
-        images: object,
-        n_workers: int = 2,
-        skip_bad: bool | OnBad = False,
-        progress: bool = False,
-    ) -> int | None:
-        """Find the white level on normal images, if it is "auto"; detectors do so when they fit.
-
-        The images are read once more for this.
-
-        Parameters
-        ----------
-        images, n_workers, skip_bad, progress
-            See `extract`.
-
-        Returns
-        -------
-        int or None
-            The white level; None if no image is deeper than 8 bits.
-
-        Raises
-        ------
-        ImageError
-            If an image cannot be used, or has values above 65535.
-        ParameterError
-            If another level was found before: features of both would be mixed.
-        """
-        if check_white(self.white) != "auto":
-            return self.white_level
-        found = find_white(
-            open_images(images), self.max_pixels, n_workers, bool(skip_bad), progress
-        )
-        if self._white_found not in (None, (found,)):
-            raise ParameterError(
-                f"white: 'auto' was found to be {self._white_found[0]} on other images and is "
-                f"{found} on these; each set of images needs a Backbone of its own"
-            )
-        self._white_found = (found,)
-        return found
 
     @property
     def channels(self) -> list[int]:
@@ -327,7 +252,7 @@ class Backbone(Parametrized):
         reader = self.reader()
         loaded = self._load()
         watch = stopwatch or Stopwatch()
-        skipped = _Skipped(skip_bad)
+        skipped = Skipped(skip_bad)
         batches = iterate_batches(
             source,
             loaded.geometry,
@@ -465,19 +390,3 @@ class Backbone(Parametrized):
             architecture, file, source = resolve_weights(self.name, self.weights)
             self._loaded = Network(self._settings, architecture, source, file)
         return self._loaded
-
-
-class _Skipped:
-    """Counts the images that are left out, and says so: by a warning, or as the caller wants."""
-
-    def __init__(self, skip_bad: bool | OnBad) -> None:
-        self._tell = skip_bad if callable(skip_bad) else _warn
-        self.n = 0
-
-    def __call__(self, id_: str, error: ImageError) -> None:
-        self.n += 1
-        self._tell(id_, error)
-
-
-def _warn(id_: str, error: ImageError) -> None:
-    warnings.warn(f"left out image {id_}: {error}", ImageWarning, stacklevel=3)

@@ -66,9 +66,6 @@ class Coreset:
     >>> neighbors = coreset.search(FeaturePyramid(levels)[2], k=2)
     >>> str(neighbors.images[0, 0, 0, 0]), bool(neighbors.sq_distances.max() <= 4)
     ('000002', True)
-    >>> coreset.remove(["000001"])
-    >>> "000001" in coreset.image_ids, len(coreset) < 32
-    (False, True)
     """
 
     image_ids: tuple[str, ...]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from knnspect import _core
 from knnspect.files import as_damage, check_path, is_folder, is_there, parse_json
@@ -44,39 +45,70 @@ def _contents(path: Path, verify: bool) -> Iterator[tuple[str, object]]:
     is_model = not in_folder or is_there(path / MODEL)
     file = path / MODEL if in_folder else path
     store = _core.Store(file, True, not in_folder) if is_model else None
-    metadata = {} if store is None else store.metadata
     yield "holds", "gallery" if store is None else store.kind
     if store is not None:
-        yield "format version", metadata["format_version"]
-        yield "checksum", f"BLAKE3 {metadata['checksum'][:16]}…, verified"
+        yield "format version", store.metadata["format_version"]
+        yield "checksum", f"BLAKE3 {store.metadata['checksum'][:16]}…, verified"
     yield ("folder" if in_folder else "file"), f"{size_of(path) / 1e6:.1f} MB"
+    folder = (path / GALLERY if is_model else path) if in_folder else None
+    yield from _of_searched(store, folder, verify)
+    if store is not None:
+        yield from _of_settings(path, store.metadata)
+
+
+def _of_searched(
+    store: _core.Store | None, folder: Path | None, verify: bool
+) -> Iterator[tuple[str, object]]:
+    """Say what is searched: the coreset of a file, or the gallery of a folder or a file."""
+    metadata = {} if store is None else store.metadata
     if store is not None and "coreset" in metadata:
         yield from _of_coreset(Coreset.from_store(store))
-    elif in_folder:
-        folder = path / GALLERY if is_model else path
+    elif folder is not None:
         yield from _of_gallery(Gallery.open(folder, verify=verify))
-        yield (
-            "image checksums",
-            "verified" if verify else "compared when first used, or by --verify",
-        )
+        checked = "verified" if verify else "compared when first used, or by --verify"
+        yield "image checksums", checked
     elif store is not None and "gallery.ids" in metadata:
         yield from _of_gallery(Gallery.from_core(_core.Gallery.from_store(store)))
-    told = {"upsample"} if "gallery.ids" in metadata or "coreset" in metadata else {"shapes"}
+
+
+def _of_settings(path: Path, metadata: Mapping[str, str]) -> Iterator[tuple[str, object]]:
+    """Say what a model was made with, but for what is said of its features."""
+    is_searching = "gallery.ids" in metadata or "coreset" in metadata
+    said = {"upsample", "gallery_dtype"} if is_searching else {"shapes"}
     config = parse_json(metadata.get("config", "{}"), path, "its settings")
     for name, value in config.items():
-        if isinstance(value, dict):
+        if name in _DESCRIBED:
+            yield from _DESCRIBED[name](value)
+        elif isinstance(value, dict):
             yield from ((f"{name} {key}".replace("_", " "), part) for key, part in value.items())
-        elif name == "border_factors":
-            largest = max((max(row) for row in value), default=1.0)
-            yield "border", f"scores of {len(value)} cells are divided by up to {largest:.2f}"
-        elif name == "history":
-            yield "epochs", len(value)
-            yield from (
-                (key.replace("_", " "), f"{loss:.4f} in the last")
-                for key, loss in value[-1].items()
-            )
-        elif name not in told:
+        elif name not in said:
             yield name.replace("_", " "), value
+
+
+def _of_border(factors: Any) -> Iterator[tuple[str, object]]:
+    largest = max((max(row) for row in factors), default=1.0)
+    yield "border", f"scores of {len(factors)} cells are divided by up to {largest:.2f}"
+
+
+def _of_history(history: Any) -> Iterator[tuple[str, object]]:
+    yield "epochs", len(history)
+    yield from (
+        (key.replace("_", " "), f"{loss:.4f} in the last") for key, loss in history[-1].items()
+    )
+
+
+def _of_sizes(sizes: Any) -> Iterator[tuple[str, object]]:
+    height, width = sizes["most"]
+    others = len(sizes["others"])
+    yield "image sizes", f"{height} x {width}" + (f", {others} others" if others else "")
+
+
+#: Settings that are not said as they are.
+_DESCRIBED: dict[str, Callable[[Any], Iterator[tuple[str, object]]]] = {
+    "border_factors": _of_border,
+    "history": _of_history,
+    "sizes": _of_sizes,
+}
 
 
 def size_of(path: Path) -> int:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from knnspect.data import Geometry, open_to_learn
 from knnspect.errors import ImageError
-from knnspect.features import Backbone
+from knnspect.features import Backbone, Features
 from knnspect.files import check_path
 from knnspect.gallery import Gallery
 from knnspect.memory import check_memory, parse_bytes
@@ -186,18 +186,12 @@ def _in_folder(
             _warn_of_changed(folder, new)
         reading = run.of_reading() | {"n_workers": plan.n_workers}
         learnt: set[str] = set()
-        for features in (
-            backbone.iterate(
-                pending, plan.batch_size, label="learning", may_be_none=True, **reading
-            )
-            if plan.n_images != 0
-            else ()
-        ):
+        batches = backbone.iterate(
+            pending, plan.batch_size, label="learning", may_be_none=True, **reading
+        )
+        for features in batches if plan.n_images != 0 else ():
             with run.watch.stage("gallery"):
-                check_pooled(features)
-                forget(features.ids, gallery, about)
-                about.add(rows_about(features, new.digests), features.ids)
-                gallery.add(features.pyramid, features.ids)
+                _add(features, new.digests, gallery, about)
                 constant.see(features.pyramid)
             learnt.update(features.ids)
             check_memory(
@@ -215,13 +209,24 @@ def _in_folder(
         if not len(gallery):
             raise ImageError("images: none could be used")
     constant.check()
+    return _of_folder(folder, backbone.geometry)
+
+
+def _add(features: Features, digests: dict[str, bytes], gallery: Gallery, about: Gallery) -> None:
+    """Put images into a folder, in place of those of the same ids."""
+    check_pooled(features)
+    forget(features.ids, gallery, about)
+    about.add(rows_about(features, digests), features.ids)
+    gallery.add(features.pyramid, features.ids)
+
+
+def _of_folder(folder: Path, geometry: Geometry) -> NormalFeatures:
+    """Return the features of all images in a folder."""
     gallery = Gallery.open(folder / GALLERY)
     ids = gallery.ids
     pooled, sizes = about_images(folder, ids)
     digests = digests_of(Gallery.open(folder / IMAGES), ids)
-    return NormalFeatures(
-        gallery, pooled, dict(zip(ids, sizes, strict=True)), digests, backbone.geometry
-    )
+    return NormalFeatures(gallery, pooled, dict(zip(ids, sizes, strict=True)), digests, geometry)
 
 
 def _known(folder: Path, gallery: Gallery, about: Gallery) -> dict[str, bytes]:

@@ -1,4 +1,4 @@
-"""No module imports another one that imports it, on whatever way, be it for types alone."""
+"""No module imports another one that imports it, be it for types alone; files stay short."""
 
 from __future__ import annotations
 
@@ -45,3 +45,24 @@ def test_no_module_imports_itself_by_way_of_others() -> None:
         TopologicalSorter(graph).prepare()
     except CycleError as error:
         pytest.fail(" -> ".join(error.args[1]))
+
+
+#: Files of methods, which are to stay short: what they share is in a base.
+LIMITS = {"nearest": 200, "heads": 120}
+
+
+def test_files_stay_short_enough_to_be_read() -> None:
+    lengths = {
+        file.relative_to(ROOT).as_posix(): len(file.read_text(encoding="utf-8").splitlines())
+        for file in FILES.values()
+    }
+    assert {name: n for name, n in lengths.items() if n > 400} == {}
+    for room, limit in LIMITS.items():
+        methods = {
+            name: n
+            for name, n in lengths.items()
+            if name.startswith(f"detectors/{room}/") and Path(name).stem != "base"
+        }
+        of_room = {name: n for name, n in methods.items() if name.count("/") == 2}
+        assert len(of_room) > 1
+        assert {name: n for name, n in of_room.items() if n > limit} == {}
