@@ -50,8 +50,8 @@ pub(crate) fn search_image(
     };
     let plan = CascadePlan::new(grids);
     let coarsest = grids.len() - 1;
-    let directions = (!plan.nested).then(|| leading_directions(set, grids, &centred.centred));
-    let coarse_query = CoarseQuery::new(set, &plan, &centred.centred, directions);
+    let directions = (!plan.nested).then(|| leading_directions(set, grids, &centred.levels));
+    let coarse_query = CoarseQuery::new(set, &plan, &centred.levels, directions);
     let max_norms = centred.query_max_norms();
     let leading = coarse_query.leading(set, grids, centred.centred_image(query), &max_norms);
     let images: Vec<(u32, &StoredImage)> = selection.images().collect();

@@ -109,7 +109,7 @@ impl<'a> FlatJob<'a> {
             .zip(rows.chunks_exact(channels))
         {
             for (to, from) in to.iter_mut().zip(from) {
-                *to = from * plan.projection.scale();
+                *to = from * plan.projection.centering().scale;
             }
         }
         let queries = cells
@@ -177,7 +177,7 @@ impl<'a> FlatJob<'a> {
                 (*tile_limit, query.limit) = (f32::NEG_INFINITY, f32::NEG_INFINITY);
                 return;
             }
-            limit = limit.min(farthest * f64::from(projection.scale()).powi(2));
+            limit = limit.min(farthest * projection.centering().sq_scale());
         }
         let limit = limit * (1.0 + 1e-7) + 2.0 * TINY;
         let partial = limit - query.sq_norm * (1.0 - projection.slack());
@@ -191,7 +191,7 @@ impl<'a> FlatJob<'a> {
         let n = self.lanes().min(self.queries.len() - first);
         let queries = &self.scaled[first * padded(self.channels)..];
         let which = which & (u32::MAX >> (32 - n));
-        let scale = self.plan.projection.scale();
+        let scale = self.plan.projection.centering().scale;
         sq_distances(self.plan.set, queries, row, scale, which, to);
     }
 
