@@ -64,10 +64,3 @@ impl Options<'_> {
         }
     }
 }
-
-/// What a search runs on.
-#[derive(Clone, Copy)]
-pub(crate) struct Resources {
-    pub instruction_set: InstructionSet,
-    pub threads: usize,
-}
