@@ -30,7 +30,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("kernels",),
         ("pyramid",),
         ("quantize", "storage", "parallel"),
-        ("cancel",),
+        ("cancel", "names"),
         ("error",),
     ),
     "python": (

@@ -27,6 +27,7 @@ mod cancel;
 mod error;
 pub mod gallery;
 mod kernels;
+mod names;
 mod parallel;
 pub mod pyramid;
 pub mod quantize;

@@ -46,7 +46,7 @@ pub(crate) fn pick_rows<'py>(
     let raise = |error| to_py(py, &error);
     let threads = threads_from(py, threads)?;
     let instruction_set = instruction_set
-        .map(InstructionSet::from_name)
+        .map(InstructionSet::available_by_name)
         .transpose()
         .map_err(raise)?;
     let gallery = gallery.read(knnspect_core::Gallery::clone);

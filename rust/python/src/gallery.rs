@@ -27,11 +27,7 @@ pub(crate) struct Gallery {
 /// The words for how a gallery upsamples, and keeps features.
 fn settings(py: Python<'_>, upsample: &str, dtype: &str) -> PyResult<(Upsample, DType)> {
     let upsample = upsample_from(py, upsample)?;
-    let dtype = DType::from_name(dtype).ok_or_else(|| {
-        let message =
-            format!("dtype: expected \"float32\", \"float16\" or \"int8\", got {dtype:?}");
-        named(py, "ParameterError", message)
-    })?;
+    let dtype = dtype.parse().map_err(|error| to_py(py, &error))?;
     Ok((upsample, dtype))
 }
 
@@ -61,10 +57,7 @@ impl From<SharedGallery> for Gallery {
 
 /// A way of upsampling by its name.
 pub(crate) fn upsample_from(py: Python<'_>, name: &str) -> PyResult<Upsample> {
-    Upsample::from_name(name).ok_or_else(|| {
-        let message = format!("upsample: expected \"bilinear\" or \"block\", got {name:?}");
-        named(py, "ParameterError", message)
-    })
+    name.parse().map_err(|error| to_py(py, &error))
 }
 
 /// A number of threads, if one is asked for.

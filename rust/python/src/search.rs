@@ -299,15 +299,10 @@ impl Search {
         matcher: &str,
     ) -> PyResult<Neighbors<'py>> {
         let instruction_set = instruction_set
-            .map(InstructionSet::from_name)
+            .map(InstructionSet::available_by_name)
             .transpose()
             .map_err(|error| to_py(py, &error))?;
-        let matcher = Matcher::from_name(matcher).ok_or_else(|| {
-            let message = format!(
-                "matcher: expected \"auto\", \"exhaustive\" or \"pruned\", got {matcher:?}"
-            );
-            named(py, "ParameterError", message)
-        })?;
+        let matcher: Matcher = matcher.parse().map_err(|error| to_py(py, &error))?;
         let levels = Levels::new(py, &levels)?;
         let query = self.query(py, &levels)?;
         let found = interrupt::run(py, |cancel| {
