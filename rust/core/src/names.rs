@@ -43,7 +43,7 @@ pub(crate) use named;
 
 /// The error for a name that nothing has: `dtype: expected "float32", "float16" or "int8", got "f8"`.
 pub(crate) fn unknown(
-    parameter: &str,
+    parameter: &'static str,
     names: impl Iterator<Item = &'static str>,
     got: &str,
 ) -> crate::error::Error {
@@ -52,7 +52,8 @@ pub(crate) fn unknown(
         [others @ .., last] if !others.is_empty() => format!("{} or {last}", others.join(", ")),
         names => names.concat(),
     };
-    crate::error::Error::Parameter(format!("{parameter}: expected {expected}, got {got:?}"))
+    let message = format!("{parameter}: expected {expected}, got {got:?}");
+    crate::error::Error::parameter(parameter, message)
 }
 
 #[cfg(test)]

@@ -123,7 +123,7 @@ impl Search {
                 threads,
                 cancel,
             )?;
-            query.check_finite(|image| format!("query image {image}"))?;
+            query.check_finite(None)?;
             Ok(search)
         })
     }

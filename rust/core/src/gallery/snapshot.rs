@@ -27,7 +27,7 @@ impl Gallery {
     ) -> Result<()> {
         let shape = self.shape.as_ref().filter(|_| !self.is_empty());
         let shape =
-            shape.ok_or_else(|| Error::Parameter("an empty gallery cannot be saved".into()))?;
+            shape.ok_or_else(|| Error::parameter("gallery", "an empty gallery cannot be saved"))?;
         let mut metadata = metadata.clone();
         let ids: Vec<&str> = self.ids().collect();
         metadata.insert(

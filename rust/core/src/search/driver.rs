@@ -33,7 +33,7 @@ pub fn search(
 ) -> Result<Neighbors> {
     let (shape, n_images) = (query.shape(), query.n_images());
     check(shape, n_images, context, selections, options.k)?;
-    query.check_finite(|image| format!("query image {image}"))?;
+    query.check_finite(None)?;
     verify(selections, options.threads, options.cancel)?;
     search_checked(query, context, selections, options)
 }
