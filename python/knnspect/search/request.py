@@ -165,7 +165,8 @@ class Search:
         ranks, cells : ndarray of uint32, shape (n, k)
             Where they are.
         """
-        return self._checked.rescore(self._levels, image, query_cells, starts, ranks, cells)
+        found = self._checked.rescore(self._levels, image, query_cells, starts, ranks, cells)
+        return found.sq_distances, found.ranks, found.cells
 
     def image_by_core(self, image: int) -> Found:
         """Let the Rust core search for one query image.
@@ -177,14 +178,14 @@ class Search:
         ranks, cells : ndarray of uint32, shape (n_cells, k)
             Where they are.
         """
-        return self._checked.search_image(self._levels, image)
+        found = self._checked.search_image(self._levels, image)
+        return found.sq_distances, found.ranks, found.cells
 
     def by_core(self, instruction_set: str | None = None, matcher: str = "auto") -> Neighbors:
         """Let the Rust core search; for the arguments see `RustBackend`."""
-        sq_distances, ranks, cells, (pairs, stages) = self._checked.search(
-            self._levels, instruction_set, matcher
-        )
-        return self.found(sq_distances, ranks, cells, SearchStats(pairs, dict(stages)))
+        found = self._checked.search(self._levels, instruction_set, matcher)
+        stats = SearchStats(found.stats.pairs, dict(found.stats.stages))
+        return self.found(found.sq_distances, found.ranks, found.cells, stats)
 
     def found(
         self,

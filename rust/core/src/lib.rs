@@ -36,7 +36,7 @@ pub mod select;
 pub mod storage;
 
 pub use cancel::Cancel;
-pub use error::{Error, Result};
+pub use error::{Error, Report, Result};
 pub use gallery::{Gallery, SharedGallery, StoredImage};
 pub use kernels::InstructionSet;
 pub use pyramid::DType;
