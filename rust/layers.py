@@ -30,7 +30,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("kernels",),
         ("pyramid",),
         ("quantize", "storage", "parallel"),
-        ("cancel",),
+        ("cancel", "names"),
         ("error",),
     ),
     "python": (
@@ -38,7 +38,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("coreset", "search"),
         ("gallery",),
         ("store",),
-        ("arrays", "interrupt"),
+        ("arrays", "interrupt", "results"),
         ("errors",),
     ),
 }

@@ -1,4 +1,9 @@
-"""The Rust core."""
+"""The Rust core: galleries, exact searches and files, over NumPy arrays.
+
+The modules of `knnspect` check arguments and document them for users; this is what they stand on.
+Errors are those of `knnspect.errors`, with their fields set. Long calls release the GIL and end on
+Ctrl-C.
+"""
 
 from collections.abc import Callable
 from os import PathLike
@@ -10,7 +15,11 @@ from numpy.typing import NDArray
 
 __all__ = [
     "Gallery",
+    "Neighbors",
+    "Picks",
+    "Rescored",
     "Search",
+    "SearchStats",
     "Store",
     "__version__",
     "concatenate",
@@ -21,18 +30,32 @@ __all__ = [
     "save_tensors",
 ]
 __version__: str
+"""The version of the package."""
 
-def instruction_sets() -> list[str]: ...
-def read_file(path: str | PathLike[str], limit: int, follow_links: bool) -> bytes: ...
-def replace_file(path: str | PathLike[str], contents: bytes, follow_links: bool) -> None: ...
+def instruction_sets() -> list[str]:
+    """Return the names of the instruction sets that kernels can use here, slowest first."""
+
+def read_file(path: str | PathLike[str], limit: int, follow_links: bool) -> bytes:
+    """Return the bytes of a regular file that has at most `limit` of them."""
+
+def replace_file(path: str | PathLike[str], contents: bytes, follow_links: bool) -> None:
+    """Write a file atomically: a crash leaves the old file or the new one."""
+
 def save_tensors(
     path: str | PathLike[str],
     kind: str,
     metadata: dict[str, str],
     tensors: dict[str, NDArray[Any]],
     follow_links: bool = True,
-) -> None: ...
-def concatenate(levels: list[NDArray[Any]], upsample: str) -> NDArray[np.float32]: ...
+) -> None:
+    """Write arrays and metadata to a file of a kind, with a checksum, atomically."""
+
+def concatenate(levels: list[NDArray[Any]], upsample: str) -> NDArray[np.float32]:
+    """Return upsampled, concatenated features, ``(n_images, height, width, n_features)``.
+
+    They are blended in float64 and rounded once.
+    """
+
 def pick_rows(
     gallery: Gallery,
     count: int,
@@ -41,51 +64,144 @@ def pick_rows(
     threads: int | None,
     instruction_set: str | None,
     progress: Callable[[int], object] | None,
-) -> tuple[
-    NDArray[np.uint32],
-    NDArray[np.uint32],
-    NDArray[np.float32],
-    float,
-    list[str],
-    tuple[int, list[tuple[str, int]]],
-]: ...
+) -> Picks:
+    """Pick `count` rows of a gallery by greedy k-centre selection.
+
+    `first` is the rank of an image and a cell; `progress` is called with the number of rows picked.
+    """
+
+@final
+class SearchStats:
+    """What a search or a selection did."""
+
+    @property
+    def pairs(self) -> int:
+        """All pairs."""
+    @property
+    def stages(self) -> list[tuple[str, int]]:
+        """The stages in their order, and the pairs that each compared."""
+
+@final
+class Neighbors:
+    """What a search found: arrays whose last axis is the `k` nearest, nearest first."""
+
+    @property
+    def sq_distances(self) -> NDArray[np.float32]:
+        """Squared L2 distances: float64's, rounded once."""
+    @property
+    def ranks(self) -> NDArray[np.uint32]:
+        """Place of each neighbour's image among `Search.ids`."""
+    @property
+    def cells(self) -> NDArray[np.uint32]:
+        """Cell of that image at the finest level, ``row * width + column``."""
+    @property
+    def stats(self) -> SearchStats:
+        """What the search did."""
+
+@final
+class Rescored:
+    """The nearest candidates of some cells: arrays ``(n_cells, k)``, nearest first.
+
+    Where there are fewer than `k`, infinite distances fill up.
+    """
+
+    @property
+    def sq_distances(self) -> NDArray[np.float64]:
+        """Squared L2 distances."""
+    @property
+    def ranks(self) -> NDArray[np.uint32]:
+        """Place of each candidate's image among `Search.ids`."""
+    @property
+    def cells(self) -> NDArray[np.uint32]:
+        """Cell of that image at the finest level, ``row * width + column``."""
+
+@final
+class Picks:
+    """The rows of a coreset, in the order in which they were picked."""
+
+    @property
+    def ranks(self) -> NDArray[np.uint32]:
+        """Place of each row's image among `ids`, ``(n_picks,)``."""
+    @property
+    def cells(self) -> NDArray[np.uint32]:
+        """Its cell at the finest level, ``(n_picks,)``."""
+    @property
+    def rows(self) -> NDArray[np.float32]:
+        """Its features, not projected, ``(n_picks, n_features)``."""
+    @property
+    def sq_radius(self) -> float:
+        """Squared distance of the farthest row from its nearest pick."""
+    @property
+    def ids(self) -> list[str]:
+        """The sorted ids of the gallery."""
+    @property
+    def stats(self) -> SearchStats:
+        """What the selection did."""
 
 @final
 class Gallery:
-    def __new__(cls, upsample: str, dtype: str) -> Gallery: ...
+    """The pyramids of normal images, by id, in memory, in a file or in a folder.
+
+    Several threads may use one. A search sees the images as they were when it began.
+    """
+
+    def __new__(cls, upsample: str, dtype: str) -> Gallery:
+        """Make an empty gallery in memory."""
     @staticmethod
-    def from_store(store: Store) -> Gallery: ...
+    def from_store(store: Store) -> Gallery:
+        """Return the gallery in an open file; its features stay there."""
     @staticmethod
-    def create(path: str | PathLike[str], upsample: str, dtype: str) -> Gallery: ...
+    def create(path: str | PathLike[str], upsample: str, dtype: str) -> Gallery:
+        """Make an empty gallery in a new folder, and open it for writing."""
     @staticmethod
-    def open(path: str | PathLike[str], write: bool) -> Gallery: ...
+    def open(path: str | PathLike[str], write: bool) -> Gallery:
+        """Open the gallery in a folder."""
     @property
-    def path(self) -> Path | None: ...
+    def path(self) -> Path | None:
+        """The folder; None in memory and in a file."""
     @property
-    def is_writable(self) -> bool: ...
+    def is_writable(self) -> bool:
+        """Whether images may be added and removed."""
     @property
-    def n_removed(self) -> int: ...
-    def close(self) -> None: ...
+    def n_removed(self) -> int:
+        """Number of removed images whose features are still in the folder."""
+    def close(self) -> None:
+        """End writing, so that another process may write; the gallery can still be searched."""
     @property
-    def upsample(self) -> str: ...
+    def upsample(self) -> str:
+        """How coarse levels are upsampled, ``"bilinear"`` or ``"block"``."""
     @property
-    def dtype(self) -> str: ...
+    def dtype(self) -> str:
+        """How features are stored, ``"float32"``, ``"float16"`` or ``"int8"``."""
     @property
-    def shapes(self) -> list[tuple[int, int, int]]: ...
+    def shapes(self) -> list[tuple[int, int, int]]:
+        """Height, width and channels of each level, finest first; empty before the first image."""
     @property
-    def ids(self) -> list[str]: ...
+    def ids(self) -> list[str]:
+        """The sorted ids; an image's place among them is its rank."""
     @property
-    def nbytes(self) -> int: ...
-    def __len__(self) -> int: ...
-    def contains(self, id: str) -> bool: ...  # noqa: A002
-    def free_ids(self, n: int) -> list[str]: ...
-    def add(self, levels: list[NDArray[Any]], ids: list[str]) -> None: ...
-    def replace(self, levels: list[NDArray[Any]], ids: list[str]) -> None: ...
-    def remove(self, ids: list[str]) -> None: ...
-    def compact(self) -> None: ...
-    def verify(self) -> None: ...
-    def copy(self) -> Gallery: ...
-    def image(self, id: str, /) -> list[NDArray[Any]]: ...  # noqa: A002
+    def nbytes(self) -> int:
+        """Bytes of the stored features."""
+    def __len__(self) -> int:
+        """Return the number of images."""
+    def contains(self, id: str) -> bool:  # noqa: A002
+        """Return whether there is an image with this id."""
+    def free_ids(self, n: int) -> list[str]:
+        """Return the first `n` running numbers that are no ids yet."""
+    def add(self, levels: list[NDArray[Any]], ids: list[str]) -> None:
+        """Add images with new ids: all of them, or none if there is an error."""
+    def replace(self, levels: list[NDArray[Any]], ids: list[str]) -> None:
+        """Put images in the place of those with these ids: all of them, or none."""
+    def remove(self, ids: list[str]) -> None:
+        """Remove images: all of them, or none if one is unknown."""
+    def compact(self) -> None:
+        """Give back the room that removed images take in the folder."""
+    def verify(self) -> None:
+        """Read every image of the folder and compare its checksum."""
+    def copy(self) -> Gallery:
+        """Return another gallery of the same images, which are shared."""
+    def image(self, id: str, /) -> list[NDArray[Any]]:  # noqa: A002
+        """Return copies of the levels of one image, ``(height, width, channels)`` each."""
     def save(
         self,
         path: str | PathLike[str],
@@ -93,10 +209,16 @@ class Gallery:
         metadata: dict[str, str],
         tensors: dict[str, NDArray[Any]],
         follow_links: bool = True,
-    ) -> None: ...
+    ) -> None:
+        """Write the gallery, with more metadata and tensors, to a file of a kind, atomically."""
 
 @final
 class Search:
+    """A search whose arguments were checked, of the images as they were when it began.
+
+    The features of the query come with each call, as they may lie elsewhere meanwhile.
+    """
+
     def __new__(
         cls,
         gallery: Gallery,
@@ -104,7 +226,11 @@ class Search:
         k: int,
         images: list[list[str]] | None,
         threads: int | None,
-    ) -> Search: ...
+    ) -> Search:
+        """Begin a search for some pyramids, which must be finite.
+
+        `images` has one list of ids, or one for each query image.
+        """
     @staticmethod
     def of(
         gallery: Gallery,
@@ -113,17 +239,25 @@ class Search:
         k: int,
         images: list[list[str]] | None,
         threads: int | None,
-    ) -> Search: ...
+    ) -> Search:
+        """Begin a search for pyramids of these shapes; the caller checks that they are finite."""
     @property
-    def ids(self) -> list[str]: ...
+    def ids(self) -> list[str]:
+        """The sorted ids of all images searched: what ranks point into."""
     @property
-    def shapes(self) -> list[tuple[int, int, int]]: ...
+    def shapes(self) -> list[tuple[int, int, int]]:
+        """Height, width and channels of each level of the gallery."""
     @property
-    def upsample(self) -> str: ...
-    def ranks(self, image: int) -> NDArray[np.uint32]: ...
-    def serials(self, image: int) -> NDArray[np.uint64]: ...
-    def levels(self, image: int, ranks: list[int]) -> list[NDArray[np.float32]]: ...
-    def rows(self, image: int, ranks: list[int]) -> NDArray[np.float32]: ...
+    def upsample(self) -> str:
+        """How coarse levels are upsampled."""
+    def ranks(self, image: int) -> NDArray[np.uint32]:
+        """Return the ranks of the images that a query image is compared with."""
+    def serials(self, image: int) -> NDArray[np.uint64]:
+        """Return a number for each of these images that no other image has or had."""
+    def levels(self, image: int, ranks: list[int]) -> list[NDArray[np.float32]]:
+        """Return levels of some of these images, ``(n_images, height, width, channels)`` each."""
+    def rows(self, image: int, ranks: list[int]) -> NDArray[np.float32]:
+        """Return their upsampled, concatenated features, ``(n_images, n_cells, n_features)``."""
     def rescore(
         self,
         levels: list[NDArray[Any]],
@@ -132,30 +266,35 @@ class Search:
         starts: NDArray[np.uint64],
         ranks: NDArray[np.uint32],
         cells: NDArray[np.uint32],
-    ) -> tuple[NDArray[np.float64], NDArray[np.uint32], NDArray[np.uint32]]: ...
-    def search_image(
-        self, levels: list[NDArray[Any]], image: int
-    ) -> tuple[NDArray[np.float32], NDArray[np.uint32], NDArray[np.uint32]]: ...
+    ) -> Rescored:
+        """Find the `k` nearest candidates of some cells of one query image.
+
+        The candidates of cell `i` are those from ``starts[i]`` to ``starts[i + 1]``.
+        """
+    def search_image(self, levels: list[NDArray[Any]], image: int) -> Neighbors:
+        """Search for one query image; the arrays are ``(n_cells, k)``."""
     def search(
         self, levels: list[NDArray[Any]], instruction_set: str | None, matcher: str
-    ) -> tuple[
-        NDArray[np.float32],
-        NDArray[np.uint32],
-        NDArray[np.uint32],
-        tuple[int, list[tuple[str, int]]],
-    ]: ...
+    ) -> Neighbors:
+        """Search for all query images; the arrays are ``(n_images, n_cells, k)``."""
 
 @final
 class Store:
-    def __new__(
-        cls, path: str | PathLike[str], verify: bool, follow_links: bool = True
-    ) -> Store: ...
+    """An open, memory-mapped file of tensors."""
+
+    def __new__(cls, path: str | PathLike[str], verify: bool, follow_links: bool = True) -> Store:
+        """Open a file, and with `verify` compare the checksum of every byte."""
     @property
-    def path(self) -> Path: ...
+    def path(self) -> Path:
+        """The file."""
     @property
-    def kind(self) -> str: ...
+    def kind(self) -> str:
+        """What the file holds, as its writer named it."""
     @property
-    def metadata(self) -> dict[str, str]: ...
+    def metadata(self) -> dict[str, str]:
+        """All metadata."""
     @property
-    def names(self) -> list[str]: ...
-    def tensor(self, name: str) -> NDArray[Any]: ...
+    def names(self) -> list[str]:
+        """The names of the tensors."""
+    def tensor(self, name: str) -> NDArray[Any]:
+        """Return a copy of one tensor."""

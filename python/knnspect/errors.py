@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 __all__ = [
     "BackendUnavailable",
     "DTypeError",
@@ -20,7 +23,36 @@ __all__ = [
 
 
 class KnnspectError(Exception):
-    """Base class of every error that knnspect raises on purpose."""
+    """Base class of every error that knnspect raises on purpose.
+
+    The message says what was expected, what came, and where. The attributes say where to programs;
+    they are None where they do not apply, or are not known apart from the message.
+
+    Attributes
+    ----------
+    path : pathlib.Path or None
+        The file or the folder.
+    image : str or None
+        The id of the image; of a query image, its number.
+    level : int or None
+        The level of the pyramid, the finest being 0.
+    parameter : str or None
+        The parameter.
+
+    Examples
+    --------
+    >>> import knnspect as ks
+    >>> try:
+    ...     ks.Gallery().image("bottle")
+    ... except ks.ParameterError as error:
+    ...     (error.parameter, error.image)
+    ('images', 'bottle')
+    """
+
+    path: Path | None = None
+    image: str | None = None
+    level: int | None = None
+    parameter: str | None = None
 
 
 class ParameterError(KnnspectError, ValueError):
@@ -45,6 +77,8 @@ class StoreError(KnnspectError, ValueError):
 
 class BackendUnavailable(KnnspectError, ImportError):  # noqa: N818 - reads as what it says
     """A backend was asked for that cannot run here; the message says what it lacks."""
+
+    path: Any = None  # an ImportError has one, too
 
 
 class ImageWarning(UserWarning):

@@ -113,7 +113,10 @@ class FeaturePyramid:
             images = [int(images) % self.n_images]
         if isinstance(images, slice) and images.step is not None and images.step < 0:
             images = list(range(self.n_images)[images])  # tensors know no negative steps
-        return FeaturePyramid([level[images] for level in self.arrays])
+        part = FeaturePyramid([level[images] for level in self.arrays])
+        if self._levels is not None and self.is_on_device:  # not to be copied again
+            part._levels = tuple(np.ascontiguousarray(level[images]) for level in self._levels)
+        return part
 
     def __reduce__(self) -> tuple[Callable[..., FeaturePyramid], tuple[object, ...]]:
         return FeaturePyramid, (list(self.levels),)

@@ -10,6 +10,8 @@ import timm
 import torch
 
 import knnspect as ks
+from knnspect import FeaturePyramid
+from knnspect.backends.torch import TorchBackend
 
 pytestmark = [
     pytest.mark.gpu,
@@ -42,6 +44,31 @@ def test_features_on_the_gpu_are_those_of_the_cpu(
     for cpu, gpu in zip(on_cpu.pyramid.levels, on_gpu.pyramid.levels, strict=True):
         assert np.abs(cpu - gpu).max() <= 1e-3 * np.abs(cpu).max()
     assert np.abs(on_cpu.pooled - on_gpu.pooled).max() <= 1e-3 * np.abs(on_cpu.pooled).max()
+
+
+def test_features_stay_on_the_gpu_until_arrays_are_asked_for(
+    images: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], weights: Path
+) -> None:
+    backbone = backbone_on("cuda", weights)
+    gallery = ks.Gallery()
+    gallery.add(backbone.extract(images[:4]).pyramid)
+    for features in backbone.iterate(images[4:], batch_size=2):
+        pyramid = features.pyramid
+        assert pyramid.is_on_device
+        found = TorchBackend("cuda").search_tensors(gallery.prepare(pyramid, 3))
+        expected = gallery.search(FeaturePyramid(pyramid.levels), 3)
+        np.testing.assert_array_equal(found.image_index.cpu().numpy(), expected.image_index)
+        np.testing.assert_array_equal(found.cells.cpu().numpy(), expected.cells)
+        for backend in ("rust", "torch:cuda"):
+            again = gallery.search(pyramid, 3, backend=backend)
+            np.testing.assert_array_equal(again.cells, expected.cells)
+        for part, level in zip(pyramid[-1].levels, pyramid.levels, strict=True):
+            np.testing.assert_array_equal(part, level[-1:])
+    assert not backbone.extract(images).pyramid.is_on_device
+    with torch.inference_mode():
+        pyramid.arrays[1][0, 0, 0, 0] = torch.nan
+    with pytest.raises(ks.ImageError, match="query image 0, level 1"):
+        gallery.prepare(pyramid)
 
 
 def test_features_on_the_gpu_do_not_depend_on_the_batch(

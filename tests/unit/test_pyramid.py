@@ -122,8 +122,10 @@ def test_only_pyramids_of_one_shape_are_joined() -> None:
 
 
 def test_tensors_stay_tensors_until_arrays_are_asked_for() -> None:
-    given = [torch.rand(3, 4, 6, 2), torch.rand(3, 2, 3, 5).half()]
+    with torch.inference_mode():
+        given = [torch.rand(3, 4, 6, 2), torch.rand(3, 2, 3, 5).half()]
     pyramid = FeaturePyramid(given)
+    assert not pyramid.is_on_device
     assert all(
         kept.data_ptr() == of.data_ptr() for kept, of in zip(pyramid.arrays, given, strict=True)
     )

@@ -1,11 +1,11 @@
-"""Backends: what searches a gallery.
+"""Backends, which search galleries.
 
 Every backend gives the same neighbours and the same distances (the contract of exactness); they
 differ in where they run and how fast they are.
 
 ``registry``  backends by name, also those of others
 ``rust``      the Rust core, on the CPU
-``rows``      what those have in common that search rows of concatenated features
+``rows``      the base of backends that search rows of concatenated features
 ``faiss``     faiss, on the CPU or a GPU; ``faiss_installation`` finds what is wrong with it
 ``sklearn``   scikit-learn, the plain reference
 ``torch``     PyTorch, on the CPU and on CUDA devices

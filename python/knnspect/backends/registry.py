@@ -22,7 +22,7 @@ _OURS = {
     "sklearn": ("knnspect.backends.sklearn", "SklearnBackend"),
 }
 
-#: What others register their backends under.
+#: The group of entry points of third parties.
 _GROUP = "knnspect.backends"
 
 
@@ -43,7 +43,7 @@ def available_backends() -> list[str]:
 
 
 def unavailable_backends() -> dict[str, str]:
-    """Return the names of the backends that cannot run here, and what is to be done about each.
+    """Return the names of the backends that cannot run here, and how to make each run.
 
     Returns
     -------

@@ -32,7 +32,7 @@ Integers = NDArray[np.int64]
 #: Squared distances, image ranks and cells, each of shape (n_cells, k).
 _Neighbors = tuple[NDArray[Any], NDArray[np.uint32], NDArray[np.uint32]]
 
-#: What float32 rounds by, relatively.
+#: The relative rounding error of float32.
 ROUNDING = 2.0**-24
 #: How many more than k are asked for at first, and how many times more when these do not do.
 MORE, TIMES = 8, 6
@@ -244,7 +244,7 @@ class RowsBackend(ABC):
 
 
 class _Searched(Protocol):
-    """What has neighbours to be recalled: a gallery."""
+    """A gallery, as far as `RowsBackend.recall` uses it."""
 
     def search(
         self,
@@ -258,7 +258,7 @@ class _Searched(Protocol):
 
 @dataclass
 class _Counts:
-    """How many pairs there were, and how many of them were compared by whom."""
+    """Number of pairs, and of those compared by the index, in float64, and by the core."""
 
     pairs: int = 0
     index: int = 0
@@ -304,7 +304,7 @@ class _Centering:
 
     mean: Floats
     scale: float
-    #: What no row is farther from the mean than, and what no row of the index is wrong by (l2).
+    #: Bounds (l2) on the distance of rows to the mean, and on the error of rows of the index.
     radius: float
     error: float
 
@@ -328,7 +328,7 @@ class _Centering:
         return centering, bool(np.isfinite([largest, sq_norm, sq_radius]).all())
 
     def query(self, rows: Rows) -> tuple[Rows, Floats] | None:
-        """Return centred queries, shape (n, n_features), and what each is wrong by (l2).
+        """Return centred queries, shape (n, n_features), and a bound on the error (l2) of each.
 
         None where one does not fit float32.
         """
@@ -343,7 +343,7 @@ class _Centering:
     def nothing_nearer(
         self, sq_distances: Floats, sq_last: Floats, queries: Rows, errors: Floats
     ) -> NDArray[np.bool_]:
-        """Return whether all that an index left out is surely farther than what it gave.
+        """Return whether all rows that an index left out are surely farther than those it gave.
 
         Parameters
         ----------
@@ -354,7 +354,7 @@ class _Centering:
         queries : ndarray of float32, shape (n, n_features)
             The queries, centred.
         errors : ndarray of float64, shape (n,)
-            What each query is wrong by.
+            A bound on the error (l2) of each query.
         """
         # A sum of n products is wrong by n roundings of sums of absolute values at most, in
         # whatever order; there are three sums in the expanded form, and their own two.

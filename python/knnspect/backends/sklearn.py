@@ -18,8 +18,8 @@ __all__ = ["SklearnBackend"]
 class SklearnBackend(RowsBackend):
     """Searches with ``sklearn.neighbors.NearestNeighbors(algorithm="brute")``.
 
-    Every pair of rows is compared; nothing is clever, and nothing is fast. What others give can be
-    held against it.
+    It compares every pair of rows, and is slow. The results of other backends can be compared with
+    its own.
 
     Raises
     ------

@@ -6,6 +6,7 @@ import copy
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -199,7 +200,11 @@ class Backbone(ReadsImages):
             Once for all images, if some lie above the white level, use a small part of their range,
             or have pages that were not read.
         """
-        parts = list(self.iterate(images, batch_size, n_workers, skip_bad, progress))
+        parts = [
+            # A device may not have the room for all of them.
+            replace(part, pyramid=FeaturePyramid(part.pyramid.levels))
+            for part in self.iterate(images, batch_size, n_workers, skip_bad, progress)
+        ]
         return Features(
             FeaturePyramid.concatenate(part.pyramid for part in parts),
             np.concatenate([part.pooled for part in parts]),

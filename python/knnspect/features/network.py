@@ -153,8 +153,12 @@ class Network:
                 chosen = [
                     avg_pool2d(level, self.patch_size, 1, self.patch_size // 2) for level in chosen
                 ]
-        pyramid = FeaturePyramid([level.permute(0, 2, 3, 1).cpu().numpy() for level in chosen])
-        return pyramid, means
+        levels = [level.permute(0, 2, 3, 1) for level in chosen]
+        if self.device.type == "cuda":
+            # Waited for here, so that their time is not taken for that of whatever asks for them.
+            torch.cuda.synchronize(self.device)
+            return FeaturePyramid(levels), means
+        return FeaturePyramid([level.cpu().numpy() for level in levels]), means
 
     def _run(self, batch: torch.Tensor, pooled: bool) -> list[torch.Tensor]:
         """Return the maps of the levels and, if `pooled`, the last one after them."""

@@ -141,7 +141,7 @@ class Coreset:
         threads : int, optional
             Number of threads; by default all that the process may use.
         backend : str or Backend, default "auto"
-            What does the work; see `knnspect.backends`.
+            The backend that searches; see `knnspect.backends`.
 
         Returns
         -------
@@ -186,26 +186,21 @@ class Coreset:
         return self.evidence(self._bank.search(rows, k, None, threads, backend))
 
     def evidence(self, found: Neighbors) -> Neighbors:
-        """Tell where rows came from.
+        """Return the images and cells that rows came from.
 
         Parameters
         ----------
         found : Neighbors
-            What a search of `bank` found, whose cells are ``(0, row)``.
+            The result of a search of `bank`, whose cells are ``(0, row)``.
 
         Returns
         -------
         Neighbors
-            The same with the images and cells that the rows came from.
+            The same distances, with the images and cells that the rows came from.
         """
         at = found.cells[..., 1]
-        return Neighbors(
-            found.sq_distances,
-            self.image_index[at].astype(np.uint32),
-            self.cells[at].astype(np.uint32),
-            self.image_ids,
-            found.stats,
-        )
+        images, cells = self.image_index[at].astype(np.uint32), self.cells[at].astype(np.uint32)
+        return Neighbors(found.sq_distances, images, cells, self.image_ids, found.stats)
 
     def without(self, ids: Sequence[str]) -> Coreset:
         """Return the coreset without the rows that came from some images.
@@ -255,7 +250,7 @@ class Coreset:
     def remove(self, ids: Sequence[str]) -> None:
         """Drop the rows that came from some images: all of them, or none when one is unknown.
 
-        What is left need not lie near all rows of the other images any more: where rows were
+        The rows that are left need not lie near all rows of the other images: if rows were
         dropped, `sq_radius` becomes None.
 
         Parameters

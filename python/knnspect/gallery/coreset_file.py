@@ -1,4 +1,4 @@
-"""Coresets in files: what is read of them, checked."""
+"""Reading coresets from files, and checking them."""
 
 from __future__ import annotations
 

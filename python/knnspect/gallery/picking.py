@@ -38,7 +38,7 @@ def pick_coreset(
     if threads is not None:
         threads = min(check_count("threads", threads), sys.maxsize)
     with Progress("coreset", count, progress, unit="rows") as bar:
-        image_index, numbers, rows, sq_radius, ids, _ = _core.pick_rows(
+        picks = _core.pick_rows(
             gallery.core,
             count,
             (image, cell),
@@ -47,20 +47,20 @@ def pick_coreset(
             None,
             bar.reach if progress else None,
         )
-        bar.reach(len(rows))
-    by_place = np.lexsort((numbers, image_index))
+        bar.reach(len(picks.rows))
+    by_place = np.lexsort((picks.cells, picks.ranks))
     order = np.empty(len(by_place), np.int64)
     order[by_place] = np.arange(len(by_place))
-    cells = np.stack(np.divmod(numbers[by_place].astype(np.int64), width), axis=-1)
+    cells = np.stack(np.divmod(picks.cells[by_place].astype(np.int64), width), axis=-1)
     return Coreset.from_rows(
-        np.ascontiguousarray(rows[by_place]),
-        tuple(ids),
-        image_index[by_place].astype(np.int64),
+        np.ascontiguousarray(picks.rows[by_place]),
+        tuple(picks.ids),
+        picks.ranks[by_place].astype(np.int64),
         cells,
         order,
         gallery.upsample,
         gallery.shapes,
-        None if matrix is not None else sq_radius,
+        None if matrix is not None else picks.sq_radius,
     )
 
 

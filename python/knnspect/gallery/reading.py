@@ -1,4 +1,4 @@
-"""Feature pyramids of normal images, as far as they are read and searched."""
+"""The half of a gallery that reads and searches, and changes nothing."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ __all__ = ["ReadOnlyGallery"]
 
 
 class ReadOnlyGallery:
-    """Feature pyramids by id: what `Gallery` is, less what changes one.
+    """Feature pyramids of images by id, which are searched and never changed.
 
-    `Gallery.without` and `Coreset.bank` are such galleries.
+    `Gallery.without` and `Coreset.bank` return such galleries; `Gallery` can be changed, too.
     """
 
     core: _core.Gallery
@@ -194,7 +194,7 @@ class ReadOnlyGallery:
         threads : int, optional
             Number of threads; by default all that the process may use.
         backend : str or Backend, default "auto"
-            What does the work; see `knnspect.backends`.
+            The backend that searches; see `knnspect.backends`.
 
         Returns
         -------
@@ -233,7 +233,7 @@ class ReadOnlyGallery:
         images: Sequence[str] | Sequence[Sequence[str]] | None = None,
         threads: int | None = None,
     ) -> Search:
-        """Return a search for a backend: its arguments checked, and the images as they are now.
+        """Return a search for a backend, with its arguments checked.
 
         Parameters
         ----------
@@ -243,7 +243,7 @@ class ReadOnlyGallery:
         Returns
         -------
         Search
-            A value: what becomes of the gallery does not change it.
+            It holds the images as they are now: later changes of the gallery do not change it.
 
         Raises
         ------
@@ -265,7 +265,7 @@ class ReadOnlyGallery:
         Returns
         -------
         ReadOnlyGallery
-            In memory; it keeps its images, whatever becomes of the gallery.
+            In memory; later changes of the gallery do not change it.
 
         Raises
         ------

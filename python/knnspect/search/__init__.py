@@ -1,10 +1,10 @@
-"""What a search is: what is asked, who answers, what is searched, and what is found.
+"""Searches: the request, the answer, and the protocols of those who search and are searched.
 
-``request``     what a backend is asked: a search, as a value
-``searchable``  what galleries and coresets have in common
-``backend``     what a backend is, and what it says of itself
-``neighbors``   what a search returns
-``stats``       what a search did
+``request``     `Search`: what a backend is to find, as a value
+``neighbors``   `Neighbors`: what it has found
+``stats``       `SearchStats`: how many pairs of cells it has compared
+``backend``     `Backend`: the protocol of those who search
+``searchable``  `Searchable`: the protocol of galleries and coresets
 """
 
 from __future__ import annotations

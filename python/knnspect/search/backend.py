@@ -1,4 +1,4 @@
-"""What a backend is."""
+"""The protocol of backends."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["Backend", "Capabilities"]
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What a backend can do.
+    """The abilities of a backend.
 
     Parameters
     ----------
@@ -23,9 +23,9 @@ class Capabilities:
     devices : tuple of str
         Where it can run here, in PyTorch's words: ``"cpu"``, ``"cuda:0"``, ...
     dtypes : tuple of str
-        In which types it compares. What it returns is rescored in float64, whatever these are.
+        The types in which it compares. The distances that it returns are those of float64.
     max_k : int, optional
-        The largest k for which it does the work itself; above it the Rust core does. None: any.
+        The largest k for which it searches itself; above it the Rust core does. None: any.
     is_exact : bool
         Whether it gives the neighbours of the contract. A backend that does not is searched on
         request only, and measured by its recall.
@@ -54,7 +54,7 @@ class Backend(Protocol):
 
     @property
     def capabilities(self) -> Capabilities:
-        """What it can do here."""
+        """Its abilities on this machine."""
         ...
 
     def search(self, search: Search) -> Neighbors:

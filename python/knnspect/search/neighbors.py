@@ -1,4 +1,4 @@
-"""What a search returns."""
+"""The result of a search."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class Neighbors:
     image_ids : tuple of str
         Ids of the gallery images that were searched, sorted.
     stats : SearchStats, optional
-        What the search did, where the backend counts it; of the whole search, so a selection of
-        its query images has none.
+        The pairs that the search compared, if the backend counts them. They are of the whole
+        search: a selection of its query images has none.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""What a backend is asked: a search, as a value."""
+"""A search as a value: what a backend is to find."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ Found = tuple[NDArray[Any], Ranks, Ranks]
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Search:
-    """A search of a gallery: its images as they were when it began, and what is looked for.
+    """A search: a query, and the images of a gallery as they were when the search was made.
 
-    `Gallery.prepare` makes one, and checks everything once. A backend answers it. It may read the
-    images' features here, and leave to the Rust core what it cannot decide itself.
+    `Gallery.prepare` makes one, and checks everything once. A backend answers it. The backend may
+    read the images' features here, and leave to the Rust core what it cannot decide itself.
 
     Images are known by their *ranks*, their places in `image_ids`, and by their *serials*, numbers
-    that no other image has or had. Query images may have lists of images of their own, so what is
-    asked about images takes the number of the query image first.
+    that no other image has or had. Each query image may have its own list of images, so methods
+    that return images take the number of the query image first.
 
     Attributes
     ----------
@@ -44,10 +44,10 @@ class Search:
     threads : int or None
         Number of threads to use at most; None: all that the process may use.
     source : object
-        What is the same object for all searches of one gallery, and lives as long. What a backend
-        makes of images it keeps in a `weakref.WeakKeyDictionary` by this.
+        The same object for all searches of one gallery, which lives as long as the gallery. A
+        backend that caches images does so in a `weakref.WeakKeyDictionary` with this as the key.
     n_stored : int
-        Number of images of that gallery, searched or not. To keep more of them is of no use.
+        Number of images of that gallery, searched or not: a cache needs room for no more.
 
     Examples
     --------
@@ -165,7 +165,8 @@ class Search:
         ranks, cells : ndarray of uint32, shape (n, k)
             Where they are.
         """
-        return self._checked.rescore(self._levels, image, query_cells, starts, ranks, cells)
+        found = self._checked.rescore(self._levels, image, query_cells, starts, ranks, cells)
+        return found.sq_distances, found.ranks, found.cells
 
     def image_by_core(self, image: int) -> Found:
         """Let the Rust core search for one query image.
@@ -177,14 +178,14 @@ class Search:
         ranks, cells : ndarray of uint32, shape (n_cells, k)
             Where they are.
         """
-        return self._checked.search_image(self._levels, image)
+        found = self._checked.search_image(self._levels, image)
+        return found.sq_distances, found.ranks, found.cells
 
     def by_core(self, instruction_set: str | None = None, matcher: str = "auto") -> Neighbors:
         """Let the Rust core search; for the arguments see `RustBackend`."""
-        sq_distances, ranks, cells, (pairs, stages) = self._checked.search(
-            self._levels, instruction_set, matcher
-        )
-        return self.found(sq_distances, ranks, cells, SearchStats(pairs, dict(stages)))
+        found = self._checked.search(self._levels, instruction_set, matcher)
+        stats = SearchStats(found.stats.pairs, dict(found.stats.stages))
+        return self.found(found.sq_distances, found.ranks, found.cells, stats)
 
     def found(
         self,

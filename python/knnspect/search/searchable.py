@@ -1,4 +1,4 @@
-"""What can be searched: whole galleries, and coresets of them."""
+"""The protocol of galleries and coresets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a search did."""
+"""How many pairs of cells a search compared."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["SearchStats"]
 
 @dataclass(frozen=True)
 class SearchStats:
-    """What a search did: why it was fast, or slow.
+    """How many pairs of cells a search compared: why it was fast, or slow.
 
     Parameters
     ----------
@@ -23,7 +23,7 @@ class SearchStats:
         ``"filter 2"``, ``"float32"``, ``"float64"`` (galleries of one level): by a few leading
         coordinates, by more of them, and in full in either precision. Other backends: their own
         stages, such as ``"leading"`` (torch: products of leading coordinates) or ``"faiss"``, then
-        ``"float64"``, and ``"core"`` for what they left to the Rust core.
+        ``"float64"``, and ``"core"`` for the pairs that they left to the Rust core.
 
     Examples
     --------
@@ -36,5 +36,5 @@ class SearchStats:
 
     @property
     def shares(self) -> dict[str, float]:
-        """The share of all pairs that each stage compared; the rest was left out."""
+        """The share of all pairs that each stage compared; the others were left out."""
         return {stage: pairs / max(self.pairs, 1) for stage, pairs in self.stages.items()}

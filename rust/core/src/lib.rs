@@ -27,6 +27,7 @@ mod cancel;
 mod error;
 pub mod gallery;
 mod kernels;
+mod names;
 mod parallel;
 pub mod pyramid;
 pub mod quantize;
@@ -35,7 +36,7 @@ pub mod select;
 pub mod storage;
 
 pub use cancel::Cancel;
-pub use error::{Error, Result};
+pub use error::{Error, Report, Result};
 pub use gallery::{Gallery, SharedGallery, StoredImage};
 pub use kernels::InstructionSet;
 pub use pyramid::DType;

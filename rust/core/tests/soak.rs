@@ -6,6 +6,8 @@
 //! - `SOAK_CASE`: this case alone, by the number that a failure printed;
 //! - `SOAK_JSON`: where to write what was done.
 
+#![allow(clippy::too_many_lines)] // cases and checks read from top to bottom
+
 mod common;
 
 use common::{

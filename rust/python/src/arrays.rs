@@ -1,6 +1,6 @@
 //! NumPy arrays as the core sees them.
 
-use crate::errors::{named, to_py};
+use crate::errors::{DTypeError, OrRaise, ShapeError, at_level};
 use half::f16;
 use knnspect_core::pyramid::{LevelData, PyramidBatch, PyramidShape};
 use numpy::{
@@ -27,26 +27,24 @@ impl<'py> Levels<'py> {
         let mut shapes = Vec::with_capacity(levels.len());
         let mut n_images = None;
         for (index, array) in levels.iter().enumerate() {
-            let &[images, height, width, channels] = array.shape() else {
-                let message = format!(
-                    "level {index}: expected (n_images, height, width, channels), got shape {:?}",
-                    array.shape()
-                );
-                return Err(named(py, "ShapeError", message));
+            let wrong_shape = |message: String| {
+                let message = format!("level {index}{message}");
+                at_level(py, ShapeError::new_err(message), index)
             };
-            if *n_images.get_or_insert(images) != images {
-                let message = format!(
-                    "level {index} has {images} images, level 0 has {}",
-                    n_images.unwrap_or(0)
-                );
-                return Err(named(py, "ShapeError", message));
+            let &[images, height, width, channels] = array.shape() else {
+                return Err(wrong_shape(format!(
+                    ": expected (n_images, height, width, channels), got shape {:?}",
+                    array.shape()
+                )));
+            };
+            let first = *n_images.get_or_insert(images);
+            if first != images {
+                return Err(wrong_shape(format!(
+                    " has {images} images, level 0 has {first}"
+                )));
             }
             if !array.is_c_contiguous() {
-                return Err(named(
-                    py,
-                    "ShapeError",
-                    format!("level {index}: expected a C-contiguous array"),
-                ));
+                return Err(wrong_shape(": expected a C-contiguous array".into()));
             }
             shapes.push((height, width, channels));
             arrays.push(if let Ok(array) = array.cast::<PyArrayDyn<f32>>() {
@@ -58,10 +56,10 @@ impl<'py> Levels<'py> {
                     "level {index}: expected float32 or float16, got {}",
                     array.dtype()
                 );
-                return Err(named(py, "DTypeError", message));
+                return Err(at_level(py, DTypeError::new_err(message), index));
             });
         }
-        let shape = PyramidShape::new(&shapes).map_err(|error| to_py(py, &error))?;
+        let shape = PyramidShape::new(&shapes).or_raise(py)?;
         Ok(Self {
             arrays,
             shape,
@@ -78,7 +76,6 @@ impl<'py> Levels<'py> {
                 Level::F16(array) => LevelData::F16(array.as_slice()?),
             });
         }
-        PyramidBatch::new(self.shape.clone(), self.n_images, levels)
-            .map_err(|error| to_py(py, &error))
+        PyramidBatch::new(self.shape.clone(), self.n_images, levels).or_raise(py)
     }
 }

@@ -1,35 +1,66 @@
 //! `knnspect._core.pick_rows` and `knnspect._core.concatenate`.
 
 use crate::arrays::Levels;
-use crate::errors::{named, to_py};
-use crate::gallery::{Gallery, Work, threads_from, upsample_from};
+use crate::errors::{OrRaise, ShapeError};
+use crate::gallery::{Gallery, instruction_set_from, threads_from, upsample_from};
 use crate::interrupt;
+use crate::results::Picks;
 use knnspect_core::pyramid::{self, PyramidContext};
 use knnspect_core::select::{PickOptions, pick};
-use knnspect_core::{Cancel, Error, InstructionSet};
+use knnspect_core::{Cancel, Error};
 use numpy::{
-    PyArray, PyArray1, PyArray2, PyArray4, PyArrayMethods, PyReadonlyArray2, PyUntypedArray,
-    PyUntypedArrayMethods,
+    PyArray, PyArray4, PyArrayMethods, PyReadonlyArray2, PyUntypedArray, PyUntypedArrayMethods,
 };
 use pyo3::prelude::*;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Progress is told this often at most.
 const INTERVAL: Duration = Duration::from_millis(50);
 
-type Picks<'py> = (
-    Bound<'py, PyArray1<u32>>,
-    Bound<'py, PyArray1<u32>>,
-    Bound<'py, PyArray2<f32>>,
-    f64,
-    Vec<String>,
-    Work,
-);
+/// The callback that is called with the number of rows picked so far, and what it has raised.
+struct Progress {
+    callback: Option<Py<PyAny>>,
+    count: usize,
+    last: Mutex<Instant>,
+    raised: Mutex<Option<PyErr>>,
+}
 
-/// `(image_index, cells, rows, sq_radius, ids, work)` of a greedy k-centre selection, in the order of
-/// picking; `image_index` points into `ids`, the sorted ids of the gallery. `progress` is called with
-/// the number of rows picked so far.
+impl Progress {
+    fn new(callback: Option<Py<PyAny>>, count: usize) -> Self {
+        Self {
+            callback,
+            count,
+            last: Mutex::new(Instant::now()),
+            raised: Mutex::new(None),
+        }
+    }
+
+    /// Calls back, unless that was done a moment ago.
+    fn reach(&self, picked: usize) {
+        let Some(callback) = &self.callback else {
+            return;
+        };
+        let mut last = lock(&self.last);
+        if picked < self.count && last.elapsed() < INTERVAL {
+            return;
+        }
+        *last = Instant::now();
+        if let Err(error) = Python::attach(|py| callback.call1(py, (picked,))) {
+            *lock(&self.raised) = Some(error);
+        }
+    }
+
+    fn has_raised(&self) -> bool {
+        lock(&self.raised).is_some()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A greedy k-centre selection of `count` rows. `progress` is called with the number of rows picked so far.
 #[pyfunction]
 // The arguments of the Python function.
 #[allow(clippy::too_many_arguments)]
@@ -42,16 +73,12 @@ pub(crate) fn pick_rows<'py>(
     threads: Option<usize>,
     instruction_set: Option<&str>,
     progress: Option<Py<PyAny>>,
-) -> PyResult<Picks<'py>> {
-    let raise = |error| to_py(py, &error);
+) -> PyResult<Picks> {
     let threads = threads_from(py, threads)?;
-    let instruction_set = instruction_set
-        .map(InstructionSet::from_name)
-        .transpose()
-        .map_err(raise)?;
+    let instruction_set = instruction_set_from(py, instruction_set)?;
     let gallery = gallery.read(knnspect_core::Gallery::clone);
-    let context = gallery.pyramid_context().map_err(raise)?;
-    let all = gallery.select(None).map_err(raise)?;
+    let context = gallery.pyramid_context().or_raise(py)?;
+    let all = gallery.select(None).or_raise(py)?;
     let n_features: usize = context.shape().levels().iter().map(|l| l.channels).sum();
     if let Some(matrix) = &projection
         && matrix.shape()[0] != n_features
@@ -60,61 +87,35 @@ pub(crate) fn pick_rows<'py>(
             "projection: expected {n_features} rows, one per feature, got shape {:?}",
             matrix.shape()
         );
-        return Err(named(py, "ShapeError", message));
+        return Err(ShapeError::new_err(message));
     }
     let projection = projection.as_ref().map(|matrix| matrix.as_slice());
     let projection = projection.transpose()?;
 
-    let last = Mutex::new(Instant::now());
-    let raised = Mutex::new(None);
-    let tell = |picked: usize| {
-        let Some(progress) = &progress else { return };
-        let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
-        if picked < count && last.elapsed() < INTERVAL {
-            return;
-        }
-        *last = Instant::now();
-        if let Err(error) = Python::attach(|py| progress.call1(py, (picked,))) {
-            *raised.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
-        }
-    };
+    let progress = Progress::new(progress, count);
     let picks = interrupt::run(py, |cancel| {
         // An error of the callback, which a signal's handler may have raised, ends the work too.
-        let has_raised = || {
-            raised
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .is_some()
-        };
-        let stop = || cancel.is_set() || has_raised();
+        let stop = || cancel.is_set() || progress.has_raised();
         let options = PickOptions {
             first,
             projection,
             threads,
             instruction_set,
-            progress: Some(&tell),
+            progress: Some(&|picked| progress.reach(picked)),
             cancel: Cancel::when(&stop),
             ..PickOptions::new(count)
         };
         let picks = pick(&context, &all, &options);
-        if has_raised() {
+        if progress.has_raised() {
             return Err(Error::Interrupted);
         }
         picks
     });
-    if let Some(error) = raised.into_inner().unwrap_or_else(PoisonError::into_inner) {
+    if let Some(error) = lock(&progress.raised).take() {
         return Err(error);
     }
-    let picks = picks?;
-    let shape = [picks.ranks.len(), n_features];
-    Ok((
-        PyArray::from_vec(py, picks.ranks),
-        PyArray::from_vec(py, picks.cells),
-        PyArray::from_vec(py, picks.rows).reshape(shape)?,
-        picks.sq_radius,
-        gallery.ids().map(str::to_owned).collect(),
-        (picks.stats.pairs, picks.stats.stages),
-    ))
+    let ids = gallery.ids().map(str::to_owned).collect();
+    Picks::new(py, picks?, n_features, ids)
 }
 
 /// Upsampled, concatenated features, `(n_images, height, width, n_features)`: blended in float64 and

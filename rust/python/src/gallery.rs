@@ -1,21 +1,18 @@
 //! `knnspect._core.Gallery`.
 
 use crate::arrays::Levels;
-use crate::errors::{named, to_py};
+use crate::errors::{OrRaise, parameter_error};
 use crate::interrupt;
 use crate::store::{Store, Tensors, links_from};
 use half::f16;
 use knnspect_core::gallery::OnConflict;
 use knnspect_core::pyramid::{LevelData, Upsample};
-use knnspect_core::{DType, SharedGallery};
+use knnspect_core::{DType, InstructionSet, SharedGallery};
 use numpy::{PyArray, PyArrayMethods, PyUntypedArray};
 use pyo3::prelude::*;
 use std::collections::BTreeMap;
 use std::num::NonZero;
 use std::path::PathBuf;
-
-/// All pairs, and those of each stage.
-pub(crate) type Work = (u64, Vec<(String, u64)>);
 
 /// The pyramids of normal images. Searches see the gallery as it was when they began, so images may
 /// be added and removed by other threads meanwhile.
@@ -27,11 +24,7 @@ pub(crate) struct Gallery {
 /// The words for how a gallery upsamples, and keeps features.
 fn settings(py: Python<'_>, upsample: &str, dtype: &str) -> PyResult<(Upsample, DType)> {
     let upsample = upsample_from(py, upsample)?;
-    let dtype = DType::from_name(dtype).ok_or_else(|| {
-        let message =
-            format!("dtype: expected \"float32\", \"float16\" or \"int8\", got {dtype:?}");
-        named(py, "ParameterError", message)
-    })?;
+    let dtype = dtype.parse().or_raise(py)?;
     Ok((upsample, dtype))
 }
 
@@ -45,11 +38,13 @@ impl Gallery {
         py: Python<'_>,
         levels: &[Bound<'_, PyUntypedArray>],
         ids: &[String],
-        known: OnConflict,
+        on_conflict: OnConflict,
     ) -> PyResult<()> {
         let levels = Levels::new(py, levels)?;
         let batch = levels.batch(py)?;
-        interrupt::run(py, |cancel| self.inner.add(&batch, ids, known, cancel))
+        interrupt::run(py, |cancel| {
+            self.inner.add(&batch, ids, on_conflict, cancel)
+        })
     }
 }
 
@@ -61,10 +56,7 @@ impl From<SharedGallery> for Gallery {
 
 /// A way of upsampling by its name.
 pub(crate) fn upsample_from(py: Python<'_>, name: &str) -> PyResult<Upsample> {
-    Upsample::from_name(name).ok_or_else(|| {
-        let message = format!("upsample: expected \"bilinear\" or \"block\", got {name:?}");
-        named(py, "ParameterError", message)
-    })
+    name.parse().or_raise(py)
 }
 
 /// A number of threads, if one is asked for.
@@ -74,8 +66,17 @@ pub(crate) fn threads_from(
 ) -> PyResult<Option<NonZero<usize>>> {
     let zero = || "threads: expected at least 1, got 0".to_owned();
     threads
-        .map(|threads| NonZero::new(threads).ok_or_else(|| named(py, "ParameterError", zero())))
+        .map(|threads| NonZero::new(threads).ok_or_else(|| parameter_error(py, "threads", zero())))
         .transpose()
+}
+
+/// An instruction set of this machine by its name, if one is asked for.
+pub(crate) fn instruction_set_from(
+    py: Python<'_>,
+    name: Option<&str>,
+) -> PyResult<Option<InstructionSet>> {
+    let found = name.map(InstructionSet::available_by_name);
+    found.transpose().or_raise(py)
 }
 
 #[pymethods]
@@ -90,8 +91,7 @@ impl Gallery {
     /// The gallery in an open file.
     #[staticmethod]
     fn from_store(py: Python<'_>, store: &Store) -> PyResult<Self> {
-        let inner =
-            knnspect_core::Gallery::from_store(&store.inner).map_err(|error| to_py(py, &error))?;
+        let inner = knnspect_core::Gallery::from_store(&store.inner).or_raise(py)?;
         Ok(SharedGallery::from(inner).into())
     }
 
@@ -99,9 +99,8 @@ impl Gallery {
     #[staticmethod]
     fn create(py: Python<'_>, path: PathBuf, upsample: &str, dtype: &str) -> PyResult<Self> {
         let (upsample, dtype) = settings(py, upsample, dtype)?;
-        py.detach(|| SharedGallery::create(&path, upsample, dtype))
-            .map(Self::from)
-            .map_err(|error| to_py(py, &error))
+        let created = interrupt::run(py, |_| SharedGallery::create(&path, upsample, dtype));
+        created.map(Self::from)
     }
 
     /// The gallery in a folder.
@@ -192,8 +191,7 @@ impl Gallery {
     }
 
     fn remove(&self, py: Python<'_>, ids: Vec<String>) -> PyResult<()> {
-        py.detach(|| self.inner.remove(&ids))
-            .map_err(|error| to_py(py, &error))
+        interrupt::run(py, |_| self.inner.remove(&ids))
     }
 
     fn compact(&self, py: Python<'_>) -> PyResult<()> {
@@ -214,9 +212,8 @@ impl Gallery {
     fn image<'py>(&self, py: Python<'py>, id: &str) -> PyResult<Vec<Bound<'py, PyUntypedArray>>> {
         // Not under the lock: making arrays may run Python code, which may come back here.
         let found = self.read(|gallery| (gallery.image(id), gallery.shape().cloned()));
-        let (image, shape) = (found.0.map_err(|error| to_py(py, &error))?, found.1);
-        py.detach(|| image.verify(false))
-            .map_err(|error| to_py(py, &error))?;
+        let (image, shape) = (found.0.or_raise(py)?, found.1);
+        interrupt::run(py, |_| image.verify(false))?;
         let shapes = shape.as_ref().map_or(&[][..], |shape| shape.levels());
         image
             .levels()
@@ -253,7 +250,7 @@ impl Gallery {
         tensors: BTreeMap<String, Bound<'_, PyUntypedArray>>,
         follow_links: bool,
     ) -> PyResult<()> {
-        let tensors = Tensors::new(py, tensors)?;
+        let tensors = Tensors::new(tensors)?;
         let gallery = self.inner.copy();
         interrupt::run(py, |cancel| {
             let links = links_from(follow_links);

@@ -1,6 +1,6 @@
 //! Long work outside the GIL, ended by Ctrl-C.
 
-use crate::errors::to_py;
+use crate::errors::OrRaise;
 use knnspect_core::{Cancel, Result};
 use pyo3::prelude::*;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -43,6 +43,6 @@ pub(crate) fn run<T: Send>(
     let result = py.detach(|| work(Cancel::when(&stop)));
     match raised.into_inner().unwrap_or_else(PoisonError::into_inner) {
         Some(error) => Err(error),
-        None => result.map_err(|error| to_py(py, &error)),
+        None => result.or_raise(py),
     }
 }

@@ -9,6 +9,7 @@ mod coreset;
 mod errors;
 mod gallery;
 mod interrupt;
+mod results;
 mod search;
 mod store;
 
@@ -34,7 +35,11 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(coreset::concatenate, module)?)?;
     module.add_function(wrap_pyfunction!(coreset::pick_rows, module)?)?;
     module.add_class::<gallery::Gallery>()?;
+    module.add_class::<results::Neighbors>()?;
+    module.add_class::<results::Picks>()?;
+    module.add_class::<results::Rescored>()?;
     module.add_class::<search::Search>()?;
+    module.add_class::<results::SearchStats>()?;
     module.add_class::<store::Store>()?;
     Ok(())
 }

@@ -1,29 +1,19 @@
 //! `knnspect._core.Search`: the one door through which galleries are searched.
 
 use crate::arrays::Levels;
-use crate::errors::{named, to_py};
-use crate::gallery::{Gallery, Work, threads_from};
+use crate::errors::{OrRaise, ShapeError, parameter_error};
+use crate::gallery::{Gallery, instruction_set_from, threads_from};
 use crate::interrupt;
+use crate::results::{Neighbors, Rescored};
 use knnspect_core::gallery::{self, Selection};
 use knnspect_core::pyramid::{PyramidBatch, PyramidContext, PyramidShape, Upsample};
 use knnspect_core::search::{self, Candidates, Matcher, Options};
-use knnspect_core::{Cancel, InstructionSet, Result};
+use knnspect_core::{Cancel, Result};
 use numpy::{
-    PyArray, PyArray1, PyArray2, PyArray3, PyArray4, PyArrayMethods, PyReadonlyArray1,
-    PyUntypedArray,
+    PyArray, PyArray1, PyArray3, PyArray4, PyArrayMethods, PyReadonlyArray1, PyUntypedArray,
 };
 use pyo3::prelude::*;
 use std::num::NonZero;
-
-/// `(sq_distances, ranks, cells)`
-type Found<'py, D, A> = (Bound<'py, D>, Bound<'py, A>, Bound<'py, A>);
-
-type Neighbors<'py> = (
-    Bound<'py, PyArray3<f32>>,
-    Bound<'py, PyArray3<u32>>,
-    Bound<'py, PyArray3<u32>>,
-    Work,
-);
 
 /// A search whose arguments were checked: the images that it is about, as they were when it began, and
 /// what is looked for. The features of the query come with each call, as they may lie elsewhere.
@@ -76,7 +66,7 @@ impl Search {
                 "image: expected one of {} query images, got {image}",
                 self.n_images
             );
-            named(py, "ParameterError", message)
+            parameter_error(py, "image", message)
         })
     }
 
@@ -93,7 +83,7 @@ impl Search {
             self.n_images,
             self.query.describe()
         );
-        Err(named(py, "ShapeError", message))
+        Err(ShapeError::new_err(message))
     }
 }
 
@@ -123,7 +113,7 @@ impl Search {
                 threads,
                 cancel,
             )?;
-            query.check_finite(|image| format!("query image {image}"))?;
+            query.check_finite(None)?;
             Ok(search)
         })
     }
@@ -141,7 +131,7 @@ impl Search {
         threads: Option<usize>,
     ) -> PyResult<Self> {
         let threads = threads_from(py, threads)?;
-        let shape = PyramidShape::new(&shapes).map_err(|error| to_py(py, &error))?;
+        let shape = PyramidShape::new(&shapes).or_raise(py)?;
         interrupt::run(py, |cancel| {
             Self::begin(
                 gallery,
@@ -195,9 +185,8 @@ impl Search {
     ) -> PyResult<Vec<Bound<'py, PyArray4<f32>>>> {
         let selection = self.selection(py, image)?;
         let shapes = self.context.shape().levels();
-        let decoded = py.detach(|| gallery::levels_of(&self.context, selection, &ranks));
+        let decoded = interrupt::run(py, |_| gallery::levels_of(&self.context, selection, &ranks))?;
         decoded
-            .map_err(|error| to_py(py, &error))?
             .into_iter()
             .zip(shapes)
             .map(|(values, shape)| {
@@ -237,7 +226,7 @@ impl Search {
         starts: PyReadonlyArray1<'py, usize>,
         ranks: PyReadonlyArray1<'py, u32>,
         cells: PyReadonlyArray1<'py, u32>,
-    ) -> PyResult<Found<'py, PyArray2<f64>, PyArray2<u32>>> {
+    ) -> PyResult<Rescored> {
         let levels = Levels::new(py, &levels)?;
         let query = self.query(py, &levels)?;
         let selection = self.selection(py, image)?;
@@ -253,11 +242,7 @@ impl Search {
             search::rescore(&query, context, selection, &candidates, k, threads, cancel)
         })?;
         let shape = [candidates.query_cells.len(), k];
-        Ok((
-            PyArray::from_vec(py, found.sq_distances).reshape(shape)?,
-            PyArray::from_vec(py, found.ranks).reshape(shape)?,
-            PyArray::from_vec(py, found.cells).reshape(shape)?,
-        ))
+        Rescored::new(py, found, &shape)
     }
 
     /// The `k` nearest cells of every cell of one query image: distances, ranks and cells, each
@@ -267,12 +252,11 @@ impl Search {
         py: Python<'py>,
         levels: Vec<Bound<'py, PyUntypedArray>>,
         image: usize,
-    ) -> PyResult<Found<'py, PyArray2<f32>, PyArray2<u32>>> {
+    ) -> PyResult<Neighbors> {
         let levels = Levels::new(py, &levels)?;
         let query = self.query(py, &levels)?;
         let selection = [self.selection(py, image)?.clone()];
-        let alone = PyramidBatch::new(self.query.clone(), 1, query.image(image))
-            .map_err(|error| to_py(py, &error))?;
+        let alone = PyramidBatch::new(self.query.clone(), 1, query.image(image)).or_raise(py)?;
         let found = interrupt::run(py, |cancel| {
             let options = Options {
                 threads: self.threads,
@@ -282,11 +266,7 @@ impl Search {
             search::search_checked(&alone, &self.context, &selection, &options)
         })?;
         let shape = [self.query.finest().cells(), self.k];
-        Ok((
-            PyArray::from_vec(py, found.sq_distances).reshape(shape)?,
-            PyArray::from_vec(py, found.ranks).reshape(shape)?,
-            PyArray::from_vec(py, found.cells).reshape(shape)?,
-        ))
+        Neighbors::new(py, found, &shape)
     }
 
     /// The `k` nearest cells of every cell of all query images: distances, ranks and cells, each
@@ -297,17 +277,9 @@ impl Search {
         levels: Vec<Bound<'py, PyUntypedArray>>,
         instruction_set: Option<&str>,
         matcher: &str,
-    ) -> PyResult<Neighbors<'py>> {
-        let instruction_set = instruction_set
-            .map(InstructionSet::from_name)
-            .transpose()
-            .map_err(|error| to_py(py, &error))?;
-        let matcher = Matcher::from_name(matcher).ok_or_else(|| {
-            let message = format!(
-                "matcher: expected \"auto\", \"exhaustive\" or \"pruned\", got {matcher:?}"
-            );
-            named(py, "ParameterError", message)
-        })?;
+    ) -> PyResult<Neighbors> {
+        let instruction_set = instruction_set_from(py, instruction_set)?;
+        let matcher: Matcher = matcher.parse().or_raise(py)?;
         let levels = Levels::new(py, &levels)?;
         let query = self.query(py, &levels)?;
         let found = interrupt::run(py, |cancel| {
@@ -321,11 +293,6 @@ impl Search {
             search::search_checked(&query, &self.context, &self.selections, &options)
         })?;
         let shape = [self.n_images, self.query.finest().cells(), self.k];
-        Ok((
-            PyArray::from_vec(py, found.sq_distances).reshape(shape)?,
-            PyArray::from_vec(py, found.ranks).reshape(shape)?,
-            PyArray::from_vec(py, found.cells).reshape(shape)?,
-            (found.stats.pairs, found.stats.stages),
-        ))
+        Neighbors::new(py, found, &shape)
     }
 }

@@ -1,6 +1,6 @@
 //! `knnspect._core.Store`: a file of tensors, and arrays on their way into one.
 
-use crate::errors::{named, to_py};
+use crate::errors::{DTypeError, OrRaise};
 use crate::interrupt;
 use half::f16;
 use knnspect_core::storage::{self, Dtype, Links, Tensor};
@@ -10,17 +10,6 @@ use pyo3::types::PyBytes;
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
-
-impl Store {
-    fn unusable(&self, py: Python<'_>, name: &str, why: &str) -> PyErr {
-        let path = self.inner.path().display();
-        named(
-            py,
-            "StoreError",
-            format!("{path}: is damaged: {name} {why}"),
-        )
-    }
-}
 
 /// An open, memory-mapped file.
 #[pyclass(frozen, module = "knnspect._core")]
@@ -64,7 +53,8 @@ impl Store {
 
     /// A copy of one tensor.
     fn tensor<'py>(&self, py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyUntypedArray>> {
-        let tensor = self.inner.tensor(name).map_err(|error| to_py(py, &error))?;
+        let tensor = self.inner.tensor(name).or_raise(py)?;
+        let unusable = |why: &str| self.inner.damaged(&format!("{name} {why}"));
         let bytes = self.inner.bytes(tensor);
         match tensor.dtype {
             Dtype::F64 => array(py, bytes, &tensor.shape, f64::from_le_bytes),
@@ -72,10 +62,10 @@ impl Store {
             Dtype::F16 => array(py, bytes, &tensor.shape, f16::from_le_bytes),
             Dtype::I64 => array(py, bytes, &tensor.shape, i64::from_le_bytes),
             Dtype::I8 => array(py, bytes, &tensor.shape, i8::from_le_bytes),
-            other => return Err(self.unusable(py, name, &format!("holds {other:?}"))),
+            other => return Err(unusable(&format!("holds {other:?}"))).or_raise(py),
         }
         // NumPy has fewer axes than files may have.
-        .map_err(|error| self.unusable(py, name, &format!("cannot be an array ({error})")))
+        .or_else(|error| Err(unusable(&format!("cannot be an array ({error})"))).or_raise(py))
     }
 }
 
@@ -90,7 +80,7 @@ pub(crate) fn save_tensors(
     tensors: BTreeMap<String, Bound<'_, PyUntypedArray>>,
     follow_links: bool,
 ) -> PyResult<()> {
-    let tensors = Tensors::new(py, tensors)?;
+    let tensors = Tensors::new(tensors)?;
     let links = links_from(follow_links);
     interrupt::run(py, |cancel| {
         storage::write(&path, links, kind, &metadata, &tensors.views(), cancel)
@@ -153,10 +143,7 @@ pub(crate) struct Tensors {
 }
 
 impl Tensors {
-    pub(crate) fn new(
-        py: Python<'_>,
-        arrays: BTreeMap<String, Bound<'_, PyUntypedArray>>,
-    ) -> PyResult<Self> {
+    pub(crate) fn new(arrays: BTreeMap<String, Bound<'_, PyUntypedArray>>) -> PyResult<Self> {
         let mut tensors = BTreeMap::new();
         for (name, array) in arrays {
             let shape = array.shape().to_vec();
@@ -173,7 +160,7 @@ impl Tensors {
                     "tensor {name:?}: expected float16, 32, 64 or int64, got {}",
                     array.dtype()
                 );
-                return Err(named(py, "DTypeError", message));
+                return Err(DTypeError::new_err(message));
             };
             tensors.insert(name, (dtype, shape, bytes));
         }

@@ -330,6 +330,9 @@ def test_tensors_are_searched_where_they_are() -> None:
     gallery, levels = filled(), tensors(smooth(9, 2))
     found = gallery.search(FeaturePyramid(levels), 3, backend=TorchBackend("cpu"))
     assert_same(found, gallery.search(smooth(9, 2), 3))
+    with torch.inference_mode():
+        of_a_network = [level.clone() for level in levels]
+    assert_same(found, gallery.search(FeaturePyramid(of_a_network), 3, backend=TorchBackend("cpu")))
     for level in levels:
         level.requires_grad_()
     assert_same(found, gallery.search(FeaturePyramid(levels), 3, backend=TorchBackend("cpu")))

@@ -3,9 +3,9 @@
 ``backend``       the backend
 ``image_search``  the search for one query image
 ``filter``        which pairs of cells may be neighbours
-``bounds``        a projection that bounds distances, by which that is seen
+``bounds``        a projection that bounds distances from below
 ``precision``     how products are rounded
-``cache``         what is kept of a gallery between searches
+``cache``         gallery images on the device, kept between searches
 ``rescore``       exact distances and order, on the device
 ``upsampling``    levels on the grid of the finest one
 """

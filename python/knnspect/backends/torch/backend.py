@@ -40,7 +40,7 @@ class TensorNeighbors:
     image_ids : tuple of str
         Ids of the gallery images that were searched, sorted.
     stats : SearchStats
-        What the search did.
+        The pairs that the search compared.
     """
 
     sq_distances: Tensor
@@ -61,7 +61,7 @@ class TorchBackend:
     bound all distances from below (see `knnspect.backends.torch.bounds`); the few pairs that these
     leave are rescored by their exact distances, in float64. Leading coordinates of a gallery image
     are made when it is first searched, and stay on the device; concatenated features exist for a
-    few images at a time only. What this cannot decide (ties without end) the Rust core does.
+    few images at a time only. Where bounds cannot decide (ties without end) the Rust core searches.
 
     Parameters
     ----------
@@ -71,7 +71,7 @@ class TorchBackend:
         The type of the products, which only decide what is rescored. By default bfloat16 where it
         is fast, else float32.
     max_memory : int or str, optional
-        What galleries may take of the device's memory, in bytes or such as ``"4GB"``; half of what
+        The share of the device's memory for galleries, in bytes or such as ``"4GB"``; half of what
         is free at the first search by default. Images that were not searched for longest give way.
 
     Raises
@@ -108,7 +108,7 @@ class TorchBackend:
 
     @property
     def capabilities(self) -> Capabilities:
-        """What it can do here."""
+        """Its abilities on this machine."""
         dtype = str(self.dtype).removeprefix("torch.")
         return Capabilities("pyramids", (str(self.device),), (dtype,), max_k=MAX_K)
 
@@ -119,7 +119,7 @@ class TorchBackend:
         Parameters
         ----------
         search : Search
-            What `Gallery.prepare` makes of a query. Tensors that are on this backend's device stay
+            The search, from `Gallery.prepare`. Tensors that are on this backend's device stay
             there, and images of the gallery that were searched before are there already.
 
         Returns

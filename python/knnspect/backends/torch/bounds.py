@@ -35,22 +35,22 @@ MULTIPLE = 16
 PARTS = {torch.float32: 1, torch.bfloat16: 3}
 #: Features of which a squared norm exceeds this, centred and scaled, are left to the core.
 MOST = 1e20
-#: What underflows.
+#: A bound on what underflow can amount to.
 TINY = 1e-30
-#: The squared norm of what is not there.
+#: The squared norm of rows that stand for no cell.
 PADDING = 1e30
 
 
 @dataclass(frozen=True)
 class PcaProjection:
-    """Where features are compared: less a mean, times a power of two, in some directions.
+    """A projection of features, less a mean and times a power of two, on some directions.
 
     Parameters
     ----------
     mean : Tensor of float64, shape (n_features,)
-        What is subtracted.
+        The mean, which is subtracted.
     scale : float
-        What values are multiplied by.
+        A power of two, with which values are multiplied.
     directions : Tensor of float64, shape (n_features, n)
         Orthonormal, those of the largest variance first.
     dtype : torch.dtype
@@ -68,7 +68,7 @@ class PcaProjection:
 
         None if all are the same.
 
-        What is compared in it is right whatever these are; they decide how much is left out.
+        Bounds hold whatever these features are; they decide how many pairs are left out.
         """
         mean = features.mean(dim=0)
         centred = features - mean
@@ -145,7 +145,7 @@ class PcaProjection:
 
     @property
     def _of_sums(self) -> float:
-        """What sums of as many products as there are coordinates may be wrong by, relatively."""
+        """The relative error of sums of as many products as there are coordinates, at most."""
         return (self.width + 8) * 2.0**-22
 
     def _up(self, values: Tensor) -> Tensor:
@@ -153,7 +153,7 @@ class PcaProjection:
         return round_up(values * (1 + 1e-12), self.dtype)
 
     def limits(self, projected: Projected, sq_distances: Tensor) -> Tensor:
-        """Return what the product must not exceed for pairs within some squared distances.
+        """Return the limits that products do not exceed for pairs within some squared distances.
 
         Parameters
         ----------

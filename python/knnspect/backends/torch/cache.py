@@ -1,4 +1,4 @@
-"""What is kept of galleries on a device, between searches."""
+"""Gallery images on a device, kept between searches."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class GalleryCache:
     with_levels : bool
         Whether the features are kept, too.
     limit : int
-        Bytes that they may take; those that were not used for longest give way.
+        Bytes that they may take; the images that were not used for longest are dropped.
     """
 
     def __init__(

@@ -70,7 +70,7 @@ class Pairs:
         return self[self.products <= round_up(limits, self.products.dtype)[self.queries]]
 
     def smallest(self, k: int, n_queries: int) -> Pairs:
-        """Return the k pairs of each query that have the smallest products, or what there are.
+        """Return the k pairs of each query with the smallest products; all if there are fewer.
 
         Those that are as small as the k-th may be among them.
         """

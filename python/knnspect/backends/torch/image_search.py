@@ -29,9 +29,9 @@ class ImageSearch:
     Parameters
     ----------
     search : Search
-        What is asked.
+        The search.
     cache : GalleryCache
-        What is kept of the gallery.
+        The images of the gallery on the device.
     grid : Grid
         Of the query.
     query : sequence of Tensor, each (height, width, channels)

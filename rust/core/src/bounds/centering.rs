@@ -5,16 +5,63 @@ use super::sphere::Sphere;
 use crate::kernels::CentredImage;
 use crate::pyramid::{LevelData, LevelGrid, decode_into};
 
-/// A query image, centred and scaled, and by what.
-pub(crate) struct CentredQuery {
-    /// Mean feature of each level, once for each cell of a row.
+/// What features are centred and scaled by.
+#[derive(Debug)]
+pub(crate) struct Centering {
+    /// The mean feature of each level.
     pub means: Vec<Vec<f32>>,
     /// A power of two that brings the largest centred value near 1.
     pub scale: f32,
-    /// Norm of each cell of each level, centred and scaled.
+}
+
+impl Centering {
+    /// That of some levels, each given by its values, row-major, and its number of channels.
+    pub(crate) fn fit<'a>(levels: impl Iterator<Item = (&'a [f32], usize)>) -> Self {
+        let mut means = Vec::new();
+        let mut largest = 0.0_f64;
+        for (values, channels) in levels {
+            let cells = || values.chunks_exact(channels);
+            let mut sums = vec![0.0_f64; channels];
+            for cell in cells() {
+                for (sum, value) in sums.iter_mut().zip(cell) {
+                    *sum += f64::from(*value);
+                }
+            }
+            let n_cells = values.len() / channels;
+            let mean = |sum| (sum / n_cells as f64) as f32;
+            let mean: Vec<f32> = sums.into_iter().map(mean).collect();
+            for cell in cells() {
+                for (value, mean) in cell.iter().zip(&mean) {
+                    largest = largest.max((f64::from(*value) - f64::from(*mean)).abs());
+                }
+            }
+            means.push(mean);
+        }
+        // Within what float32 can hold; features that equal their mean have any scale.
+        let exponent = if largest > 0.0 {
+            (-largest.log2().floor()).clamp(-120.0, 120.0)
+        } else {
+            0.0
+        };
+        let scale = exponent.exp2() as f32;
+        Self { means, scale }
+    }
+
+    /// The square of the scale: what squared distances are multiplied by.
+    pub(crate) fn sq_scale(&self) -> f64 {
+        f64::from(self.scale).powi(2)
+    }
+}
+
+/// A query image, centred and scaled.
+pub(crate) struct CentredQuery {
+    centering: Centering,
+    /// The mean of each level, once for each cell of a row.
+    row_means: Vec<Vec<f32>>,
+    /// Norm of each cell of each level.
     pub norms: Vec<Vec<f32>>,
-    /// The levels, centred and scaled.
-    pub centred: Vec<Vec<f32>>,
+    /// The values of each level.
+    pub levels: Vec<Vec<f32>>,
 }
 
 impl CentredQuery {
@@ -24,58 +71,31 @@ impl CentredQuery {
             decode_into(level, 0..level.len(), &mut values);
             values
         };
-        let values: Vec<Vec<f32>> = levels.iter().map(decode).collect();
-        let cells = |level: usize| values[level].chunks_exact(grids[level].shape.channels);
-        let mut means = Vec::with_capacity(grids.len());
-        let mut largest = 0.0_f64;
-        let mut norms: Vec<Vec<f64>> = Vec::with_capacity(grids.len());
-        for (level, grid) in grids.iter().enumerate() {
-            let mut sums = vec![0.0_f64; grid.shape.channels];
-            for cell in cells(level) {
-                for (sum, value) in sums.iter_mut().zip(cell) {
-                    *sum += f64::from(*value);
-                }
-            }
-            let mean = |sum| (sum / grid.shape.cells() as f64) as f32;
-            let mean: Vec<f32> = sums.into_iter().map(mean).collect();
-            for cell in cells(level) {
-                for (value, mean) in cell.iter().zip(&mean) {
-                    largest = largest.max((f64::from(*value) - f64::from(*mean)).abs());
-                }
-            }
+        let mut levels: Vec<Vec<f32>> = levels.iter().map(decode).collect();
+        let values = levels.iter().map(Vec::as_slice);
+        let centering = Centering::fit(values.zip(grids.iter().map(|grid| grid.shape.channels)));
+        let scale = f64::from(centering.scale);
+        let mut norms = Vec::with_capacity(grids.len());
+        for (values, mean) in levels.iter_mut().zip(&centering.means) {
+            let cells = values.chunks_exact(mean.len());
             norms.push(
-                cells(level)
-                    .map(|cell| sq_norm(cell, &mean).sqrt())
+                cells
+                    .map(|cell| (sq_norm(cell, mean).sqrt() * scale) as f32)
                     .collect(),
             );
-            means.push(mean);
-        }
-        // A power of two within what float32 can hold; an image that equals its mean has any scale.
-        let exponent = if largest > 0.0 {
-            (-largest.log2().floor()).clamp(-120.0, 120.0)
-        } else {
-            0.0
-        };
-        let scale = exponent.exp2();
-        let norms = norms
-            .into_iter()
-            .map(|level| level.into_iter().map(|n| (n * scale) as f32).collect())
-            .collect();
-        let mut centred = values.clone();
-        for (values, mean) in centred.iter_mut().zip(&means) {
             for cell in values.chunks_exact_mut(mean.len()) {
                 for (value, mean) in cell.iter_mut().zip(mean) {
                     *value = ((f64::from(*value) - f64::from(*mean)) * scale) as f32;
                 }
             }
         }
-        let means = grids.iter().zip(&means);
-        let means = means.map(|(grid, mean)| mean.repeat(grid.shape.width));
+        let means = grids.iter().zip(&centering.means);
+        let row_means = means.map(|(grid, mean)| mean.repeat(grid.shape.width));
         Self {
-            means: means.collect(),
-            scale: scale as f32,
+            row_means: row_means.collect(),
+            centering,
             norms,
-            centred,
+            levels,
         }
     }
 
@@ -83,8 +103,8 @@ impl CentredQuery {
     pub(crate) fn centred_image<'a>(&'a self, levels: &'a [LevelData<'a>]) -> CentredImage<'a> {
         CentredImage {
             levels,
-            means: &self.means,
-            scale: self.scale,
+            means: &self.row_means,
+            scale: self.centering.scale,
         }
     }
 
@@ -98,7 +118,7 @@ impl CentredQuery {
 
     /// A norm that no cell of a gallery image exceeds, centred and scaled, for each level.
     pub(crate) fn max_norms(&self, spheres: &[Sphere]) -> Vec<f32> {
-        let levels = spheres.iter().zip(&self.means);
+        let levels = spheres.iter().zip(&self.centering.means);
         levels
             .map(|(sphere, mean)| {
                 let centre = sphere.centre.iter().zip(mean);
@@ -108,7 +128,7 @@ impl CentredQuery {
                 let norm = (sq_norm.sqrt() + sphere.radius) * (1.0 + 1e-6);
                 // A value that is too large for float32 before it is scaled has no bound.
                 if norm < f64::from(f32::MAX) {
-                    (norm * f64::from(self.scale)) as f32
+                    (norm * f64::from(self.centering.scale)) as f32
                 } else {
                     f32::INFINITY
                 }
@@ -117,14 +137,12 @@ impl CentredQuery {
     }
 
     /// Squared norm of an upsampled, concatenated feature of the query, once centred and scaled.
-    pub(crate) fn sq_norm(&self, grids: &[LevelGrid], feature: &[f64]) -> f64 {
-        let means = self.means.iter().zip(grids);
-        let means = means.flat_map(|(mean, grid)| &mean[..grid.shape.channels]);
-        let centred = feature.iter().zip(means);
+    pub(crate) fn sq_norm(&self, feature: &[f64]) -> f64 {
+        let centred = feature.iter().zip(self.centering.means.iter().flatten());
         let sum: f64 = centred
             .map(|(value, mean)| (value - f64::from(*mean)).powi(2))
             .sum();
-        sum * f64::from(self.scale).powi(2)
+        sum * self.centering.sq_scale()
     }
 
     /// Surely contains the partial distance of a pair whose exact squared distance is `sq_l2`, for a
@@ -132,7 +150,7 @@ impl CentredQuery {
     /// the magnitude of the values as they are stored; these are floats of 24 bits, which cannot
     /// differ by less than `2^-24` of it, so that the relative error stays far below `1e-7`.
     pub(crate) fn interval(&self, sq_l2: f64, sq_norm: f64) -> (f32, f32) {
-        let scaled = sq_l2 * f64::from(self.scale).powi(2);
+        let scaled = sq_l2 * self.centering.sq_scale();
         let (s, error) = (scaled - sq_norm, 1e-7 * (scaled + sq_norm));
         (
             ((s - error) as f32).next_down(),
@@ -186,9 +204,9 @@ mod tests {
                     let norm = |cell| {
                         let mut values = Vec::new();
                         levels[level].append_cell(channels, cell, &mut values);
-                        let pairs = values.iter().zip(&centred.means[level]);
+                        let pairs = values.iter().zip(&centred.centering.means[level]);
                         let sum: f64 = pairs.map(|(v, mean)| (v - f64::from(*mean)).powi(2)).sum();
-                        sum.sqrt() * f64::from(centred.scale)
+                        sum.sqrt() * f64::from(centred.centering.scale)
                     };
                     let cells = context.grids[level].shape.cells();
                     let largest = (0..cells).map(norm).fold(0.0, f64::max);

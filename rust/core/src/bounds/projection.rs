@@ -37,7 +37,7 @@
 //! off its squared norm when it is stored, that of `u` is added to its limit. Norms of at most
 //! [`MAX_NORM`] keep everything finite; [`TINY`] covers underflow, where rounding is not relative.
 
-use super::centering::sq_norm;
+use super::centering::{Centering, sq_norm};
 use super::pca::{principal_directions, skew};
 use crate::kernels::InstructionSet;
 use crate::kernels::flat::{Filter, RowBound};
@@ -66,9 +66,8 @@ pub(crate) type ProjectionSlot = OnceLock<Option<PcaProjection>>;
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct PcaProjection {
-    mean: Vec<f32>,
-    /// A power of two that brings the largest centred value near 1.
-    scale: f32,
+    /// Of one level.
+    centering: Centering,
     /// Directions as columns, `[channel][direction]`.
     basis: Vec<f32>,
     filters: [Filter; 2],
@@ -113,25 +112,10 @@ impl PcaProjection {
                 &mut rows,
             );
         }
-        let mean: Vec<f32> = (0..channels)
-            .map(|channel| {
-                let values = rows[channel..].iter().step_by(channels);
-                (values.map(|&v| f64::from(v)).sum::<f64>() / n as f64) as f32
-            })
-            .collect();
-        let largest = rows
-            .chunks_exact(channels)
-            .flat_map(|row| row.iter().zip(&mean))
-            .map(|(value, mean)| (f64::from(*value) - f64::from(*mean)).abs())
-            .fold(0.0, f64::max);
-        let exponent = if largest > 0.0 {
-            (-largest.log2().floor()).clamp(-120.0, 120.0)
-        } else {
-            0.0
-        };
-        let scale = exponent.exp2() as f32;
+        let centering = Centering::fit([(rows.as_slice(), channels)].into_iter());
+        let (mean, scale) = (&centering.means[0], centering.scale);
         for row in rows.chunks_exact_mut(channels) {
-            for (value, mean) in row.iter_mut().zip(&mean) {
+            for (value, mean) in row.iter_mut().zip(mean) {
                 *value = (*value - mean) * scale;
             }
         }
@@ -165,8 +149,7 @@ impl PcaProjection {
             n_leading: filters[index],
         };
         (skew < 0.01 && projecting < 0.01).then(|| Self {
-            mean,
-            scale,
+            centering,
             basis,
             filters: [filter(0), filter(1)],
             slack,
@@ -189,9 +172,9 @@ impl PcaProjection {
         self.filters[1].n_leading
     }
 
-    /// The power of two that all coordinates are multiplied by.
-    pub(crate) const fn scale(&self) -> f32 {
-        self.scale
+    /// What all coordinates were centred and scaled by.
+    pub(crate) const fn centering(&self) -> &Centering {
+        &self.centering
     }
 
     /// See the module.
@@ -201,17 +184,14 @@ impl PcaProjection {
 
     /// Rows in these coordinates; None if one is too far off.
     pub(crate) fn project(&self, set: InstructionSet, rows: &[f32]) -> Option<Projected> {
-        let channels = self.mean.len();
+        let (mean, scale) = (&self.centering.means[0], self.centering.scale);
+        let channels = mean.len();
         let m = self.n_leading();
         let mut centred = Vec::with_capacity(rows.len());
         let mut sq_norms = Vec::with_capacity(rows.len() / channels);
         for row in rows.chunks_exact(channels) {
-            centred.extend(
-                row.iter()
-                    .zip(&self.mean)
-                    .map(|(v, mean)| (v - mean) * self.scale),
-            );
-            let sq_norm = sq_norm(row, &self.mean) * f64::from(self.scale).powi(2);
+            centred.extend(row.iter().zip(mean).map(|(v, mean)| (v - mean) * scale));
+            let sq_norm = sq_norm(row, mean) * self.centering.sq_scale();
             if sq_norm.is_nan() || sq_norm > MAX_NORM * MAX_NORM {
                 return None;
             }
@@ -297,8 +277,8 @@ mod tests {
             orthonormalise(&mut basis, CHANNELS);
             let projected = projection.project(set, &rows).unwrap();
             for (row, rests) in rows.chunks_exact(CHANNELS).zip(&projected.rests) {
-                let scale = f64::from(projection.scale);
-                let centred = row.iter().zip(&projection.mean);
+                let scale = f64::from(projection.centering.scale);
+                let centred = row.iter().zip(&projection.centering.means[0]);
                 let centred = centred.map(|(v, mean)| (f64::from(*v) - f64::from(*mean)) * scale);
                 let mut left: Vec<f64> = centred.collect();
                 let mut used = 0;

@@ -30,7 +30,7 @@ pub(crate) struct Additions {
 /// twice; [`Error::Image`] for features that are not finite.
 pub(crate) fn check_batch(batch: &PyramidBatch<'_>, ids: &[String]) -> Result<()> {
     if ids.len() != batch.n_images() {
-        return Err(Error::Shape(format!(
+        return Err(Error::shape(format!(
             "expected one id for each of {} images, got {}",
             batch.n_images(),
             ids.len()
@@ -38,9 +38,10 @@ pub(crate) fn check_batch(batch: &PyramidBatch<'_>, ids: &[String]) -> Result<()
     }
     let mut seen = BTreeSet::new();
     if let Some(twice) = ids.iter().find(|id| !seen.insert(*id)) {
-        return Err(Error::Parameter(format!("ids: {twice:?} is given twice")));
+        let message = format!("ids: {twice:?} is given twice");
+        return Err(Error::parameter("ids", message).of_image(twice));
     }
-    batch.check_finite(|image| format!("image {:?}", ids[image]))
+    batch.check_finite(Some(ids))
 }
 
 impl Additions {

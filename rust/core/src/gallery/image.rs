@@ -70,7 +70,7 @@ impl StoredImage {
         id: &str,
     ) -> Result<Self> {
         let mut stored = Vec::with_capacity(levels.len());
-        for (level, shape) in levels.iter().zip(shape.levels()) {
+        for (index, (level, shape)) in levels.iter().zip(shape.levels()).enumerate() {
             let mut values = vec![0.0_f32; shape.values()];
             level.decode_into(&mut values);
             stored.push(match dtype {
@@ -78,10 +78,10 @@ impl StoredImage {
                 DType::F16 => {
                     let values: Vec<f16> = values.into_iter().map(f16::from_f32).collect();
                     if !values.iter().all(|v| v.is_finite()) {
-                        return Err(Error::Image(format!(
+                        return Err(Error::image(format!(
                             "image {id:?}: a feature exceeds the largest float16, {}; use a float32 gallery",
                             f16::MAX
-                        )));
+                        )).of_image(id).at_level(index));
                     }
                     StoredLevel::F16(values.into())
                 }
@@ -202,7 +202,7 @@ impl StoredImage {
         origin.verified.store(false, Ordering::Release);
         let damaged = |how: &str| {
             let reason = format!("image {:?} is damaged: {how}", origin.id);
-            Err(Error::store(&origin.gallery, reason))
+            Err(Error::store(&origin.gallery, reason).of_image(&*origin.id))
         };
         if let Some(seal) = &origin.seal
             && checksum(seal.record.values()) != seal.checksum

@@ -102,7 +102,7 @@ impl Gallery {
         let shape = self
             .shape
             .clone()
-            .ok_or_else(|| Error::Parameter("the gallery is empty: add images first".into()))?;
+            .ok_or_else(|| Error::parameter("gallery", "the gallery is empty: add images first"))?;
         Ok(PyramidContext::new(shape, self.upsample))
     }
 
@@ -133,7 +133,7 @@ impl Gallery {
         if let Some(own) = &self.shape
             && own != shape
         {
-            return Err(Error::Shape(format!(
+            return Err(Error::shape(format!(
                 "the pyramid to add is {}, the gallery's is {}",
                 shape.describe(),
                 own.describe()
@@ -143,9 +143,10 @@ impl Gallery {
             OnConflict::Replace => self.check_known(ids),
             OnConflict::Refuse => match ids.iter().find(|id| self.images.contains_key(*id)) {
                 None => Ok(()),
-                Some(id) => Err(Error::Parameter(format!(
-                    "ids: image {id:?} is in the gallery already"
-                ))),
+                Some(id) => {
+                    let message = format!("ids: image {id:?} is in the gallery already");
+                    Err(Error::parameter("ids", message).of_image(id))
+                }
             },
         }
     }
@@ -279,5 +280,6 @@ impl Gallery {
 }
 
 fn unknown_id(id: &str) -> Error {
-    Error::Parameter(format!("images: there is no image {id:?} in the gallery"))
+    let message = format!("images: there is no image {id:?} in the gallery");
+    Error::parameter("images", message).of_image(id)
 }

@@ -65,9 +65,10 @@ pub fn levels_of(
 
 fn check_ranks(selection: &Selection, ranks: &[u32]) -> Result<()> {
     match ranks.iter().find(|rank| !selection.contains(**rank)) {
-        Some(rank) => Err(Error::Parameter(format!(
-            "image {rank} is not among those searched"
-        ))),
+        Some(rank) => Err(Error::parameter(
+            "ranks",
+            format!("image {rank} is not among those searched"),
+        )),
         None => Ok(()),
     }
 }

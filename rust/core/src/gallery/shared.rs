@@ -265,13 +265,7 @@ impl Home {
 
     /// The error, with the gallery that it is about.
     fn named(&self, error: Error) -> Error {
-        let path = self.path.display();
-        match error {
-            Error::Shape(reason) => Error::Shape(format!("{path}: {reason}")),
-            Error::Parameter(reason) => Error::Parameter(format!("{path}: {reason}")),
-            Error::Image(reason) => Error::Image(format!("{path}: {reason}")),
-            other => other,
-        }
+        error.in_gallery(&self.path)
     }
 }
 

@@ -5,7 +5,7 @@ use super::images::Gallery;
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::pyramid::{DType, LevelData, PyramidShape, Upsample};
-use crate::storage::{Dtype, Links, Store, Tensor, write};
+use crate::storage::{Dtype, Links, Store, StoredTensor, Tensor, write};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ impl Gallery {
     ) -> Result<()> {
         let shape = self.shape.as_ref().filter(|_| !self.is_empty());
         let shape =
-            shape.ok_or_else(|| Error::Parameter("an empty gallery cannot be saved".into()))?;
+            shape.ok_or_else(|| Error::parameter("gallery", "an empty gallery cannot be saved"))?;
         let mut metadata = metadata.clone();
         let ids: Vec<&str> = self.ids().collect();
         metadata.insert(
@@ -68,93 +68,131 @@ impl Gallery {
     /// # Errors
     /// [`Error::Store`] when the file holds no gallery, or one that is not consistent.
     pub fn from_store(store: &Arc<Store>) -> Result<Self> {
-        let fail = |reason: String| Error::store(store.path(), reason);
-        let ids: Vec<String> =
-            serde_json::from_str(store.entry("gallery.ids")?).map_err(|error| {
-                fail(format!(
-                    "is damaged: the ids of its gallery cannot be read ({error})"
-                ))
-            })?;
-        if ids.is_empty() {
-            return Err(fail("is damaged: its gallery has no images".into()));
-        }
+        let ids = ids_of(store)?;
         let name = store.entry("gallery.upsample")?;
-        let upsample = Upsample::from_name(name)
-            .ok_or_else(|| fail(format!("has an unknown way of upsampling, {name:?}")))?;
-        let names: Vec<String> = (0..store.tensors().len())
-            .map(level_name)
-            .take_while(|name| store.tensors().contains_key(name))
-            .collect();
-        let mut shapes = Vec::new();
-        let mut dtypes = Vec::new();
-        let mut levels = Vec::new();
-        for name in &names {
-            let tensor = store.tensor(name)?;
-            let [n_images, height, width, channels] = tensor.shape[..] else {
-                return Err(fail(format!(
-                    "is damaged: {name} has {} axes instead of 4",
-                    tensor.shape.len()
-                )));
-            };
-            if n_images != ids.len() {
-                return Err(fail(format!(
-                    "is damaged: {name} has {n_images} images, there are {} ids",
-                    ids.len()
-                )));
-            }
-            shapes.push((height, width, channels));
-            let dtype = match tensor.dtype {
-                Dtype::F32 => DType::F32,
-                Dtype::F16 => DType::F16,
-                Dtype::I8 => DType::I8,
-                other => return Err(fail(format!("is damaged: {name} holds {other:?}"))),
-            };
-            dtypes.push(dtype);
-            let mut tensors = vec![tensor];
-            for end in AFFINE.iter().filter(|_| dtype == DType::I8) {
-                let name = format!("{name}{end}");
-                let tensor = store.tensor(&name)?;
-                let (found, expected) = (&tensor.shape, [n_images, channels]);
-                if tensor.dtype != Dtype::F32 || *found != expected {
-                    return Err(fail(format!(
-                        "is damaged: {name} holds {:?} of shape {found:?} instead of F32 of {expected:?}",
-                        tensor.dtype
-                    )));
-                }
-                tensors.push(tensor);
-            }
-            if tensors.iter().any(|tensor| {
-                let bytes = store.bytes(tensor);
-                bytes.as_ptr().align_offset(tensor.dtype.bitsize() / 8) != 0
-            }) {
-                return Err(fail(format!("is damaged: {name} is not aligned")));
-            }
-            levels.push(tensors);
+        let upsample: Upsample = name
+            .parse()
+            .map_err(|_| fail(store, format!("has an unknown way of upsampling, {name:?}")))?;
+        let names = (0..store.tensors().len()).map(level_name);
+        let names = names.take_while(|name| store.tensors().contains_key(name));
+        let levels = names.map(|name| FileLevel::new(store, &name, ids.len()));
+        let levels: Vec<FileLevel<'_>> = levels.collect::<Result<_>>()?;
+        let shapes: Vec<_> = levels.iter().map(|level| level.shape).collect();
+        let shape = PyramidShape::new(&shapes)
+            .map_err(|error| fail(store, format!("is damaged: {error}")))?;
+        let dtype = levels[0].dtype;
+        if levels.iter().any(|level| level.dtype != dtype) {
+            return Err(fail(store, "is damaged: its levels differ in type".into()));
         }
-        let shape =
-            PyramidShape::new(&shapes).map_err(|error| fail(format!("is damaged: {error}")))?;
-        let dtype = dtypes[0];
-        if dtypes.iter().any(|other| *other != dtype) {
-            return Err(fail("is damaged: its levels differ in type".into()));
-        }
-        let mut images = BTreeMap::new();
-        let file: Arc<Path> = store.path().into();
-        for (index, id) in ids.into_iter().enumerate() {
-            let image = StoredImage::mapped(store, dtype, &levels, index, (&file, &id));
-            if dtype == DType::I8
-                && let Some(level) = image.levels().iter().position(|level| !level.all_finite())
-            {
-                return Err(fail(format!(
-                    "is damaged: by its offsets and scales, {} of image {id:?} is not finite",
-                    level_name(level)
-                )));
-            }
-            if images.insert(id.clone(), Arc::new(image)).is_some() {
-                return Err(fail(format!("is damaged: it has two images {id:?}")));
-            }
-        }
+        let tensors: Vec<_> = levels.into_iter().map(|level| level.tensors).collect();
+        let images = map_images(store, dtype, &tensors, ids)?;
         Ok(Self::of_images(upsample, dtype, Some(shape), images))
     }
+}
+
+fn fail(store: &Store, reason: String) -> Error {
+    Error::store(store.path(), reason)
+}
+
+/// The ids of the gallery in a file.
+fn ids_of(store: &Store) -> Result<Vec<String>> {
+    let ids: Vec<String> = serde_json::from_str(store.entry("gallery.ids")?).map_err(|error| {
+        let reason = format!("is damaged: the ids of its gallery cannot be read ({error})");
+        fail(store, reason)
+    })?;
+    if ids.is_empty() {
+        return Err(fail(store, "is damaged: its gallery has no images".into()));
+    }
+    Ok(ids)
+}
+
+/// One level of all images of a file.
+struct FileLevel<'a> {
+    shape: (usize, usize, usize),
+    dtype: DType,
+    /// The values, and for int8 the offsets and the scales.
+    tensors: Vec<&'a StoredTensor>,
+}
+
+impl<'a> FileLevel<'a> {
+    /// Finds the tensors of a level, and checks that they fit `n_ids` images.
+    fn new(store: &'a Store, name: &str, n_ids: usize) -> Result<Self> {
+        let damaged = |reason: String| Err(fail(store, format!("is damaged: {name} {reason}")));
+        let tensor = store.tensor(name)?;
+        let [n_images, height, width, channels] = tensor.shape[..] else {
+            return damaged(format!("has {} axes instead of 4", tensor.shape.len()));
+        };
+        if n_images != n_ids {
+            return damaged(format!("has {n_images} images, there are {n_ids} ids"));
+        }
+        let dtype = match tensor.dtype {
+            Dtype::F32 => DType::F32,
+            Dtype::F16 => DType::F16,
+            Dtype::I8 => DType::I8,
+            other => return damaged(format!("holds {other:?}")),
+        };
+        let mut tensors = vec![tensor];
+        for end in AFFINE.iter().filter(|_| dtype == DType::I8) {
+            tensors.push(affine(
+                store,
+                &format!("{name}{end}"),
+                [n_images, channels],
+            )?);
+        }
+        let is_misaligned = |tensor: &&StoredTensor| {
+            let bytes = store.bytes(tensor);
+            bytes.as_ptr().align_offset(tensor.dtype.bitsize() / 8) != 0
+        };
+        if tensors.iter().any(is_misaligned) {
+            return damaged("is not aligned".into());
+        }
+        Ok(Self {
+            shape: (height, width, channels),
+            dtype,
+            tensors,
+        })
+    }
+}
+
+/// The offsets or the scales of a level.
+fn affine<'a>(store: &'a Store, name: &str, expected: [usize; 2]) -> Result<&'a StoredTensor> {
+    let tensor = store.tensor(name)?;
+    let found = &tensor.shape;
+    if tensor.dtype != Dtype::F32 || *found != expected {
+        let reason = format!(
+            "is damaged: {name} holds {:?} of shape {found:?} instead of F32 of {expected:?}",
+            tensor.dtype
+        );
+        return Err(fail(store, reason));
+    }
+    Ok(tensor)
+}
+
+/// The images of a file, by id.
+fn map_images(
+    store: &Arc<Store>,
+    dtype: DType,
+    levels: &[Vec<&StoredTensor>],
+    ids: Vec<String>,
+) -> Result<BTreeMap<String, Arc<StoredImage>>> {
+    let mut images = BTreeMap::new();
+    let file: Arc<Path> = store.path().into();
+    for (index, id) in ids.into_iter().enumerate() {
+        let image = StoredImage::mapped(store, dtype, levels, index, (&file, &id));
+        if dtype == DType::I8
+            && let Some(level) = image.levels().iter().position(|level| !level.all_finite())
+        {
+            let reason = format!(
+                "is damaged: by its offsets and scales, {} of image {id:?} is not finite",
+                level_name(level)
+            );
+            return Err(fail(store, reason));
+        }
+        if images.insert(id.clone(), Arc::new(image)).is_some() {
+            return Err(fail(store, format!("is damaged: it has two images {id:?}")));
+        }
+    }
+    Ok(images)
 }
 
 fn level_name(level: usize) -> String {

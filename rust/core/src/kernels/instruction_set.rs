@@ -1,6 +1,7 @@
 //! The instruction sets that kernels exist for.
 
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::names::{named, unknown};
 
 /// Vectors of queries in a tile.
 pub(crate) const TILE_VECTORS: usize = 3;
@@ -16,19 +17,13 @@ pub enum InstructionSet {
     Avx512,
 }
 
+named!(InstructionSet, "instruction_set", {
+    Portable => "portable",
+    Avx2 => "avx2",
+    Avx512 => "avx512",
+});
+
 impl InstructionSet {
-    const ALL: [Self; 3] = [Self::Portable, Self::Avx2, Self::Avx512];
-
-    /// The name by which it is asked for.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Portable => "portable",
-            Self::Avx2 => "avx2",
-            Self::Avx512 => "avx512",
-        }
-    }
-
     /// Whether this machine has it.
     #[must_use]
     pub fn is_available(self) -> bool {
@@ -47,7 +42,8 @@ impl InstructionSet {
     #[must_use]
     pub fn available() -> Vec<Self> {
         Self::ALL
-            .into_iter()
+            .iter()
+            .copied()
             .filter(|set| set.is_available())
             .collect()
     }
@@ -56,7 +52,8 @@ impl InstructionSet {
     #[must_use]
     pub fn best() -> Self {
         Self::ALL
-            .into_iter()
+            .iter()
+            .copied()
             .rev()
             .find(|set| set.is_available())
             .unwrap_or(Self::Portable)
@@ -65,18 +62,13 @@ impl InstructionSet {
     /// Finds an available instruction set by its name.
     ///
     /// # Errors
-    /// [`Error::Parameter`] when the name is unknown or this machine lacks it.
-    pub fn from_name(name: &str) -> Result<Self> {
-        Self::available()
-            .into_iter()
-            .find(|set| set.name() == name)
-            .ok_or_else(|| {
-                let names: Vec<&str> = Self::available().into_iter().map(Self::name).collect();
-                Error::Parameter(format!(
-                    "instruction_set: expected one of {}, got {name:?}",
-                    names.join(", ")
-                ))
-            })
+    /// [`Error::Parameter`](crate::Error::Parameter) when the name is unknown or this machine lacks it.
+    pub fn available_by_name(name: &str) -> Result<Self> {
+        let found = name.parse().ok().filter(|set: &Self| set.is_available());
+        found.ok_or_else(|| {
+            let names = Self::available().into_iter().map(Self::name);
+            unknown("instruction_set", names, name)
+        })
     }
 
     /// Floats in a vector.

@@ -245,6 +245,10 @@ struct Block<'a> {
 
 impl Block<'_> {
     /// Partial distances of all queries to the block's cells; reports the hits; returns `N`.
+    #[expect(
+        clippy::too_many_lines,
+        reason = "an inner loop: its parts share registers and buffers"
+    )]
     #[inline(always)]
     unsafe fn scan<L: Lanes, const N: usize>(&self, hits: &mut dyn Hits) -> usize {
         let finest = &self.grids[0].shape;

@@ -20,7 +20,7 @@ impl<'a> PyramidBatch<'a> {
     /// of a gallery: decode them ([`LevelData::decode_into`]).
     pub fn new(shape: PyramidShape, n_images: usize, levels: Vec<LevelData<'a>>) -> Result<Self> {
         if levels.len() != shape.levels.len() {
-            return Err(Error::Shape(format!(
+            return Err(Error::shape(format!(
                 "expected the values of {} levels, got {}",
                 shape.levels.len(),
                 levels.len()
@@ -28,18 +28,17 @@ impl<'a> PyramidBatch<'a> {
         }
         for (index, (data, level)) in levels.iter().zip(&shape.levels).enumerate() {
             if matches!(data, LevelData::I8(_)) {
-                return Err(Error::Parameter(format!(
-                    "level {index}: expected float32 or float16, got int8"
-                )));
+                let message = format!("level {index}: expected float32 or float16, got int8");
+                return Err(Error::parameter("levels", message).at_level(index));
             }
             if Some(data.len()) != n_images.checked_mul(level.values()) {
-                return Err(Error::Shape(format!(
+                return Err(Error::shape(format!(
                     "level {index}: {n_images} images of {}x{}x{} values were expected, got {} values",
                     level.height,
                     level.width,
                     level.channels,
                     data.len()
-                )));
+                )).at_level(index));
             }
         }
         Ok(Self {
@@ -82,15 +81,20 @@ impl<'a> PyramidBatch<'a> {
     /// Fails on the first image that holds a NaN or an infinity.
     ///
     /// # Errors
-    /// [`Error::Image`] with the name that `name` gives the image, and the level.
-    pub fn check_finite(&self, name: impl Fn(usize) -> String) -> Result<()> {
+    /// [`Error::Image`] with the id of the image, or where there are none its number as a query, and the
+    /// level.
+    pub fn check_finite(&self, ids: Option<&[String]>) -> Result<()> {
         for image in 0..self.n_images {
             for level in 0..self.levels.len() {
                 if !self.level(image, level).all_finite() {
-                    return Err(Error::Image(format!(
-                        "{}, level {level}: features must be finite, got NaN or infinity",
-                        name(image)
-                    )));
+                    let (name, id) = match ids {
+                        Some(ids) => (format!("image {:?}", ids[image]), ids[image].clone()),
+                        None => (format!("query image {image}"), image.to_string()),
+                    };
+                    let message = format!(
+                        "{name}, level {level}: features must be finite, got NaN or infinity"
+                    );
+                    return Err(Error::image(message).of_image(id).at_level(level));
                 }
             }
         }
@@ -121,10 +125,13 @@ mod tests {
         let shape = PyramidShape::new(&[(1, 1, 2)]).unwrap();
         let values = [0.0, 1.0, f32::NAN, 0.0];
         let batch = PyramidBatch::new(shape, 2, vec![LevelData::F32(&values)]).unwrap();
-        let message = batch
-            .check_finite(|i| format!("image {i}"))
-            .unwrap_err()
-            .to_string();
-        assert!(message.starts_with("image 1, level 0"), "{message}");
+        let error = batch.check_finite(None).unwrap_err();
+        let message = error.to_string();
+        assert!(message.starts_with("query image 1, level 0"), "{message}");
+        let report = error.report().unwrap();
+        assert_eq!(
+            (report.image.as_deref(), report.level),
+            (Some("1"), Some(0))
+        );
     }
 }

@@ -19,7 +19,7 @@ pub fn concatenate(
     cancel: Cancel<'_>,
 ) -> Result<Vec<f32>> {
     if batch.shape() != context.shape() {
-        return Err(Error::Shape(format!(
+        return Err(Error::shape(format!(
             "the pyramid is {}, {} was expected",
             batch.shape().describe(),
             context.shape().describe()

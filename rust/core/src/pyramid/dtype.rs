@@ -1,6 +1,7 @@
 //! How features are stored.
 
 use super::shape::PyramidShape;
+use crate::names::named;
 
 /// Element type of stored features.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,25 +15,9 @@ pub enum DType {
     I8,
 }
 
+named!(DType, "dtype", { F32 => "float32", F16 => "float16", I8 => "int8" });
+
 impl DType {
-    /// The name by which it is asked for.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::F32 => "float32",
-            Self::F16 => "float16",
-            Self::I8 => "int8",
-        }
-    }
-
-    /// Finds a type by its name.
-    #[must_use]
-    pub fn from_name(name: &str) -> Option<Self> {
-        [Self::F32, Self::F16, Self::I8]
-            .into_iter()
-            .find(|dtype| dtype.name() == name)
-    }
-
     /// Bytes of the features of one image.
     #[must_use]
     pub fn image_bytes(self, shape: &PyramidShape) -> usize {

@@ -41,16 +41,16 @@ impl PyramidShape {
     /// does not divide that of the finer one, or the sizes are too large to be addressed.
     pub fn new(levels: &[(usize, usize, usize)]) -> Result<Self> {
         if levels.is_empty() {
-            return Err(Error::Shape(
-                "a feature pyramid needs at least one level, got none".into(),
+            return Err(Error::shape(
+                "a feature pyramid needs at least one level, got none",
             ));
         }
         let mut checked: Vec<LevelShape> = Vec::with_capacity(levels.len());
         for (index, &(height, width, channels)) in levels.iter().enumerate() {
             if height == 0 || width == 0 || channels == 0 {
-                return Err(Error::Shape(format!(
+                return Err(Error::shape(format!(
                     "level {index}: height, width and channels must be at least 1, got {height} x {width} x {channels}"
-                )));
+                )).at_level(index));
             }
             let fits = height
                 .checked_mul(width)
@@ -58,17 +58,18 @@ impl PyramidShape {
                 .and_then(|cells| cells.checked_mul(channels))
                 .is_some_and(|values| values <= isize::MAX as usize / 8);
             if !fits {
-                return Err(Error::Shape(format!(
+                return Err(Error::shape(format!(
                     "level {index}: {height} x {width} x {channels} is too large"
-                )));
+                ))
+                .at_level(index));
             }
             if let Some(finer) = checked.last()
                 && (finer.height % height != 0 || finer.width % width != 0)
             {
-                return Err(Error::Shape(format!(
+                return Err(Error::shape(format!(
                     "level {index} is {height} x {width}: its height and width must divide those of the finer level, {} x {}",
                     finer.height, finer.width
-                )));
+                )).at_level(index));
             }
             checked.push(LevelShape {
                 height,
@@ -80,7 +81,7 @@ impl PyramidShape {
             .iter()
             .try_fold(0_usize, |total, level| total.checked_add(level.values()));
         if total.is_none_or(|total| total > isize::MAX as usize / 8) {
-            return Err(Error::Shape("the levels are too large together".into()));
+            return Err(Error::shape("the levels are too large together"));
         }
         Ok(Self { levels: checked })
     }

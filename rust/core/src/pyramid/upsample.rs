@@ -2,6 +2,7 @@
 
 use super::level::LevelData;
 use super::shape::{LevelShape, PyramidShape};
+use crate::names::named;
 
 /// How a coarse level is brought to the resolution of the finest one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,24 +13,7 @@ pub enum Upsample {
     Block,
 }
 
-impl Upsample {
-    /// The name by which it is asked for, and in files.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Bilinear => "bilinear",
-            Self::Block => "block",
-        }
-    }
-
-    /// Finds a way of upsampling by its name.
-    #[must_use]
-    pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Bilinear, Self::Block]
-            .into_iter()
-            .find(|upsample| upsample.name() == name)
-    }
-}
+named!(Upsample, "upsample", { Bilinear => "bilinear", Block => "block" });
 
 /// The two coarse rows (or columns) that a fine one is interpolated from; the weight of `first` is
 /// `1 - second_weight`.

@@ -125,7 +125,7 @@ impl TileHits<'_> {
         if list.is_full() {
             let cell = self.tile.cells[lane] as usize;
             upsample_into(source.query_grids, source.query, cell, feature);
-            sq_norms[lane] = source.centred.sq_norm(source.grids, feature);
+            sq_norms[lane] = source.centred.sq_norm(feature);
             let sq_norm = sq_norms[lane];
             list.prune(
                 |place| source.sq_l2(feature, place, other),

@@ -24,7 +24,7 @@ pub fn check(
         query == context.shape()
     };
     if !fits {
-        return Err(Error::Shape(format!(
+        return Err(Error::shape(format!(
             "the query's pyramid is {}, the gallery's is {}",
             query.describe(),
             context.shape().describe()
@@ -32,18 +32,24 @@ pub fn check(
     }
     let gallery_cells = context.shape().finest().cells();
     if selections.len() != n_images && selections.len() != 1 {
-        return Err(Error::Parameter(format!(
-            "expected one selection of gallery images, or one for each of {n_images} query images, got {}",
-            selections.len()
-        )));
+        return Err(Error::parameter(
+            "images",
+            format!(
+                "expected one selection of gallery images, or one for each of {n_images} query images, got {}",
+                selections.len()
+            ),
+        ));
     }
     for selection in selections {
         let available = selection.len() * gallery_cells;
         if k == 0 || k > available {
-            return Err(Error::Parameter(format!(
-                "k must be between 1 and the number of gallery cells searched, {available} ({} images of {gallery_cells}), got {k}",
-                selection.len()
-            )));
+            return Err(Error::parameter(
+                "k",
+                format!(
+                    "k must be between 1 and the number of gallery cells searched, {available} ({} images of {gallery_cells}), got {k}",
+                    selection.len()
+                ),
+            ));
         }
     }
     Ok(())

@@ -1,16 +1,15 @@
-//! The search of a batch.
+//! The search of a batch: one driver for all matchers.
 
-use super::cascade;
+use super::cascade::Cascade;
 use super::check::{check, own_context};
-use super::exhaustive;
-use super::flat;
-use super::job::Job;
+use super::exhaustive::Exhaustive;
+use super::flat::Flat;
+use super::job::divide;
+use super::matcher::{JobMatcher, Request};
 use super::neighbors::Neighbors;
-use super::options::{Matcher, Options, Resources};
-use super::shortlist::Neighbor;
-use super::stats::SearchStats;
-use crate::bounds::CentredQuery;
-use crate::error::Result;
+use super::options::{Matcher, Options};
+use super::shortlist::Shortlist;
+use crate::error::{Error, Result};
 use crate::gallery::{Selection, verify};
 use crate::kernels::InstructionSet;
 use crate::parallel::{n_threads, run_tasks};
@@ -21,25 +20,20 @@ use std::sync::OnceLock;
 /// selection serves all query images.
 ///
 /// # Errors
-/// `Error::Shape` when the query's pyramid differs from the gallery's (where both have one level,
-/// when their channels differ), `Error::Image` when it
-/// holds a NaN or an infinity, `Error::Parameter` when `k` is 0 or exceeds the number of cells
-/// that a selection holds or there is not one selection per query image, `Error::Resources` when
-/// there is not enough memory, and `Error::Interrupted`.
+/// [`Error::Shape`] when the query's pyramid differs from the gallery's (where both have one level,
+/// when their channels differ), [`Error::Image`] when it
+/// holds a NaN or an infinity, [`Error::Parameter`] when `k` is 0 or exceeds the number of cells
+/// that a selection holds or there is not one selection per query image, [`Error::Resources`] when
+/// there is not enough memory, and [`Error::Interrupted`].
 pub fn search(
     query: &PyramidBatch<'_>,
     context: &PyramidContext,
     selections: &[Selection],
     options: &Options<'_>,
 ) -> Result<Neighbors> {
-    check(
-        query.shape(),
-        query.n_images(),
-        context,
-        selections,
-        options.k,
-    )?;
-    query.check_finite(|image| format!("query image {image}"))?;
+    let (shape, n_images) = (query.shape(), query.n_images());
+    check(shape, n_images, context, selections, options.k)?;
+    query.check_finite(None)?;
     verify(selections, options.threads, options.cancel)?;
     search_checked(query, context, selections, options)
 }
@@ -54,135 +48,64 @@ pub fn search_checked(
     selections: &[Selection],
     options: &Options<'_>,
 ) -> Result<Neighbors> {
-    let instruction_set = options.instruction_set.unwrap_or_else(InstructionSet::best);
-    let threads = n_threads(options.threads);
-    let how = Resources {
-        instruction_set,
-        threads,
-    };
-    if options.matcher != Matcher::Exhaustive && cascade::suits(&context.grids, options.k) {
-        search_level_by_level(query, context, selections, options, how)
-    } else {
-        search_in_jobs(query, context, selections, options, how)
-    }
-}
-
-/// The selection for one query image.
-fn selection_of(selections: &[Selection], image: usize) -> &Selection {
-    &selections[if selections.len() == 1 { 0 } else { image }]
-}
-
-/// Searches pyramids by the cascade, one query image after the other.
-fn search_level_by_level(
-    query: &PyramidBatch<'_>,
-    context: &PyramidContext,
-    selections: &[Selection],
-    options: &Options<'_>,
-    how: Resources,
-) -> Result<Neighbors> {
-    let (grids, cells, k) = (&context.grids, context.shape().finest().cells(), options.k);
-    exhaustive::check_memory(cells, k, 1)?;
-    let mut neighbors = Neighbors::new(query.n_images(), cells, k)?;
-    for image in 0..query.n_images() {
-        let put = |cell: u32, found: &mut dyn Iterator<Item = Neighbor>| {
-            for (at, neighbor) in ((image * cells + cell as usize) * k..).zip(found) {
-                neighbors.sq_distances[at] = neighbor.sq_l2 as f32;
-                neighbors.ranks[at] = neighbor.place.rank;
-                neighbors.cells[at] = neighbor.place.cell;
-            }
-        };
-        let (levels, selection) = (query.image(image), selection_of(selections, image));
-        let work = cascade::search_image(grids, &levels, selection, options, how, put)?;
-        neighbors.stats.add(&work);
-    }
-    Ok(neighbors)
-}
-
-/// Searches by leading coordinates where there is one level and that pays, and else exhaustively.
-fn search_in_jobs(
-    query: &PyramidBatch<'_>,
-    context: &PyramidContext,
-    selections: &[Selection],
-    options: &Options<'_>,
-    how: Resources,
-) -> Result<Neighbors> {
-    let Resources {
-        instruction_set,
-        threads,
-    } = how;
-    let (n_images, cells, k) = (query.n_images(), query.shape().finest().cells(), options.k);
-    let gallery_cells = context.shape().finest().cells();
     let own = own_context(query, context);
-    let query_context = own.as_ref().unwrap_or(context);
-    // A job is a run of whole tiles of one query image. Each job prepares the gallery images anew,
-    // so jobs are as large as keeps all threads busy to the end.
-    let tile = instruction_set.tile();
-    let tiles = cells.div_ceil(tile);
-    let jobs_per_image = (2 * threads).div_ceil(n_images.max(1)).clamp(1, tiles);
-    let cells_per_job = tiles.div_ceil(jobs_per_image) * tile;
-    exhaustive::check_memory(cells_per_job.min(cells), k, threads)?;
-    let mut neighbors = Neighbors::new(n_images, cells, k)?;
-    let per_image = neighbors.sq_distances.chunks_mut(cells * k).zip(
-        neighbors
-            .ranks
-            .chunks_mut(cells * k)
-            .zip(neighbors.cells.chunks_mut(cells * k)),
-    );
-    let centred_queries: Vec<OnceLock<CentredQuery>> =
-        (0..n_images).map(|_| OnceLock::new()).collect();
-    let mut jobs = Vec::new();
-    for (image, (sq_distances, (ranks, found))) in per_image.enumerate() {
-        let per_job = sq_distances.chunks_mut(cells_per_job * k).zip(
-            ranks
-                .chunks_mut(cells_per_job * k)
-                .zip(found.chunks_mut(cells_per_job * k)),
-        );
-        for (index, (sq_distances, (ranks, cells))) in per_job.enumerate() {
-            jobs.push(Job {
-                levels: query.image(image),
-                centred: &centred_queries[image],
-                selection: selection_of(selections, image),
-                first_cell: index * cells_per_job,
-                sq_distances,
-                ranks,
-                cells,
-            });
-        }
-    }
-
-    let flat = flat::FlatPlan::new(
+    let request = Request {
         context,
-        query_context,
+        query_context: own.as_ref().unwrap_or(context),
         selections,
-        instruction_set,
-        threads,
         options,
-    );
-    let n_workers = threads.min(jobs.len());
-    let worker = || {
-        let grids = (&context.grids[..], &query_context.grids[..]);
-        exhaustive::Worker::new(grids, instruction_set, options)
+        set: options.instruction_set.unwrap_or_else(InstructionSet::best),
+        threads: n_threads(options.threads),
     };
-    let mut workers: Vec<_> = (0..n_workers).map(|_| worker()).collect();
-    let work = |worker: &mut exhaustive::Worker<'_>, mut job: Job<'_>| {
-        let pairs = (job.sq_distances.len() / k * job.selection.len() * gallery_cells) as u64;
-        let mut done = SearchStats {
-            pairs,
-            ..SearchStats::default()
-        };
-        if !flat
-            .as_ref()
-            .is_some_and(|plan| plan.run(&mut job, &mut done))
-        {
-            worker.run(&mut job);
-            done.count("exhaustive", pairs);
-        }
-        done
-    };
-    let done = run_tasks(&mut workers, jobs, options.cancel, work);
-    options.cancel.check()?;
-    for work in done {
-        neighbors.stats.add(&work);
+    if options.matcher != Matcher::Exhaustive && Cascade::suits(&context.grids, options.k) {
+        return drive(&Cascade::new(&request), &request, query);
+    }
+    match Flat::new(&request) {
+        Some(flat) => drive(&flat, &request, query),
+        None => drive(&Exhaustive::new(&request), &request, query),
+    }
+}
+
+/// Has a matcher find the neighbours of all cells.
+fn drive<M: JobMatcher>(
+    matcher: &M,
+    request: &Request<'_>,
+    query: &PyramidBatch<'_>,
+) -> Result<Neighbors> {
+    let (n_images, n_cells) = (query.n_images(), query.shape().finest().cells());
+    let (k, cancel) = (request.options.k, request.options.cancel);
+    let division = matcher.division(n_images, n_cells);
+    let cells_per_job = division.cells_per_job.min(n_cells);
+    check_memory(cells_per_job, k, division.jobs_at_once)?;
+    let mut neighbors = Neighbors::new(n_images, n_cells, k)?;
+    let centred: Vec<_> = (0..n_images).map(|_| OnceLock::new()).collect();
+    let sizes = (cells_per_job, k);
+    let jobs = divide(query, request.selections, &centred, sizes, &mut neighbors);
+    let n_workers = division.jobs_at_once.min(jobs.len());
+    let mut workers: Vec<_> = (0..n_workers).map(|_| matcher.buffers()).collect();
+    let done = run_tasks(&mut workers, jobs, cancel, |buffers, mut job| {
+        matcher.search(buffers, &mut job)
+    });
+    cancel.check()?;
+    for stats in done {
+        neighbors.stats.add(&stats);
     }
     Ok(neighbors)
+}
+
+/// Fails when the shortlists of jobs of `n_cells` cells, so many of them at once, could not be held.
+///
+/// # Errors
+/// [`Error::Resources`], as the lists themselves grow by and by, and would end the process.
+fn check_memory(n_cells: usize, k: usize, jobs_at_once: usize) -> Result<()> {
+    let bytes = [n_cells, jobs_at_once]
+        .into_iter()
+        .try_fold(Shortlist::max_bytes(k), usize::checked_mul)
+        .filter(|&bytes| Vec::<u8>::new().try_reserve_exact(bytes).is_ok());
+    match bytes {
+        Some(_) => Ok(()),
+        None => Err(Error::Resources(format!(
+            "not enough memory to search with k = {k}, {jobs_at_once} x {n_cells} cells at once"
+        ))),
+    }
 }

@@ -7,112 +7,122 @@
 
 use super::candidates::{Searched, TileCandidates, TileHits};
 use super::job::Job;
-use super::options::Options;
-use super::shortlist::Shortlist;
+use super::matcher::{Division, JobMatcher, Request};
+use super::stats::SearchStats;
 use super::tile::{Source, Tile};
 use crate::bounds::CentredQuery;
-use crate::error::{Error, Result};
 use crate::kernels::{InstructionSet, PreparedImage, ScanScratch, prepare_image_into, scan_image};
-use crate::pyramid::LevelGrid;
+use std::ops::Range;
 
-/// Fails when the shortlists of jobs of `n_cells` cells on `threads` threads could not be held.
-///
-/// # Errors
-/// [`Error::Resources`], as the lists themselves grow by and by, and would end the process.
-pub(super) fn check_memory(n_cells: usize, k: usize, threads: usize) -> Result<()> {
-    let bytes = [n_cells, threads]
-        .into_iter()
-        .try_fold(Shortlist::max_bytes(k), usize::checked_mul)
-        .filter(|&bytes| Vec::<u8>::new().try_reserve_exact(bytes).is_ok());
-    match bytes {
-        Some(_) => Ok(()),
-        None => Err(Error::Resources(format!(
-            "not enough memory to search with k = {k} on {threads} threads"
-        ))),
-    }
+/// The matcher.
+pub(super) struct Exhaustive<'a> {
+    request: Request<'a>,
 }
 
 /// The buffers of one thread.
-pub(super) struct Worker<'a> {
-    grids: &'a [LevelGrid],
-    query_grids: &'a [LevelGrid],
-    set: InstructionSet,
-    options: &'a Options<'a>,
+#[derive(Default)]
+pub(super) struct TileBuffers {
     scanner: Scanner,
     tiles: Vec<(Tile, TileCandidates)>,
 }
 
-impl<'a> Worker<'a> {
-    /// For a gallery and for queries on these grids.
-    pub(super) fn new(
-        (grids, query_grids): (&'a [LevelGrid], &'a [LevelGrid]),
-        set: InstructionSet,
-        options: &'a Options<'a>,
-    ) -> Self {
-        Self {
-            grids,
-            query_grids,
-            set,
-            options,
-            scanner: Scanner::default(),
-            tiles: Vec::new(),
+impl<'a> Exhaustive<'a> {
+    pub(super) const fn new(request: &Request<'a>) -> Self {
+        Self { request: *request }
+    }
+}
+
+impl JobMatcher for Exhaustive<'_> {
+    type Buffers = TileBuffers;
+
+    fn buffers(&self) -> TileBuffers {
+        TileBuffers::default()
+    }
+
+    /// Jobs of whole tiles. Each prepares the gallery images anew, so jobs are as large as keeps all
+    /// threads busy to the end.
+    fn division(&self, n_images: usize, n_cells: usize) -> Division {
+        let (tile, threads) = (self.request.set.tile(), self.request.threads);
+        let tiles = n_cells.div_ceil(tile);
+        let jobs_per_image = (2 * threads).div_ceil(n_images.max(1)).clamp(1, tiles);
+        Division {
+            cells_per_job: tiles.div_ceil(jobs_per_image) * tile,
+            jobs_at_once: threads,
         }
     }
 
-    /// Finds the neighbours of one job's cells; leaves them unset when the search is cancelled.
-    pub(super) fn run(&mut self, job: &mut Job<'_>) {
-        let k = self.options.k;
+    fn search(&self, buffers: &mut TileBuffers, job: &mut Job<'_>) -> SearchStats {
+        let Request {
+            context,
+            query_context,
+            set,
+            ..
+        } = self.request;
+        let (k, cancel) = (self.request.options.k, self.request.options.cancel);
+        let query_grids = &query_context.grids;
         let centred = job
             .centred
-            .get_or_init(|| CentredQuery::new(self.query_grids, &job.levels));
+            .get_or_init(|| CentredQuery::new(query_grids, &job.levels));
         let source = Source {
-            grids: self.grids,
-            query_grids: self.query_grids,
+            grids: &context.grids,
+            query_grids,
             query: &job.levels,
             centred,
             selection: job.selection,
         };
-        let n_cells = job.sq_distances.len() / k;
-        let width = self.set.tile();
-        let n_tiles = n_cells.div_ceil(width);
-        while self.tiles.len() < n_tiles {
-            self.tiles.push((Tile::default(), TileCandidates::new(k)));
-        }
-        let tiles = &mut self.tiles[..n_tiles];
-        for (index, (tile, candidates)) in tiles.iter_mut().enumerate() {
-            let start = index * width;
-            let cells = job.first_cell + start..job.first_cell + n_cells.min(start + width);
-            tile.load(&source, cells.map(|cell| cell as u32), width);
-            candidates.clear();
-        }
+        let stats = SearchStats::exhaustive(job.n_pairs(context));
+        let TileBuffers { scanner, tiles } = buffers;
+        let tiles = load(
+            &source,
+            set,
+            k,
+            job.first_cell..job.first_cell + job.n_cells,
+            tiles,
+        );
         for (rank, image) in job.selection.images() {
             let levels = image.levels();
             let image = Searched::new(rank, &levels);
-            self.scanner.prepare(self.set, &source, &image);
+            scanner.prepare(set, &source, &image);
             for (tile, candidates) in &mut *tiles {
-                if self.options.cancel.is_set() {
-                    return;
+                if cancel.is_set() {
+                    return stats;
                 }
-                self.scanner
-                    .scan(self.set, &source, &image, tile, candidates);
+                scanner.scan(set, &source, &image, tile, candidates);
             }
         }
-        let mut out = 0;
         for (tile, candidates) in tiles {
             for (lane, cell) in tile.queries() {
-                if lane % 16 == 0 && self.options.cancel.is_set() {
-                    return;
+                if lane % 16 == 0 && cancel.is_set() {
+                    return stats;
                 }
-                for neighbor in candidates.finish(&source, lane, cell) {
-                    job.sq_distances[out] = neighbor.sq_l2 as f32;
-                    job.ranks[out] = neighbor.place.rank;
-                    job.cells[out] = neighbor.place.cell;
-                    out += 1;
-                }
+                let neighbors = candidates.finish(&source, lane, cell);
+                job.results.put(cell as usize, neighbors);
             }
         }
-        debug_assert_eq!(out, n_cells * k);
+        stats
     }
+}
+
+/// Packs the cells of a job into tiles, which have no candidates yet.
+fn load<'t>(
+    source: &Source<'_>,
+    set: InstructionSet,
+    k: usize,
+    cells: Range<usize>,
+    tiles: &'t mut Vec<(Tile, TileCandidates)>,
+) -> &'t mut [(Tile, TileCandidates)] {
+    let width = set.tile();
+    let n_tiles = cells.len().div_ceil(width);
+    while tiles.len() < n_tiles {
+        tiles.push((Tile::default(), TileCandidates::new(k)));
+    }
+    let tiles = &mut tiles[..n_tiles];
+    for ((tile, candidates), start) in tiles.iter_mut().zip(cells.clone().step_by(width)) {
+        let cells = start..cells.end.min(start + width);
+        tile.load(source, cells.map(|cell| cell as u32), width);
+        candidates.clear();
+    }
+    tiles
 }
 
 /// Compares tiles with every cell of an image.

@@ -1,17 +1,89 @@
-//! A part of a search: some cells of one query image.
+//! A part of a search: some cells of one query image, and where their neighbours go.
 
+use super::neighbors::Neighbors;
+use super::shortlist::Neighbor;
 use crate::bounds::CentredQuery;
 use crate::gallery::Selection;
-use crate::pyramid::LevelData;
+use crate::pyramid::{LevelData, PyramidBatch, PyramidContext};
 use std::sync::OnceLock;
 
-/// A run of cells of one query image, and where their neighbours go.
+/// A run of cells of one query image.
 pub(super) struct Job<'a> {
     pub levels: Vec<LevelData<'a>>,
+    /// Computed by the first job of the image that needs it.
     pub centred: &'a OnceLock<CentredQuery>,
     pub selection: &'a Selection,
     pub first_cell: usize,
-    pub sq_distances: &'a mut [f32],
-    pub ranks: &'a mut [u32],
-    pub cells: &'a mut [u32],
+    pub n_cells: usize,
+    pub results: Results<'a>,
+}
+
+impl Job<'_> {
+    /// Pairs of the job's cells and those of the gallery images that they are compared with.
+    pub(super) fn n_pairs(&self, context: &PyramidContext) -> u64 {
+        let gallery_cells = self.selection.len() * context.shape().finest().cells();
+        (self.n_cells * gallery_cells) as u64
+    }
+}
+
+/// Where the neighbours of a job's cells go.
+pub(super) struct Results<'a> {
+    first_cell: usize,
+    k: usize,
+    sq_distances: &'a mut [f32],
+    ranks: &'a mut [u32],
+    cells: &'a mut [u32],
+}
+
+impl Results<'_> {
+    /// Writes the `k` neighbours of one cell, nearest first.
+    pub(super) fn put(&mut self, cell: usize, neighbors: impl Iterator<Item = Neighbor>) {
+        for (at, neighbor) in ((cell - self.first_cell) * self.k..).zip(neighbors) {
+            self.sq_distances[at] = neighbor.sq_l2 as f32;
+            self.ranks[at] = neighbor.place.rank;
+            self.cells[at] = neighbor.place.cell;
+        }
+    }
+}
+
+/// Divides a search into jobs of `cells_per_job` cells, image after image.
+pub(super) fn divide<'a>(
+    query: &PyramidBatch<'a>,
+    selections: &'a [Selection],
+    centred: &'a [OnceLock<CentredQuery>],
+    (cells_per_job, k): (usize, usize),
+    neighbors: &'a mut Neighbors,
+) -> Vec<Job<'a>> {
+    let n_cells = query.shape().finest().cells();
+    let mut jobs = Vec::with_capacity(query.n_images() * n_cells.div_ceil(cells_per_job));
+    let (per_image, per_job) = (n_cells * k, cells_per_job * k);
+    let images = neighbors.sq_distances.chunks_mut(per_image).zip(
+        neighbors
+            .ranks
+            .chunks_mut(per_image)
+            .zip(neighbors.cells.chunks_mut(per_image)),
+    );
+    for (image, (sq_distances, (ranks, cells))) in images.enumerate() {
+        let parts = sq_distances
+            .chunks_mut(per_job)
+            .zip(ranks.chunks_mut(per_job).zip(cells.chunks_mut(per_job)));
+        for (index, (sq_distances, (ranks, cells))) in parts.enumerate() {
+            let first_cell = index * cells_per_job;
+            jobs.push(Job {
+                levels: query.image(image),
+                centred: &centred[image],
+                selection: &selections[if selections.len() == 1 { 0 } else { image }],
+                first_cell,
+                n_cells: ranks.len() / k,
+                results: Results {
+                    first_cell,
+                    k,
+                    sq_distances,
+                    ranks,
+                    cells,
+                },
+            });
+        }
+    }
+    jobs
 }

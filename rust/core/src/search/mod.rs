@@ -14,6 +14,7 @@ pub(crate) mod exact;
 mod exhaustive;
 mod flat;
 mod job;
+mod matcher;
 mod neighbors;
 mod options;
 mod rescore;

@@ -2,6 +2,7 @@
 
 use crate::cancel::Cancel;
 use crate::kernels::InstructionSet;
+use crate::names::named;
 use std::num::NonZero;
 
 /// Which pairs of cells are looked at; the results are the same.
@@ -16,25 +17,7 @@ pub enum Matcher {
     Pruned,
 }
 
-impl Matcher {
-    const ALL: [Self; 3] = [Self::Auto, Self::Exhaustive, Self::Pruned];
-
-    /// The name by which it is asked for.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Auto => "auto",
-            Self::Exhaustive => "exhaustive",
-            Self::Pruned => "pruned",
-        }
-    }
-
-    /// Finds a matcher by its name.
-    #[must_use]
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|matcher| matcher.name() == name)
-    }
-}
+named!(Matcher, "matcher", { Auto => "auto", Exhaustive => "exhaustive", Pruned => "pruned" });
 
 /// How to search.
 #[derive(Clone, Debug)]
@@ -63,11 +46,4 @@ impl Options<'_> {
             cancel: Cancel::NEVER,
         }
     }
-}
-
-/// What a search runs on.
-#[derive(Clone, Copy)]
-pub(crate) struct Resources {
-    pub instruction_set: InstructionSet,
-    pub threads: usize,
 }

@@ -138,14 +138,14 @@ fn check(
         && ranks.len() == cells.len();
     if !fits {
         let message = "candidates: the query cells and the lists do not fit together";
-        return Err(Error::Parameter(message.into()));
+        return Err(Error::parameter("candidates", message));
     }
     let of_gallery = context.shape().finest().cells();
     let is_there =
         |(&rank, &cell): (&u32, &u32)| selection.contains(rank) && (cell as usize) < of_gallery;
     if !ranks.iter().zip(cells).all(is_there) {
         let message = "candidates: there is one that is not among the images searched";
-        return Err(Error::Parameter(message.into()));
+        return Err(Error::parameter("candidates", message));
     }
     Ok(())
 }

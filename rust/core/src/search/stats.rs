@@ -17,6 +17,12 @@ pub struct SearchStats {
 }
 
 impl SearchStats {
+    /// Those of a search that compares all pairs in full.
+    pub(super) fn exhaustive(pairs: u64) -> Self {
+        let stages = vec![("exhaustive".to_owned(), pairs)];
+        Self { pairs, stages }
+    }
+
     /// Adds pairs to a stage.
     pub(crate) fn count(&mut self, stage: &str, pairs: u64) {
         match self.stages.iter_mut().find(|(name, _)| name == stage) {
@@ -25,7 +31,7 @@ impl SearchStats {
         }
     }
 
-    /// Adds the work of another part of the search.
+    /// Adds those of another part of the search.
     pub(super) fn add(&mut self, other: &Self) {
         self.pairs += other.pairs;
         for (stage, pairs) in &other.stages {

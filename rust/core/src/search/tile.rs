@@ -94,7 +94,7 @@ impl Tile {
             self.bounds[lane].set(f32::INFINITY);
             let (row, column) = (cell as usize / fine_width, cell as usize % fine_width);
             for (level, grid) in source.query_grids.iter().enumerate() {
-                let centred = &source.centred.centred[level];
+                let centred = &source.centred.levels[level];
                 grid.interpolate_into(centred, row, column, &mut feature);
                 self.packed.set(level, lane, &feature);
                 let norms = &source.centred.norms[level];

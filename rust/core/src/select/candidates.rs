@@ -262,7 +262,7 @@ impl RowTile {
 /// The largest partial distance of a pick that may be nearer to a row than those it has seen; see
 /// [`crate::bounds`], `projection.rs`. `1e-7` is more than a float64 distance is wrong by, relatively.
 fn limit(projection: &PcaProjection, lane: &Lane) -> f32 {
-    let scaled = lane.sq * f64::from(projection.scale()).powi(2);
+    let scaled = lane.sq * projection.centering().sq_scale();
     let limit = scaled * (1.0 + 1e-7) + 2.0 * TINY;
     ((limit - lane.sq_norm * (1.0 - projection.slack())) as f32).next_up()
 }

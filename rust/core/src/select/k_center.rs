@@ -143,26 +143,33 @@ pub fn pick(
 /// The first row to pick.
 fn check(rows: &Rows<'_>, options: &PickOptions<'_>) -> Result<usize> {
     if options.count == 0 || options.count > rows.len() {
-        return Err(Error::Parameter(format!(
-            "size: expected between 1 and the number of rows, {}, got {}",
-            rows.len(),
-            options.count
-        )));
+        return Err(Error::parameter(
+            "size",
+            format!(
+                "size: expected between 1 and the number of rows, {}, got {}",
+                rows.len(),
+                options.count
+            ),
+        ));
     }
     if let Some(matrix) = options.projection
         && (matrix.is_empty() || !matrix.len().is_multiple_of(rows.n_features()))
     {
-        return Err(Error::Parameter(format!(
-            "projection: expected some values for each of {} features, got {}",
-            rows.n_features(),
-            matrix.len()
-        )));
+        return Err(Error::parameter(
+            "projection",
+            format!(
+                "projection: expected some values for each of {} features, got {}",
+                rows.n_features(),
+                matrix.len()
+            ),
+        ));
     }
     let (rank, cell) = options.first;
     rows.find(rank, cell).ok_or_else(|| {
-        Error::Parameter(format!(
-            "first: there is no cell {cell} of image {rank} selected"
-        ))
+        Error::parameter(
+            "first",
+            format!("first: there is no cell {cell} of image {rank} selected"),
+        )
     })
 }
 
@@ -223,7 +230,7 @@ impl<'a> Picking<'a> {
         options.cancel.check()?;
         if let Some(row) = sq.iter().position(|sq| !sq.is_finite()) {
             let (rank, cell) = space.rows.place(row);
-            return Err(Error::Image(format!(
+            return Err(Error::image(format!(
                 "image {rank}, cell {cell}: its projected features are not finite"
             )));
         }

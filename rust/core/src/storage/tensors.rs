@@ -277,6 +277,12 @@ impl Store {
         &self.metadata
     }
 
+    /// The error that something in the file is not as it must be.
+    #[must_use]
+    pub fn damaged(&self, what: &str) -> Error {
+        Error::store(&self.path, format!("is damaged: {what}"))
+    }
+
     /// The writer's metadata entry `key`.
     ///
     /// # Errors

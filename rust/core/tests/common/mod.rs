@@ -1,6 +1,7 @@
 //! What the tests of exactness share: features of all kinds, a naive float64 oracle, and searches in
 //! every way there is, which must all give the same to the bit.
 #![allow(dead_code)] // each test binary uses a part
+#![allow(clippy::too_many_lines)] // cases and checks read from top to bottom
 
 use half::f16;
 use knnspect_core::gallery::Selection;

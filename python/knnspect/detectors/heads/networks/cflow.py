@@ -129,7 +129,7 @@ class CFlowNetwork(CellScorer):
 
     def _standardized(self, pyramid: FeaturePyramid, level: int) -> Tensor:
         mean, deviation = self._scaling(level)
-        features = torch.from_numpy(pyramid.levels[level]).to(mean.device, torch.float32)
+        features = torch.as_tensor(pyramid.arrays[level]).to(mean.device, torch.float32)
         return (features - mean).div_(deviation)
 
     def _scaling(self, level: int) -> tuple[Tensor, Tensor]:

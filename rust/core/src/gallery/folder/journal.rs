@@ -13,7 +13,8 @@
 //! anybody, unless a mark follows: then it was, and the journal is damaged. JSON has no line ends of
 //! its own, so a line that was cut short holds no mark.
 
-use super::checksum::{Checksum, first_half};
+use super::checksum::{Checksum, first_half, hex};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
@@ -108,13 +109,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Contents, String> {
                 end.marked = true;
                 continue;
             }
-            // The mark may be on its way, or have been lost by a crash.
-            let written = rest
-                .iter()
-                .rposition(|byte| *byte != 0)
-                .map_or(0, |at| at + 1);
-            let zeros = rest.len() > MARK.len(); // room that was made for what was never written
-            if MARK.starts_with(&rest[..if zeros { written } else { rest.len() }]) {
+            if may_become_mark(rest) {
                 break;
             }
             return Err(damaged(end.len));
@@ -125,26 +120,10 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Contents, String> {
             }
             break;
         };
-        let unreadable = |error: serde_json::Error| {
-            format!(
-                "is damaged: byte {} of its journal cannot be read ({error})",
-                end.len
-            )
-        };
         if header.is_none() {
-            let read: Header = serde_json::from_slice(json).map_err(unreadable)?;
-            if read.format != FORMAT {
-                return Err("is not a gallery that knnspect wrote".into());
-            }
-            if read.format_version > VERSION {
-                return Err(format!(
-                    "was written by a newer knnspect: its format is {}, this one reads up to {VERSION}",
-                    read.format_version
-                ));
-            }
-            header = Some(read);
+            header = Some(read_header(json, end.len)?);
         } else {
-            changes.push(serde_json::from_slice(json).map_err(unreadable)?);
+            changes.push(read_json(json, end.len)?);
         }
         end = End {
             len: end.len + len as u64,
@@ -160,6 +139,37 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Contents, String> {
     })
 }
 
+/// Whether the bytes after a line without a mark are the beginning of one: it may be on its way, or have
+/// been lost by a crash.
+fn may_become_mark(rest: &[u8]) -> bool {
+    let written = rest
+        .iter()
+        .rposition(|byte| *byte != 0)
+        .map_or(0, |at| at + 1);
+    let zeros = rest.len() > MARK.len(); // room that was made for what was never written
+    MARK.starts_with(&rest[..if zeros { written } else { rest.len() }])
+}
+
+/// The first line of a journal.
+fn read_header(json: &[u8], at: u64) -> Result<Header, String> {
+    let header: Header = read_json(json, at)?;
+    if header.format != FORMAT {
+        return Err("is not a gallery that knnspect wrote".into());
+    }
+    if header.format_version > VERSION {
+        return Err(format!(
+            "was written by a newer knnspect: its format is {}, this one reads up to {VERSION}",
+            header.format_version
+        ));
+    }
+    Ok(header)
+}
+
+fn read_json<T: DeserializeOwned>(json: &[u8], at: u64) -> Result<T, String> {
+    serde_json::from_slice(json)
+        .map_err(|error| format!("is damaged: byte {at} of its journal cannot be read ({error})"))
+}
+
 /// The JSON of the first line, the line's length, and its checksum; None unless it is whole and right.
 fn next_line(bytes: &[u8], chain: Checksum) -> Option<(&[u8], usize, Checksum)> {
     let len = bytes.iter().position(|byte| *byte == b'\n')? + 1;
@@ -173,32 +183,6 @@ fn chained(chain: Checksum, json: &[u8]) -> Checksum {
     let mut hasher = blake3::Hasher::new();
     hasher.update(&chain).update(json);
     first_half(&hasher.finalize())
-}
-
-/// A checksum in digits.
-pub(super) fn hex(checksum: Checksum) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let digit = |half: u8| char::from(DIGITS[usize::from(half)]);
-    checksum
-        .iter()
-        .flat_map(|byte| [digit(byte >> 4), digit(byte & 15)])
-        .collect()
-}
-
-/// The checksum that these digits mean.
-pub(super) fn from_hex(digits: &str) -> Option<Checksum> {
-    let mut checksum = Checksum::default();
-    let (pairs, []) = digits.as_bytes().as_chunks::<2>() else {
-        return None;
-    };
-    if pairs.len() != checksum.len() {
-        return None;
-    }
-    for (byte, [high, low]) in checksum.iter_mut().zip(pairs) {
-        let value = |digit: u8| char::from(digit).to_digit(16);
-        *byte = (value(*high)? << 4 | value(*low)?) as u8;
-    }
-    Some(checksum)
 }
 
 /// The bytes of a whole journal.
@@ -314,6 +298,7 @@ impl Journal {
 
 #[cfg(test)]
 mod tests {
+    use super::super::checksum::from_hex;
     use super::*;
 
     fn sample() -> Vec<u8> {

@@ -1,7 +1,7 @@
 //! From a journal to the gallery that it describes.
 
-use super::checksum::Checksum;
-use super::journal::{Contents, Header, Run, from_hex};
+use super::checksum::{Checksum, from_hex};
+use super::journal::{Change, Contents, Header, Run};
 use super::record::{RecordLayout, RecordPlace};
 use super::segment::{self, Segment};
 use crate::error::{Error, Result};
@@ -35,78 +35,114 @@ pub(super) fn replay(
 ) -> Result<(State, BTreeMap<u32, Segment>, Header)> {
     let damaged = |what: String| Error::store(path, format!("is damaged: {what}"));
     let header = contents.header;
-    let upsample = Upsample::from_name(&header.upsample);
-    let upsample = upsample.ok_or_else(|| damaged(format!("upsample is {:?}", header.upsample)))?;
-    let dtype = DType::from_name(&header.dtype);
-    let dtype = dtype.ok_or_else(|| damaged(format!("dtype is {:?}", header.dtype)))?;
+    let upsample = header.upsample.parse::<Upsample>();
+    let upsample = upsample.map_err(|_| damaged(format!("upsample is {:?}", header.upsample)))?;
+    let dtype = header.dtype.parse::<DType>();
+    let dtype = dtype.map_err(|_| damaged(format!("dtype is {:?}", header.dtype)))?;
 
-    let mut shape: Option<(PyramidShape, RecordLayout)> = None;
-    let mut segments: BTreeMap<u32, Segment> = BTreeMap::new();
-    let mut live: BTreeMap<String, JournalImage> = BTreeMap::new();
-    let mut removed: Vec<JournalImage> = Vec::new();
+    let mut replay = Replay::default();
     for change in contents.changes {
+        replay.make(change, dtype).map_err(damaged)?;
+    }
+    let mappings = map_segments(path, &replay.segments).map_err(damaged)?;
+    let image = |found: &JournalImage| {
+        let segment = &replay.segments[&found.place.segment];
+        let mapping = &mappings[&found.place.segment];
+        let name = (path, found.id.as_str());
+        let layout = &segment.layout;
+        Arc::new(StoredImage::in_record(
+            mapping,
+            layout,
+            found.place,
+            name,
+            found.checksum,
+        ))
+    };
+    let removed = replay.removed.iter().map(image).collect();
+    let live = replay.live.iter();
+    let images = live.map(|(id, found)| (id.clone(), image(found))).collect();
+    let shape = replay.shape.map(|(shape, _)| shape);
+    let gallery = Gallery::of_images(upsample, dtype, shape, images);
+    Ok((State { gallery, removed }, replay.segments, header))
+}
+
+/// What the changes so far have left.
+#[derive(Default)]
+struct Replay {
+    shape: Option<(PyramidShape, RecordLayout)>,
+    segments: BTreeMap<u32, Segment>,
+    live: BTreeMap<String, JournalImage>,
+    removed: Vec<JournalImage>,
+}
+
+impl Replay {
+    /// Makes a change.
+    ///
+    /// # Errors
+    /// In words, when the journal cannot have been written like this.
+    fn make(&mut self, change: Change, dtype: DType) -> Result<(), String> {
         for id in change.remove {
-            let found = live.remove(&id);
-            removed.push(found.ok_or_else(|| damaged(format!("it removes {id:?} twice")))?);
+            let found = self.live.remove(&id);
+            let found = found.ok_or_else(|| format!("it removes {id:?} twice"))?;
+            self.removed.push(found);
         }
         if let Some(levels) = change.shape {
-            if !live.is_empty() {
-                return Err(damaged("its images differ in shape".into()));
+            if !self.live.is_empty() {
+                return Err("its images differ in shape".into());
             }
-            let new = PyramidShape::new(&levels).map_err(|error| damaged(error.to_string()))?;
-            let layout = RecordLayout::new(&new, dtype);
-            shape = Some((new, layout));
+            let shape = PyramidShape::new(&levels).map_err(|error| error.to_string())?;
+            let layout = RecordLayout::new(&shape, dtype);
+            self.shape = Some((shape, layout));
         }
         for run in change.add {
-            let (_, layout) = shape
-                .as_ref()
-                .ok_or_else(|| damaged("an image has no shape".into()))?;
-            extend(&mut segments, &run, layout).map_err(&damaged)?;
-            for (record, (id, digits)) in (run.first..).zip(run.ids.into_iter().zip(run.checksums))
-            {
-                let checksum = from_hex(&digits)
-                    .ok_or_else(|| damaged(format!("{digits:?} is not a checksum")))?;
-                let place = RecordPlace {
-                    segment: run.segment,
-                    record,
-                };
-                let found = JournalImage {
-                    id: id.clone(),
-                    checksum,
-                    place,
-                };
-                if live.insert(id, found).is_some() {
-                    return Err(damaged("an id is there twice".into()));
-                }
-            }
+            self.add(run)?;
         }
-        if live.is_empty() {
-            shape = None; // the next image decides anew
+        if self.live.is_empty() {
+            self.shape = None; // the next image decides anew
         }
+        Ok(())
     }
 
-    let mut mappings: BTreeMap<u32, Arc<Mapping>> = BTreeMap::new();
-    for (number, Segment { layout, n_records }) in &segments {
+    /// Adds the images of a run.
+    fn add(&mut self, run: Run) -> Result<(), String> {
+        let (_, layout) = self.shape.as_ref().ok_or("an image has no shape")?;
+        extend(&mut self.segments, &run, layout)?;
+        let images = run.ids.into_iter().zip(run.checksums);
+        for (record, (id, digits)) in (run.first..).zip(images) {
+            let checksum =
+                from_hex(&digits).ok_or_else(|| format!("{digits:?} is not a checksum"))?;
+            let place = RecordPlace {
+                segment: run.segment,
+                record,
+            };
+            let found = JournalImage {
+                id: id.clone(),
+                checksum,
+                place,
+            };
+            if self.live.insert(id, found).is_some() {
+                return Err("an id is there twice".into());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Maps the files of the segments.
+fn map_segments(
+    path: &Path,
+    segments: &BTreeMap<u32, Segment>,
+) -> Result<BTreeMap<u32, Arc<Mapping>>, String> {
+    let mut mappings = BTreeMap::new();
+    for (number, Segment { layout, n_records }) in segments {
         let file = segment::path(path, *number);
         let mapping = segment::map(&file, *n_records, layout.stride).map_err(|error| {
             let name = file.file_name().unwrap_or_default().to_string_lossy();
-            damaged(format!("{name} cannot be read: {error}"))
+            format!("{name} cannot be read: {error}")
         })?;
         mappings.insert(*number, mapping);
     }
-    let image = |found: &JournalImage| {
-        let segment = &segments[&found.place.segment];
-        let mapping = &mappings[&found.place.segment];
-        let name = (path, found.id.as_str());
-        StoredImage::in_record(mapping, &segment.layout, found.place, name, found.checksum)
-    };
-    let removed = removed.iter().map(|found| Arc::new(image(found))).collect();
-    let images = live
-        .into_iter()
-        .map(|(id, found)| (id, Arc::new(image(&found))))
-        .collect();
-    let gallery = Gallery::of_images(upsample, dtype, shape.map(|(shape, _)| shape), images);
-    Ok((State { gallery, removed }, segments, header))
+    Ok(mappings)
 }
 
 /// Adds the records of a run to its segment, which they follow.

@@ -1,6 +1,6 @@
 //! A gallery's folder, open for writing.
 
-use super::checksum::checksum;
+use super::checksum::{Checksum, checksum};
 use super::journal::{self, Change, Header, Journal, Run};
 use super::lock::{self, Lock};
 use super::read::{JOURNAL, journal_at, parse, read_journal};
@@ -200,16 +200,7 @@ impl Folder {
                 by_place.insert(place, Arc::clone(image));
             }
         }
-        // Segments of which every record is an image that is still there are kept.
-        let mut n_live: BTreeMap<u32, usize> = BTreeMap::new();
-        for place in by_place.keys() {
-            *n_live.entry(place.segment).or_default() += 1;
-        }
-        let is_kept =
-            |(number, segment): &(&u32, &Segment)| n_live.get(number) == Some(&segment.n_records);
-        let kept = self.segments.iter().filter(is_kept);
-        let kept: BTreeSet<u32> = kept.map(|(number, _)| *number).collect();
-
+        let kept = self.full_segments(by_place.keys());
         let (staying, moving): (Vec<_>, Vec<_>) = by_place
             .iter()
             .partition(|(place, _)| kept.contains(&place.segment));
@@ -224,27 +215,15 @@ impl Folder {
             let checked = cancel.check().and_then(|()| image.verify(true));
             checked.map(|()| image.record()).transpose()
         });
-        let mut new = BTreeMap::new();
         let mut header = self.header.clone();
         header.next_segment = self.next_segment()?;
-        let (moved, tail) = match gallery.shape() {
-            Some(shape) if !moving.is_empty() => {
-                let layout = RecordLayout::new(shape, self.dtype);
-                let mut writer = Writer::new(&path, &layout, header.next_segment, None);
-                match writer.write_all(records) {
-                    Ok(moved) => {
-                        header.next_segment = writer.next_number;
-                        runs.append(&mut writer.runs);
-                        (moved, writer.commit(&mut new))
-                    }
-                    Err(error) => {
-                        writer.undo();
-                        return Err(error);
-                    }
-                }
-            }
-            _ => (BTreeMap::new(), None),
-        };
+        let mut moved = Moved::default();
+        if let Some(shape) = gallery.shape().filter(|_| !moving.is_empty()) {
+            let layout = RecordLayout::new(shape, self.dtype);
+            let writer = Writer::new(&path, &layout, header.next_segment, None);
+            moved = move_records(writer, records, &mut header.next_segment)?;
+        }
+        runs.append(&mut moved.runs);
         let changes = gallery.shape().map(|shape| Change {
             shape: Some(levels_of(shape)),
             remove: Vec::new(),
@@ -260,10 +239,22 @@ impl Folder {
         self.journal = Journal::new(file, end);
         self.header = header;
         self.segments.retain(|number, _| kept.contains(number));
-        self.segments.extend(new);
-        self.tail = tail;
+        self.segments.extend(moved.segments);
+        self.tail = moved.tail;
         self.delete_leftovers();
-        Ok(moved)
+        Ok(moved.images)
+    }
+
+    /// The segments of which every record is an image that is still there.
+    fn full_segments<'a>(&self, places: impl Iterator<Item = &'a RecordPlace>) -> BTreeSet<u32> {
+        let mut n_live: BTreeMap<u32, usize> = BTreeMap::new();
+        for place in places {
+            *n_live.entry(place.segment).or_default() += 1;
+        }
+        let is_full =
+            |(number, segment): &(&u32, &Segment)| n_live.get(number) == Some(&segment.n_records);
+        let full = self.segments.iter().filter(is_full);
+        full.map(|(number, _)| *number).collect()
     }
 
     /// The number of the next new segment: one that no segment has had.
@@ -299,6 +290,41 @@ impl Folder {
             segment::number(&name.to_string_lossy())
                 .is_some_and(|number| !self.segments.contains_key(&number))
         });
+    }
+}
+
+/// Images that were written into new segments.
+#[derive(Default)]
+struct Moved {
+    images: BTreeMap<String, Arc<StoredImage>>,
+    runs: Vec<Run>,
+    segments: BTreeMap<u32, Segment>,
+    tail: Option<Tail>,
+}
+
+/// Writes records into new segments, whose numbers begin with `next_segment`; sets that to the next one.
+fn move_records<'a>(
+    mut writer: Writer<'_>,
+    records: impl Iterator<Item = Result<(&'a str, Checksum, &'a [u8])>>,
+    next_segment: &mut u32,
+) -> Result<Moved> {
+    match writer.write_all(records) {
+        Ok(images) => {
+            *next_segment = writer.next_number;
+            let runs = std::mem::take(&mut writer.runs);
+            let mut segments = BTreeMap::new();
+            let tail = writer.commit(&mut segments);
+            Ok(Moved {
+                images,
+                runs,
+                segments,
+                tail,
+            })
+        }
+        Err(error) => {
+            writer.undo();
+            Err(error)
+        }
     }
 }
 

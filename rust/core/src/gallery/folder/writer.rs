@@ -1,7 +1,7 @@
 //! Writing the records of one change.
 
-use super::checksum::Checksum;
-use super::journal::{Run, hex};
+use super::checksum::{Checksum, hex};
+use super::journal::Run;
 use super::record::{RecordLayout, RecordPlace};
 use super::segment::{self, Segment, Tail};
 use crate::error::{Error, Result};

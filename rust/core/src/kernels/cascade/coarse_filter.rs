@@ -12,6 +12,10 @@ use crate::kernels::tile::Limits;
 ///
 /// # Safety
 /// As for `SearchPatches` in `descend.rs`.
+#[expect(
+    clippy::too_many_lines,
+    reason = "an inner loop: its parts share registers and buffers"
+)]
 #[inline(always)]
 pub(super) unsafe fn filter_cells<L: Lanes>(
     plan: &CascadePlan<'_>,

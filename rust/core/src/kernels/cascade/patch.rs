@@ -5,6 +5,7 @@ use super::plan::CascadePlan;
 use crate::kernels::instruction_set::InstructionSet;
 use crate::kernels::simd::{Lanes, MAX_WIDTH};
 use crate::kernels::tile::{Limits, MAX_TILE, NO_QUERY, QueryTile};
+use std::ops::Range;
 
 /// A vector of queries, close together in the image.
 pub(crate) struct Patch {
@@ -133,70 +134,20 @@ impl Patch {
     ) -> Self {
         let grids = plan.grids;
         let lanes = vector * set.width()..(vector + 1) * set.width();
-        let grid = &grids[grids.len() - 1];
-        let fine_width = grid.columns.len();
-        let mut corners: Vec<Corner> = Vec::new();
-        let mut n_queries = 0;
-        for (lane, &cell) in cells[lanes.clone()].iter().enumerate() {
-            if cell == NO_QUERY {
-                continue;
-            }
-            n_queries += 1;
-            let (row, column) = (cell as usize / fine_width, cell as usize % fine_width);
-            let weights = grid.corner_weights(row, column);
-            for (at, weight) in grid.corners(row, column).into_iter().zip(weights) {
-                if weight == 0.0 {
-                    continue;
-                }
-                let known = corners.iter().position(|corner| corner.cell == at);
-                let known = known.unwrap_or_else(|| {
-                    let (width, n_cells) = (set.width(), grid.shape.cells());
-                    corners.push(Corner {
-                        cell: at,
-                        at: at / width * width * n_cells + at % width,
-                        weights: [0.0; MAX_WIDTH],
-                    });
-                    corners.len() - 1
-                });
-                corners[known].weights[lane] += weight as f32;
-            }
-        }
-        let mut sum = [0.0; MAX_WIDTH];
-        let mut finer_sq_norms = Vec::with_capacity(grids.len());
-        for level in sq_norms {
-            finer_sq_norms.push(sum);
-            for (sum, sq_norm) in sum.iter_mut().zip(&level[lanes.clone()]) {
-                *sum += sq_norm;
-            }
-        }
-        let mut leading = Vec::new();
-        if let Some(image) = image {
-            for value in image.values() {
-                let mut packed = [0.0; MAX_WIDTH];
-                for (packed, &cell) in packed.iter_mut().zip(&cells[lanes.clone()]) {
-                    if cell != NO_QUERY {
-                        *packed = -2.0 * value[cell as usize];
-                    }
-                }
-                leading.push(packed);
-            }
-        }
-        let packed4 = |level| {
-            let cells = &cells[lanes.clone()];
-            Packed4Queries::new(plan, set, level, (vector, queries), cells)
-        };
-        let len = grid.shape.width * set.width();
+        let own = &cells[lanes.clone()];
+        let packed4 = |level| Packed4Queries::new(plan, set, level, (vector, queries), own);
+        let len = grids[grids.len() - 1].shape.width * set.width();
         Self {
             packed4: (0..grids.len()).map(packed4).collect(),
             tile,
             vector,
-            corners,
-            leading,
-            finer_sq_norms,
+            corners: corners_of(plan, set, own),
+            leading: image.map_or_else(Vec::new, |image| pack_leading(image, own)),
+            finer_sq_norms: add_up(sq_norms, lanes),
             error: [0.0; MAX_WIDTH],
             rows: [vec![0.0; len], vec![0.0; len]],
             held: [NOTHING; 2],
-            n_queries,
+            n_queries: own.iter().filter(|&&cell| cell != NO_QUERY).count() as u64,
         }
     }
 
@@ -240,6 +191,64 @@ pub(super) struct Corner {
     /// Where its products with the first cell of a gallery image are.
     pub at: usize,
     pub weights: [f32; MAX_WIDTH],
+}
+
+/// The cells of the coarsest level of the query that the fine cells of some lanes are interpolated from.
+fn corners_of(plan: &CascadePlan<'_>, set: InstructionSet, cells: &[u32]) -> Vec<Corner> {
+    let grid = &plan.grids[plan.grids.len() - 1];
+    let fine_width = grid.columns.len();
+    let mut corners: Vec<Corner> = Vec::new();
+    for (lane, &cell) in cells.iter().enumerate() {
+        if cell == NO_QUERY {
+            continue;
+        }
+        let (row, column) = (cell as usize / fine_width, cell as usize % fine_width);
+        let weights = grid.corner_weights(row, column);
+        for (at, weight) in grid.corners(row, column).into_iter().zip(weights) {
+            if weight == 0.0 {
+                continue;
+            }
+            let known = corners.iter().position(|corner| corner.cell == at);
+            let known = known.unwrap_or_else(|| {
+                let (width, n_cells) = (set.width(), grid.shape.cells());
+                corners.push(Corner {
+                    cell: at,
+                    at: at / width * width * n_cells + at % width,
+                    weights: [0.0; MAX_WIDTH],
+                });
+                corners.len() - 1
+            });
+            corners[known].weights[lane] += weight as f32;
+        }
+    }
+    corners
+}
+
+/// The leading coordinates of some cells of the query image, multiplied by -2: `[value][lane]`.
+fn pack_leading(image: &LeadingCoordinates, cells: &[u32]) -> Vec<[f32; MAX_WIDTH]> {
+    let pack = |value: &[f32]| {
+        let mut packed = [0.0; MAX_WIDTH];
+        for (packed, &cell) in packed.iter_mut().zip(cells) {
+            if cell != NO_QUERY {
+                *packed = -2.0 * value[cell as usize];
+            }
+        }
+        packed
+    };
+    image.values().map(pack).collect()
+}
+
+/// For each level the sum of the squared norms of all finer levels, of some lanes.
+fn add_up(sq_norms: &[[f32; MAX_TILE]], lanes: Range<usize>) -> Vec<[f32; MAX_WIDTH]> {
+    let mut sum = [0.0; MAX_WIDTH];
+    let mut finer = Vec::with_capacity(sq_norms.len());
+    for level in sq_norms {
+        finer.push(sum);
+        for (sum, sq_norm) in sum.iter_mut().zip(&level[lanes.clone()]) {
+            *sum += sq_norm;
+        }
+    }
+    finer
 }
 
 #[cfg(test)]

@@ -13,6 +13,10 @@ use crate::kernels::tile::Limits;
 ///
 /// # Safety
 /// As for `SearchPatches` in `descend.rs`.
+#[expect(
+    clippy::too_many_lines,
+    reason = "an inner loop: its parts share registers and buffers"
+)]
 #[inline(always)]
 pub(super) unsafe fn refine<L: Lanes, const CELLS: usize>(
     plan: &CascadePlan<'_>,
@@ -119,6 +123,10 @@ pub(super) unsafe fn refine<L: Lanes, const CELLS: usize>(
 ///
 /// # Safety
 /// As for `SearchPatches` in `descend.rs`.
+#[expect(
+    clippy::too_many_lines,
+    reason = "an inner loop: its parts share registers and buffers"
+)]
 #[inline(always)]
 pub(super) unsafe fn refine_nested<L: Lanes>(
     plan: &CascadePlan<'_>,

@@ -12,7 +12,10 @@
 //! Where nothing can be left out, the cascade is slower than comparing everything. Each job compares
 //! what it does with what the exhaustive matcher would do, and goes on as that one when it is more.
 
-mod job;
+mod cost;
+mod group;
 mod matcher;
+mod round;
+mod seeds;
 
-pub(super) use matcher::{search_image, suits};
+pub(super) use matcher::Cascade;

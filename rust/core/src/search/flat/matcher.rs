@@ -1,20 +1,39 @@
-//! The search of one job.
+//! The matcher for galleries of one level.
 
 use super::plan::FlatPlan;
 use super::search::FlatJob;
 use super::seeds;
+use crate::pyramid::PyramidContext;
+use crate::search::exhaustive::{Exhaustive, TileBuffers};
 use crate::search::job::Job;
+use crate::search::matcher::{Division, JobMatcher, Request};
 use crate::search::stats::SearchStats;
 use std::sync::atomic::Ordering;
 
-impl FlatPlan<'_> {
+/// The matcher; jobs of which too little is pruned are left to the exhaustive one.
+pub(crate) struct Flat<'a> {
+    plan: FlatPlan<'a>,
+    context: &'a PyramidContext,
+    exhaustive: Exhaustive<'a>,
+}
+
+impl<'a> Flat<'a> {
+    /// None if searching exhaustively is better, or must be.
+    pub(crate) fn new(request: &Request<'a>) -> Option<Self> {
+        Some(Self {
+            plan: FlatPlan::new(request)?,
+            context: request.context,
+            exhaustive: Exhaustive::new(request),
+        })
+    }
+
     /// Finds the neighbours of one job's cells, unless searching exhaustively is better, or must be:
     /// then no result is set.
-    pub(crate) fn run(&self, job: &mut Job<'_>, stats: &mut SearchStats) -> bool {
-        if self.gave_up.load(Ordering::Relaxed) {
+    fn prune(&self, job: &mut Job<'_>, stats: &mut SearchStats) -> bool {
+        if self.plan.gave_up.load(Ordering::Relaxed) {
             return false;
         }
-        let Some((mut search, projected)) = FlatJob::new(self, job) else {
+        let Some((mut search, projected)) = FlatJob::new(&self.plan, job) else {
             return false;
         };
         seeds::seed(&mut search, &projected, job.selection);
@@ -30,18 +49,44 @@ impl FlatPlan<'_> {
         if done {
             search.write(job);
         } else {
-            self.gave_up.store(true, Ordering::Relaxed);
+            self.plan.gave_up.store(true, Ordering::Relaxed);
         }
         done
+    }
+}
+
+impl JobMatcher for Flat<'_> {
+    type Buffers = TileBuffers;
+
+    fn buffers(&self) -> TileBuffers {
+        self.exhaustive.buffers()
+    }
+
+    fn division(&self, n_images: usize, n_cells: usize) -> Division {
+        self.exhaustive.division(n_images, n_cells)
+    }
+
+    fn search(&self, buffers: &mut TileBuffers, job: &mut Job<'_>) -> SearchStats {
+        let pairs = job.n_pairs(self.context);
+        let mut stats = SearchStats {
+            pairs,
+            ..SearchStats::default()
+        };
+        if !self.prune(job, &mut stats) {
+            self.exhaustive.search(buffers, job);
+            stats.count("exhaustive", pairs);
+        }
+        stats
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bounds::CentredQuery;
     use crate::kernels::InstructionSet;
     use crate::pyramid::{DType, LevelData, PyramidBatch, PyramidShape, Upsample};
+    use crate::search::job::divide;
+    use crate::search::neighbors::Neighbors;
     use crate::search::options::{Matcher, Options};
     use crate::{Gallery, search};
     use std::sync::OnceLock;
@@ -80,21 +125,23 @@ mod tests {
         let selections = [gallery.select(None).unwrap()];
         let options = Options::new(1);
         for set in InstructionSet::available() {
-            let plan = FlatPlan::new(&context, &context, &selections, set, 2, &options).unwrap();
-            let n = side * side;
-            let (mut sq_distances, mut ranks, mut cells) = (vec![0.0; n], vec![0; n], vec![0; n]);
-            let centred: OnceLock<CentredQuery> = OnceLock::new();
-            let mut job = Job {
-                levels: vec![LevelData::F32(&query)],
-                centred: &centred,
-                selection: &selections[0],
-                first_cell: 0,
-                sq_distances: &mut sq_distances,
-                ranks: &mut ranks,
-                cells: &mut cells,
+            let request = Request {
+                context: &context,
+                query_context: &context,
+                selections: &selections,
+                options: &options,
+                set,
+                threads: 2,
             };
+            let flat = Flat::new(&request).unwrap();
+            let n = side * side;
+            let query = PyramidBatch::new(shape.clone(), 1, vec![LevelData::F32(&query)]).unwrap();
+            let mut found = Neighbors::new(1, n, 1).unwrap();
+            let centred = [OnceLock::new()];
+            let mut jobs = divide(&query, &selections, &centred, (n, 1), &mut found);
             let mut stats = SearchStats::default();
-            assert!(plan.run(&mut job, &mut stats), "{stats:?}");
+            assert!(flat.prune(&mut jobs[0], &mut stats), "{stats:?}");
+            drop(jobs);
             let pairs: Vec<u64> = stats.stages.iter().map(|(_, pairs)| *pairs).collect();
             assert!(pairs[0] >= (n_images * n * n) as u64, "{stats:?}");
             assert!(pairs[1] * 2 < pairs[0], "{stats:?}");
@@ -105,12 +152,9 @@ mod tests {
                 matcher: Matcher::Exhaustive,
                 ..Options::new(1)
             };
-            let query = PyramidBatch::new(shape.clone(), 1, vec![LevelData::F32(&query)]).unwrap();
             let expected = search::search(&query, &context, &selections, &exhaustive).unwrap();
-            assert_eq!(
-                (sq_distances, ranks, cells),
-                (expected.sq_distances, expected.ranks, expected.cells)
-            );
+            found.stats = expected.stats.clone();
+            assert_eq!(found, expected);
         }
     }
 }

@@ -22,9 +22,10 @@
 //! times: all relative to what is summed, so that the distance is right within `(n + 12) 2^-24` of
 //! itself, with a hundredth on top. `1e-7` of a distance is more than its float64 value is wrong by.
 
+mod cost;
 mod matcher;
 mod plan;
 mod search;
 mod seeds;
 
-pub(super) use plan::FlatPlan;
+pub(super) use matcher::Flat;

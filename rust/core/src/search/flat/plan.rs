@@ -1,10 +1,12 @@
 //! What the jobs of a search of a flat gallery share.
 
+use super::cost;
 use crate::bounds::{PcaProjection, ProjectionSlot};
 use crate::gallery::{Selection, StoredImage};
 use crate::kernels::InstructionSet;
 use crate::parallel::run_tasks;
 use crate::pyramid::{PyramidContext, decode_into};
+use crate::search::matcher::Request;
 use crate::search::options::{Matcher, Options};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -24,14 +26,15 @@ pub(crate) struct FlatPlan<'a> {
 
 impl<'a> FlatPlan<'a> {
     /// Makes the galleries ready; None if searching them exhaustively is better, or must be.
-    pub(crate) fn new(
-        context: &'a PyramidContext,
-        query_context: &'a PyramidContext,
-        selections: &'a [Selection],
-        set: InstructionSet,
-        threads: usize,
-        options: &'a Options<'a>,
-    ) -> Option<Self> {
+    pub(crate) fn new(request: &Request<'a>) -> Option<Self> {
+        let Request {
+            context,
+            query_context,
+            selections,
+            options,
+            set,
+            threads,
+        } = *request;
         let level = context.shape().finest();
         let (cells, channels) = (level.cells(), level.channels);
         let n_queries = query_context.shape().finest().cells();
@@ -39,14 +42,7 @@ impl<'a> FlatPlan<'a> {
         let n_rows = selections.iter().map(Selection::len).min()? * cells;
         let pays = match options.matcher {
             Matcher::Exhaustive => false,
-            // Few rows or queries do not repay what is made ready, nor do limits so wide. (Of 1,568
-            // rows of real features, 3,136 queries are told apart in less than half the time.)
-            Matcher::Auto => {
-                channels >= 48
-                    && n_queries >= 256
-                    && n_rows >= 1024
-                    && options.k <= n_rows.min(4096) / 64
-            }
+            Matcher::Auto => cost::promises_to_pay(channels, n_queries, n_rows, options.k),
             Matcher::Pruned => true,
         };
         let one_gallery = selections.iter().all(|s| Arc::ptr_eq(s.projection(), slot));

@@ -1,5 +1,6 @@
 //! The search of one job: queries in patches, filters, and what they leave.
 
+use super::cost::{self, FilterCounts};
 use super::plan::FlatPlan;
 use crate::bounds::{Projected, ProjectedRows, TINY};
 use crate::gallery::Selection;
@@ -39,19 +40,6 @@ impl Ord for ByDistance {
     }
 }
 
-/// How many pairs each stage looked at.
-#[derive(Debug, Default)]
-pub(super) struct FilterCounts {
-    /// All pairs, by the first filter.
-    pub first_filter: u64,
-    /// By the second filter.
-    pub second_filter: u64,
-    /// In float32, over all channels.
-    pub float32: u64,
-    /// In float64.
-    pub float64: u64,
-}
-
 /// What is known of one query.
 struct Query {
     cell: usize,
@@ -86,7 +74,7 @@ impl<'a> FlatJob<'a> {
     pub(super) fn new(plan: &'a FlatPlan<'a>, job: &Job<'a>) -> Option<(Self, Projected)> {
         let grid = plan.query_context.shape().finest();
         let channels = grid.channels;
-        let n_cells = job.sq_distances.len() / plan.options.k;
+        let n_cells = job.n_cells;
         let mut cells: Vec<usize> = (job.first_cell..job.first_cell + n_cells).collect();
         cells.sort_by_cached_key(|cell| patch_order(cell / grid.width, cell % grid.width));
         let mut rows = Vec::with_capacity(n_cells * channels);
@@ -109,7 +97,7 @@ impl<'a> FlatJob<'a> {
             .zip(rows.chunks_exact(channels))
         {
             for (to, from) in to.iter_mut().zip(from) {
-                *to = from * plan.projection.scale();
+                *to = from * plan.projection.centering().scale;
             }
         }
         let queries = cells
@@ -177,7 +165,7 @@ impl<'a> FlatJob<'a> {
                 (*tile_limit, query.limit) = (f32::NEG_INFINITY, f32::NEG_INFINITY);
                 return;
             }
-            limit = limit.min(farthest * f64::from(projection.scale()).powi(2));
+            limit = limit.min(farthest * projection.centering().sq_scale());
         }
         let limit = limit * (1.0 + 1e-7) + 2.0 * TINY;
         let partial = limit - query.sq_norm * (1.0 - projection.slack());
@@ -191,7 +179,7 @@ impl<'a> FlatJob<'a> {
         let n = self.lanes().min(self.queries.len() - first);
         let queries = &self.scaled[first * padded(self.channels)..];
         let which = which & (u32::MAX >> (32 - n));
-        let scale = self.plan.projection.scale();
+        let scale = self.plan.projection.centering().scale;
         sq_distances(self.plan.set, queries, row, scale, which, to);
     }
 
@@ -269,31 +257,18 @@ impl<'a> FlatJob<'a> {
         }
     }
 
-    /// Whether the exhaustive matcher promises to be faster with all `n_rows`, by what the stages had
-    /// to look at. Limits are worst in the beginning, so a part of all its work is allowed as a loss.
+    /// Whether too little is pruned of what `n_rows` are compared with.
     fn is_too_slow(&self, n_rows: usize) -> bool {
-        let [first, second] = self.plan.projection.filters().map(|f| f.n_leading as f64);
-        let (work, channels) = (&self.counts, self.channels as f64);
-        // In multiply-adds of a whole vector: pairs that are looked at one by one fill no vectors.
-        let pruned = work.first_filter as f64 * first
-            + 1.5 * work.second_filter as f64 * second
-            + 5.0 * work.float32 as f64 * channels
-            + 16.0 * work.float64 as f64 * channels;
-        let exhaustive = work.first_filter as f64 * channels;
-        let allowed = 0.05 * channels * (n_rows * self.queries.len()) as f64;
-        self.plan.options.matcher == Matcher::Auto && pruned > 0.8 * exhaustive + allowed
+        let (filters, n_pairs) = (self.plan.projection.filters(), n_rows * self.queries.len());
+        self.plan.options.matcher == Matcher::Auto
+            && cost::is_too_slow(&self.counts, filters, self.channels, n_pairs)
     }
 
     /// Writes what was found to where the job wants it.
     pub(super) fn write(self, job: &mut Job<'_>) {
-        let k = self.plan.options.k;
         for query in self.queries {
-            let start = (query.cell - job.first_cell) * k;
-            for (at, ByDistance(neighbor)) in (start..).zip(query.nearest.into_sorted_vec()) {
-                job.sq_distances[at] = neighbor.sq_l2 as f32;
-                job.ranks[at] = neighbor.place.rank;
-                job.cells[at] = neighbor.place.cell;
-            }
+            let nearest = query.nearest.into_sorted_vec().into_iter();
+            job.results.put(query.cell, nearest.map(|found| found.0));
         }
     }
 }
