@@ -131,6 +131,8 @@ def _pixels(image: Image.Image) -> tuple[NDArray[Any], int]:
 
 
 def _converted(image: Image.Image, mode: str) -> Image.Image:
+    if image.mode == mode:
+        return image  # which `convert` would copy
     return (image.convert("LA") if image.mode == "La" else image).convert(mode)
 
 

@@ -53,7 +53,7 @@ class NearDuplicates:
 
     def __init__(self, gallery: Gallery, pooled: NDArray[np.float32]) -> None:
         self._gallery, self._ids, self._pooled = gallery, gallery.ids, pooled
-        self._seen: dict[int, list[NDArray[np.float64]]] = {}
+        self._seen: dict[int, list[NDArray[np.float32]]] = {}
         #: An example for each image that has some.
         self._pairs: list[tuple[str, str]] = []
         self._typical = self._usual_differences()
@@ -105,30 +105,36 @@ class NearDuplicates:
     def _usual_differences(self) -> NDArray[np.float64]:
         n_images = len(self._ids)
         spaced = np.unique(np.linspace(0, n_images - 1, min(n_images, _N_SPACED)).astype(int))
+        if len(spaced) < 2:
+            return np.zeros(1)
+        levels = self._samples([int(index) for index in spaced])
+        # All pairs, each image with those before it.
         pairs = [
-            self._differences(int(index), [int(i) for i in spaced[:place]])
-            for place, index in enumerate(spaced)
-            if place
+            np.concatenate([_sq_distances(level[:n], level[n]) for n in range(1, len(spaced))])
+            for level in levels
         ]
-        return np.quantile(np.concatenate(pairs), 0.75, axis=0) if pairs else np.zeros(1)
+        return np.quantile(np.stack(pairs, axis=1), 0.75, axis=0)
 
     def _differences(self, index: int, others: Sequence[int]) -> NDArray[np.float64]:
         """Return squared distances, shape (n_others, n_levels)."""
-        own, theirs = self._sample([index])[0], self._sample(others)
-        return np.array(
-            [[np.square(a - b).sum() for a, b in zip(own, other, strict=True)] for other in theirs]
-        )
+        levels = zip(self._samples([index]), self._samples(others), strict=True)
+        return np.stack([_sq_distances(theirs, own[0]) for own, theirs in levels], axis=1)
 
-    def _sample(self, indices: Sequence[int]) -> list[list[NDArray[np.float64]]]:
-        """Return the features at a grid of places, for each image and level."""
+    def _samples(self, indices: Sequence[int]) -> list[NDArray[np.float32]]:
+        """Return the features at a grid of places, for each level of shape (n_images, n_values)."""
         for index in indices:
             if index not in self._seen:
                 levels = self._gallery.pyramid([self._ids[index]]).levels
                 self._seen[index] = [
-                    level[0][np.ix_(*(_places(n) for n in level.shape[1:3]))].astype(np.float32)
+                    level[0][np.ix_(*map(_places, level.shape[1:3]))].astype(np.float32).ravel()
                     for level in levels
                 ]
-        return [self._seen[index] for index in indices]
+        return [np.stack(values) for values in zip(*(self._seen[i] for i in indices), strict=True)]
+
+
+def _sq_distances(rows: NDArray[np.float32], row: NDArray[np.float32]) -> NDArray[np.float64]:
+    distances: NDArray[np.float32] = np.square(rows - row).sum(axis=1)
+    return distances.astype(np.float64)
 
 
 def _places(n: int) -> NDArray[np.intp]:
