@@ -67,6 +67,9 @@ class RowsBackend(ABC):
         RowsBackend.__init__(self)
         vars(self).update(state)
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
     @abstractmethod
     def build(self, rows: Rows, threads: int | None) -> Any:
         """Return an index of rows.

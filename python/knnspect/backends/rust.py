@@ -26,8 +26,8 @@ class RustBackend:
 
     Examples
     --------
-    >>> RustBackend().name
-    'rust'
+    >>> RustBackend(matcher="exhaustive")
+    RustBackend(instruction_set=None, matcher='exhaustive')
     """
 
     name = "rust"
@@ -38,6 +38,10 @@ class RustBackend:
     def __init__(self, *, instruction_set: str | None = None, matcher: str = "auto") -> None:
         self.instruction_set = instruction_set
         self.matcher = matcher
+
+    def __repr__(self) -> str:
+        name = type(self).__name__
+        return f"{name}(instruction_set={self.instruction_set!r}, matcher={self.matcher!r})"
 
     def search(self, search: Search) -> Neighbors:
         """Find the `k` nearest gallery cells of every cell of the query; see `Gallery.search`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import pickle
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -112,6 +113,13 @@ def test_a_device_for_a_backend_that_has_none_is_an_error(word: str) -> None:
 def test_names_are_exact(word: str) -> None:
     with pytest.raises(ParameterError, match="backend: expected one of 'auto', 'rust'"):
         get_backend(word)
+
+
+@pytest.mark.parametrize("name", available_backends())
+def test_a_backend_shows_how_it_was_made(name: str) -> None:
+    backend = get_backend(name)
+    assert repr(backend).startswith(f"{type(backend).__name__}(")
+    assert repr(pickle.loads(pickle.dumps(backend))) == repr(backend)
 
 
 def test_a_backend_is_itself() -> None:

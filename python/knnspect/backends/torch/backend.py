@@ -83,8 +83,8 @@ class TorchBackend:
 
     Examples
     --------
-    >>> TorchBackend("cpu").capabilities.devices
-    ('cpu',)
+    >>> TorchBackend("cpu", dtype="float32")
+    TorchBackend('cpu', dtype='float32')
     """
 
     name = "torch"
@@ -105,6 +105,10 @@ class TorchBackend:
     def __reduce__(self) -> tuple[Any, tuple[str]]:
         dtype = str(self.dtype).removeprefix("torch.")
         return partial(TorchBackend, dtype=dtype, max_memory=self.max_memory), (str(self.device),)
+
+    def __repr__(self) -> str:
+        dtype = str(self.dtype).removeprefix("torch.")
+        return f"{type(self).__name__}({str(self.device)!r}, dtype={dtype!r})"
 
     @property
     def capabilities(self) -> Capabilities:
