@@ -1,8 +1,9 @@
 //! The first step of a patch: the coarsest level, whose products are in the [`CoarseImage`](super::coarse::CoarseImage).
 
+use super::coarse_rows::cached_row;
 use super::inputs::{CascadeImage, LevelCounts, TileQueries};
 use super::leading::{self, LeadingCoordinates};
-use super::patch::{Corner, Patch};
+use super::patch::Patch;
 use super::plan::{CascadePlan, FastTap};
 use super::scratch::{CascadeScratch, Entries};
 use crate::kernels::simd::{Lanes, MAX_WIDTH};
@@ -368,58 +369,4 @@ pub(super) unsafe fn push_cell<L: Lanes>(
             }
         }
     }
-}
-
-/// Makes sure that the products of all queries of the patch with one row of the coarsest level of the
-/// gallery image are there; returns the slot.
-#[inline(always)]
-unsafe fn cached_row<L: Lanes>(
-    image: &CascadeImage<'_>,
-    width: usize,
-    row: usize,
-    patch: &mut Patch,
-) -> usize {
-    let slot = row % 2;
-    if patch.held[slot] != row {
-        patch.held[slot] = row;
-        let mut column = 0;
-        while column < width {
-            // SAFETY: as promised by the caller; `column + N <= width`.
-            unsafe {
-                let products = image.coarse.products.as_ptr();
-                let products = products.add((row * width + column) * L::WIDTH);
-                let out = patch.rows[slot].as_mut_ptr().add(column * L::WIDTH);
-                column += match width - column {
-                    4.. => interpolate_row::<L, 4>(products, &patch.corners, out),
-                    2.. => interpolate_row::<L, 2>(products, &patch.corners, out),
-                    _ => interpolate_row::<L, 1>(products, &patch.corners, out),
-                };
-            }
-        }
-    }
-    slot
-}
-
-/// The products of the queries of a patch with `N` cells, from those of the cells around them.
-#[inline(always)]
-unsafe fn interpolate_row<L: Lanes, const N: usize>(
-    products: *const f32,
-    corners: &[Corner],
-    out: *mut f32,
-) -> usize {
-    // SAFETY: as promised by the caller.
-    unsafe {
-        let mut sums = [L::splat(0.0); N];
-        for corner in corners {
-            let weights = L::load(corner.weights.as_ptr());
-            for (n, sum) in sums.iter_mut().enumerate() {
-                let product = L::splat(*products.add(n * L::WIDTH + corner.at));
-                *sum = weights.mul_add(product, *sum);
-            }
-        }
-        for (n, sum) in sums.iter().enumerate() {
-            sum.store(out.add(n * L::WIDTH));
-        }
-    }
-    N
 }

@@ -42,6 +42,7 @@
 
 mod coarse;
 mod coarse_filter;
+mod coarse_rows;
 mod descend;
 mod inputs;
 pub(crate) mod leading;
