@@ -66,7 +66,7 @@ pub(crate) fn run_tasks<W: Send, T: Send, R: Send>(
             drop(working);
             go(first);
             // The calling thread goes on asking whether to stop while it waits for the others: it may be
-            // the only one that is told (see [`Cancel::when`]).
+            // the only one that learns of it (see [`Cancel::when`]).
             while let Err(RecvTimeoutError::Timeout) = at_work.recv_timeout(PATIENCE) {
                 let _ = cancel.is_set();
             }

@@ -15,7 +15,7 @@ use pyo3::prelude::*;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Progress is told this often at most.
+/// The callback is called this often at most.
 const INTERVAL: Duration = Duration::from_millis(50);
 
 /// The callback that is called with the number of rows picked so far, and what it has raised.

@@ -1,8 +1,7 @@
-//! A few numbers of a feature that bound its distances: its projection on leading directions.
+//! A few numbers of a feature that bound its distances: its projection on *leading directions*.
 //!
-//! A flat gallery has one level: its rows have no coarse parts that would bound the whole. But any
-//! orthonormal directions split a distance likewise, and the principal directions of the gallery
-//! carry most of it. With `P` the projection on `m` of them, by Cauchy-Schwarz,
+//! Orthonormal directions split a distance, and the principal directions of some features carry most of
+//! it. With `P` the projection on `m` of them, by Cauchy-Schwarz,
 //!
 //! ```text
 //! |u - v|^2 = |u|^2 + |v|^2 - 2 <Pu, Pv> - 2 <u - Pu, v - Pv>
@@ -11,8 +10,12 @@
 //!
 //! so that `m` leading coordinates and the norm of the rest bound a distance from below (partial
 //! distance elimination: Bei and Gray 1985; with rotations, `ADSampling`, SIGMOD 2023,
-//! and PDX, SIGMOD 2025). The directions decide only how fast a search is. They are fitted once, on a sample; images
-//! that are added later are expressed in them, however well they fit.
+//! and PDX, SIGMOD 2025). The directions decide only how fast a search is.
+//!
+//! This derivation stands for all that project. A flat gallery, whose rows have no coarse parts that
+//! would bound the whole, is projected here: directions are fitted once, on a sample, and images that are
+//! added later are expressed in them, however well they fit. The finer levels of pyramids are projected
+//! in `kernels/cascade/leading.rs`, whole images by PyTorch in `python/knnspect/backends/torch/bounds.py`.
 //!
 //! # Why the bound holds in float32
 //! Let `u'`, `v'` be `(u - mean) scale`, exactly; `scale` is a power of two, and distances between

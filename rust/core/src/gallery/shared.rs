@@ -29,7 +29,7 @@ struct Home {
     path: PathBuf,
     /// Only this process may change the folder; one that was forked from it inherits all of this.
     owner: Owner,
-    /// None when it is open for reading. Taken before the state, by whoever changes the folder.
+    /// None when it is open for reading. Taken before the state by a thread that changes the folder.
     folder: Mutex<Option<Folder>>,
 }
 
@@ -108,7 +108,7 @@ impl SharedGallery {
         }
     }
 
-    /// Looks at the gallery as it is now. Nobody can change it meanwhile, so this should be short.
+    /// Looks at the gallery as it is now. It cannot be changed meanwhile, so this should be short.
     pub fn read<T>(&self, look: impl FnOnce(&Gallery) -> T) -> T {
         look(&lock(&self.state).gallery)
     }
@@ -141,7 +141,7 @@ impl SharedGallery {
         cancel: Cancel<'_>,
     ) -> Result<()> {
         let Some(home) = &self.home else {
-            // Copied before the lock is taken, so that nobody waits for more than the insertion.
+            // Copied before the lock is taken, so that other threads wait for the insertion only.
             let dtype = self.read(Gallery::dtype);
             let additions = Additions::new(batch, ids, dtype, cancel)?;
             cancel.check()?;
@@ -237,7 +237,7 @@ impl SharedGallery {
 }
 
 impl Home {
-    /// The folder, which nobody else changes meanwhile.
+    /// The folder, which no other thread changes meanwhile.
     fn folder(&self) -> Result<MutexGuard<'_, Option<Folder>>> {
         if self.owner.is_this_process() {
             return Ok(lock(&self.folder));

@@ -34,7 +34,7 @@ impl Mapping {
             start <= self.len() && len <= self.len() - start,
             "within the mapping"
         );
-        // SAFETY: the bytes are mapped as long as `self` lives, readable, and written by nobody.
+        // SAFETY: the bytes are mapped as long as `self` lives, readable, and not written to.
         unsafe { std::slice::from_raw_parts(self.0.as_ptr().add(start), len) }
     }
 }

@@ -1,6 +1,6 @@
 //! Opening files: regular ones only, and without ever waiting.
 //!
-//! What stands in a folder may have come from somebody else's archive: a symbolic link would lead a
+//! What stands in a folder may have come out of an archive: a symbolic link would lead a
 //! writer to a file of the user's, opening a FIFO waits for another process, and a device may have no
 //! end.
 

@@ -1,20 +1,15 @@
 //! Leading coordinates of the finer levels: a few numbers of each cell that bound what these levels add
 //! to a distance, before any of their inner products is taken.
 //!
-//! On each level but the coarsest, let `P` project on a few orthonormal directions. By Cauchy-Schwarz
-//!
-//! ```text
-//! |v|^2 - 2 <u, v> = |v|^2 - 2 <Pu, Pv> - 2 <u - Pu, v - Pv>
-//!                 >= |v|^2 - 2 <Pu, Pv> - 2 |u - Pu| |v - Pv|
-//! ```
-//!
-//! The directions are those in which the query image varies most; they decide only how much is saved.
-//! Projecting is linear, so that coordinates are interpolated as features are.
+//! The bound is that of `projection.rs` in [`crate::bounds`], which derives it, for each level but the
+//! coarsest by itself and without `|u|^2`, which is the same for all cells. The directions are those in
+//! which the query image varies most. Projecting is linear, so that coordinates are interpolated as
+//! features are.
 //!
 //! # Why the bound holds in float32
 //! `U` is `2^-24`, `a` and `m` the norms that no cell of the query and of the gallery image exceeds on
-//! this level, `C` its channels. With the analysis of [`crate::bounds`], `projection.rs`, whose `skew` is at most
-//! `16 U` here and whose `depth` is at most `C + 16`:
+//! this level, `C` its channels. With the analysis of `projection.rs`, whose `e` (`skew`) is at most `16 U`
+//! here and whose `depth` is at most `C + 16`:
 //!
 //! - `<Pu, Pv>` is the product of the coordinates within `(4.9 C + 100) U a m`.
 //! - `|Pv|^2` is the sum of the squared coordinates within `(4.9 C + 100) U m^2`, and `|v|^2` was computed

@@ -30,7 +30,7 @@ pub(crate) trait Lanes: Copy {
 /// An inner loop that [`run_kernel`](super::run_kernel()) instantiates for an instruction set.
 ///
 /// # Safety
-/// `run` may only be called where the instruction set of `L` is available. Whoever makes a kernel
+/// `run` may only be called where the instruction set of `L` is available. The code that makes a kernel
 /// has checked that its buffers are as large as `run` relies on.
 pub(crate) trait Kernel {
     /// `CELLS` gallery cells are accumulated in registers at a time.
