@@ -71,7 +71,7 @@ class Levels(Constraint):
     (1, 2, 3)
     """
 
-    metavar = "INT,…"
+    metavar = "INT,INT"
 
     def check(self, name: str, value: Any) -> None:
         """Check that there is one, and their order."""
