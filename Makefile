@@ -1,7 +1,7 @@
 .DEFAULT_GOAL := help
 PYTHON ?= python
 
-.PHONY: help dev fmt lint type test soak fuzz asan bench wheel
+.PHONY: help dev fmt lint type check test soak fuzz asan bench wheel
 
 help:  ## show what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 8
@@ -25,6 +25,14 @@ lint:  ## check formatting, lints, and which module imports which
 type:  ## check types, and the stub of the Rust module
 	$(PYTHON) -m mypy
 	$(PYTHON) -m mypy.stubtest knnspect._core
+
+# What is quick and still touches most of the package.
+QUICK = tests/reference tests/unit/cli tests/unit/gallery tests/unit/metrics tests/unit/report \
+	tests/unit/search tests/unit/views tests/unit/test_errors.py tests/unit/test_parameters.py \
+	tests/unit/test_pyramid.py tests/unit/test_rust_layers.py tests/unit/test_structure.py
+
+check: lint type  ## lint, type, and the quick tests: while working, in less than 90 seconds
+	$(PYTHON) -m pytest -q $(QUICK)
 
 test:  ## run all tests, of Python and of Rust
 	$(PYTHON) -m pytest
