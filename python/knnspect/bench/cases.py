@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from knnspect.backends import Backend
 from knnspect.bench.timing import timed
 from knnspect.data import ImageItem, ImageSource, open_to_judge
-from knnspect.detectors import Detector, PatchCore, Spade
+from knnspect.detectors import Detector, Spade
+from knnspect.detectors.nearest import NearestDetector
 from knnspect.errors import DTypeError, ParameterError
 from knnspect.gallery import Coreset, Gallery
 from knnspect.pyramid import FeaturePyramid
@@ -238,19 +239,13 @@ class DetectorCase(Case):
         n_queries: int | None = None,
         n_workers: int = 2,
     ) -> None:
-        target: Gallery | Coreset | None
-        if isinstance(detector, Spade):
-            target, self.k = detector.gallery_, detector.pixel_neighbors
-        elif isinstance(detector, PatchCore):
-            found = detector.coreset_
-            target, self.k = detector.gallery_ if found is None else found, 1
-        else:
+        if not isinstance(detector, NearestDetector):
             raise DTypeError(
                 f"detector: expected a Spade or a PatchCore, got {type(detector).__name__}"
             )
-        if target is None:  # of a PatchCore either is there
-            raise DTypeError("detector: expected one with a gallery or a coreset")
-        self.target = target
+        detector.n_images_  # noqa: B018 - raises if it is not fitted
+        self.target = detector.searched_
+        self.k = detector.pixel_neighbors if isinstance(detector, Spade) else 1
         self._detector, self._n_workers = detector, n_workers
         items = list(open_to_judge(images))
         if n_queries is not None and check_count("n_queries", n_queries) < len(items):
@@ -277,11 +272,11 @@ class DetectorCase(Case):
     @property
     def about(self) -> dict[str, Any]:
         """What is measured, JSON-compatible."""
-        detector: Any = self._detector
+        detector = self._detector
         searched = (
             {"images_searched": detector.image_neighbors_}
             if isinstance(detector, Spade)
-            else {"rows_searched": detector.memory_.n_rows}
+            else {"rows_searched": self.target.n_rows}
         )
         return {
             "kind": "detector",
@@ -323,10 +318,7 @@ class DetectorCase(Case):
 
     def with_backend(self, backend: str | Backend, threads: int | None) -> Detector:
         """Return the detector with a backend; what it searches is shared."""
-        detector: Any = copy(self._detector)
-        detector.backend, detector.threads = backend, threads
-        judge: Detector = detector
-        return judge
+        return copy(self._detector).set_params(backend=backend, threads=threads)
 
 
 def _coreset_rows(coreset: Coreset, image: str, cells: Cells) -> NDArray[np.float32]:

@@ -113,7 +113,8 @@ class NearDuplicates:
             np.concatenate([_sq_distances(level[:n], level[n]) for n in range(1, len(spaced))])
             for level in levels
         ]
-        return np.quantile(np.stack(pairs, axis=1), 0.75, axis=0)
+        usual: NDArray[np.float64] = np.quantile(np.stack(pairs, axis=1), 0.75, axis=0)
+        return usual
 
     def _differences(self, index: int, others: Sequence[int]) -> NDArray[np.float64]:
         """Return squared distances, shape (n_others, n_levels)."""
