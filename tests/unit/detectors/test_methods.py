@@ -48,7 +48,7 @@ class Mean(Detector):
     def _judge(self, features, watch):
         for index, id_ in enumerate(features.ids):
             far = np.abs(features.pyramid.levels[0][index] - self.mean_) ** self.power
-            map_ = self._map(far.mean(-1), features.sizes[index])
+            map_ = self._map(far.mean(-1), features.placements[index])
             yield Prediction(id_, float(map_.max()), map_)
 
     def _state(self):
