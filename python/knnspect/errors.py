@@ -43,7 +43,7 @@ class KnnspectError(Exception):
     --------
     >>> import knnspect as ks
     >>> try:
-    ...     ks.Gallery().image("bottle")
+    ...     ks.Gallery().pyramid(["bottle"])
     ... except ks.ParameterError as error:
     ...     (error.parameter, error.image)
     ('images', 'bottle')
@@ -101,5 +101,8 @@ class ForkError(KnnspectError, RuntimeError):
     """Something was asked of a forked process that works in its parent alone."""
 
 
-class NotFittedError(KnnspectError, RuntimeError):
-    """A detector was used before ``fit``."""
+class NotFittedError(KnnspectError, RuntimeError, AttributeError):
+    """A detector was used before ``fit``.
+
+    It is an AttributeError, too: of what is learnt, an unfitted detector has no attributes.
+    """

@@ -73,12 +73,11 @@ class TestConfig:
         assert isinstance(loaded, ks.PatchCore)
         assert (loaded.coreset, loaded.sigma, loaded.score) == (60, 2.0, "map")
         assert (loaded.backbone.levels, loaded.backbone.image_size) == ((1, 2), (64, 96))
-        assert loaded.fitted_with_ == {"backend": "rust", "batch_size": 3}
+        assert loaded.fitted_with_ == {"backend": "rust"}
         code, out, _ = run("info", "model.ks")
         assert code == 0
         words = " ".join(out.replace("│", " ").split())
         assert "fitted with backend rust" in words
-        assert "fitted with batch size 3" in words
         assert "coreset 60" in words
 
     @pytest.mark.parametrize(

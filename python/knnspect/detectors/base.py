@@ -79,7 +79,8 @@ class Detector(Judge):
     trains: ClassVar[bool] = False
 
     normal_map_max_: float = learnt()
-    #: What `fit` was called with, JSON-compatible, for models to tell.
+    #: What a model keeps of parameters that belong to a machine, such as threads: to be told, not
+    #: to be used again.
     fitted_with_: dict[str, Any] = learnt()
 
     def _begin(self) -> None:
@@ -206,7 +207,7 @@ class Detector(Judge):
         learnt._learn(normal, run)
         learnt._normal_sizes = Sizes(normal.sizes)
         learnt.seconds_ = run.watch.seconds
-        learnt.fitted_with_ = self._unsaved_params() | run.settings()
+        learnt.fitted_with_ = self._unsaved_params()
         if run.checkpoint is not None:
             Path(run.checkpoint).unlink(missing_ok=True)
         self.__dict__.update(learnt.__dict__)

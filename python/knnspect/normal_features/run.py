@@ -30,11 +30,6 @@ class Run:
     #: Whether the digests of the images are needed; in a folder they always are.
     with_digests: bool = False
 
-    def settings(self) -> dict[str, Any]:
-        """Return what the work depended on, JSON-compatible, without paths."""
-        limit = {} if self.max_memory is None else {"max_memory": str(self.max_memory)}
-        return {"batch_size": int(self.batch_size), **limit}
-
     def of_reading(self) -> dict[str, Any]:
         """Return what `Backbone.iterate` is told of it, but for the size of batches."""
         return {
