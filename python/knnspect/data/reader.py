@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import threading
 import warnings
 from pathlib import Path
@@ -184,14 +185,14 @@ def check_max_pixels(max_pixels: object) -> int:
 
 def _checked_size(file: Path) -> int:
     # Asked before opening: opening a named pipe would wait for ever.
-    if file.is_dir():
+    about = file.stat()
+    if stat.S_ISDIR(about.st_mode):
         raise ImageError(f"{file}: expected an image file, got a folder")
-    size = file.stat().st_size
-    if not file.is_file():
+    if not stat.S_ISREG(about.st_mode):
         raise ImageError(f"{file}: expected an image file, got something that is not a file")
-    if size == 0:
+    if about.st_size == 0:
         raise ImageError(f"{file}: expected an image file, got an empty file (0 bytes)")
-    return size
+    return about.st_size
 
 
 def _from_array(array: NDArray[Any], where: str) -> Decoded:
