@@ -21,7 +21,6 @@ __all__ = [
     "Optional",
     "Positive",
     "ShareOrCount",
-    "Text",
 ]
 
 #: A value that is refused, and the error that refuses it.
@@ -205,19 +204,6 @@ class Flag(Constraint):
     def bad_values(self) -> Iterator[Bad]:
         """Yield what is neither."""
         yield from ((value, DTypeError) for value in (1, "true", None))
-
-
-class Text(Constraint):
-    """Any text."""
-
-    def check(self, name: str, value: Any) -> None:
-        """Check the type."""
-        if not isinstance(value, str):
-            raise DTypeError(f"{name}: expected a text, got {type(value).__name__}")
-
-    def bad_values(self) -> Iterator[Bad]:
-        """Yield what is no text."""
-        yield 3, DTypeError
 
 
 @dataclass(frozen=True)

@@ -46,11 +46,12 @@ def _app(arguments: list[str]) -> Callable[[], None]:
     chosen = arguments[0] if arguments else ""
     for name in _COMMANDS:
         command: Callable[..., None] = getattr(import_module(f"knnspect.cli.{name}"), name)
+        words = command.__doc__
         if name == chosen:
             command, arguments = _chosen(name, command, arguments)
         elif name in _OF_METHODS:
             command = _about  # only its help is asked for
-        app.command(name, help=_help_of(name))(command)
+        app.command(name, help=words)(command)
     return partial(app, arguments, prog_name="knnspect")
 
 
@@ -88,11 +89,6 @@ def _value_of(option: str, arguments: Sequence[str]) -> str | None:
         if name == option:
             found = value if equals else next(iter(arguments[place + 1 :]), "")
     return found
-
-
-def _help_of(name: str) -> str:
-    command = getattr(import_module(f"knnspect.cli.{name}"), name)
-    return command.__doc__ or ""
 
 
 def _about(

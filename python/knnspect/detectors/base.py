@@ -2,7 +2,7 @@
 
 A method is a class that declares its parameters, and says how it learns (`Detector._learn`), how it
 judges (`Detector._judge`), and what of it is kept in a file (`Detector._state`, `_set_state`). Its
-line in `knnspect.detectors.registry`, or an entry point of another package, gives it its word.
+file in `nearest` or `heads`, or an entry point of another package, gives it its word.
 """
 
 from __future__ import annotations
