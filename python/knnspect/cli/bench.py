@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,10 +20,11 @@ from knnspect.cli.options import (
 )
 from knnspect.cli.places import check_writable
 from knnspect.cli.printing import console
-from knnspect.detectors import Detector
 from knnspect.errors import ParameterError
-from knnspect.features import Backbone
 from knnspect.validation import check_count, parse_numbers
+
+if TYPE_CHECKING:
+    from knnspect.detectors import Detector
 
 __all__ = ["bench"]
 
@@ -263,7 +264,7 @@ def _detector_case(
     asked.refuse("method", *settled, why="is settled in the model")
     loaded = load(model, device=asked.given.get("device"))
     if "max_pixels" in asked.given:
-        declared = Backbone.parameters["max_pixels"]
+        declared = loaded.backbone.parameters["max_pixels"]
         loaded.backbone.max_pixels = parsed(declared, asked.given["max_pixels"])
     _take_spelt(asked, loaded, f"the model is of {loaded.method}")
     return DetectorCase(loaded, queries, n_queries, workers), labelled

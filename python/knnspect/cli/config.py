@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from typer.models import OptionInfo
 
-from knnspect.cli.options import detector_options, flag
-from knnspect.detectors import Detector
+from knnspect.cli.options import detector_options, flag, signature_of
 from knnspect.errors import ParameterError
+
+if TYPE_CHECKING:
+    from knnspect.detectors import Detector
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -95,7 +96,7 @@ def config_options(
 def _options_of(run: Callable[..., None]) -> dict[str, Any]:
     """Return the types of a command's own options."""
     found = {}
-    for name, each in inspect.signature(run, eval_str=True).parameters.items():
+    for name, each in signature_of(run).parameters.items():
         type_, *about = get_args(each.annotation) or (each.annotation,)
         if about and isinstance(about[0], OptionInfo) and name != "config":
             found[next(iter(about[0].param_decls or [flag(name)]))] = type_

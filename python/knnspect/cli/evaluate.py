@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,7 +19,9 @@ from knnspect.cli.options import (
 )
 from knnspect.cli.places import check_writable
 from knnspect.cli.printing import figure, print_table
-from knnspect.detectors import Detector
+
+if TYPE_CHECKING:
+    from knnspect.detectors import Detector
 
 __all__ = ["evaluate"]
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from knnspect.cli.left_out import LeftOut
 from knnspect.cli.options import BatchSize, Config, Method, SkipBad, Workers, build_detector
 from knnspect.cli.places import check_writable
-from knnspect.detectors import Detector
 from knnspect.errors import ParameterError
+
+if TYPE_CHECKING:
+    from knnspect.detectors import Detector
 
 __all__ = ["fit"]
 

@@ -8,15 +8,15 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from knnspect.constraints import Choice
-from knnspect.detectors import Detector, get_method, methods
 from knnspect.errors import ParameterError
-from knnspect.features import Backbone
-from knnspect.parameters import Parameter
+
+if TYPE_CHECKING:
+    from knnspect.detectors import Detector
+    from knnspect.parameters import Parameter
 
 __all__ = [
     "BatchSize",
@@ -31,6 +31,7 @@ __all__ = [
     "flag",
     "good_names",
     "parsed",
+    "signature_of",
     "with_options",
 ]
 
@@ -63,6 +64,8 @@ def flag(name: str) -> str:
 
 def detector_options(kind: type[Detector]) -> dict[str, Parameter]:
     """Return the parameters of a method and of its backbone by their options."""
+    from knnspect.features import Backbone
+
     default: Backbone = kind.parameters["backbone"].make_default()
     of_backbone = {
         name: replace(declared, default=getattr(default, name))
@@ -98,7 +101,7 @@ def with_options(
 
     own = [
         each
-        for each in inspect.signature(command, eval_str=True).parameters.values()
+        for each in signature_of(command).parameters.values()
         if each.name not in ("kind", "given")
     ]
     more = [
@@ -111,6 +114,13 @@ def with_options(
     run.__signature__ = inspect.Signature([*own, *more])  # type: ignore[attr-defined]
     run.__annotations__ = {each.name: each.annotation for each in (*own, *more)}
     return run
+
+
+def signature_of(command: Callable[..., None]) -> inspect.Signature:
+    """Return a command's parameters and their types; detectors are loaded for it alone."""
+    from knnspect.detectors import Detector
+
+    return inspect.signature(command, eval_str=True, locals={"Detector": Detector})
 
 
 def parsed(declared: Parameter, text: str) -> Any:
@@ -128,6 +138,8 @@ def build_detector(kind: type[Detector], given: Mapping[str, str]) -> Detector:
     given : mapping of str to str
         What was given, by the names of parameters.
     """
+    from knnspect.features import Backbone
+
     backbone: Backbone = kind.parameters["backbone"].make_default()
     values = {
         declared.name: parsed(declared, given[declared.name])
@@ -156,6 +168,8 @@ def check_option(option: str, kind: type[Detector]) -> None:
 
 def _usable_methods() -> dict[str, type[Detector]]:
     """Return all methods but those of other packages that cannot be loaded."""
+    from knnspect.detectors import get_method, methods
+
     found = {}
     for word in methods():
         with contextlib.suppress(ParameterError):
@@ -173,6 +187,9 @@ def good_names(text: str) -> list[str]:
 
 def _option(declared: Parameter, kind: type[Detector]) -> Any:
     """Return the annotation of an option, as typer reads it."""
+    from knnspect.constraints import Choice
+    from knnspect.features import Backbone
+
     default = declared.make_default()
     shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
     words = declared.constraint.words if isinstance(declared.constraint, Choice) else ()
