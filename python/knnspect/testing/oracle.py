@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from knnspect.search import Neighbors
+from knnspect.testing.expectations import expect, expect_equal
 
 __all__ = ["Oracle", "assert_same_neighbors", "upsample"]
 
@@ -39,7 +41,8 @@ def taps(fine: int, coarse: int, mode: str) -> tuple[Integers, Integers, Floats]
     position = np.arange(fine)
     if mode == "block":
         return position // ratio, position // ratio, np.zeros(fine)
-    assert mode == "bilinear", mode
+    if mode != "bilinear":
+        raise ValueError(f"mode: expected 'bilinear' or 'block', got {mode!r}")
     # The centre of a fine cell, in halves of fine cells after the first coarse centre.
     halves = np.clip(2 * position + 1 - ratio, 0, 2 * ratio * (coarse - 1))
     first = halves // (2 * ratio)
@@ -147,21 +150,37 @@ class Oracle:
         numbers = contents(gallery, mode).ravel()
         return cls(names, tuple(searched), height, width, sq_distances, uncertainty, numbers)
 
+    @cached_property
+    def order(self) -> Integers:
+        """All gallery cells of each query cell, nearest first, ties in order."""
+        return np.argsort(self.sq_distances, axis=-1, kind="stable")
+
     def nearest(self, k: int) -> Integers:
         """Return the k nearest gallery cells, ties in order, of shape (n_images, cells, k)."""
-        return np.argsort(self.sq_distances, axis=-1, kind="stable")[..., :k]
+        return self.order[..., :k]
 
-    def twins_before(self) -> Integers:
+    @cached_property
+    def duplicates_before(self) -> Integers:
         """For each query image and gallery cell, how many cells before it have equal contents."""
         n_images, _, n_places = self.sq_distances.shape
         counts = np.zeros((n_images, n_places), np.int64)
         for image in range(n_images):
             searched = np.flatnonzero(np.isfinite(self.sq_distances[image, 0]))
-            numbers = self.contents[searched]
-            order = np.argsort(numbers, kind="stable")
-            starts = np.searchsorted(numbers[order], numbers[order], side="left")
-            counts[image, searched[order]] = np.arange(len(order)) - starts
+            counts[image, searched] = count_before(self.contents[searched])
         return counts
+
+
+def count_before(numbers: Integers) -> Integers:
+    """Return for each number how many equal ones stand before it, along the last axis."""
+    order = np.argsort(numbers, axis=-1, kind="stable")
+    ordered = np.take_along_axis(numbers, order, axis=-1)
+    places = np.arange(numbers.shape[-1])
+    is_same = ordered[..., 1:] == ordered[..., :-1]
+    first = np.zeros_like(order)
+    first[..., 1:] = np.where(is_same, 0, places[1:])
+    counts = np.empty_like(order)
+    np.put_along_axis(counts, order, places - np.maximum.accumulate(first, axis=-1), axis=-1)
+    return counts
 
 
 def assert_same_neighbors(
@@ -169,66 +188,127 @@ def assert_same_neighbors(
 ) -> None:
     """Fail unless a search found what the oracle knows.
 
-    Distances must agree within `rtol` and the rounding of float32; places must be the oracle's, but
-    for those whose distances float64 arithmetic may order either way. Cells of equal contents
-    are never such: the earlier one always wins. With `exact` (arithmetic without rounding) all
-    places must be the oracle's.
+    Parameters
+    ----------
+    neighbors : Neighbors
+        What a backend found.
+    oracle : Oracle
+        All distances of that search.
+    rtol : float, default 1e-6
+        Distances must agree within this and the rounding of float32. Places must be the oracle's,
+        but for those whose distances float64 arithmetic may order either way. Cells of equal
+        contents are never such: the earlier one always wins.
+    exact : bool, default False
+        All places must be the oracle's: for values with which arithmetic is without rounding.
+
+    Raises
+    ------
+    AssertionError
+        With the first query cell for which they differ, what was found and what was expected.
+
+    Examples
+    --------
+    >>> import numpy as np, knnspect as ks
+    >>> rng = np.random.default_rng(0)
+    >>> query, normal = (ks.FeaturePyramid([rng.random((2, 4, 4, 3), "f4")]) for _ in range(2))
+    >>> gallery = ks.Gallery()
+    >>> _ = gallery.add(normal, ["a", "b"])
+    >>> oracle = Oracle.of(query.levels, normal.levels, ["a", "b"], "bilinear")
+    >>> assert_same_neighbors(gallery.search(query, k=3), oracle)
     """
+    places = _places(neighbors, oracle)
+    comparison = _Comparison(neighbors, oracle, places)
+    comparison.check_distances(rtol)
+    comparison.check_places(exact)
+    comparison.check_ties()
+
+
+def _places(neighbors: Neighbors, oracle: Oracle) -> Integers:
+    """Return which gallery cells were found, of shape (n_images, cells, k)."""
     n_images, cells = oracle.sq_distances.shape[:2]
     k = neighbors.sq_distances.shape[-1]
     shape = (n_images, oracle.height, oracle.width, k)
-    assert neighbors.sq_distances.shape == shape, (neighbors.sq_distances.shape, shape)
-    assert neighbors.sq_distances.dtype == np.float32
-    assert neighbors.image_index.shape == shape
-    assert neighbors.cells.shape == (*shape, 2)
-    assert neighbors.image_ids == oracle.searched, (neighbors.image_ids, oracle.searched)
+    expect_equal("shape of sq_distances", neighbors.sq_distances.shape, shape)
+    expect_equal("dtype of sq_distances", neighbors.sq_distances.dtype, np.dtype(np.float32))
+    expect_equal("shape of image_index", neighbors.image_index.shape, shape)
+    expect_equal("shape of cells", neighbors.cells.shape, (*shape, 2))
+    expect_equal("image_ids", tuple(neighbors.image_ids), oracle.searched)
     rows = neighbors.cells[..., 0].astype(np.int64)
     columns = neighbors.cells[..., 1].astype(np.int64)
-    assert ((rows >= 0) & (rows < oracle.height)).all(), "a row outside the image"
-    assert ((columns >= 0) & (columns < oracle.width)).all(), "a column outside the image"
-
-    ranks = np.array([oracle.ids.index(name) for name in neighbors.image_ids])
-    images = ranks[neighbors.image_index.astype(np.int64)]
+    expect(((rows >= 0) & (rows < oracle.height)).all(), "a row outside the image")
+    expect(((columns >= 0) & (columns < oracle.width)).all(), "a column outside the image")
+    numbers = neighbors.image_index.astype(np.int64)
+    expect(
+        ((numbers >= 0) & (numbers < len(neighbors.image_ids))).all(), "an image that is not there"
+    )
+    ranks = np.array([oracle.ids.index(name) for name in neighbors.image_ids], np.int64)
+    images = ranks[numbers]
     found = ((images * oracle.height + rows) * oracle.width + columns).reshape(n_images, cells, k)
-    assert (np.diff(np.sort(found, axis=-1)) > 0).all(), "a place is given twice"
+    expect((np.diff(np.sort(found, axis=-1)) > 0).all(), "a place is given twice")
+    return found
 
-    def where(bad: NDArray[np.bool_]) -> str:
+
+@dataclass(frozen=True)
+class _Comparison:
+    """What was found beside what the oracle knows; places are numbers of gallery cells."""
+
+    neighbors: Neighbors
+    oracle: Oracle
+    found: Integers
+
+    @property
+    def expected(self) -> Integers:
+        return self.oracle.nearest(self.found.shape[-1])
+
+    @property
+    def given(self) -> NDArray[np.float32]:
+        return self.neighbors.sq_distances.reshape(self.found.shape)
+
+    def check_distances(self, rtol: float) -> None:
+        of_found = self._of(self.oracle.sq_distances, self.found)
+        self._refuse(~np.isfinite(of_found), "a neighbour that was not searched")
+        allowed = rtol * of_found + self._of(self.oracle.uncertainty, self.found) + SUBNORMAL
+        given = self.given.astype(np.float64)
+        with np.errstate(over="ignore"):
+            infinite = np.isinf(of_found.astype(np.float32))
+        error = np.abs(np.where(infinite, 0, given) - np.where(infinite, 0, of_found))
+        self._refuse(np.where(infinite, given != np.inf, ~(error <= allowed)), "distances")
+        expect((given[..., 1:] >= given[..., :-1]).all(), "distances are not sorted")
+
+    def check_places(self, exact: bool) -> None:
+        bad = self.found != self.expected
+        if not exact:
+            uncertainty, sq_distances = self.oracle.uncertainty, self.oracle.sq_distances
+            allowed = self._of(uncertainty, self.found) + self._of(uncertainty, self.expected)
+            apart = self._of(sq_distances, self.found) - self._of(sq_distances, self.expected)
+            bad &= ~(np.abs(apart) < allowed)
+        self._refuse(bad, "places")
+
+    def check_ties(self) -> None:
+        seen = count_before(self.oracle.contents[self.found])
+        pairs = zip(self.oracle.duplicates_before, self.found, strict=True)
+        self._refuse(seen != np.stack([counts[found] for counts, found in pairs]), "ties")
+
+    @staticmethod
+    def _of(values: Floats, places: Integers) -> Floats:
+        return np.take_along_axis(values, places, axis=-1)
+
+    def _refuse(self, bad: NDArray[np.bool_], what: str) -> None:
+        """Fail if any is bad, with the first of them."""
+        if not bad.any():
+            return
         image, cell, rank = (int(i) for i in np.argwhere(bad)[0])
-        row, column = divmod(cell, oracle.width)
-        got, want = int(found[image, cell, rank]), int(expected[image, cell, rank])
-        distances = oracle.sq_distances[image, cell]
-        given = neighbors.sq_distances.reshape(found.shape)[image, cell, rank]
-        return (
-            f"{int(bad.sum())} of {bad.size} wrong; query image {image}, cell ({row}, {column}), "
-            f"neighbour {rank}: got place {got} at {given!r} (the oracle: {distances[got]!r}), "
-            f"expected place {want} at {distances[want]!r}"
+        row, column = divmod(cell, self.oracle.width)
+        got, want = int(self.found[image, cell, rank]), int(self.expected[image, cell, rank])
+        distances = self.oracle.sq_distances[image, cell]
+        raise AssertionError(
+            f"{what}: {int(bad.sum())} of {bad.size} wrong; query image {image}, "
+            f"cell ({row}, {column}), neighbour {rank}: got {self._place(got)} at "
+            f"{float(self.given[image, cell, rank])!r} (the oracle: {float(distances[got])!r}), "
+            f"expected {self._place(want)} at {float(distances[want])!r}"
         )
 
-    expected = oracle.nearest(k)
-    of_found = np.take_along_axis(oracle.sq_distances, found, axis=-1)
-    of_expected = np.take_along_axis(oracle.sq_distances, expected, axis=-1)
-    assert np.isfinite(of_found).all(), "a neighbour that was not searched: " + where(
-        ~np.isfinite(of_found)
-    )
-    allowed = np.take_along_axis(oracle.uncertainty, found, axis=-1)
-
-    given = neighbors.sq_distances.reshape(found.shape).astype(np.float64)
-    with np.errstate(over="ignore"):
-        infinite = np.isinf(of_found.astype(np.float32))
-    error = np.abs(np.where(infinite, 0, given) - np.where(infinite, 0, of_found))
-    bad = np.where(infinite, given != np.inf, ~(error <= rtol * of_found + allowed + SUBNORMAL))
-    assert not bad.any(), "distances: " + where(bad)
-    assert (neighbors.sq_distances[..., 1:] >= neighbors.sq_distances[..., :-1]).all(), "not sorted"
-
-    allowed = allowed + np.take_along_axis(oracle.uncertainty, expected, axis=-1)
-    bad = found != expected
-    if not exact:
-        bad &= ~(np.abs(of_found - of_expected) < allowed)
-    assert not bad.any(), "places: " + where(bad)
-
-    numbers = oracle.contents[found]
-    before = np.tril(np.ones((k, k), bool), -1)
-    seen = ((numbers[..., :, None] == numbers[..., None, :]) & before).sum(axis=-1)
-    twins = np.stack([counts[found[i]] for i, counts in enumerate(oracle.twins_before())])
-    bad = seen != twins
-    assert not bad.any(), "ties: " + where(bad)
+    def _place(self, number: int) -> str:
+        image, cell = divmod(number, self.oracle.height * self.oracle.width)
+        row, column = divmod(cell, self.oracle.width)
+        return f"image {self.oracle.ids[image]!r}, cell ({row}, {column})"

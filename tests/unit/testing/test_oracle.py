@@ -10,7 +10,13 @@ import pytest
 from numpy.typing import NDArray
 
 from knnspect import Neighbors
-from knnspect.testing.oracle import Oracle, assert_same_neighbors, features, upsample
+from knnspect.testing.oracle import (
+    Oracle,
+    assert_same_neighbors,
+    count_before,
+    features,
+    upsample,
+)
 
 
 def level(values: object, *shape: int) -> NDArray[np.float32]:
@@ -255,3 +261,26 @@ def test_distances_beyond_float32_are_infinite_or_zero() -> None:
             assert_same_neighbors(
                 replace(good, sq_distances=np.ones_like(good.sq_distances)), oracle
             )
+
+
+@pytest.mark.parametrize("index", [-1, 3])
+def test_an_image_that_is_not_there_is_rejected(oracle: Oracle, index: int) -> None:
+    good = answer(oracle, 1)
+    wrong = changed(good.image_index, (0, 0, 0, 0), index)
+    with pytest.raises(AssertionError, match="an image that is not there"):
+        assert_same_neighbors(replace(good, image_index=wrong), oracle)
+
+
+def test_equal_numbers_are_counted_along_the_last_axis() -> None:
+    numbers = np.random.default_rng(0).integers(0, 4, (3, 5, 17))
+    earlier = np.tril(numbers[..., :, None] == numbers[..., None, :], -1).sum(-1)
+    np.testing.assert_array_equal(count_before(numbers), earlier)
+    assert count_before(np.zeros((2, 0), np.int64)).shape == (2, 0)
+
+
+def test_a_failure_names_the_images_and_cells(oracle: Oracle) -> None:
+    good = answer(oracle, 1)
+    at = tuple(np.argwhere(good.images == "a")[0])
+    later = replace(good, image_index=changed(good.image_index, at, 2))
+    with pytest.raises(AssertionError, match=r"got image 'c', cell .*, expected image 'a', cell"):
+        assert_same_neighbors(later, oracle)
