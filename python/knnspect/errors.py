@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,13 @@ class KnnspectError(Exception):
     The message says what was expected, what came, and where. The attributes say where to programs;
     they are None where they do not apply, or are not known apart from the message.
 
+    Parameters
+    ----------
+    *args : str
+        The message.
+    path, image, level, parameter
+        The attributes that are known.
+
     Attributes
     ----------
     path : pathlib.Path or None
@@ -53,6 +62,43 @@ class KnnspectError(Exception):
     image: str | None = None
     level: int | None = None
     parameter: str | None = None
+
+    def __init__(
+        self,
+        *args: object,
+        path: Path | None = None,
+        image: str | None = None,
+        level: int | None = None,
+        parameter: str | None = None,
+    ) -> None:
+        super().__init__(*args)
+        self._complete({"path": path, "image": image, "level": level, "parameter": parameter})
+
+    def _complete(self, fields: dict[str, Any]) -> None:
+        """Set those attributes that are not set yet."""
+        for name, value in fields.items():
+            if value is not None and getattr(self, name) is None:
+                setattr(self, name, value)
+
+
+@contextmanager
+def errors_about(
+    path: Path | None = None, image: str | None = None, parameter: str | None = None
+) -> Iterator[None]:
+    """Set the attributes of errors that are raised within, where they are not set yet.
+
+    >>> try:
+    ...     with errors_about(parameter="sigma"):
+    ...         raise ParameterError("sigma: expected a finite number above 0, got -1")
+    ... except ParameterError as error:
+    ...     error.parameter
+    'sigma'
+    """
+    try:
+        yield
+    except KnnspectError as error:
+        error._complete({"path": path, "image": image, "parameter": parameter})
+        raise
 
 
 class ParameterError(KnnspectError, ValueError):

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 import numpy as np
 
 from knnspect.constraints import Constraint
-from knnspect.errors import ParameterError
+from knnspect.errors import ParameterError, errors_about
 
 if TYPE_CHECKING:
     from typing_extensions import Self, dataclass_transform
@@ -261,7 +261,8 @@ class Parametrized:
     def check_params(self) -> None:
         """Raise a ParameterError or DTypeError for the first parameter outside its values."""
         for name, declared in self.parameters.items():
-            declared.constraint.check(name, getattr(self, name))
+            with errors_about(parameter=name):
+                declared.constraint.check(name, getattr(self, name))
 
     def saved_params(self) -> dict[str, Any]:
         """Return the parameters that a model keeps, as JSON has them."""

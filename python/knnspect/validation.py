@@ -28,11 +28,11 @@ def check_count(name: str, value: object, minimum: int = 1, maximum: int | None 
     5
     """
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise DTypeError(f"{name}: expected an integer, got {type(value).__name__}")
+        raise DTypeError(f"{name}: expected an integer, got {type(value).__name__}", parameter=name)
     if value < minimum:
-        raise ParameterError(f"{name}: expected at least {minimum}, got {value}")
+        raise ParameterError(f"{name}: expected at least {minimum}, got {value}", parameter=name)
     if maximum is not None and value > maximum:
-        raise ParameterError(f"{name}: expected at most {maximum}, got {value}")
+        raise ParameterError(f"{name}: expected at most {maximum}, got {value}", parameter=name)
     return int(value)
 
 
@@ -43,11 +43,11 @@ def check_positive(name: str, value: object, or_zero: bool = False) -> float:
     4.0
     """
     if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
-        raise DTypeError(f"{name}: expected a number, got {type(value).__name__}")
+        raise DTypeError(f"{name}: expected a number, got {type(value).__name__}", parameter=name)
     number = float(value)
     if not math.isfinite(number) or number < 0 or (number == 0 and not or_zero):
         kind = "a finite number of at least 0" if or_zero else "a finite number above 0"
-        raise ParameterError(f"{name}: expected {kind}, got {value}")
+        raise ParameterError(f"{name}: expected {kind}, got {value}", parameter=name)
     return number
 
 
@@ -59,7 +59,7 @@ def check_choice(name: str, value: object, choices: Sequence[str]) -> str:
     """
     if not isinstance(value, str) or value not in choices:
         words = ", ".join(repr(choice) for choice in choices)
-        raise ParameterError(f"{name}: expected one of {words}, got {value!r}")
+        raise ParameterError(f"{name}: expected one of {words}, got {value!r}", parameter=name)
     return value
 
 
@@ -70,13 +70,19 @@ def check_ids(ids: object, name: str) -> list[str]:
     ['a', 'b']
     """
     if isinstance(ids, str) or not isinstance(ids, Iterable):
-        raise DTypeError(f"{name}: expected a sequence of str, got {describe_value(ids)}")
+        raise DTypeError(
+            f"{name}: expected a sequence of str, got {describe_value(ids)}", parameter=name
+        )
     checked = list(ids)
     for index, value in enumerate(checked):
         if not isinstance(value, str):
-            raise DTypeError(f"{name}[{index}]: expected a str, got {type(value).__name__}")
+            raise DTypeError(
+                f"{name}[{index}]: expected a str, got {type(value).__name__}", parameter=name
+            )
         if has_surrogates(value):
-            raise ParameterError(f"{name}[{index}]: expected valid Unicode, got {value!r}")
+            raise ParameterError(
+                f"{name}[{index}]: expected valid Unicode, got {value!r}", parameter=name
+            )
     return checked
 
 
@@ -108,7 +114,8 @@ def parse_numbers(name: str, text: str, separator: str) -> tuple[int, ...]:
         return tuple(int(part) for part in text.split(separator))
     except ValueError:
         raise ParameterError(
-            f"{name}: expected whole numbers separated by {separator!r}, got {text!r}"
+            f"{name}: expected whole numbers separated by {separator!r}, got {text!r}",
+            parameter=name,
         ) from None
 
 

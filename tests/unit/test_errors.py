@@ -1,9 +1,10 @@
-"""What errors of the core say to programs: the path, the image, the level and the parameter."""
+"""What errors say to programs: the path, the image, the level and the parameter."""
 
 from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 import knnspect as ks
 from knnspect import _core
+from knnspect.data import read_image
 
 
 def level(height: int = 2, value: float = 1.0) -> NDArray[np.float32]:
@@ -96,3 +98,35 @@ def test_the_fields_of_an_error_survive_its_pickle() -> None:
 
 def test_an_error_without_fields_has_none() -> None:
     assert fields(ks.ParameterError("seed: expected at least 0, got -1")) == {}
+
+
+def test_an_error_of_a_detector_names_the_parameter() -> None:
+    images = np.zeros((2, 32, 32, 3), np.uint8)
+    spade = ks.Spade(ks.Backbone(image_size=32), sigma=-1)
+    assert fields_of(ks.ParameterError, lambda: spade.fit(images)) == {"parameter": "sigma"}
+    spade = ks.Spade(ks.Backbone(image_size=32), image_neighbors=1.5)  # type: ignore[arg-type]
+    assert fields_of(ks.DTypeError, lambda: spade.fit(images)) == {"parameter": "image_neighbors"}
+    spade = ks.Spade(ks.Backbone(image_size=32))
+    found = fields_of(ks.ParameterError, lambda: spade.fit(images, batch_size=0))
+    assert found == {"parameter": "batch_size"}
+
+
+def test_an_error_of_an_image_names_its_file_and_its_id(tmp_path: Path) -> None:
+    bad = tmp_path / "line" / "bad.png"
+    bad.parent.mkdir()
+    bad.write_bytes(b"no image")
+    assert fields_of(ks.ImageError, lambda: read_image(bad)) == {"path": bad}
+    backbone = ks.Backbone(image_size=32)
+    found = fields_of(ks.ImageError, lambda: backbone.extract(tmp_path))
+    assert found == {"path": bad, "image": "line/bad.png"}
+
+
+def test_an_error_of_a_model_names_its_file(tmp_path: Path) -> None:
+    missing = tmp_path / "none.ks"
+    assert fields_of(ks.StoreError, lambda: ks.load(missing)) == {"path": missing}
+    gallery = ks.Gallery()
+    gallery.add(ks.FeaturePyramid([level()]))
+    gallery.save(tmp_path / "gallery.ks")
+    for load in (ks.load, ks.Coreset.open):
+        found = fields_of(ks.StoreError, partial(load, tmp_path / "gallery.ks"))
+        assert found == {"path": tmp_path / "gallery.ks"}

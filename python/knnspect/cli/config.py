@@ -39,7 +39,7 @@ def read_config(path: Path, command: str) -> dict[str, Any]:
     except OSError as error:
         raise ParameterError(f"--config: {path} cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ParameterError(f"{path}: expected a TOML file: {error}") from error
+        raise ParameterError(f"{path}: expected a TOML file: {error}", path=path) from error
     tables = {name: part for name, part in content.items() if isinstance(part, dict)}
     settings = {name: value for name, value in content.items() if name not in tables}
     return settings | tables.get(command, {})

@@ -29,20 +29,26 @@ def check_writable(path: Path, folder: bool = False, picture: bool = False) -> N
     parent, is_image = path.absolute().parent, path.suffix.lower() in IMAGE_SUFFIXES
     try:
         if folder and path.exists() and not path.is_dir():
-            raise StoreError(f"{path}: expected a folder to write, it is a file")
+            raise StoreError(f"{path}: expected a folder to write, it is a file", path=path)
         if not folder and path.is_dir():
-            raise StoreError(f"{path}: expected a file to write, it is a folder")
+            raise StoreError(f"{path}: expected a file to write, it is a folder", path=path)
         if not folder and path.exists() and not path.is_file():
-            raise StoreError(f"{path}: expected a file to write, it is a device or a pipe")
+            raise StoreError(
+                f"{path}: expected a file to write, it is a device or a pipe", path=path
+            )
         if not folder and not picture and path.exists() and is_image:
-            raise StoreError(f"{path}: expected a file to write, it is an image that is there")
+            raise StoreError(
+                f"{path}: expected a file to write, it is an image that is there", path=path
+            )
         if not parent.is_dir():
             why = "is not a folder" if parent.exists() else "does not exist"
-            raise StoreError(f"{path}: the folder {parent} {why}")
+            raise StoreError(f"{path}: the folder {parent} {why}", path=path)
     except OSError as error:
-        raise StoreError(f"{path}: cannot be written: {error.strerror}") from error
+        raise StoreError(f"{path}: cannot be written: {error.strerror}", path=path) from error
     if not os.access(path if folder and path.exists() else parent, os.W_OK):
-        raise StoreError(f"{path}: cannot be written: no permission to write in {parent}")
+        raise StoreError(
+            f"{path}: cannot be written: no permission to write in {parent}", path=path
+        )
 
 
 def check_results_folder(path: Path) -> None:
@@ -51,8 +57,8 @@ def check_results_folder(path: Path) -> None:
         # The folders above it are made, too.
         there = next(place for place in (path, *path.absolute().parents) if place.exists())
     except OSError as error:
-        raise StoreError(f"{path}: cannot be written: {error.strerror}") from error
+        raise StoreError(f"{path}: cannot be written: {error.strerror}", path=path) from error
     if not there.is_dir():
-        raise StoreError(f"{path}: expected a folder for results, {there} is a file")
+        raise StoreError(f"{path}: expected a folder for results, {there} is a file", path=path)
     if not os.access(there, os.W_OK):
-        raise StoreError(f"{path}: cannot be written: no permission to write in {there}")
+        raise StoreError(f"{path}: cannot be written: no permission to write in {there}", path=path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -58,12 +59,15 @@ def file_digest(file: str | os.PathLike[str]) -> bytes:
         with open(os.open(file, flags), "rb", buffering=0) as opened:  # noqa: PTH123 - by number
             if not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
                 raise ImageError(
-                    f"{file}: expected an image file, got something that is not a file"
+                    f"{file}: expected an image file, got something that is not a file",
+                    path=Path(file),
                 )
             while part := opened.read(_STEP):
                 digest.update(part)
     except OSError as error:
-        raise ImageError(f"{file}: expected a readable file, got: {error.strerror}") from error
+        raise ImageError(
+            f"{file}: expected a readable file, got: {error.strerror}", path=Path(file)
+        ) from error
     return digest.digest()
 
 

@@ -56,7 +56,7 @@ def list_images(folder: str | os.PathLike[str]) -> list[Path]:
     root = Path(folder)
     if not root.is_dir():
         came = "a file" if root.exists() else "nothing there"
-        raise ImageError(f"{root}: expected a folder of images, got {came}")
+        raise ImageError(f"{root}: expected a folder of images, got {came}", path=root)
     others: Counter[str] = Counter()
     files = sorted(
         _walk(root, frozenset(), others), key=lambda file: file.relative_to(root).as_posix()
@@ -70,7 +70,7 @@ def list_images(folder: str | os.PathLike[str]) -> list[Path]:
         )
     own = own_pictures(files)
     if own and len(own) == len(files):
-        raise ImageError(f"{root}: expected images, got {described(own)}")
+        raise ImageError(f"{root}: expected images, got {described(own)}", path=root)
     if own:
         warnings.warn(f"{root}: left out {described(own)}", ReadingWarning, stacklevel=2)
         return [file for file in files if file not in own]
@@ -87,7 +87,9 @@ def _walk(folder: Path, above: frozenset[Path], others: Counter[str]) -> Iterato
             (entry, entry.is_dir()) for entry in folder.iterdir() if not entry.name.startswith(".")
         ]
     except OSError as error:
-        raise ImageError(f"{folder}: expected a readable folder, got: {error.strerror}") from error
+        raise ImageError(
+            f"{folder}: expected a readable folder, got: {error.strerror}", path=folder
+        ) from error
     for entry, is_folder in entries:
         if is_folder:
             yield from _walk(entry, above | {real}, others)

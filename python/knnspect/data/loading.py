@@ -15,7 +15,8 @@ from knnspect.data.decoded import ImageArray
 from knnspect.data.geometry import Geometry
 from knnspect.data.reader import ImageReader
 from knnspect.data.sources import ImageItem, ImageSource
-from knnspect.errors import ImageError, ParameterError
+from knnspect.errors import ImageError, errors_about
+from knnspect.validation import check_count
 
 __all__ = ["Batch", "OnBad", "iterate_batches"]
 
@@ -105,10 +106,8 @@ def iterate_batches(
     ['000000', '000001', '000002'] (3, 3, 8, 8) (10, 12)
     ['000003', '000004'] (2, 3, 8, 8) (10, 12)
     """
-    if batch_size < 1:
-        raise ParameterError(f"batch_size: expected at least 1, got {batch_size}")
-    if n_workers < 0:
-        raise ParameterError(f"n_workers: expected at least 0, got {n_workers}")
+    check_count("batch_size", batch_size)
+    check_count("n_workers", n_workers, minimum=0)
     batches = partial(_batches, source, geometry, batch_size, n_workers, on_bad, keep_pictures)
     return _and_warnings(batches) if reader is None else batches(reader)
 
@@ -204,7 +203,8 @@ def _prepare(
     item: ImageItem, geometry: Geometry, reader: ImageReader, keep: bool
 ) -> _Prepared | _Bad:
     try:
-        image = item.read(reader)
+        with errors_about(image=item.id, path=item.file):
+            image = item.read(reader)
     except ImageError as error:
         return _Bad(item.id, error)
     size = (image.shape[0], image.shape[1])

@@ -156,7 +156,8 @@ def _load_file(file: Path, size: tuple[int, int] | None, reader: ImageReader) ->
     if size is not None and values.shape != tuple(size):
         raise ImageError(
             f"{file}: expected a mask of its image's size {tuple(size)} (height, width), "
-            f"got {values.shape}"
+            f"got {values.shape}",
+            path=file,
         )
     low, high = values.min(), values.max()
     if low == high:

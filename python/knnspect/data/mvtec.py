@@ -102,7 +102,9 @@ class MVTecDataset:
             raise ParameterError(f"good: expected the name of a folder, got {good!r}")
         if not self.root.is_dir():
             came = "a file" if self.root.exists() else "nothing there"
-            raise ImageError(f"{self.root}: expected a folder with {_LAYOUT}, got {came}")
+            raise ImageError(
+                f"{self.root}: expected a folder with {_LAYOUT}, got {came}", path=self.root
+            )
         self.unmatched: list[Path] = []
         self.train: list[Path] = self._images(self._good_folder(self._folder("train")))
         self.test: list[TestImage] = self._test_images()
@@ -156,7 +158,7 @@ class MVTecDataset:
     def _images(self, folder: Path) -> list[Path]:
         paths = list_images(folder)
         if not paths:
-            raise ImageError(f"{folder}: expected images, got none in this folder")
+            raise ImageError(f"{folder}: expected images, got none in this folder", path=folder)
         return paths
 
     def _folder(self, name: str) -> Path:

@@ -141,7 +141,9 @@ def _refuse_truth(root: Path, what: str) -> None:
         return
     beside = {entry.name.casefold() for entry in real.parent.iterdir() if entry.is_dir()}
     if beside & _PARTS - {_TRUTH}:
-        raise ImageError(f"{root}: expected images, got the masks of a dataset, not to be {what}")
+        raise ImageError(
+            f"{root}: expected images, got the masks of a dataset, not to be {what}", path=root
+        )
 
 
 def _normal_below(place: str, below: dict[str, set[str]]) -> str:

@@ -16,7 +16,14 @@ from PIL import Image
 from knnspect.data.decoded import Decoded, Depth, ImageArray, finish
 from knnspect.data.decoding import MAX_PIXELS, decode, from_pillow
 from knnspect.data.formats import FORMAT_WORDS
-from knnspect.errors import DTypeError, ImageError, ParameterError, ReadingWarning, ShapeError
+from knnspect.errors import (
+    DTypeError,
+    ImageError,
+    ParameterError,
+    ReadingWarning,
+    ShapeError,
+    errors_about,
+)
 
 __all__ = ["ImageReader", "check_max_pixels", "check_white"]
 
@@ -67,6 +74,10 @@ class ImageReader:
     def from_file(self, path: str | os.PathLike[str]) -> ImageArray:
         """Return the image in a file; see `read_image`."""
         file = Path(path)
+        with errors_about(path=file):
+            return self._from_file(file)
+
+    def _from_file(self, file: Path) -> ImageArray:
         where = str(file)
         try:
             file_size = _checked_size(file)
@@ -187,11 +198,13 @@ def _checked_size(file: Path) -> int:
     # Asked before opening: opening a named pipe would wait for ever.
     about = file.stat()
     if stat.S_ISDIR(about.st_mode):
-        raise ImageError(f"{file}: expected an image file, got a folder")
+        raise ImageError(f"{file}: expected an image file, got a folder", path=file)
     if not stat.S_ISREG(about.st_mode):
-        raise ImageError(f"{file}: expected an image file, got something that is not a file")
+        raise ImageError(
+            f"{file}: expected an image file, got something that is not a file", path=file
+        )
     if about.st_size == 0:
-        raise ImageError(f"{file}: expected an image file, got an empty file (0 bytes)")
+        raise ImageError(f"{file}: expected an image file, got an empty file (0 bytes)", path=file)
     return about.st_size
 
 

@@ -220,12 +220,16 @@ def _items_of_path(path: Path) -> list[ImageItem]:
         files = list_images(path)
         if not files:
             endings = ", ".join(sorted(IMAGE_SUFFIXES))
-            raise ImageError(f"{path}: expected a folder of images ({endings}), got none in it")
+            raise ImageError(
+                f"{path}: expected a folder of images ({endings}), got none in it", path=path
+            )
         return [_file_item(file, _path_id(file.relative_to(path))) for file in files]
     if not path.exists():
-        raise ImageError(f"{path}: expected a folder or an image file, but there is no such path")
+        raise ImageError(
+            f"{path}: expected a folder or an image file, but there is no such path", path=path
+        )
     if own := own_pictures([path]):
-        raise ImageError(f"{path}: expected an image, got {described(own)}")
+        raise ImageError(f"{path}: expected an image, got {described(own)}", path=path)
     return [_item(path, 0)]
 
 

@@ -12,11 +12,12 @@ import pkgutil
 from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from types import ModuleType
 
 from knnspect.detectors import heads, nearest
 from knnspect.detectors.base import Detector
-from knnspect.errors import ParameterError, StoreError
+from knnspect.errors import ParameterError, StoreError, errors_about
 from knnspect.features.network import check_device
 from knnspect.files import as_damage
 from knnspect.model_files import StoredModel
@@ -118,9 +119,16 @@ def load(path: str | os.PathLike[str], device: str | None = None) -> Detector:
     ...
     knnspect.errors.StoreError: no-such.ks: cannot be opened: No such file or directory...
     """
+    with errors_about(path=Path(path)):
+        return _load(path, device)
+
+
+def _load(path: str | os.PathLike[str], device: str | None) -> Detector:
     stored = StoredModel(path)
     if stored.kind not in methods():
-        raise StoreError(f"{stored.path}: expected a detector, the file holds a {stored.kind}")
+        raise StoreError(
+            f"{stored.path}: expected a detector, the file holds a {stored.kind}", path=stored.path
+        )
     if device is not None:
         check_device(device)  # so that it is not taken for a setting of the file
     kind = get_method(stored.kind)

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from copy import copy
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -174,14 +175,18 @@ class Coreset:
         (array([0, 0], dtype=uint32), np.float32(1.0))
         """
         if not isinstance(query, FeaturePyramid):
-            raise DTypeError(f"query: expected a FeaturePyramid, got {type(query).__name__}")
+            raise DTypeError(
+                f"query: expected a FeaturePyramid, got {type(query).__name__}", parameter="query"
+            )
         if query.shapes != self.shapes:
             raise ShapeError(
                 f"the query's pyramid is {_describe(query.shapes)}, "
                 f"the coreset's is {_describe(self.shapes)}"
             )
         if check_count("k", k) > len(self):
-            raise ParameterError(f"k: expected at most the number of rows, {len(self)}, got {k}")
+            raise ParameterError(
+                f"k: expected at most the number of rows, {len(self)}, got {k}", parameter="k"
+            )
         rows = FeaturePyramid([query.concatenated(self.upsample)])  # type: ignore[arg-type]
         return self.evidence(self._bank.search(rows, k, None, threads, backend))
 
@@ -330,7 +335,9 @@ class Coreset:
         """
         store = _core.Store(check_path(path), verify)
         if store.kind != "coreset":
-            raise StoreError(f"{os.fspath(path)}: expected a coreset, it holds a {store.kind}")
+            raise StoreError(
+                f"{os.fspath(path)}: expected a coreset, it holds a {store.kind}", path=Path(path)
+            )
         return cls.from_store(store)
 
     def state(self) -> tuple[dict[str, str], dict[str, NDArray[np.int64]]]:

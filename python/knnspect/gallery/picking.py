@@ -72,9 +72,13 @@ def _count(size: object, gallery: ReadOnlyGallery) -> int:
     if isinstance(size, (float, np.floating)):
         share = check_positive("size", size)
         if share > 1:
-            raise ParameterError(f"size: expected a share of at most 1.0, got {size}")
+            raise ParameterError(
+                f"size: expected a share of at most 1.0, got {size}", parameter="size"
+            )
         return max(1, round(share * n_rows))
     count = check_count("size", size)
     if count > n_rows:
-        raise ParameterError(f"size: expected at most the number of rows, {n_rows}, got {count}")
+        raise ParameterError(
+            f"size: expected at most the number of rows, {n_rows}, got {count}", parameter="size"
+        )
     return count

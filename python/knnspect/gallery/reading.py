@@ -158,7 +158,7 @@ class ReadOnlyGallery:
         """
         checked = self.ids if ids is None else check_ids(ids, "ids")
         if not checked:
-            raise ParameterError("ids: expected at least one image, got none")
+            raise ParameterError("ids: expected at least one image, got none", parameter="ids")
         images = [self.core.image(name) for name in checked]
         return FeaturePyramid([np.stack(levels) for levels in zip(*images, strict=True)])
 
@@ -333,7 +333,9 @@ class ReadOnlyGallery:
         height, width, _ = query.shapes[0]
         row, column = cell
         if not (0 <= row < height and 0 <= column < width):
-            raise ParameterError(f"cell: expected one of {height} x {width}, got {tuple(cell)}")
+            raise ParameterError(
+                f"cell: expected one of {height} x {width}, got {tuple(cell)}", parameter="cell"
+            )
         found = self.search(query, n, None, threads, backend)
         names = [found.image_ids[index] for index in found.image_index[0, row, column]]
         rows = {name: self._rows(name) for name in {image_id, *names}}

@@ -110,7 +110,8 @@ class StoredModel:
         if saved_with is not None and saved_with != digest_of_images(self._folder, gallery.ids):
             raise StoreError(
                 f"{self._folder}: its images were changed after its model was saved: fit it again, "
-                "with the same folder, and save it"
+                "with the same folder, and save it",
+                path=self._folder,
             )
         return gallery
 
@@ -143,5 +144,5 @@ def _model_in(folder: Path) -> Path:
         kind = "gallery" if is_gallery_folder(folder) else "folder"
         if is_there(folder / GALLERY):
             kind = "model that is not finished: fit it again, with the same folder, to go on"
-        raise StoreError(f"{folder}: expected a detector, it is a {kind}")
+        raise StoreError(f"{folder}: expected a detector, it is a {kind}", path=folder)
     return file

@@ -101,11 +101,13 @@ def make_folder(folder: Path, settings: dict[str, Any]) -> None:
         folder.mkdir(exist_ok=True)
         names = {path.name for path in folder.iterdir()}
     except OSError as error:
-        raise StoreError(f"{folder}: cannot be written: {error.strerror}") from error
+        raise StoreError(f"{folder}: cannot be written: {error.strerror}", path=folder) from error
     file = folder / _SETTINGS
     if _SETTINGS not in names:
         if any(not name.startswith(".") for name in names):
-            raise StoreError(f"{folder}: expected an empty folder or one of features, it has files")
+            raise StoreError(
+                f"{folder}: expected an empty folder or one of features, it has files", path=folder
+            )
         replace_file(file, json.dumps(settings, indent=2).encode(), follow_links=False)
         return
     found = read_json(file)
@@ -116,14 +118,15 @@ def make_folder(folder: Path, settings: dict[str, Any]) -> None:
         name = changed[0]
         raise ParameterError(
             f"{folder}: its features were made with another {name} ({found[name]!r}, not "
-            f"{wanted[name]!r}): choose another folder, or delete it"
+            f"{wanted[name]!r}): choose another folder, or delete it",
+            path=folder,
         )
 
 
 def open_or_create(path: Path, upsample: str = "bilinear", dtype: str = "float32") -> Gallery:
     """Return the gallery in a folder, open for writing; a new one where there is none."""
     if path.is_symlink():
-        raise StoreError(f"{path}: expected a folder to write to, it is a symbolic link")
+        raise StoreError(f"{path}: expected a folder to write to, it is a symbolic link", path=path)
     if is_gallery_folder(path):
         return Gallery.open(path, "r+")
     return Gallery.create(path, upsample, dtype)

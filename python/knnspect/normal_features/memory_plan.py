@@ -107,5 +107,6 @@ def check_room(folder: Path, plan: Plan) -> None:
     if needed > free:
         raise StoreError(
             f"{folder}: {plan.n_images} images need {describe_bytes(needed)} of disk, "
-            f"{describe_bytes(free)} are free"
+            f"{describe_bytes(free)} are free",
+            path=folder,
         )

@@ -151,7 +151,9 @@ class ResultsFolder:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise StoreError(f"{folder}: the folder cannot be made ({error.strerror})") from error
+            raise StoreError(
+                f"{folder}: the folder cannot be made ({error.strerror})", path=folder
+            ) from error
 
 
 def check_apart(
@@ -183,7 +185,8 @@ def check_apart(
     if inside:
         raise StoreError(
             f"{folder}: its folder {OVERLAYS} holds images that are to be judged, and that "
-            "overlays would be written over; choose another folder"
+            "overlays would be written over; choose another folder",
+            path=Path(folder),
         )
 
 

@@ -96,7 +96,8 @@ class Checkpoint:
     def _check_settings(self, store: _core.Store) -> None:
         if store.kind != _KIND:
             raise StoreError(
-                f"{self.path}: expected a checkpoint of a training, the file holds a {store.kind}"
+                f"{self.path}: expected a checkpoint of a training, the file holds a {store.kind}",
+                path=self.path,
             )
         if "images" not in store.metadata:
             self._refuse(
@@ -123,7 +124,8 @@ class Checkpoint:
     def _refuse(self, which: str) -> NoReturn:
         raise ParameterError(
             f"{self.path}: is the checkpoint of a training {which}: choose another file, or delete "
-            "it to begin anew"
+            "it to begin anew",
+            path=self.path,
         )
 
     def write(self, state: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> None:

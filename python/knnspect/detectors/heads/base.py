@@ -274,7 +274,7 @@ def _check_place(path: str | os.PathLike[str]) -> None:
     """Raise a StoreError, before the work, if a checkpoint cannot be written there."""
     place = check_path(path, "checkpoint").absolute()
     if is_folder(place) or not is_folder(place.parent):
-        raise StoreError(f"{path}: expected a file in a folder that exists")
+        raise StoreError(f"{path}: expected a file in a folder that exists", path=place)
 
 
 def split(ids: list[str], fraction: float, seed: int) -> tuple[list[str], list[str]]:

@@ -121,7 +121,8 @@ class PatchCore(NearestDetector):
         n_rows = gallery.n_rows
         if not isinstance(self.coreset, (float, np.floating)) and self.coreset > n_rows:
             raise ParameterError(
-                f"coreset: expected at most the {n_rows} cells of all images, got {self.coreset}"
+                f"coreset: expected at most the {n_rows} cells of all images, got {self.coreset}",
+                parameter="coreset",
             )
         return gallery.coreset(self.coreset, self.seed, self.projection, self.threads, progress)
 

@@ -128,7 +128,10 @@ class Spade(NearestDetector):
         """
         self._check_fitted()
         if pooled.shape != self.pooled_.shape[1:]:
-            raise ShapeError(f"pooled: expected shape {self.pooled_.shape[1:]}, got {pooled.shape}")
+            raise ShapeError(
+                f"pooled: expected shape {self.pooled_.shape[1:]}, got {pooled.shape}",
+                parameter="pooled",
+            )
         left_out = {without} if isinstance(without, str) else set(without)
         parts = np.array_split(self.pooled_, 1 + len(self.pooled_) // 1024)
         apart = (np.subtract(part, pooled, dtype=np.float64) for part in parts)
@@ -191,7 +194,8 @@ class Spade(NearestDetector):
         if self.pixel_neighbors > n_cells:
             raise ParameterError(
                 f"pixel_neighbors: expected at most the {n_cells} cells of {n_images} images, "
-                f"got {self.pixel_neighbors}"
+                f"got {self.pixel_neighbors}",
+                parameter="pixel_neighbors",
             )
 
 
