@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from knnspect import _core
-from knnspect.constraints import Choice
+from knnspect.constraints import Choice, Positive
 from knnspect.data.loading import OnBad
 from knnspect.detectors.judging import Judge
-from knnspect.detectors.maps import Sigma, pixel_map
+from knnspect.detectors.maps import Sigma, mean_of_top, pixel_map
 from knnspect.detectors.state import State
 from knnspect.errors import ParameterError
 from knnspect.gallery import Gallery
@@ -45,8 +45,11 @@ class Detector(Judge):
 
     Parameters
     ----------
-    score : {"image", "map"}, default "image"
-        The image score of the paper, or the maximum of the map.
+    score : {"image", "map", "top"}, default "image"
+        The image score of the paper, the maximum of the map, or the mean of the largest values of
+        the map, of which there are `top`.
+    top : float, default 0.01
+        The share of the map's pixels that ``score="top"`` takes; at least one is taken.
     sigma : float, default 4.0
         Blur of the map: standard deviation in pixels of a 224 px input (0: none).
     gallery_dtype : {"float32", "float16", "int8"}, default "float32"
@@ -65,9 +68,10 @@ class Detector(Judge):
         Time taken by each stage of the last `fit` or `predict`.
     """
 
-    score: Literal["image", "map"] = parameter(
-        Choice("image", "map"), default="image", changes_training=False
+    score: Literal["image", "map", "top"] = parameter(
+        Choice("image", "map", "top"), default="image", changes_training=False
     )
+    top: float = parameter(Positive(at_most=1.0), default=0.01, changes_training=False)
     sigma: float = parameter(Sigma(), default=4.0, changes_training=False)
     gallery_dtype: Literal["float32", "float16", "int8"] = parameter(
         Choice("float32", "float16", "int8"), default="float32"
@@ -274,6 +278,12 @@ class Detector(Judge):
     def _map(self, cells: NDArray[Any], placement: Placement) -> NDArray[np.float32]:
         """Return the map of an image, at its original size, from the scores of its cells."""
         return pixel_map(cells, placement, self.sigma)
+
+    def _score_of_map(self, map_: NDArray[np.float32]) -> float | None:
+        """Return the score of an image by its map; None if the method's own is asked for."""
+        if self.score == "map":
+            return float(map_.max())
+        return mean_of_top(map_, self.top) if self.score == "top" else None
 
     def _unsaved_params(self) -> dict[str, Any]:
         """Return the parameters that a model does not keep, such as threads, in words."""

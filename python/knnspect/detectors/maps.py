@@ -16,7 +16,7 @@ from knnspect.views import Placement
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
-__all__ = ["Sigma", "pixel_map"]
+__all__ = ["Sigma", "mean_of_top", "pixel_map"]
 
 #: The side of the input that `sigma` is given for.
 _SIDE = 224
@@ -78,6 +78,33 @@ def pixel_map(cells: NDArray[Any], placement: Placement, sigma: float) -> NDArra
     median = np.median(cells)
     pixels = columns @ (rows @ (np.asarray(cells, np.float64) - median)).T + median
     return placement.to_image(pixels.T.astype(np.float32))
+
+
+def mean_of_top(map_: NDArray[np.float32], share: float) -> float:
+    """Return the mean of the largest values of a map.
+
+    A single pixel decides less than with the maximum, and a defect counts by its size, too.
+
+    Parameters
+    ----------
+    map_ : ndarray of float32, shape (height, width)
+        The map of an image.
+    share : float
+        How many of its pixels are taken, above 0 and at most 1; at least one is.
+
+    Source
+    ------
+    Damm et al., "AnomalyDINO: Boosting Patch-based Few-shot Anomaly Detection with DINOv2" (2025),
+    section 3.2: the mean of the highest 1 % of the distances. Deviation: of the map's pixels, not
+    of the cells, so that it does not depend on the grid.
+
+    Examples
+    --------
+    >>> mean_of_top(np.arange(100, dtype=np.float32).reshape(10, 10), 0.02)
+    98.5
+    """
+    n_top = max(1, round(share * map_.size))
+    return float(np.partition(map_, map_.size - n_top, axis=None)[-n_top:].mean(dtype=np.float64))
 
 
 @lru_cache(maxsize=64)

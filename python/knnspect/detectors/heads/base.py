@@ -205,8 +205,8 @@ class TrainedDetector(Detector):
                 cells = self._cell_scores(id_, features.pyramid[index])
             with watch.stage("maps"):
                 map_ = self._map(cells, features.placements[index])
-            score = float(map_.max() if self.score == "map" else cells.max())
-            yield Prediction(id_, score, map_)
+            by_map = self._score_of_map(map_)
+            yield Prediction(id_, float(cells.max()) if by_map is None else by_map, map_)
 
     def _state(self) -> State:
         arrays = self.network_.arrays()

@@ -38,8 +38,9 @@ class CFlow(TrainedDetector):
         Epochs without a lower loss of the images held out, after which training stops.
     learning_rate : float, default 2e-3
         Adam's, at its highest.
-    score : {"map", "image"}, default "map"
-        Maximum of the map, as in the paper, or of the cells before they are upsampled and blurred.
+    score : {"map", "top", "image"}, default "map"
+        Maximum of the map, as in the paper, the mean of its largest values, or the maximum of the
+        cells before they are upsampled and blurred.
 
     Attributes
     ----------
@@ -89,7 +90,7 @@ class CFlow(TrainedDetector):
     max_epochs: int = parameter(default=6)
     patience: int | None = parameter(default=3)
     learning_rate: float = parameter(default=2e-3)
-    score: Literal["map", "image"] = parameter(default="map")
+    score: Literal["image", "map", "top"] = parameter(default="map")
 
     method: ClassVar[str] = "cflow"
 

@@ -47,8 +47,6 @@ class PatchCore(NearestDetector):
         they are exact, which takes no longer.
     neighbors : int, default 9
         b of the image score; more than there are normal features means all. 1: no weight.
-    score : {"image", "map"}, default "image"
-        The image score of the paper, or the maximum of the map.
     gallery_dtype : {"float32", "float16", "int8"}, default "float32"
         How features are kept while the coreset is picked from them, or for good where there is
         none; see `Gallery`. The rows of a coreset are float32.
@@ -144,8 +142,9 @@ class PatchCore(NearestDetector):
             with watch.stage("maps"):
                 map_ = self._map(_cell_distances(found), features.placements[index])
             with watch.stage("matching"):
-                by_map = self.score == "map"
-                score = float(map_.max()) if by_map else self._score(query[index], found)
+                score = self._score_of_map(map_)
+                if score is None:
+                    score = self._score(query[index], found)
             yield Prediction(id_, score, map_, found)
 
     def _score(self, query: FeaturePyramid, neighbors: Neighbors) -> float:

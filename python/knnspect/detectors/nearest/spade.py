@@ -127,11 +127,8 @@ class Spade(NearestDetector):
             Before `fit`; if `pooled` has another shape.
         """
         self._check_fitted()
-        if pooled.shape != self.pooled_.shape[1:]:
-            raise ShapeError(
-                f"pooled: expected shape {self.pooled_.shape[1:]}, got {pooled.shape}",
-                parameter="pooled",
-            )
+        if pooled.shape != (expected := self.pooled_.shape[1:]):
+            raise ShapeError(f"pooled: expected shape {expected}, got {pooled.shape}")
         left_out = {without} if isinstance(without, str) else set(without)
         parts = np.array_split(self.pooled_, 1 + len(self.pooled_) // 1024)
         apart = (np.subtract(part, pooled, dtype=np.float64) for part in parts)
@@ -175,9 +172,8 @@ class Spade(NearestDetector):
             neighbors = found[index]
             with watch.stage("maps"):
                 map_ = self._map(_cell_scores(neighbors), features.placements[index])
-            by_map = self.score == "map"
-            score = float(map_.max()) if by_map else float(np.mean([far for _, far in near]))
-            yield Prediction(id_, score, map_, neighbors, tuple(near))
+            by_map, own = self._score_of_map(map_), float(np.mean([far for _, far in near]))
+            yield Prediction(id_, own if by_map is None else by_map, map_, neighbors, tuple(near))
 
     def _state(self) -> State:
         return replace(super()._state(), about_images={"pooled": self.pooled_})

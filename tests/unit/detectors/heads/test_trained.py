@@ -179,14 +179,17 @@ class TestPredict:
         np.testing.assert_allclose(found, expected, rtol=1e-4)
 
     def test_image_scores_are_maxima(self, make: Make, fitted: TrainedDetector) -> None:
+        detector = make().fit(NORMAL)
         for score in ("image", "map"):
-            detector = make(score=score).fit(NORMAL)
+            detector.set_params(score=score)
             found = detector.predict(QUERIES)
             cells = [detector._cell_scores("", q) for q in _each(detector, QUERIES)]
             for prediction, values in zip(found, cells, strict=True):
                 assert prediction.neighbors is None
                 largest = values.max() if score == "image" else prediction.map.max()
                 assert prediction.score == float(largest)
+        for prediction in detector.set_params(score="top", top=1.0).predict(QUERIES):
+            np.testing.assert_allclose(prediction.score, prediction.map.mean(), rtol=1e-6)
 
 
 def _each(detector: TrainedDetector, images: list[Path]) -> list[ks.FeaturePyramid]:

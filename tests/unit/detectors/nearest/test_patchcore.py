@@ -131,11 +131,16 @@ def test_weights_tell_images_apart(backbone: Backbone, normal: Any, queries: Any
     assert len(set(ratios)) == len(ratios)
 
 
-def test_the_maximum_of_the_map_may_be_the_score(
+def test_the_largest_of_the_map_may_be_the_score(
     backbone: Backbone, normal: Any, queries: Any
 ) -> None:
-    for prediction in PatchCore(backbone, score="map").fit(normal).predict(queries):
+    patchcore = PatchCore(backbone, score="map").fit(normal)
+    for prediction in patchcore.predict(queries):
         assert prediction.score == prediction.map.max()
+    for prediction in patchcore.set_params(score="top", top=1e-9).predict(queries):
+        assert prediction.score == prediction.map.max()
+    for prediction in patchcore.set_params(top=1.0).predict(queries):
+        np.testing.assert_allclose(prediction.score, prediction.map.mean(), rtol=1e-6)
 
 
 def test_neighbours_are_cells_of_normal_images(

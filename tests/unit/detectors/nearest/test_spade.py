@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -252,10 +253,13 @@ class TestMaps:
         predictions: list[Prediction],
     ) -> None:
         spade = Spade(backbone, image_neighbors=K, score="map").fit(normal)
-        for prediction, other in zip(spade.predict(queries), predictions, strict=True):
+        by_top = copy(spade).set_params(score="top", top=0.05).predict(queries)
+        for prediction, top, other in zip(spade.predict(queries), by_top, predictions, strict=True):
             assert prediction.score == prediction.map.max()
             assert prediction.score != other.score
             assert np.array_equal(prediction.map, other.map)
+            largest = np.sort(top.map, axis=None)[-round(0.05 * top.map.size) :]
+            np.testing.assert_allclose(top.score, largest.mean(), rtol=1e-6)
 
 
 class TestNormalMapMax:
