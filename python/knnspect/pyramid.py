@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from knnspect import _core
 from knnspect.errors import DTypeError, ShapeError
 
-__all__ = ["FeaturePyramid"]
+__all__ = ["FeaturePyramid", "describe_shapes", "is_of_kind"]
 
 
 class FeaturePyramid:
@@ -122,8 +122,7 @@ class FeaturePyramid:
         return FeaturePyramid, (list(self.levels),)
 
     def __repr__(self) -> str:
-        levels = " + ".join(f"{h}x{w}x{c}" for h, w, c in self.shapes)
-        return f"FeaturePyramid(n_images={self.n_images}, levels={levels})"
+        return f"FeaturePyramid(n_images={self.n_images}, levels={describe_shapes(self.shapes)})"
 
     def concatenated(
         self, upsample: Literal["bilinear", "block"] = "bilinear"
@@ -198,6 +197,32 @@ class FeaturePyramid:
             return cls([torch.cat(level) for level in zip(*(p.arrays for p in parts), strict=True)])
         levels = zip(*(part.levels for part in parts), strict=True)
         return cls([np.concatenate(level) for level in levels])
+
+
+def describe_shapes(shapes: Sequence[tuple[int, int, int]]) -> str:
+    """Return the shapes of levels in words.
+
+    >>> describe_shapes([(8, 8, 3), (4, 4, 16)])
+    '8x8x3 + 4x4x16'
+    """
+    return " + ".join(f"{height}x{width}x{channels}" for height, width, channels in shapes)
+
+
+def is_of_kind(
+    shapes: Sequence[tuple[int, int, int]], others: Sequence[tuple[int, int, int]]
+) -> bool:
+    """Return whether pyramids have levels of the same channels and relative sizes, on any grids.
+
+    >>> is_of_kind([(8, 8, 3), (4, 4, 16)], [(8, 12, 3), (4, 6, 16)])
+    True
+    >>> is_of_kind([(8, 8, 3), (4, 4, 16)], [(8, 8, 3), (4, 2, 16)])
+    False
+    """
+    one, other = (
+        [(these[0][0] // h, these[0][1] // w, channels) for h, w, channels in these]
+        for these in (shapes, others)
+    )
+    return one == other
 
 
 def _is_tensor(level: object) -> bool:

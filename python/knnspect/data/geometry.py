@@ -11,9 +11,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from knnspect.data.decoded import ImageArray
-from knnspect.errors import DTypeError, ParameterError, ShapeError
+from knnspect.errors import DTypeError, ImageError, ParameterError, ShapeError
 
-__all__ = ["Geometry", "strips"]
+__all__ = ["MAX_INPUT", "Geometry", "strips"]
+
+#: Pixels of the largest input of a network; prepared, it takes 3 GiB.
+MAX_INPUT = 2**28
 
 #: Pixels of an image from which on its channels are resized one after the other.
 _LARGE = 2**24
@@ -26,7 +29,7 @@ _INTERPOLATIONS = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
-_RESIZES = ("stretch", "crop", "pad")
+_RESIZES = ("stretch", "crop", "pad", "shorter")
 
 
 def strips(size: tuple[int, ...]) -> Iterator[slice]:
@@ -60,14 +63,19 @@ class Geometry:
     ----------
     image_size : tuple of int
         (height, width) of the network's input.
-    resize : {"stretch", "crop", "pad"}
+    resize : {"stretch", "crop", "pad", "shorter"}
         ``"stretch"`` resizes the image to `image_size` and lets its proportions change.
         ``"crop"`` takes the largest part of the image, about its centre, that has the proportions
         of `image_size`, and resizes that; what lies outside is not looked at. ``"pad"`` resizes
         the image to fit inside `image_size`, centres it, and fills the rest with the image's mean
-        colour.
+        colour. ``"shorter"`` resizes the image such that its shorter side becomes `image_size`,
+        which must be a square, and the longer one what keeps the proportions, rounded to a multiple
+        of `multiple`. So the whole image is seen, images of other proportions have another input,
+        and the longer side is stretched by less than half of `multiple` pixels.
     interpolation : {"nearest", "bilinear", "bicubic", "lanczos"}
         Pillow's filter for resizing images. Maps are always brought back bilinearly.
+    multiple : int
+        What the sides of the input are multiples of; used by ``"shorter"``.
 
     Raises
     ------
@@ -81,11 +89,14 @@ class Geometry:
     (3, 4, 6)
     >>> geometry.restore(np.ones((4, 6), np.float32), (10, 10)).shape
     (10, 10)
+    >>> Geometry((448, 448), "shorter", multiple=14).input_size((700, 1000))
+    (448, 644)
     """
 
     image_size: tuple[int, int]
-    resize: Literal["stretch", "crop", "pad"] = "stretch"
+    resize: Literal["stretch", "crop", "pad", "shorter"] = "stretch"
     interpolation: str = "bicubic"
+    multiple: int = 1
 
     def __post_init__(self) -> None:
         if not _is_size(self.image_size):
@@ -103,6 +114,49 @@ class Geometry:
                 f"interpolation: expected one of {tuple(_INTERPOLATIONS)}, "
                 f"got {self.interpolation!r}"
             )
+        if self.resize == "shorter" and (height != width or height % self.multiple):
+            raise ParameterError(
+                f'image_size: expected one number for resize="shorter", the shorter side, a '
+                f"multiple of {self.multiple}; got {height} x {width}"
+            )
+
+    @property
+    def largest_input(self) -> tuple[int, int]:
+        """Height and width that no input of the network exceeds."""
+        if self.resize != "shorter":
+            return self.image_size
+        return MAX_INPUT // self.image_size[0], MAX_INPUT // self.image_size[1]
+
+    def input_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Return height and width of the network's input for an image.
+
+        Parameters
+        ----------
+        size : tuple of int
+            (height, width) of the image.
+
+        Returns
+        -------
+        tuple of int
+            `image_size`, unless `resize` is ``"shorter"``.
+
+        Raises
+        ------
+        ImageError
+            If it is so long and narrow that its input would have more than 2^28 pixels.
+        """
+        if self.resize != "shorter":
+            return self.image_size
+        side, shorter = self.image_size[0], min(size)
+        # Whole numbers, halves rounded up, so that no size depends on how a machine rounds.
+        unit = 2 * shorter * self.multiple
+        height, width = ((2 * n * side + unit // 2) // unit * self.multiple for n in size)
+        if height * width > MAX_INPUT:
+            raise ImageError(
+                f"of {size[0]} x {size[1]} pixels it is too long: with a shorter side of {side} "
+                f"its input would have {height} x {width} pixels"
+            )
+        return height, width
 
     def prepare(self, image: ImageArray) -> NDArray[np.float32]:
         """Return an image as the network sees it, before the network's own normalisation.
@@ -117,7 +171,7 @@ class Geometry:
         Returns
         -------
         numpy.ndarray
-            Shape (3, *image_size), float32 in [0, 1], C-contiguous.
+            Shape (3, *input_size), float32 in [0, 1], C-contiguous.
 
         Raises
         ------
@@ -125,6 +179,8 @@ class Geometry:
             The image has another shape, or no pixels.
         DTypeError
             The image is neither uint8 nor float32.
+        ImageError
+            See `input_size`.
 
         Examples
         --------
@@ -140,26 +196,26 @@ class Geometry:
             raise DTypeError(f"prepare: expected uint8 or float32, got {image.dtype.name}")
         rows, columns = self._fit((image.shape[0], image.shape[1]))
         part = self._resized(image, rows, columns)
-        if part.shape[:2] == self.image_size:
+        if part.shape[:2] == (rows.n_prepared, columns.n_prepared):
             return np.ascontiguousarray(part.transpose(2, 0, 1))
         scale = 255 if image.dtype == np.uint8 else 1
         mean = image.mean(axis=(0, 1), dtype=np.float64) / scale
-        prepared = np.empty((3, *self.image_size), np.float32)
+        prepared = np.empty((3, rows.n_prepared, columns.n_prepared), np.float32)
         prepared[:] = mean[:, None, None]
         prepared[:, rows.target, columns.target] = part.transpose(2, 0, 1)
         return prepared
 
     def restore(self, map: NDArray[Any], size: tuple[int, int]) -> NDArray[np.float32]:  # noqa: A002
-        """Return a map at `image_size` in the geometry of the original image.
+        """Return a map of the network's input in the geometry of the original image.
 
         Bilinear, with half-pixel centres (align_corners=False). A map is sampled, not averaged,
-        where the original image is smaller than `image_size`. What ``"crop"`` cut off gets 0,
+        where the original image is smaller than the input. What ``"crop"`` cut off gets 0,
         since it was not looked at; of ``"pad"`` the border is cut away and does not bleed in.
 
         Parameters
         ----------
         map : numpy.ndarray
-            Shape `image_size`, floating point.
+            Shape ``input_size(size)``, floating point.
         size : tuple of int
             (height, width) of the original image.
 
@@ -171,7 +227,7 @@ class Geometry:
         Raises
         ------
         ShapeError
-            The map does not have the shape `image_size`, or `size` is not two numbers of at
+            The map does not have the shape of the input, or `size` is not two numbers of at
             least 1.
 
         Examples
@@ -179,10 +235,11 @@ class Geometry:
         >>> Geometry((1, 2)).restore(np.array([[0.0, 1.0]]), (1, 4)).tolist()
         [[0.0, 0.25, 0.75, 1.0]]
         """
-        if map.shape != self.image_size:
-            raise ShapeError(f"restore: expected a map of shape {self.image_size}, got {map.shape}")
         if not _is_size(size):
             raise ShapeError(f"restore: expected size (height, width), got {size!r}")
+        shape = self.input_size(size)
+        if map.shape != shape:
+            raise ShapeError(f"restore: expected a map of shape {shape}, got {map.shape}")
         rows, columns = (axis.samples() for axis in self._fit(size))
         values = map.astype(np.float32, copy=False)
         # Written as low + (high - low) * weight, a constant stays exactly constant.
@@ -245,7 +302,7 @@ class Geometry:
     def _fit(self, size: tuple[int, int]) -> tuple[_Axis, _Axis]:
         """Return which part of an image lies where in the network's input, by rows and columns."""
         height, width = size
-        to_height, to_width = self.image_size
+        to_height, to_width = self.input_size(size)
         from_height, from_width = float(height), float(width)
         taller = height * to_width >= width * to_height  # than the proportions of image_size
         into_height, into_width = to_height, to_width

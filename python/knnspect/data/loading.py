@@ -34,8 +34,9 @@ class Batch:
     ----------
     ids : list of str
         One per image.
-    images : numpy.ndarray
-        Shape (n_images, 3, height, width), float32 in [0, 1].
+    images : numpy.ndarray, or list of numpy.ndarray
+        Shape (n_images, 3, height, width), float32 in [0, 1]; where the inputs of the network
+        differ in size, as with ``resize="shorter"``, one array of (3, height, width) an image.
     sizes : list of tuple of int
         (height, width) of each image before it was resized, for ``Geometry.restore``.
     pictures : list of numpy.ndarray or None
@@ -43,7 +44,7 @@ class Batch:
     """
 
     ids: list[str]
-    images: NDArray[np.float32]
+    images: NDArray[np.float32] | list[NDArray[np.float32]]
     sizes: list[tuple[int, int]]
     pictures: list[ImageArray | None]
 
@@ -205,17 +206,23 @@ def _prepare(
     try:
         with errors_about(image=item.id, path=item.file):
             image = item.read(reader)
+            size = (image.shape[0], image.shape[1])
+            try:
+                geometry.input_size(size)
+            except ImageError as error:
+                raise ImageError(f"image {item.id}: {error}") from None
     except ImageError as error:
         return _Bad(item.id, error)
-    size = (image.shape[0], image.shape[1])
     picture = image if keep and size[0] * size[1] <= _LARGE else None
     return _Prepared(item.id, geometry.prepare(image), size, picture)
 
 
 def _stacked(batch: list[_Prepared]) -> Batch:
+    images = [prepared.image for prepared in batch]
+    one_size = len({image.shape for image in images}) == 1
     return Batch(
         ids=[prepared.id for prepared in batch],
-        images=np.stack([prepared.image for prepared in batch]),
+        images=np.stack(images) if one_size else images,
         sizes=[prepared.size for prepared in batch],
         pictures=[prepared.picture for prepared in batch],
     )

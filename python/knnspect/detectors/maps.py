@@ -58,7 +58,7 @@ def pixel_map(cells: NDArray[Any], placement: Placement, sigma: float) -> NDArra
         How the image met the network.
     sigma : float
         Standard deviation of the Gaussian blur, in pixels of a 224 px input; it grows with the
-        input's size. 0 does not blur.
+        input's size, that of its shorter side for ``resize="shorter"``. 0 does not blur.
 
     Returns
     -------
@@ -71,9 +71,9 @@ def pixel_map(cells: NDArray[Any], placement: Placement, sigma: float) -> NDArra
     >>> pixel_map(np.ones((7, 7)), Placement((100, 50), Geometry((224, 224))), 4.0).shape
     (100, 50)
     """
-    height, width = placement.geometry.image_size
-    rows = _spread(cells.shape[0], height, sigma * height / _SIDE)
-    columns = _spread(cells.shape[1], width, sigma * width / _SIDE)
+    (height, width), sides = placement.input_size, placement.geometry.image_size
+    rows = _spread(cells.shape[0], height, sigma * sides[0] / _SIDE)
+    columns = _spread(cells.shape[1], width, sigma * sides[1] / _SIDE)
     # Less their median, cells go on with zeros, to which no weight need be given.
     median = np.median(cells)
     pixels = columns @ (rows @ (np.asarray(cells, np.float64) - median)).T + median

@@ -108,7 +108,10 @@ class Prediction:
         normal_box = None
         if self.normal_sizes is not None:
             normal = Placement(self.normal_sizes[image], self.placement.geometry)
-            normal_box = normal.box_of(there, grid)
+            # Of an image of another shape the grid may be another, of cells as large.
+            here, sides = self.placement.input_size, normal.input_size
+            of_normal = (sides[0] * grid[0] // here[0], sides[1] * grid[1] // here[1])
+            normal_box = normal.box_of(there, of_normal)
         box = self.placement.box_of((at[1], at[2]), grid)
         return Evidence(image, there, float(self.neighbors.sq_distances[at]), box, normal_box)
 

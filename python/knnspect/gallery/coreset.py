@@ -17,7 +17,7 @@ from knnspect.errors import DTypeError, ParameterError, ShapeError, StoreError
 from knnspect.files import as_damage, check_path
 from knnspect.gallery.coreset_file import read_parts
 from knnspect.gallery.reading import ReadOnlyGallery
-from knnspect.pyramid import FeaturePyramid
+from knnspect.pyramid import FeaturePyramid, describe_shapes, is_of_kind
 from knnspect.search import Neighbors
 from knnspect.validation import check_count, check_ids
 
@@ -45,7 +45,7 @@ class Coreset:
     upsample : {"bilinear", "block"}
         How coarse levels are brought to the resolution of the finest one.
     shapes : list of (int, int, int)
-        ``(height, width, channels)`` of each level of the gallery; queries must have them too.
+        ``(height, width, channels)`` of each level of the gallery; a query may have other grids.
     sq_radius : float or None
         Every row of the gallery is within this squared L2 distance of a row of the coreset. None
         where a projection was used, and where rows were removed.
@@ -136,7 +136,7 @@ class Coreset:
         Parameters
         ----------
         query : FeaturePyramid
-            The images to look up; same levels, channels and sizes as the gallery's.
+            The images to look up; the levels and channels of the gallery's, on any grid.
         k : int, default 1
             Rows for each cell.
         threads : int, optional
@@ -154,7 +154,7 @@ class Coreset:
         Raises
         ------
         ShapeError
-            If the query's levels, channels or sizes differ from `shapes`.
+            If the query's levels differ from `shapes` in channels or relative sizes.
         ImageError
             If a feature of the query is NaN or infinite.
         ParameterError
@@ -178,10 +178,11 @@ class Coreset:
             raise DTypeError(
                 f"query: expected a FeaturePyramid, got {type(query).__name__}", parameter="query"
             )
-        if query.shapes != self.shapes:
+        # A row is by itself, whatever grid it came from.
+        if not is_of_kind(query.shapes, self.shapes):
             raise ShapeError(
-                f"the query's pyramid is {_describe(query.shapes)}, "
-                f"the coreset's is {_describe(self.shapes)}"
+                f"the query's pyramid is {describe_shapes(query.shapes)}, "
+                f"the coreset's is {describe_shapes(self.shapes)}"
             )
         if check_count("k", k) > len(self):
             raise ParameterError(
@@ -394,7 +395,3 @@ class Coreset:
         self._bank = ReadOnlyGallery.from_core(core)
         self._rows = rows
         self._rows.flags.writeable = False
-
-
-def _describe(shapes: list[tuple[int, int, int]]) -> str:
-    return " + ".join(f"{height}x{width}x{channels}" for height, width, channels in shapes)

@@ -9,11 +9,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from knnspect.errors import ImageError
+from knnspect.errors import ImageError, ShapeError
 from knnspect.features import Features
+from knnspect.gallery import Gallery
 from knnspect.pyramid import FeaturePyramid
 
-__all__ = ["ConstantLevels", "check_pooled", "evenly_spaced", "naming_images"]
+__all__ = [
+    "ConstantLevels",
+    "add_to_gallery",
+    "check_pooled",
+    "evenly_spaced",
+    "naming_images",
+]
 
 
 def evenly_spaced(n_images: int) -> list[int]:
@@ -36,14 +43,46 @@ def check_pooled(features: Features) -> None:
 
 @contextmanager
 def naming_images(features: Features) -> Iterator[None]:
-    """Name the image whose features are not finite, where a search does not know its id."""
+    """Name the image whose features are not finite, or of another grid, where only we know its id.
+
+    All images of a batch have one grid.
+    """
     try:
         yield
+    except ShapeError as error:
+        hint = ""
+        if features.placements[0].geometry.resize == "shorter":
+            hint = (
+                ': with resize="shorter", images of other shapes than the normal ones are judged '
+                "by a coreset, a gallery of one level, and SimpleNet; others need images of one "
+                "shape"
+            )
+        raise ShapeError(
+            f"image {features.ids[0]}: {error}{hint}", image=features.ids[0]
+        ) from error
     except ImageError as error:
         for index, id_ in enumerate(features.ids):
             if not all(np.isfinite(level[index]).all() for level in features.pyramid.levels):
                 raise ImageError(f"image {id_}: its features are not finite") from error
         raise
+
+
+def add_to_gallery(gallery: Gallery, features: Features) -> None:
+    """Add the pyramids of a batch to a gallery; all images of a gallery have one grid.
+
+    Raises
+    ------
+    ShapeError
+        If they have another, as images of another shape may with ``resize="shorter"``.
+    """
+    try:
+        gallery.add(features.pyramid, features.ids)
+    except ShapeError as error:
+        raise ShapeError(
+            f"image {features.ids[0]}: {error}: the grids of normal images must be equal; with "
+            'resize="stretch", "crop" or "pad" they are, whatever the shapes of images',
+            image=features.ids[0],
+        ) from error
 
 
 class ConstantLevels:

@@ -20,7 +20,7 @@ from knnspect.features import Backbone, Features
 from knnspect.files import check_path
 from knnspect.gallery import Gallery
 from knnspect.memory import check_memory, parse_bytes
-from knnspect.normal_features.checks import ConstantLevels, check_pooled
+from knnspect.normal_features.checks import ConstantLevels, add_to_gallery, check_pooled
 from knnspect.normal_features.folder import (
     GALLERY,
     IMAGES,
@@ -138,7 +138,7 @@ def _in_memory(backbone: Backbone, images: object, gallery: Gallery, run: Run) -
     items = pending.source() if run.with_digests else source
     for features in backbone.iterate(items, run.batch_size, label="learning", **run.of_reading()):
         with run.watch.stage("gallery"):
-            gallery.add(features.pyramid, features.ids)
+            add_to_gallery(gallery, features)
             check_pooled(features)
             constant.see(features.pyramid)
         ids += features.ids
@@ -217,7 +217,7 @@ def _add(features: Features, digests: dict[str, bytes], gallery: Gallery, about:
     check_pooled(features)
     forget(features.ids, gallery, about)
     about.add(rows_about(features, digests), features.ids)
-    gallery.add(features.pyramid, features.ids)
+    add_to_gallery(gallery, features)
 
 
 def _of_folder(folder: Path, geometry: Geometry) -> NormalFeatures:

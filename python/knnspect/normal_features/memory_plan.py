@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from knnspect.data.sources import ImageItem, ImageSource
+from knnspect.data.decoded import ImageArray
+from knnspect.data.sources import ImageSource
 from knnspect.errors import ImageError, ParameterError, StoreError
 from knnspect.features import Backbone
 from knnspect.gallery import Gallery
@@ -58,8 +59,12 @@ def plan_build(
 ) -> Plan:
     """Measure what an image takes, and choose how many are handled together."""
     n_images = pending.n_images
-    largest = 0 if n_images is None else _decoded_bytes(list(pending)[:1], backbone)
-    height, width = backbone.geometry.image_size
+    first = None if n_images is None else _first_image(pending, backbone)
+    largest = 0 if first is None else first.nbytes
+    geometry = backbone.geometry
+    height, width = geometry.image_size
+    if first is not None:
+        height, width = geometry.input_size((first.shape[0], first.shape[1]))
     prepared = 12 * height * width
     before = anonymous_bytes() or 0
     with PeakMemory() as memory:
@@ -93,11 +98,13 @@ def plan_build(
     return Plan(n_images, len(gallery), n_changed, batch, workers, memory_needed, image_bytes)
 
 
-def _decoded_bytes(items: list[ImageItem], backbone: Backbone) -> int:
+def _first_image(pending: ImageSource, backbone: Backbone) -> ImageArray | None:
     try:
-        return max((item.read(backbone.reader()).nbytes for item in items), default=0)
+        for item in pending:
+            return item.read(backbone.reader())
     except ImageError:
-        return 0  # what is to be done about it is decided when its turn has come
+        pass  # what is to be done about it is decided when its turn has come
+    return None
 
 
 def check_room(folder: Path, plan: Plan) -> None:

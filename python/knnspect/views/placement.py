@@ -48,6 +48,11 @@ class Placement:
     size: tuple[int, int]
     geometry: Geometry
 
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """Height and width of the network's input for this image."""
+        return self.geometry.input_size(self.size)
+
     def to_image(self, map_: NDArray[Any]) -> NDArray[np.float32]:
         """Return a map of the network's input as a map of the image, shape `size`."""
         return self.geometry.restore(map_, self.size)
@@ -65,7 +70,7 @@ class Placement:
         found = self.geometry.locate(row, column, self.size)
         cells = (
             int((at + 0.5) * n_cells / n_pixels)
-            for at, n_cells, n_pixels in zip(found, grid, self.geometry.image_size, strict=True)
+            for at, n_cells, n_pixels in zip(found, grid, self.input_size, strict=True)
         )
         row_of_cells, column_of_cells = cells
         return row_of_cells, column_of_cells
@@ -82,7 +87,7 @@ class Placement:
         """
         spans = []
         for positions, index, n_cells, n_pixels in zip(
-            self.geometry.positions(self.size), cell, grid, self.geometry.image_size, strict=True
+            self.geometry.positions(self.size), cell, grid, self.input_size, strict=True
         ):
             # Pixels that were cut off lie in no cell.
             off = np.abs((positions + 0.5) * n_cells / n_pixels - (index + 0.5))

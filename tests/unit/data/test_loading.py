@@ -63,6 +63,7 @@ def test_real_images_in_order(n_workers: int) -> None:
     assert [id_ for batch in batches for id_ in batch.ids] == [item.id for item in items]
     expected = [GEOMETRY.prepare(item.load()) for item in items]
     np.testing.assert_array_equal(np.concatenate([b.images for b in batches]), np.stack(expected))
+    assert isinstance(batches[0].images, np.ndarray)
     assert batches[0].images.dtype == np.float32
     assert batches[0].images.shape == (4, 3, 16, 24)
     assert batches[0].sizes == [(300, 300)] * 4

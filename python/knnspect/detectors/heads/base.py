@@ -21,7 +21,7 @@ from knnspect.forked import fork_safe
 from knnspect.memory import check_memory, parse_bytes
 from knnspect.model_files import StoredModel
 from knnspect.normal_features import NormalFeatures, Run
-from knnspect.normal_features.checks import evenly_spaced
+from knnspect.normal_features.checks import evenly_spaced, naming_images
 from knnspect.normal_features.folder import CHECKPOINT
 from knnspect.normal_features.near_duplicates import NearDuplicates
 from knnspect.parameters import learnt, parameter, plain
@@ -201,7 +201,7 @@ class TrainedDetector(Detector):
 
     def _judge(self, features: Features, watch: Stopwatch) -> Iterator[Prediction]:
         for index, id_ in enumerate(features.ids):
-            with watch.stage("matching"):
+            with watch.stage("matching"), naming_images(features):
                 cells = self._cell_scores(id_, features.pyramid[index])
             with watch.stage("maps"):
                 map_ = self._map(cells, features.placements[index])
@@ -242,7 +242,7 @@ class TrainedDetector(Detector):
         channels = [n for _, _, n in self._shapes]
         if channels != self.backbone.channels:
             raise ValueError(f"shapes: expected {self.backbone.channels} channels, got {channels}")
-        largest = self.backbone.geometry.image_size
+        largest = self.backbone.geometry.largest_input
         if any(not (1 <= h <= largest[0] and 1 <= w <= largest[1]) for h, w, _ in self._shapes):
             raise ValueError(f"shapes: expected levels within {largest}, got {self._shapes}")
         if self._n_blocks > len(arrays):

@@ -13,7 +13,8 @@ from torch.nn.functional import interpolate, logsigmoid
 from knnspect.detectors.heads.networks.flow import ConditionalFlow, PreparedFlow
 from knnspect.detectors.heads.networks.scorer import CellScorer
 from knnspect.detectors.heads.networks.standardization import channel_statistics
-from knnspect.pyramid import FeaturePyramid
+from knnspect.errors import ShapeError
+from knnspect.pyramid import FeaturePyramid, describe_shapes
 from knnspect.training.network import Step
 
 __all__ = ["CFlowNetwork"]
@@ -47,7 +48,7 @@ class CFlowNetwork(CellScorer):
         self, shapes: Sequence[tuple[int, int, int]], coupling_blocks: int, learning_rate: float
     ) -> None:
         super().__init__()
-        self.shapes = [tuple(shape) for shape in shapes]
+        self.shapes = [(height, width, n) for height, width, n in shapes]
         self.n_parts = len(self.shapes)
         self._learning_rate = learning_rate
         self.flows = nn.ModuleList(
@@ -120,6 +121,11 @@ class CFlowNetwork(CellScorer):
         """Of one image, per channel, as maps."""
         if self._prepared is None:
             self._prepared = [flow.prepared() for flow in self._flows]
+        if pyramid.shapes != self.shapes:
+            raise ShapeError(
+                f"the image's pyramid is {describe_shapes(pyramid.shapes)}, the flows were trained "
+                f"on {describe_shapes(self.shapes)}"
+            )
         found = []
         for level, (flow, prepared) in enumerate(zip(self._flows, self._prepared, strict=True)):
             features = self._standardized(pyramid, level).flatten(0, 2).T

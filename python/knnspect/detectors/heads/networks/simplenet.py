@@ -130,7 +130,6 @@ class SimpleNetNetwork(CellScorer):
         learning_rate: float,
     ) -> None:
         super().__init__()
-        self.grid = shapes[0][:2]
         self._upsample: Literal["bilinear", "block"] = upsample
         self._noise, self._margin, self._learning_rate = noise, margin, learning_rate
         n_features = sum(channels for _, _, channels in shapes)
@@ -189,7 +188,7 @@ class SimpleNetNetwork(CellScorer):
         Less than what the most normal cell of the normal images has, which is taken as zero.
         """
         scores = (self._judged(pyramid) - self.lowest).clamp(min=0)
-        return scores.reshape(self.grid).double().cpu().numpy()
+        return scores.reshape(pyramid.shapes[0][:2]).double().cpu().numpy()
 
     def _loss(self, features: Tensor, generator: torch.Generator) -> Tensor:
         adapted = self.adaptor(features)
