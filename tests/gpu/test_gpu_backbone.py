@@ -81,3 +81,31 @@ def test_features_on_the_gpu_do_not_depend_on_the_batch(
         np.testing.assert_array_equal(alone.pooled[0], together.pooled[index])
         for one, many in zip(alone.pyramid.levels, together.pyramid.levels, strict=True):
             np.testing.assert_array_equal(one[0], many[index])
+
+
+def test_half_precision_gives_nearly_the_same_features(
+    images: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], weights: Path
+) -> None:
+    whole = backbone_on("cuda", weights)
+    half = ks.Backbone(**{**whole.get_params(), "precision": "float16"})
+    expected, found = whole.extract(images), half.extract(images)
+    for level, wanted in zip(found.pyramid.levels, expected.pyramid.levels, strict=True):
+        assert level.dtype == np.float32
+        difference = np.abs(level - wanted).max() / np.abs(wanted).max()
+        assert 0 < difference < 2e-2
+    assert found.pooled.dtype == np.float32
+
+
+def test_images_of_different_shapes_come_in_order(
+    images: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], weights: Path
+) -> None:
+    mixed = [image[: 96 if index % 2 else 48] for index, image in enumerate(images)]
+    backbone = ks.Backbone(
+        "resnet18", (1, 2), 64, weights, resize="shorter", patch_size=1, device="cuda"
+    )
+    parts = list(backbone.iterate(mixed, batch_size=4))
+    assert [id_ for part in parts for id_ in part.ids] == [f"{i:06d}" for i in range(len(mixed))]
+    for part in parts:
+        (alone,) = backbone.iterate([mixed[int(part.ids[0])]], batch_size=4)
+        for level, wanted in zip(part.pyramid.levels, alone.pyramid.levels, strict=True):
+            assert np.abs(level[0] - wanted[0]).max() <= 1e-3 * np.abs(wanted).max()

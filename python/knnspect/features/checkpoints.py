@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from knnspect.errors import StoreError
-from knnspect.features.architectures import create_network, needed_tensors, outline
+from knnspect.features.architectures import Blueprint, needed_tensors
 from knnspect.features.weight_files import WeightsFile
 
 __all__ = ["load_published"]
@@ -29,17 +29,13 @@ _Filled = dict[int, tuple[torch.Tensor, torch.Tensor]]
 _filled: ContextVar[_Filled] = ContextVar("_filled")
 
 
-def load_published(
-    architecture: str, image_size: tuple[int, int], file: WeightsFile, own: Iterable[str]
-) -> nn.Module:
+def load_published(blueprint: Blueprint, file: WeightsFile, own: Iterable[str]) -> nn.Module:
     """Build a network that returns feature maps, with the weights of a file.
 
     Parameters
     ----------
-    architecture : str
-        timm's name of the network.
-    image_size : (int, int)
-        Height and width of the input.
+    blueprint : Blueprint
+        The network.
     file : WeightsFile
         Its tensors, which may be named as in the whole network, as timm's filter expects them, as
         in a network that returns feature maps, or with one more word before all names. What the
@@ -52,7 +48,7 @@ def load_published(
     StoreError
         If a tensor is missing, or does not fit.
     """
-    whole = outline(architecture, image_size, features_only=False).state_dict()
+    whole = blueprint.outline(features_only=False).state_dict()
     published = _published_names(own, whole)
     tensors = file.tensors
     forms = [tensors, {published.get(name, name): tensors[name] for name in tensors}]
@@ -62,10 +58,10 @@ def load_published(
     for place, form in enumerate(forms):
         if form and (place == 0 or form.keys() != tensors.keys()):
             try:
-                network, filled = _load(architecture, image_size, form)
+                network, filled = _load(blueprint, form)
             except Exception as error:  # timm's filters raise many kinds on what is not for them
                 problem = _misfit(error, form, whole) or (
-                    f"it cannot be loaded into {architecture} ({_first_line(error)})"
+                    f"it cannot be loaded into {blueprint.architecture} ({_first_line(error)})"
                 )
                 continue
             missing, wrong = _unfilled(network, filled)
@@ -83,11 +79,9 @@ def load_published(
     raise StoreError(f"{file.path}: {problem}")
 
 
-def _load(
-    architecture: str, image_size: tuple[int, int], tensors: Mapping[str, torch.Tensor]
-) -> tuple[nn.Module, _Filled]:
+def _load(blueprint: Blueprint, tensors: Mapping[str, torch.Tensor]) -> tuple[nn.Module, _Filled]:
     """Have timm build a network and load tensors; also return what was filled from them."""
-    config = timm.get_pretrained_cfg(architecture) or timm.models.PretrainedCfg()
+    config = timm.get_pretrained_cfg(blueprint.architecture) or timm.models.PretrainedCfg()
     given = {name: tensor.as_subclass(_FileTensor) for name, tensor in tensors.items()}
     overlay: dict[str, Any] = {"state_dict": given, "classifier": config.classifier or "head"}
     options: dict[str, Any] = {}
@@ -100,14 +94,7 @@ def _load(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # PyTorch on how timm resamples
-            network = create_network(
-                architecture,
-                image_size,
-                features_only=True,
-                pretrained=True,
-                pretrained_cfg_overlay=overlay,
-                **options,
-            )
+            network = blueprint.create(pretrained=True, pretrained_cfg_overlay=overlay, **options)
     finally:
         _filled.reset(token)
     for module in network.modules():  # they keep timm's settings, in which the tensors are now

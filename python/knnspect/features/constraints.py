@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from knnspect.constraints import Bad, Choice, Constraint, Count
+from knnspect.data.geometry import MAX_INPUT
 from knnspect.data.reader import check_max_pixels, check_white
 from knnspect.errors import DTypeError, ParameterError
 from knnspect.validation import check_count, parse_numbers
@@ -26,12 +27,10 @@ __all__ = [
     "Resize",
     "Weights",
     "WhiteLevel",
+    "check_multiples",
     "checked_image_size",
     "checked_levels",
 ]
-
-#: The largest input; prepared, it takes 3 GiB.
-_MAX_INPUT = 2**28
 
 
 class Name(Constraint):
@@ -65,7 +64,7 @@ class Weights(Constraint):
 
 
 class Levels(Constraint):
-    """Feature maps of a network, finest first.
+    """Feature maps of a network, finest first; negative ones are counted from the last.
 
     >>> Levels().parse("levels", "1,2,3")
     (1, 2, 3)
@@ -84,7 +83,7 @@ class Levels(Constraint):
     def bad_values(self) -> Iterator[Bad]:
         """Yield other types and orders."""
         yield from ((value, DTypeError) for value in ("1,2", 3, (1.0,)))
-        yield from ((value, ParameterError) for value in ((), (2, 1), (1, 1), (-1,)))
+        yield from ((value, ParameterError) for value in ((), (2, 1), (1, 1), (-1, -2)))
 
 
 class ImageSize(Constraint):
@@ -117,7 +116,7 @@ class Resize(Choice):
     """How an image meets the input."""
 
     def __init__(self) -> None:
-        super().__init__("stretch", "crop", "pad")
+        super().__init__("stretch", "crop", "pad", "shorter")
 
 
 class PatchSize(Count):
@@ -200,12 +199,30 @@ class MaxPixels(Constraint):
         yield 0, ParameterError
 
 
-def checked_levels(levels: object) -> list[int]:
-    """Return levels as a list, or raise a ParameterError or DTypeError."""
+def checked_levels(levels: object, n_levels: int | None = None) -> list[int]:
+    """Return levels as a list, or raise a ParameterError or DTypeError.
+
+    Parameters
+    ----------
+    levels : object
+        What may be a sequence of integers.
+    n_levels : int, optional
+        How many there are, all of these being in range. Then negative ones, counted from the last,
+        become the ones that they stand for.
+
+    Examples
+    --------
+    >>> checked_levels((-3, -1)), checked_levels((2, -1), 12)
+    ([-3, -1], [2, 11])
+    """
     if isinstance(levels, str) or not isinstance(levels, (Sequence, np.ndarray)):
         raise DTypeError(f"levels: expected a sequence of integers, got {levels!r}")
-    checked = [check_count(f"levels[{i}]", level, minimum=0) for i, level in enumerate(levels)]
-    if not checked or any(b <= a for a, b in pairwise(checked)):
+    checked = [check_count(f"levels[{i}]", level, -(2**31)) for i, level in enumerate(levels)]
+    if n_levels is not None:
+        checked = [level + n_levels if level < 0 else level for level in checked]
+    # Before it is known how many there are, negative ones are compared with each other alone.
+    pairs = [(a, b) for a, b in pairwise(checked) if (a < 0) == (b < 0)]
+    if not checked or any(b <= a for a, b in pairs):
         raise ParameterError(
             f"levels: expected at least one, finest first, each once, got {tuple(levels)}"
         )
@@ -225,8 +242,27 @@ def checked_image_size(image_size: object) -> tuple[int, int]:
     if len(sizes) != 2:
         raise ParameterError(f"image_size: expected one number or (height, width), got {sizes}")
     height, width = check_count("image_size", sizes[0]), check_count("image_size", sizes[1])
-    if height * width > _MAX_INPUT:
+    if height * width > MAX_INPUT:
         raise ParameterError(
-            f"image_size: expected at most {_MAX_INPUT} pixels in all, got {height} x {width}"
+            f"image_size: expected at most {MAX_INPUT} pixels in all, got {height} x {width}"
         )
     return height, width
+
+
+def check_multiples(image_size: tuple[int, int], multiple: int, what: str) -> None:
+    """Raise a ParameterError, which names the nearest sizes that can be, unless a size can be.
+
+    >>> check_multiples((448, 450), 14, "the patch of vit_small_patch14_dinov2")
+    Traceback (most recent call last):
+    knnspect.errors.ParameterError: image_size: expected multiples of 14, the patch of \
+vit_small_patch14_dinov2, got 448 x 450; the nearest are 448 x 448 and 448 x 462
+    """
+    if any(side % multiple for side in image_size):
+        below = [max(multiple, side - side % multiple) for side in image_size]
+        above = [side + -side % multiple for side in image_size]
+        nearest = " and ".join(dict.fromkeys(f"{h} x {w}" for h, w in (below, above)))
+        raise ParameterError(
+            f"image_size: expected multiples of {multiple}, {what}, got {image_size[0]} x "
+            f"{image_size[1]}; the nearest are {nearest}",
+            parameter="image_size",
+        )

@@ -21,9 +21,9 @@ class Features:
     Parameters
     ----------
     pyramid : FeaturePyramid
-        The chosen levels, float32.
+        The chosen levels, float32; all images have one grid.
     pooled : ndarray of float32, shape (n_images, n_features)
-        The mean over all positions of the network's last feature map.
+        What describes each image as a whole, as `Backbone.pooled` says.
     ids : list of str
         One per image.
     placements : list of Placement

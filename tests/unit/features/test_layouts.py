@@ -38,6 +38,8 @@ def test_maps_have_rows_columns_and_channels_where_timm_has_them(
     torch.manual_seed(0)
     config: Any = timm.get_pretrained_cfg(name)
     options: dict[str, Any] = {"img_size": size} if config.fixed_input_size else {}
+    if name.startswith("vit"):
+        options["out_indices"] = range(12)  # all blocks
     network: Any = timm.create_model(name, features_only=True, **options).eval()
     tensors = {key: value.clone() for key, value in network.state_dict().items()}
     save_file(tensors, tmp_path / "w.safetensors")
