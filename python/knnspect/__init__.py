@@ -42,6 +42,7 @@ _HOMES = {
     "SimpleNet": "detectors",
     "Spade": "detectors",
     "StoreError": "errors",
+    "Variants": "views",
     "load": "detectors",
 }
 

@@ -29,6 +29,7 @@ from knnspect.features import Backbone, Features
 from knnspect.gallery import Coreset, Gallery
 from knnspect.pyramid import FeaturePyramid
 from knnspect.search import Neighbors, SearchStats
+from knnspect.views import Variants
 
 __all__ = [
     "Backbone",
@@ -57,6 +58,7 @@ __all__ = [
     "SimpleNet",
     "Spade",
     "StoreError",
+    "Variants",
     "__version__",
     "load",
 ]

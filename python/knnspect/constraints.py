@@ -54,6 +54,14 @@ class Constraint(ABC):
         """
         return text
 
+    def saved(self, value: Any) -> Any:
+        """Return a value as a model file keeps it: something that JSON has."""
+        return value
+
+    def restored(self, name: str, saved: Any) -> Any:
+        """Return the value of which `saved` made what a model file keeps; it is not checked."""
+        return saved
+
     @abstractmethod
     def bad_values(self) -> Iterator[Bad]:
         """Yield some values that `check` refuses, each with its error."""
@@ -250,6 +258,14 @@ class Optional(Constraint):
         except ParameterError as error:
             problem = str(error).replace(", got", " or none, got")
             raise ParameterError(problem) from None
+
+    def saved(self, value: Any) -> Any:
+        """Return None, or what the other constraint makes of a value."""
+        return None if value is None else self.of.saved(value)
+
+    def restored(self, name: str, saved: Any) -> Any:
+        """Return None, or what the other constraint makes of it."""
+        return None if saved is None else self.of.restored(name, saved)
 
     def bad_values(self) -> Iterator[Bad]:
         """Yield what the other constraint refuses, but for None."""

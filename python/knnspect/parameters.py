@@ -267,7 +267,7 @@ class Parametrized:
     def saved_params(self) -> dict[str, Any]:
         """Return the parameters that a model keeps, as JSON has them."""
         return {
-            name: plain(getattr(self, name))
+            name: plain(declared.constraint.saved(getattr(self, name)))
             for name, declared in self.parameters.items()
             if declared.is_saved and not isinstance(getattr(self, name), Parametrized)
         }

@@ -764,15 +764,18 @@ def test_an_option_outside_its_values_is_named(
         fitted.fit([GREY], **{option: value})
 
 
-def test_more_neighbours_than_images_mean_all_of_them_with_a_warning(
+def test_more_neighbours_than_images_mean_all_of_them_with_a_warning_if_they_were_asked_for(
     backbone: Backbone, normal: Images, queries: Images, tmp_path: Path
 ) -> None:
-    with pytest.warns(UserWarning, match="image_neighbors=50 exceeds .* using all 8"):
-        detector = ks.Spade(backbone).fit(normal)
-    assert (detector.image_neighbors, detector.image_neighbors_) == (50, 8)
+    with pytest.warns(UserWarning, match="image_neighbors=9 exceeds .* using all 8"):
+        detector = ks.Spade(backbone, image_neighbors=9).fit(normal)
+    assert (detector.image_neighbors, detector.image_neighbors_) == (9, 8)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         expected = ks.Spade(backbone, image_neighbors=8).fit(normal).predict(queries)
+        by_default = ks.Spade(backbone).fit(normal)
+    assert (by_default.image_neighbors, by_default.image_neighbors_) == (50, 8)
+    assert_identical(by_default.predict(queries), expected)
     assert_identical(detector.predict(queries), expected)
     detector.save(tmp_path / "model.ks")
     assert_identical(ks.load(tmp_path / "model.ks").predict(queries), expected)

@@ -8,7 +8,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-import warnings
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -120,10 +119,8 @@ def test_python_examples_run_in_order(page: str) -> None:
     examples = blocks(PAGES[page], "python")
     can_run = [text for text in examples if "Faiss" not in text or find_spec("faiss")]
     names: dict[str, object] = {}
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="image_neighbors=50 exceeds")
-        for text in can_run:
-            exec(compile(text, page, "exec"), names)
+    for text in can_run:
+        exec(compile(text, page, "exec"), names)
     if len(can_run) < len(examples):
         pytest.skip("all but the example of faiss, which is not installed")
 

@@ -27,6 +27,7 @@ OTHERS: dict[str, Any] = {
     "upsample": "block",
     "backend": "rust",
     "threads": 3,
+    "variants": ks.Variants(rotations=4, brightness=(0.8, 1.2), mirror=True),
     "image_neighbors": 7,
     "pixel_neighbors": 2,
     "coreset": 0.5,
@@ -151,6 +152,9 @@ def test_defaults_are_inside(kind: type[Detector]) -> None:
         ("sigma", "2", 2.0),
         ("threads", "none", None),
         ("score", "map", "map"),
+        ("variants", "rotations=8", ks.Variants(rotations=8)),
+        ("variants", "brightness=.8:1.2, mirror", ks.Variants(1, (0.8, 1.2), mirror=True)),
+        ("variants", "none", None),
     ],
 )
 def test_texts_become_values(name: str, text: str, value: Any) -> None:
@@ -164,3 +168,6 @@ def test_values_become_json(tmp_path: Any) -> None:
     assert {name: type(value) for name, value in saved.items()}["sigma"] is float
     assert saved["image_neighbors"] == 3
     assert "threads" not in saved, "it says how a machine works"
+    assert ks.Spade(variants=ks.Variants(4, [0.8])).saved_params()["variants"] == (
+        "rotations=4,brightness=0.8"
+    )

@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,12 +19,26 @@ from knnspect.data.sources import ImageItem, ImageSource
 from knnspect.errors import ImageError, errors_about
 from knnspect.validation import check_count
 
-__all__ = ["Batch", "OnBad", "iterate_batches"]
+__all__ = ["Batch", "OnBad", "Views", "iterate_batches"]
 
 #: Receives the id and the error of an image that is left out.
 OnBad = Callable[[str, ImageError], None]
 #: Pixels of the largest pictures that are kept.
 _LARGE = 2**24
+
+
+class Views(Protocol):
+    """What of each image goes through the network, where it is not the image as it is alone."""
+
+    def __len__(self) -> int:
+        """Return how many views an image has."""
+        ...
+
+    def prepare(
+        self, id_: str, image: ImageArray, geometry: Geometry
+    ) -> list[tuple[str, NDArray[np.float32]]]:
+        """Return the views of an image, prepared, each with an id; raise an ImageError if not."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -33,7 +48,7 @@ class Batch:
     Attributes
     ----------
     ids : list of str
-        One per image.
+        One per image, or per view.
     images : numpy.ndarray, or list of numpy.ndarray
         Shape (n_images, 3, height, width), float32 in [0, 1]; where the inputs of the network
         differ in size, as with ``resize="shorter"``, one array of (3, height, width) an image.
@@ -47,6 +62,8 @@ class Batch:
     images: NDArray[np.float32] | list[NDArray[np.float32]]
     sizes: list[tuple[int, int]]
     pictures: list[ImageArray | None]
+    n_begun: int
+    """How many images begin in it: views of one may be in several batches."""
 
 
 def iterate_batches(
@@ -57,6 +74,7 @@ def iterate_batches(
     on_bad: OnBad | None = None,
     reader: ImageReader | None = None,
     keep_pictures: bool = False,
+    views: Views | None = None,
 ) -> Iterator[Batch]:
     """Return an iterator over the images of a source, prepared, in batches and in order.
 
@@ -83,6 +101,8 @@ def iterate_batches(
     keep_pictures : bool
         Also give the images as they came, but for those of more than 2^24 pixels: of these a batch
         would fill the memory.
+    views : Views, optional
+        What of each image is prepared; a batch then has `batch_size` views.
 
     Returns
     -------
@@ -109,7 +129,11 @@ def iterate_batches(
     """
     check_count("batch_size", batch_size)
     check_count("n_workers", n_workers, minimum=0)
-    batches = partial(_batches, source, geometry, batch_size, n_workers, on_bad, keep_pictures)
+    prepare = partial(_prepare, geometry=geometry, views=views, keep=keep_pictures)
+    # Enough to keep every thread busy while the caller works on a batch.
+    n_views = 1 if views is None else len(views)
+    look_ahead = 2 * max(-(-batch_size // n_views), n_workers)
+    batches = partial(_batches, source, prepare, batch_size, n_workers, look_ahead, on_bad)
     return _and_warnings(batches) if reader is None else batches(reader)
 
 
@@ -125,6 +149,7 @@ class _Prepared:
     image: NDArray[np.float32]
     size: tuple[int, int]
     picture: ImageArray | None
+    begins: bool = True
 
 
 @dataclass(frozen=True)
@@ -135,19 +160,17 @@ class _Bad:
 
 def _batches(
     source: ImageSource,
-    geometry: Geometry,
+    prepare: Callable[..., list[_Prepared] | _Bad],
     batch_size: int,
     n_workers: int,
+    look_ahead: int,
     on_bad: OnBad | None,
-    keep_pictures: bool,
     reader: ImageReader,
 ) -> Iterator[Batch]:
-    prepare = partial(_prepare, geometry=geometry, reader=reader, keep=keep_pictures)
+    prepare = partial(prepare, reader=reader)
     if n_workers == 0:
         results = (prepare(item) for item in source)
     else:
-        # Enough to keep every thread busy while the caller works on a batch.
-        look_ahead = 2 * max(batch_size, n_workers)
         results = _prepared_in_threads(source, prepare, n_workers, look_ahead)
     batch: list[_Prepared] = []
     try:
@@ -157,10 +180,11 @@ def _batches(
                     raise result.error
                 on_bad(result.id, result.error)
                 continue
-            batch.append(result)
-            if len(batch) == batch_size:
-                yield _stacked(batch)
-                batch = []
+            for prepared in result:
+                batch.append(prepared)
+                if len(batch) == batch_size:
+                    yield _stacked(batch)
+                    batch = []
         if batch:
             yield _stacked(batch)
     finally:
@@ -170,12 +194,12 @@ def _batches(
 
 def _prepared_in_threads(
     source: ImageSource,
-    prepare: Callable[[ImageItem], _Prepared | _Bad],
+    prepare: Callable[[ImageItem], list[_Prepared] | _Bad],
     n_workers: int,
     look_ahead: int,
-) -> Generator[_Prepared | _Bad, None, None]:
+) -> Generator[list[_Prepared] | _Bad, None, None]:
     pool = ThreadPoolExecutor(n_workers, thread_name_prefix="knnspect-data")
-    pending: deque[Future[_Prepared | _Bad]] = deque()
+    pending: deque[Future[list[_Prepared] | _Bad]] = deque()
     failure: Exception | None = None
     try:
         items = iter(source)
@@ -201,8 +225,8 @@ def _prepared_in_threads(
 
 
 def _prepare(
-    item: ImageItem, geometry: Geometry, reader: ImageReader, keep: bool
-) -> _Prepared | _Bad:
+    item: ImageItem, geometry: Geometry, views: Views | None, reader: ImageReader, keep: bool
+) -> list[_Prepared] | _Bad:
     try:
         with errors_about(image=item.id, path=item.file):
             image = item.read(reader)
@@ -211,10 +235,17 @@ def _prepare(
                 geometry.input_size(size)
             except ImageError as error:
                 raise ImageError(f"image {item.id}: {error}") from None
+            if views is None:
+                prepared = [(item.id, geometry.prepare(image))]
+            else:
+                prepared = views.prepare(item.id, image, geometry)
     except ImageError as error:
         return _Bad(item.id, error)
     picture = image if keep and size[0] * size[1] <= _LARGE else None
-    return _Prepared(item.id, geometry.prepare(image), size, picture)
+    return [
+        _Prepared(id_, array, size, picture, begins=place == 0)
+        for place, (id_, array) in enumerate(prepared)
+    ]
 
 
 def _stacked(batch: list[_Prepared]) -> Batch:
@@ -225,4 +256,5 @@ def _stacked(batch: list[_Prepared]) -> Batch:
         images=np.stack(images) if one_size else images,
         sizes=[prepared.size for prepared in batch],
         pictures=[prepared.picture for prepared in batch],
+        n_begun=sum(prepared.begins for prepared in batch),
     )

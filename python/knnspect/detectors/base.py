@@ -260,7 +260,7 @@ class Detector(Judge):
         """Rebuild a detector from an open model."""
         config = stored.config
         given = {
-            name: config[name]
+            name: declared.constraint.restored(name, config[name])
             for name, declared in cls.parameters.items()
             # A parameter that is younger than the file has its default.
             if declared.is_saved and name != "backbone" and name in config

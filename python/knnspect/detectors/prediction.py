@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from knnspect.data.decoded import ImageArray
 from knnspect.errors import ParameterError
 from knnspect.search import Neighbors
-from knnspect.views import Box, Placement, Sizes
+from knnspect.views import Box, Placement, Sizes, Variant, Variants
 
 __all__ = ["Evidence", "Prediction"]
 
@@ -24,14 +24,17 @@ class Evidence:
     image : str
         Id of the normal image.
     cell : (int, int)
-        Row and column of the cell there, at the finest level.
+        Row and column of the cell there, at the finest level; of the variant, if it is one.
     sq_distance : float
         Squared L2 distance between the features of both places.
     box : Box
         The pixels of the cell in the image that was judged.
     normal_box : Box, optional
-        The pixels of the cell in the normal image; None for models of earlier versions, which do
-        not know the sizes of their images.
+        The pixels of the cell in the normal image; of a variant, where these were in the image
+        before it was turned. None for models of earlier versions, which do not know the sizes of
+        their images.
+    variant : str, default ""
+        The variant of the normal image, such as ``"rotated 45"``; empty for the image as it is.
     """
 
     image: str
@@ -39,6 +42,7 @@ class Evidence:
     sq_distance: float
     box: Box
     normal_box: Box | None
+    variant: str = ""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -64,6 +68,8 @@ class Prediction:
         The sizes of the normal images, where they are known.
     picture : ndarray, shape (height, width, 3), optional
         The image as it came, if it was to be kept.
+    variants : Variants, optional
+        In which variants normal images were learnt: `neighbors` has an id for each.
     """
 
     id: str
@@ -74,6 +80,7 @@ class Prediction:
     placement: Placement | None = None
     normal_sizes: Sizes | None = None
     picture: ImageArray | None = None
+    variants: Variants | None = None
 
     def evidence(self, row: int, column: int) -> Evidence | None:
         """Return the normal place that is nearest to what lies at a pixel.
@@ -104,6 +111,7 @@ class Prediction:
         grid = (int(n_rows), int(n_columns))
         at = (0, *self.placement.cell_at(row, column, grid), 0)
         image = self.neighbors.image_ids[int(self.neighbors.image_index[at])]
+        image, variant = (image, Variant()) if self.variants is None else self.variants.split(image)
         there = (int(self.neighbors.cells[at][0]), int(self.neighbors.cells[at][1]))
         normal_box = None
         if self.normal_sizes is not None:
@@ -112,8 +120,11 @@ class Prediction:
             here, sides = self.placement.input_size, normal.input_size
             of_normal = (sides[0] * grid[0] // here[0], sides[1] * grid[1] // here[1])
             normal_box = normal.box_of(there, of_normal)
+            if variant.name:
+                normal_box = variant.box_in_image(normal_box, normal.size)
         box = self.placement.box_of((at[1], at[2]), grid)
-        return Evidence(image, there, float(self.neighbors.sq_distances[at]), box, normal_box)
+        sq_distance = float(self.neighbors.sq_distances[at])
+        return Evidence(image, there, sq_distance, box, normal_box, variant.name)
 
     def __repr__(self) -> str:
         height, width = self.map.shape

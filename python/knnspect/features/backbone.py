@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from knnspect.constraints import Flag
 from knnspect.data import Geometry, iterate_batches, open_images
-from knnspect.data.loading import OnBad
+from knnspect.data.loading import OnBad, Views
 from knnspect.errors import ImageError, ShapeError
 from knnspect.features.constraints import (
     Device,
@@ -252,6 +252,7 @@ class Backbone(ReadsImages):
         may_be_none: bool = False,
         pooled: bool = True,
         keep_pictures: bool = False,
+        views: Views | None = None,
     ) -> Iterator[Features]:
         """Extract the features batch by batch; the parameters are those of `extract`.
 
@@ -270,6 +271,9 @@ class Backbone(ReadsImages):
             need, and `Features.pooled` has no columns.
         keep_pictures : bool, default False
             Also give the images as they came, but for those of more than 2^24 pixels.
+        views : Views, optional
+            What of each image goes through the network, such as `Variants`; `batch_size` and the
+            entries of `Features` then count these.
 
         Yields
         ------
@@ -294,6 +298,7 @@ class Backbone(ReadsImages):
             skipped if skip_bad else None,
             reader,
             keep_pictures,
+            views,
         )
         n_images = 0
         with Progress(label, source.n_images, progress) as report:
@@ -305,8 +310,8 @@ class Backbone(ReadsImages):
                     break
                 with watch.stage("features"):
                     parts = forward_in_order(loaded, batch.images, batch_size, pooled)
-                n_images += len(batch.ids)
-                report.advance(len(batch.ids))
+                n_images += batch.n_begun
+                report.advance(batch.n_begun)
                 placements = [Placement(size, loaded.geometry) for size in batch.sizes]
                 for at, pyramid, vectors in parts:
                     yield Features(

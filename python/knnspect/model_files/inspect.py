@@ -11,6 +11,7 @@ from knnspect.files import as_damage, check_path, is_folder, is_there, parse_jso
 from knnspect.gallery import Coreset, Gallery
 from knnspect.model_files.layout import MODEL
 from knnspect.normal_features.folder import GALLERY
+from knnspect.views import Variants
 
 __all__ = ["contents", "size_of"]
 
@@ -61,14 +62,15 @@ def _of_searched(
 ) -> Iterator[tuple[str, object]]:
     """Say what is searched: the coreset of a file, or the gallery of a folder or a file."""
     metadata = {} if store is None else store.metadata
+    n_variants = _n_variants(metadata, Path() if store is None else store.path)
     if store is not None and "coreset" in metadata:
-        yield from _of_coreset(Coreset.from_store(store))
+        yield from _of_coreset(Coreset.from_store(store), n_variants)
     elif folder is not None:
-        yield from _of_gallery(Gallery.open(folder, verify=verify))
+        yield from _of_gallery(Gallery.open(folder, verify=verify), n_variants)
         checked = "verified" if verify else "compared when first used, or by --verify"
         yield "image checksums", checked
     elif store is not None and "gallery.ids" in metadata:
-        yield from _of_gallery(Gallery.from_core(_core.Gallery.from_store(store)))
+        yield from _of_gallery(Gallery.from_core(_core.Gallery.from_store(store)), n_variants)
 
 
 def _of_settings(path: Path, metadata: Mapping[str, str]) -> Iterator[tuple[str, object]]:
@@ -117,8 +119,15 @@ def size_of(path: Path) -> int:
     return sum(file.stat().st_size for file in files if file.is_file())
 
 
-def _of_gallery(gallery: Gallery) -> Iterator[tuple[str, object]]:
-    yield "images", len(gallery)
+def _n_variants(metadata: Mapping[str, str], path: Path) -> int:
+    """Return in how many variants each normal image of a model was learnt."""
+    config = parse_json(metadata.get("config", "{}"), path, "its settings")
+    variants = config.get("variants")
+    return 1 if variants is None else len(Variants.parse(variants))
+
+
+def _of_gallery(gallery: Gallery, n_variants: int) -> Iterator[tuple[str, object]]:
+    yield "images", _count(len(gallery), n_variants)
     if gallery.n_removed:
         yield "removed", f"{gallery.n_removed} images, whose room compact() gives back"
     yield "features", f"{gallery.nbytes / 1e6:.1f} MB, {gallery.dtype}"
@@ -126,14 +135,19 @@ def _of_gallery(gallery: Gallery) -> Iterator[tuple[str, object]]:
     yield "upsample", gallery.upsample
 
 
-def _of_coreset(coreset: Coreset) -> Iterator[tuple[str, object]]:
+def _of_coreset(coreset: Coreset, n_variants: int) -> Iterator[tuple[str, object]]:
     sq_radius = coreset.sq_radius
     yield "rows", len(coreset)
-    yield "images", len(coreset.image_ids)
+    yield "images", _count(len(coreset.image_ids), n_variants)
     yield "covering radius", "not known" if sq_radius is None else f"{sq_radius**0.5:.4g} (l2)"
     yield "features", f"{coreset.rows.nbytes / 1e6:.1f} MB, float32"
     yield "levels", _shapes(coreset.shapes)
     yield "upsample", coreset.upsample
+
+
+def _count(n_stored: int, n_variants: int) -> object:
+    n_images = n_stored // n_variants
+    return n_images if n_variants == 1 else f"{n_images}, each in {n_variants} variants"
 
 
 def _shapes(shapes: list[tuple[int, int, int]]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,6 +13,7 @@ from knnspect.errors import ImageError, ShapeError
 from knnspect.features import Features
 from knnspect.gallery import Gallery
 from knnspect.pyramid import FeaturePyramid
+from knnspect.views import Variants
 
 __all__ = [
     "ConstantLevels",
@@ -86,9 +87,16 @@ def add_to_gallery(gallery: Gallery, features: Features) -> None:
 
 
 class ConstantLevels:
-    """Notices levels that are the same at every cell of every image: nothing can be learnt."""
+    """Notices levels that are the same at every cell of every image: nothing can be learnt.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    variants : Variants, optional
+        In which variants images come: only the images as they are are looked at.
+    """
+
+    def __init__(self, variants: Variants | None = None) -> None:
+        self._variants = variants
         self._first: list[NDArray[Any]] | None = None
         self._constant: set[int] = set()
 
@@ -97,8 +105,13 @@ class ConstantLevels:
         """Whether no level can be constant any more."""
         return self._first is not None and not self._constant
 
-    def see(self, pyramid: FeaturePyramid) -> None:
-        """Look at more images."""
+    def see(self, pyramid: FeaturePyramid, ids: Sequence[str]) -> None:
+        """Look at more images, of these ids."""
+        if self._variants is not None and not self.is_settled:
+            own = [n for n, id_ in enumerate(ids) if not self._variants.split(id_)[1].name]
+            if not own:
+                return
+            pyramid = pyramid[own]
         if self._first is None:
             self._first = [level[0, 0, 0].copy() for level in pyramid.levels]
             self._constant = set(range(len(pyramid.levels)))

@@ -36,7 +36,7 @@ from knnspect.normal_features.memory_plan import check_room, plan_build
 from knnspect.normal_features.pending import Pending
 from knnspect.normal_features.run import Run
 from knnspect.validation import check_count, some_ids
-from knnspect.views import Placement
+from knnspect.views import Placement, StoredImages, Variants
 
 __all__ = ["NormalFeatures", "extract"]
 
@@ -48,7 +48,7 @@ class NormalFeatures:
     Parameters
     ----------
     gallery : Gallery
-        Their pyramids.
+        Their pyramids; of each variant, if they were learnt in several, under an id of its own.
     pooled : ndarray of float32, shape (n_images, n_features)
         Their pooled features, in the order of ``gallery.ids``.
     sizes : dict of str to (int, int)
@@ -57,6 +57,8 @@ class NormalFeatures:
         What each image was made of, as `ImageItem.digest` gives it; empty if not asked for.
     geometry : Geometry
         How images meet the network.
+    stored : StoredImages
+        Which ids of the gallery belong to which image.
     """
 
     gallery: Gallery
@@ -64,6 +66,7 @@ class NormalFeatures:
     sizes: dict[str, tuple[int, int]]
     digests: dict[str, bytes]
     geometry: Geometry
+    stored: StoredImages
 
     def placement(self, id_: str) -> Placement:
         """Return how an image met the network."""
@@ -134,24 +137,27 @@ def _in_memory(backbone: Backbone, images: object, gallery: Gallery, run: Run) -
     ids: list[str] = []
     sizes: list[tuple[int, int]] = []
     pooled: list[NDArray[np.float32]] = []
-    constant = ConstantLevels()
+    constant = ConstantLevels(run.variants)
     items = pending.source() if run.with_digests else source
     for features in backbone.iterate(items, run.batch_size, label="learning", **run.of_reading()):
         with run.watch.stage("gallery"):
             add_to_gallery(gallery, features)
             check_pooled(features)
-            constant.see(features.pyramid)
+            constant.see(features.pyramid, features.ids)
         ids += features.ids
         sizes += features.sizes
         pooled.append(features.pooled)
     constant.check()
     by_id = sorted(range(len(ids)), key=ids.__getitem__)
+    stored = StoredImages([ids[place] for place in by_id], run.variants)
+    sizes_of = dict(zip(ids, sizes, strict=True))
     return NormalFeatures(
         gallery,
         np.concatenate(pooled)[by_id],
-        dict(zip(ids, sizes, strict=True)),
-        {id_: pending.digests[id_] for id_ in ids} if run.with_digests else {},
+        {image: sizes_of[image] for image in stored.images},
+        {image: pending.digests[image] for image in stored.images} if run.with_digests else {},
         backbone.geometry,
+        stored,
     )
 
 
@@ -165,7 +171,7 @@ def _in_folder(
 ) -> NormalFeatures:
     source = open_to_learn(images)
     check_count("batch_size", run.batch_size)
-    settings = settings_of(backbone, empty)
+    settings = settings_of(backbone, empty, run.variants)
     make_folder(folder, settings)
     with (
         open_or_create(folder / GALLERY, empty.upsample, empty.dtype) as gallery,
@@ -173,11 +179,11 @@ def _in_folder(
     ):
         # The gallery is what counts: an image is added to it last, and removed from it first.
         about.remove([id_ for id_ in about.ids if id_ not in gallery])
-        known = _known(folder, gallery, about)
+        known = _known(folder, gallery, about, run.variants)
         new = Pending(source, known, run.n_workers, run.progress, backbone.reader())
         pending = new.source()
-        constant = ConstantLevels()
-        plan = plan_build(backbone, pending, new, gallery, run.batch_size, run.n_workers, limit)
+        constant = ConstantLevels(run.variants)
+        plan = plan_build(backbone, pending, new, gallery, run, limit)
         check_room(folder, plan)
         if run.progress:
             sys.stderr.write(f"{folder}: {plan.describe(limit)}\n")
@@ -191,50 +197,78 @@ def _in_folder(
         )
         for features in batches if plan.n_images != 0 else ():
             with run.watch.stage("gallery"):
-                _add(features, new.digests, gallery, about)
-                constant.see(features.pyramid)
+                _add(features, new.digests, gallery, about, run.variants)
+                constant.see(features.pyramid, features.ids)
             learnt.update(features.ids)
+            n_images = len(gallery) // plan.n_variants
             check_memory(
                 limit,
-                f"raise it, or lower batch_size or n_workers; {len(gallery)} images are in "
+                f"raise it, or lower batch_size or n_workers; {n_images} images are in "
                 f"{folder}, where the work can go on",
             )
         if source.n_images is None:
             _warn_of_changed(folder, new)
-        forget([id_ for id_ in gallery.ids if id_ not in learnt | new.unchanged], gallery, about)
+        kept = learnt.union(*(_ids_of(id_, run.variants) for id_ in new.unchanged))
+        forget([id_ for id_ in gallery.ids if id_ not in kept], gallery, about)
         for id_ in new.unchanged:
             if constant.is_settled:
                 break
-            constant.see(gallery.pyramid([id_]))
+            constant.see(gallery.pyramid([id_]), [id_])
         if not len(gallery):
             raise ImageError("images: none could be used")
     constant.check()
-    return _of_folder(folder, backbone.geometry)
+    return _of_folder(folder, backbone.geometry, run.variants)
 
 
-def _add(features: Features, digests: dict[str, bytes], gallery: Gallery, about: Gallery) -> None:
+def _add(
+    features: Features,
+    digests: dict[str, bytes],
+    gallery: Gallery,
+    about: Gallery,
+    variants: Variants | None,
+) -> None:
     """Put images into a folder, in place of those of the same ids."""
     check_pooled(features)
     forget(features.ids, gallery, about)
-    about.add(rows_about(features, digests), features.ids)
+    images = [id_ if variants is None else variants.split(id_)[0] for id_ in features.ids]
+    about.add(rows_about(features, [digests[image] for image in images]), features.ids)
     add_to_gallery(gallery, features)
 
 
-def _of_folder(folder: Path, geometry: Geometry) -> NormalFeatures:
+def _of_folder(folder: Path, geometry: Geometry, variants: Variants | None) -> NormalFeatures:
     """Return the features of all images in a folder."""
     gallery = Gallery.open(folder / GALLERY)
     ids = gallery.ids
-    pooled, sizes = about_images(folder, ids)
-    digests = digests_of(Gallery.open(folder / IMAGES), ids)
-    return NormalFeatures(gallery, pooled, dict(zip(ids, sizes, strict=True)), digests, geometry)
+    stored = StoredImages(ids, variants)
+    pooled, of_ids = about_images(folder, ids)
+    sizes = {
+        image: of_ids[place] for image, place in zip(stored.images, stored.places, strict=True)
+    }
+    digests = digests_of(Gallery.open(folder / IMAGES), stored.images)
+    return NormalFeatures(gallery, pooled, sizes, digests, geometry, stored)
 
 
-def _known(folder: Path, gallery: Gallery, about: Gallery) -> dict[str, bytes]:
-    """Return the digests of the images that were learnt into a folder.
+def _ids_of(image: str, variants: Variants | None) -> list[str]:
+    return [image] if variants is None else variants.stored_ids(image)
+
+
+def _known(
+    folder: Path, gallery: Gallery, about: Gallery, variants: Variants | None
+) -> dict[str, bytes]:
+    """Return the digests of the images that were learnt into a folder, in all of their variants.
 
     What is in a folder without digests is removed: nothing tells whether it is up to date.
     """
     known = digests_of(about, [id_ for id_ in gallery.ids if id_ in about])
+    if variants is not None:
+        # Interrupted, some variants of an image may be missing, or be those of an earlier one.
+        images = {variants.split(id_)[0] for id_ in known}
+        found = {image: {known.get(id_) for id_ in variants.stored_ids(image)} for image in images}
+        return {
+            image: digest
+            for image, digests in found.items()
+            if len(digests) == 1 and (digest := digests.pop()) is not None
+        }
     if len(gallery) and not known:
         warnings.warn(
             f"{folder}: it was filled by a version of knnspect that did not keep what its "

@@ -22,6 +22,7 @@ from knnspect.features.stored import DEFAULTS
 from knnspect.files import as_damage, is_there, read_json, replace_file
 from knnspect.gallery import Gallery, is_gallery_folder
 from knnspect.pyramid import FeaturePyramid
+from knnspect.views import Variants
 
 __all__ = [
     "CHECKPOINT",
@@ -40,6 +41,8 @@ __all__ = [
 
 GALLERY, IMAGES, CHECKPOINT = "gallery", "images", "checkpoint"
 _SETTINGS = "settings.json"
+#: Settings that are left out where they have their default.
+_DEFAULTS: dict[str, Any] = {**DEFAULTS, "variants": None}
 
 
 def is_features_folder(folder: Path) -> bool:
@@ -79,19 +82,21 @@ def forget(ids: list[str], gallery: Gallery, about: Gallery) -> None:
         there.remove([id_ for id_ in ids if id_ in there])
 
 
-def rows_about(features: Features, digests: dict[str, bytes]) -> FeaturePyramid:
+def rows_about(features: Features, digests: list[bytes]) -> FeaturePyramid:
     """Return pooled features, sizes and digests as pyramids of one cell."""
     n_images = len(features.ids)
     sizes = np.array(features.sizes, np.float32).reshape(n_images, 1, 1, 2)
-    joined = b"".join(digests[id_] for id_ in features.ids)
-    of_images = np.frombuffer(joined, np.uint8).reshape(n_images, 1, 1, DIGEST_BYTES)
+    of_images = np.frombuffer(b"".join(digests), np.uint8).reshape(n_images, 1, 1, DIGEST_BYTES)
     pooled = features.pooled.reshape(n_images, 1, 1, -1)
     return FeaturePyramid([pooled, sizes, of_images.astype(np.float32)])
 
 
-def settings_of(backbone: Backbone, gallery: Gallery) -> dict[str, Any]:
+def settings_of(
+    backbone: Backbone, gallery: Gallery, variants: Variants | None = None
+) -> dict[str, Any]:
     """Return all that features in a folder depend on."""
-    return {**backbone.fingerprint(), "upsample": gallery.upsample, "dtype": gallery.dtype}
+    settings = {**backbone.fingerprint(), "upsample": gallery.upsample, "dtype": gallery.dtype}
+    return settings if variants is None else settings | {"variants": str(variants)}
 
 
 def make_folder(folder: Path, settings: dict[str, Any]) -> None:
@@ -111,7 +116,7 @@ def make_folder(folder: Path, settings: dict[str, Any]) -> None:
         return
     found = read_json(file)
     with as_damage(file, "it"):
-        found, wanted = DEFAULTS | found, DEFAULTS | settings
+        found, wanted = _DEFAULTS | found, _DEFAULTS | settings
         changed = [name for name, value in wanted.items() if found[name] != value]
     if changed:
         name = changed[0]

@@ -15,13 +15,17 @@ from knnspect.features import Backbone
 from knnspect.gallery import Gallery
 from knnspect.memory import PeakMemory, anonymous_bytes, describe_bytes
 from knnspect.normal_features.pending import Pending
+from knnspect.normal_features.run import Run
 
 __all__ = ["Plan", "check_room", "plan_build"]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a build will take; the number of images is None where only reading them tells."""
+    """What a build will take; the number of images is None where only reading them tells.
+
+    `image_bytes` are those of all variants of an image.
+    """
 
     n_images: int | None
     n_known: int
@@ -30,13 +34,21 @@ class Plan:
     n_workers: int
     memory: int
     image_bytes: int
+    n_variants: int = 1
+
+    @property
+    def in_variants(self) -> str:
+        """What messages say of variants, if there are several."""
+        return f" in {self.n_variants} variants each" if self.n_variants > 1 else ""
 
     def describe(self, limit: int | None) -> str:
         """Say it in words, for `limit` bytes of memory if there is a limit."""
-        words = f"{describe_bytes(self.image_bytes)} of disk an image"
+        words = f"{describe_bytes(self.image_bytes)} of disk an image{self.in_variants}"
         if self.n_images is not None:
             disk = self.n_images * self.image_bytes
-            words = f"{self.n_images} images to learn, {describe_bytes(disk)} of disk"
+            words = (
+                f"{self.n_images} images to learn{self.in_variants}, {describe_bytes(disk)} of disk"
+            )
         if self.n_images == 0:
             words = "nothing to learn"
         if self.n_known:
@@ -53,8 +65,7 @@ def plan_build(
     pending: ImageSource,
     new: Pending,
     gallery: Gallery,
-    batch_size: int,
-    n_workers: int,
+    run: Run,
     limit: int | None,
 ) -> Plan:
     """Measure what an image takes, and choose how many are handled together."""
@@ -73,15 +84,20 @@ def plan_build(
     pyramid = features.pyramid.nbytes
     sample = Gallery(gallery.upsample, gallery.dtype)
     sample.add(features.pyramid)
-    image_bytes = sample.nbytes + features.pooled.nbytes + 300  # with its share of the journal
+    n_variants = 1 if run.variants is None else len(run.variants)
+    # With its share of the journal.
+    image_bytes = n_variants * (sample.nbytes + features.pooled.nbytes + 300)
     now = anonymous_bytes() or 0
 
     def needed(batch: int, workers: int) -> int:
         # Batches are prepared two ahead, stacked, and their features exist as parts and as a whole.
         decoding = 4 * largest * max(workers, 1)
+        if n_variants > 1:
+            # They are made of the decoded image, and those of two images a thread may wait.
+            decoding += (8 * largest + 2 * n_variants * prepared) * max(workers, 1)
         return now + network + decoding + batch * (4 * prepared + 3 * pyramid)
 
-    batch, workers = batch_size, n_workers
+    batch, workers = run.batch_size, run.n_workers
     while limit is not None and needed(batch, workers) > limit and (batch > 1 or workers > 1):
         if batch > 1:
             batch //= 2
@@ -91,11 +107,14 @@ def plan_build(
     if limit is not None and memory_needed > limit:
         raise ParameterError(
             f"max_memory: expected at least {describe_bytes(memory_needed)}, got "
-            f"{describe_bytes(limit)}: the process has {describe_bytes(now)}, one image needs "
+            f"{describe_bytes(limit)}: the process has {describe_bytes(now)}, one image"
+            f"{f' in {n_variants} variants' if n_variants > 1 else ''} needs "
             f"{describe_bytes(memory_needed - now)}"
         )
-    n_changed = len(new.changed)
-    return Plan(n_images, len(gallery), n_changed, batch, workers, memory_needed, image_bytes)
+    n_known, n_changed = len(gallery) // n_variants, len(new.changed)
+    return Plan(
+        n_images, n_known, n_changed, batch, workers, memory_needed, image_bytes, n_variants
+    )
 
 
 def _first_image(pending: ImageSource, backbone: Backbone) -> ImageArray | None:
@@ -113,7 +132,7 @@ def check_room(folder: Path, plan: Plan) -> None:
     needed = (plan.n_images or 0) * plan.image_bytes
     if needed > free:
         raise StoreError(
-            f"{folder}: {plan.n_images} images need {describe_bytes(needed)} of disk, "
-            f"{describe_bytes(free)} are free",
+            f"{folder}: {plan.n_images} images{plan.in_variants} need {describe_bytes(needed)} of "
+            f"disk, {describe_bytes(free)} are free",
             path=folder,
         )

@@ -38,7 +38,9 @@ class NearDuplicates:
     gallery : Gallery
         The normal images.
     pooled : ndarray of float32, shape (n_images, n_features)
-        Their pooled features, in the order of ``gallery.ids``: the nearest by these are looked at.
+        Their pooled features, in the order of `ids`: the nearest by these are looked at.
+    ids : list of str, optional
+        The images; ``gallery.ids`` by default.
 
     Examples
     --------
@@ -51,8 +53,11 @@ class NearDuplicates:
     ['d']
     """
 
-    def __init__(self, gallery: Gallery, pooled: NDArray[np.float32]) -> None:
-        self._gallery, self._ids, self._pooled = gallery, gallery.ids, pooled
+    def __init__(
+        self, gallery: Gallery, pooled: NDArray[np.float32], ids: list[str] | None = None
+    ) -> None:
+        self._gallery, self._pooled = gallery, pooled
+        self._ids = gallery.ids if ids is None else ids
         self._seen: dict[int, list[NDArray[np.float32]]] = {}
         #: An example for each image that has some.
         self._pairs: list[tuple[str, str]] = []
@@ -64,7 +69,7 @@ class NearDuplicates:
         Parameters
         ----------
         index : int
-            The image, by its place in the gallery.
+            The image, by its place in `ids`.
         among : collection of str, optional
             The only ids that count.
         """

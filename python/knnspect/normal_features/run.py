@@ -8,6 +8,7 @@ from typing import Any
 
 from knnspect.data.loading import OnBad
 from knnspect.progress import Stopwatch
+from knnspect.views import Variants
 
 __all__ = ["Run"]
 
@@ -29,6 +30,8 @@ class Run:
     watch: Stopwatch = field(default_factory=Stopwatch)
     #: Whether the digests of the images are needed; in a folder they always are.
     with_digests: bool = False
+    #: In which variants images are learnt; None: each as it is.
+    variants: Variants | None = None
 
     def of_reading(self) -> dict[str, Any]:
         """Return what `Backbone.iterate` is told of it, but for the size of batches."""
@@ -37,4 +40,5 @@ class Run:
             "skip_bad": self.skip_bad,
             "progress": self.progress,
             "stopwatch": self.watch,
+            "views": self.variants,
         }

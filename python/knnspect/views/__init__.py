@@ -1,10 +1,14 @@
 """What of an image goes through a network, and the way back.
 
-``placement``  where a picture came from, and where its cells lie in it
+``placement``    where a picture came from, and where its cells lie in it
+``variants``     normal images turned, mirrored, brighter and darker
+``turning``      their pixels, and the way back
+``constraints``  variants as a parameter
 """
 
 from __future__ import annotations
 
 from knnspect.views.placement import Box, Placement, Sizes
+from knnspect.views.variants import StoredImages, Variant, Variants
 
-__all__ = ["Box", "Placement", "Sizes"]
+__all__ = ["Box", "Placement", "Sizes", "StoredImages", "Variant", "Variants"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Collection, Iterator
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -13,15 +14,19 @@ from knnspect.backends import Backend, get_backend
 from knnspect.constraints import Bad, Choice, Constraint, Count, Optional
 from knnspect.detectors.base import Detector
 from knnspect.detectors.border import BorderFactors
+from knnspect.detectors.prediction import Prediction
 from knnspect.detectors.state import State
 from knnspect.errors import DTypeError, ParameterError
+from knnspect.features import Features
 from knnspect.gallery import Coreset, Gallery
 from knnspect.model_files import StoredModel
-from knnspect.normal_features import NormalFeatures
+from knnspect.normal_features import NormalFeatures, Run
 from knnspect.normal_features.checks import evenly_spaced
 from knnspect.normal_features.near_duplicates import LEFT_OUT, NearDuplicates
 from knnspect.parameters import learnt, parameter
-from knnspect.views import Placement
+from knnspect.progress import Stopwatch
+from knnspect.views import Placement, StoredImages, Variants
+from knnspect.views.constraints import IsVariants
 
 __all__ = ["BackendWord", "NearestDetector"]
 
@@ -50,19 +55,26 @@ class NearestDetector(Detector):
         What searches the normal features. See `knnspect.backends`.
     threads : int, optional
         Threads of the search (by default all that the process may use).
+    variants : Variants, optional
+        In which variants normal images are learnt: turned, mirrored, brighter or darker. With few
+        normal images, or parts that lie in any direction. None: each image as it is.
 
     Attributes
     ----------
     searched_ : Gallery or Coreset
-        The normal features.
+        The normal features; those of each variant under an id of its own, as
+        ``a.png [rotated 45]``.
+    variants_ : Variants or None
+        In which variants the normal images were learnt.
     border_ : BorderFactors
         What the scores of cells near the border are divided by, as normal cells are farther from
         their nearest there.
     normal_map_max_ : float
         The largest map value of normal images, each compared with what came from the others only
         (at most 16 of them, evenly spaced): what a value of a map is to be held against. Near-
-        duplicates of an image, such as the next frame of a video, are not compared with it. NaN
-        where no other image is left.
+        duplicates of an image, such as the next frame of a video, are not compared with it, nor
+        its own variants. NaN where no other image is left, as with one normal image; then maps are
+        not evened out at the border either (`border_`).
     """
 
     upsample: Literal["bilinear", "block"] = parameter(
@@ -70,16 +82,21 @@ class NearestDetector(Detector):
     )
     backend: str | Backend = parameter(BackendWord(), default="auto", is_saved=False)
     threads: int | None = parameter(Optional(Count()), default=None, is_saved=False)
+    variants: Variants | None = parameter(Optional(IsVariants()), default=None)
 
     _mark_of_fitted: ClassVar[str] = "searched_"
     searched_: Gallery | Coreset = learnt()
     border_: BorderFactors = learnt()
+    variants_: Variants | None = learnt()
+    #: Which ids of `searched_` belong to which image.
+    _stored: StoredImages = learnt()
 
     @property
     def n_images_(self) -> int:
-        """Number of normal images that were learnt from."""
+        """Number of normal images that were learnt from; their variants are not counted."""
         self._check_fitted()
-        return self.searched_.n_images
+        n_stored = self.searched_.n_images
+        return n_stored if self.variants_ is None else n_stored // len(self.variants_)
 
     @property
     def nbytes_(self) -> int:
@@ -93,21 +110,31 @@ class NearestDetector(Detector):
     ) -> NDArray[Any] | None:
         """Return the scores of the cells of a normal image, searched without some images.
 
-        Return None if nothing is left.
+        Return None if nothing is left. `index` is its place in the gallery, `left_out` are ids of
+        the gallery: those of all variants.
         """
 
     def _gallery(self) -> Gallery:
         return Gallery(self.upsample, self.gallery_dtype)
 
+    def _prepare(self, run: Run) -> None:
+        super()._prepare(run)
+        run.variants = self.variants
+
+    def _keep(self, searched: Gallery | Coreset, variants: Variants | None) -> None:
+        """Take over what is searched from now on."""
+        self.searched_, self.variants_ = searched, variants
+        self._stored = StoredImages(searched.image_ids, variants)
+
     def _calibrate(self, normal: NormalFeatures) -> None:
         """Compare normal images with the others: `border_` and `normal_map_max_`."""
-        ids = normal.gallery.ids
+        ids, places = normal.stored.images, normal.stored.places
         looked_at = evenly_spaced(len(ids))
-        duplicates = NearDuplicates(normal.gallery, normal.pooled)
+        duplicates = NearDuplicates(normal.gallery, normal.pooled[places], ids)
         cells: dict[str, NDArray[Any]] = {}
         for index in looked_at:
-            left_out = [ids[index], *duplicates.of(index)]
-            scores = self._normal_cells(index, normal, left_out)
+            left_out = normal.stored.ids_of([ids[index], *duplicates.of(index)])
+            scores = self._normal_cells(int(places[index]), normal, left_out)
             if scores is not None:
                 cells[ids[index]] = scores
         duplicates.warn(len(looked_at), LEFT_OUT)
@@ -118,12 +145,18 @@ class NearestDetector(Detector):
         self.normal_map_max_ = max(maxima, default=float("nan"))
 
     def _state(self) -> State:
-        factors = self.border_.factors.tolist()
-        return State({"border_factors": factors}, searched=self.searched_)
+        values = {"border_factors": self.border_.factors.tolist()}
+        if self.variants != self.variants_:  # the parameter was changed after `fit`
+            values["variants"] = self.parameters["variants"].constraint.saved(self.variants_)
+        return State(values, searched=self.searched_)
 
     def _set_state(self, stored: StoredModel) -> None:
-        self.searched_ = stored.searched()
+        self._keep(stored.searched(), self.variants)
         self.border_ = BorderFactors(stored.config.get("border_factors", ()))
+
+    def _iter_predict(self, batches: Iterator[Features], watch: Stopwatch) -> Iterator[Prediction]:
+        for prediction in super()._iter_predict(batches, watch):
+            yield replace(prediction, variants=self.variants_)
 
     def _map(self, cells: NDArray[Any], placement: Placement) -> NDArray[np.float32]:
         return super()._map(self.border_.divide(cells), placement)

@@ -109,7 +109,7 @@ class PatchCore(NearestDetector):
 
     def _learn(self, normal: NormalFeatures, run: Run) -> None:
         with run.watch.stage("coreset"):
-            self.searched_ = self._pick(normal.gallery, run.progress)
+            self._keep(self._pick(normal.gallery, run.progress), self.variants)
         with run.watch.stage("gallery"):
             self._calibrate(normal)
 

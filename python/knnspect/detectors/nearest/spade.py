@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 import warnings
 from collections.abc import Collection, Iterator
 from dataclasses import replace
@@ -45,14 +44,14 @@ class Spade(NearestDetector):
         The network; ``Backbone()`` by default.
     image_neighbors : int, default 50
         K, normal images that an image is compared with. Larger than their number, it means all of
-        them, with a warning.
+        them; with a warning, unless it is the default.
     pixel_neighbors : int, default 1
         kappa, nearest normal cells whose distances are averaged.
 
     Attributes
     ----------
     pooled_ : ndarray of float32, shape (n_images, n_features)
-        Their pooled features, in the order of ``gallery_.ids``.
+        Their pooled features, in the order of ``gallery_.ids``, variants included.
     image_neighbors_ : int
         K as it is used: at most the number of normal images. It may be changed after `fit`.
     seconds_ : dict of str to float
@@ -91,7 +90,7 @@ class Spade(NearestDetector):
     def image_neighbors_(self) -> int:
         """K as it is used: at most the number of normal images."""
         self._check_fitted()
-        return min(self.image_neighbors, len(self.gallery_))
+        return min(self.image_neighbors, self.n_images_)
 
     @property
     def gallery_(self) -> Gallery:
@@ -119,7 +118,8 @@ class Spade(NearestDetector):
         Returns
         -------
         list of (str, float)
-            Ids and squared L2 distances, nearest first; ties go to the lowest id.
+            Ids and squared L2 distances (of an image's nearest variant), nearest first; ties go to
+            the lowest id.
 
         Raises
         ------
@@ -127,32 +127,30 @@ class Spade(NearestDetector):
             Before `fit`; if `pooled` has another shape.
         """
         self._check_fitted()
-        if pooled.shape != (expected := self.pooled_.shape[1:]):
-            raise ShapeError(f"pooled: expected shape {expected}, got {pooled.shape}")
+        if pooled.shape != (shape := self.pooled_.shape[1:]):
+            message = f"pooled: expected shape {shape}, got {pooled.shape}"
+            raise ShapeError(message, parameter="pooled")
         left_out = {without} if isinstance(without, str) else set(without)
-        parts = np.array_split(self.pooled_, 1 + len(self.pooled_) // 1024)
-        apart = (np.subtract(part, pooled, dtype=np.float64) for part in parts)
-        sq_distances = np.concatenate([np.square(values).sum(axis=1) for values in apart])
-        pairs = zip(sq_distances.tolist(), self.gallery_.ids, strict=True)
-        nearest = heapq.nsmallest(self.image_neighbors_, (p for p in pairs if p[1] not in left_out))
-        return [(id_, sq_distance) for sq_distance, id_ in nearest]
+        return self._stored.nearest(self.pooled_, pooled, self.image_neighbors_, left_out)
 
     def _learn(self, normal: NormalFeatures, run: Run) -> None:
-        self.searched_, self.pooled_ = normal.gallery, normal.pooled
+        self._keep(normal.gallery, self.variants)
+        self.pooled_ = normal.pooled
         self._check_against_learnt()
         with run.watch.stage("gallery"):
             self._calibrate(normal)
-        if self.image_neighbors > len(self.gallery_):
+        n_images, k = self.n_images_, self.image_neighbors
+        if n_images < k != self.parameters["image_neighbors"].default:
             warnings.warn(
-                f"image_neighbors={self.image_neighbors} exceeds the number of normal images: "
-                f"using all {len(self.gallery_)}",
+                f"image_neighbors={k} exceeds the number of normal images: using all {n_images}",
                 stacklevel=3,
             )
 
     def _normal_cells(
         self, index: int, normal: NormalFeatures, left_out: Collection[str]
     ) -> NDArray[Any] | None:
-        near = [id_ for id_, _ in self.nearest_images(normal.pooled[index], without=left_out)]
+        nearest = self.nearest_images(normal.pooled[index], without=left_out)
+        near = self._stored.ids_of(id_ for id_, _ in nearest)
         if not near:
             return None
         query = normal.gallery.pyramid([normal.gallery.ids[index]])
@@ -164,7 +162,7 @@ class Spade(NearestDetector):
             check_pooled(features)
             nearest = [self.nearest_images(pooled) for pooled in features.pooled]
         with watch.stage("matching"), naming_images(features):
-            images = [[id_ for id_, _ in near] for near in nearest]
+            images = [self._stored.ids_of(id_ for id_, _ in near) for near in nearest]
             found = self.gallery_.search(
                 features.pyramid, self.pixel_neighbors, images, self.threads, self.backend
             )
