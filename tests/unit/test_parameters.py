@@ -23,6 +23,7 @@ OTHERS: dict[str, Any] = {
     "backbone": ks.Backbone("resnet18"),
     "score": "map",
     "sigma": 2.5,
+    "top": 0.05,
     "gallery_dtype": "int8",
     "upsample": "block",
     "backend": "rust",
