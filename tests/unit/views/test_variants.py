@@ -138,3 +138,12 @@ def test_a_box_of_a_variant_is_where_its_pixels_were(
 
 def test_they_are_public() -> None:
     assert ks.Variants is Variants
+
+
+@pytest.mark.parametrize("size", [(300, 450), (1000, 611), (640, 1280)])
+def test_all_have_the_input_of_their_image_where_proportions_are_kept(
+    size: tuple[int, int],
+) -> None:
+    geometry = Geometry((64, 64), "shorter", multiple=16)
+    made = Variants(4, (0.8,)).prepare("a", np.full((*size, 3), 9, np.uint8), geometry)
+    assert {array.shape for _, array in made} == {(3, *geometry.input_size(size))}
