@@ -114,6 +114,10 @@ class Geometry:
                 f"interpolation: expected one of {tuple(_INTERPOLATIONS)}, "
                 f"got {self.interpolation!r}"
             )
+        if not _is_size((self.multiple, self.multiple)):
+            raise ParameterError(
+                f"multiple: expected a whole number of at least 1, got {self.multiple!r}"
+            )
         if self.resize == "shorter" and (height != width or height % self.multiple):
             raise ParameterError(
                 f'image_size: expected one number for resize="shorter", the shorter side, a '

@@ -190,7 +190,7 @@ class Network:
         with (
             torch.inference_mode(),
             torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False),
-            torch.autocast("cuda", torch.float16, enabled=self._is_half),
+            torch.autocast("cuda", torch.float16) if self._is_half else nullcontext(),
         ):
             found, vectors = self._run(batch, n_images, pooled)
             chosen = [

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from knnspect.data import Geometry, elpv_split, read_image
-from knnspect.errors import DTypeError, ParameterError, ShapeError
+from knnspect.errors import DTypeError, ImageError, ParameterError, ShapeError
 
 Resize = Literal["stretch", "crop", "pad"]
 RESIZES: tuple[Resize, ...] = ("stretch", "crop", "pad")
@@ -152,6 +152,44 @@ def test_any_sizes(resize: Resize, image_size: tuple[int, int], size: tuple[int,
         assert restored.min() == np.float32(0.7)
 
 
+@given(
+    st.integers(1, 9),
+    st.integers(1, 9),
+    st.tuples(st.integers(1, 300), st.integers(1, 300)),
+)
+def test_a_shorter_side_keeps_the_proportions_but_for_half_a_multiple(
+    multiple: int, n_multiples: int, size: tuple[int, int]
+) -> None:
+    side = multiple * n_multiples
+    geometry = Geometry((side, side), "shorter", multiple=multiple)
+    found = geometry.input_size(size)
+    assert min(found) == side
+    for n_found, n_pixels in zip(found, size, strict=True):
+        assert n_found % multiple == 0
+        assert abs(n_found - n_pixels * side / min(size)) <= multiple / 2
+
+
+def test_a_shorter_side_is_a_stretch_to_the_input_of_the_image() -> None:
+    image = np.random.default_rng(0).integers(0, 255, (50, 120, 3)).astype(np.uint8)
+    geometry, stretch = Geometry((32, 32), "shorter", multiple=16), Geometry((32, 80))
+    assert geometry.input_size((50, 120)) == (32, 80)
+    np.testing.assert_array_equal(geometry.prepare(image), stretch.prepare(image))
+    map_ = np.random.default_rng(1).random((32, 80)).astype(np.float32)
+    np.testing.assert_array_equal(
+        geometry.restore(map_, (50, 120)), stretch.restore(map_, (50, 120))
+    )
+    assert geometry.locate(7, 99, (50, 120)) == stretch.locate(7, 99, (50, 120))
+    with pytest.raises(ShapeError, match=r"expected a map of shape \(32, 80\), got \(32, 32\)"):
+        geometry.restore(map_[:, :32], (50, 120))
+
+
+def test_the_input_of_a_very_long_image_is_refused() -> None:
+    geometry = Geometry((448, 448), "shorter", multiple=14)
+    assert geometry.input_size((1, 1000)) == (448, 448_000)
+    with pytest.raises(ImageError, match=r"of 1 x 2000 pixels it is too long: .* 448 x 896000"):
+        geometry.input_size((1, 2000))
+
+
 @pytest.mark.parametrize("image_size", [224, (224,), (0, 4), (4.0, 4), "ab", (1, 2, 3), None])
 def test_wrong_image_size(image_size: Any) -> None:
     with pytest.raises(ParameterError, match="image_size: expected"):
@@ -163,6 +201,12 @@ def test_parameters() -> None:
         Geometry((4, 4), resize="squash")  # type: ignore[arg-type]
     with pytest.raises(ParameterError, match=r"interpolation: expected .*got 'cubic'"):
         Geometry((4, 4), interpolation="cubic")
+    with pytest.raises(ParameterError, match=r'expected one number for resize="shorter".*4 x 5'):
+        Geometry((4, 5), "shorter")
+    with pytest.raises(ParameterError, match=r"a multiple of 3; got 4 x 4"):
+        Geometry((4, 4), "shorter", multiple=3)
+    with pytest.raises(ParameterError, match=r"multiple: expected .* got 0"):
+        Geometry((4, 4), "shorter", multiple=0)
     assert Geometry([4, np.int64(5)]) == Geometry((4, 5))  # type: ignore[arg-type]
     assert hash(Geometry((4, 5))) == hash(Geometry((4, 5)))
 

@@ -323,6 +323,28 @@ def test_bad_parameters_are_named(
         gallery.coreset(**{"size": 5, **arguments})
 
 
+@pytest.mark.parametrize("grid", [(2, 4), (4, 12), (16, 8)])
+def test_a_query_may_lie_on_another_grid(grid: tuple[int, int]) -> None:
+    """Its cells are looked up one by one, as rows of their own."""
+    coreset = filled(pyramid()).coreset(40)
+    height, width = grid
+    rng = np.random.default_rng(3)
+    query = FeaturePyramid(
+        [
+            rng.random((2, height, width, 5), dtype="f4"),
+            rng.random((2, height // 2, width // 4, 7), dtype="f4"),
+        ]
+    )
+    found = coreset.search(query, k=2)
+    assert found.sq_distances.shape == (2, height, width, 2)
+    rows = query.concatenated(coreset.upsample).reshape(-1, 12)  # type: ignore[arg-type]
+    bank = coreset.rows.astype(np.float64)
+    expected = np.square(rows[:, None].astype(np.float64) - bank).sum(axis=-1)
+    np.testing.assert_allclose(
+        found.sq_distances.reshape(-1, 2), np.sort(expected)[:, :2], rtol=1e-5
+    )
+
+
 def test_bad_queries_are_named() -> None:
     coreset = filled(pyramid()).coreset(5)
     other = FeaturePyramid([np.zeros((1, 8, 8, 5), "f4"), np.zeros((1, 4, 4, 7), "f4")])

@@ -30,6 +30,19 @@ def test_a_pixel_lies_in_the_box_of_its_cell(size: tuple[int, int], resize: Any)
             assert box.left <= column < box.right
 
 
+def test_a_pixel_lies_in_the_box_of_its_cell_whatever_the_grid() -> None:
+    for size in ((24, 16), (10, 35), (60, 20)):
+        placement = Placement(size, Geometry((32, 32), "shorter", multiple=16))
+        height, width = placement.input_size
+        grid = (height // 8, width // 8)
+        for row, column in product(range(size[0]), range(size[1])):
+            cell = placement.cell_at(row, column, grid)
+            box = placement.box_of(cell, grid)
+            assert (0, 0) <= cell < grid
+            assert box.top <= row < box.bottom
+            assert box.left <= column < box.right
+
+
 def test_boxes_of_a_large_image_share_borders_alone() -> None:
     placement = Placement((96, 64), Geometry((48, 32)))
     boxes = [placement.box_of(cell, GRID) for cell in product(range(6), range(4))]
