@@ -22,7 +22,9 @@ __all__ = ["run_demo"]
 _N_SHOWN = 12
 
 
-def run_demo(output: Path, n_workers: int, console: Console) -> float:
+def run_demo(
+    output: Path, n_workers: int, console: Console, backbone: str = "efficientnet_lite0"
+) -> float:
     """Learn 200 functional mono-crystalline cells; judge 60 functional and 60 defective others.
 
     Parameters
@@ -33,6 +35,8 @@ def run_demo(output: Path, n_workers: int, console: Console) -> float:
         Threads that read images.
     console : rich.console.Console
         Where the results are printed.
+    backbone : str, default "efficientnet_lite0"
+        The network, of which an installed package has weights.
 
     Returns
     -------
@@ -42,13 +46,13 @@ def run_demo(output: Path, n_workers: int, console: Console) -> float:
     Raises
     ------
     KnnspectError
-        If the package with the images is not installed.
+        If the package with the images, or with the weights, is not installed.
     StoreError
         If the results cannot be written.
     """
     start = time.perf_counter()
     split = elpv_split()
-    spade = Spade(Backbone("efficientnet_lite0"), score="map")
+    spade = Spade(Backbone(backbone, weights="package"), score="map")
     spade.fit(_by_name(split.train), n_workers=n_workers, progress=True)
     results = ResultsFolder(output, spade.normal_map_max_)
     learnt = dict(spade.seconds_)
@@ -76,7 +80,7 @@ def run_demo(output: Path, n_workers: int, console: Console) -> float:
     sheet = contact_sheet(
         entries,
         "The strongest finds among 120 solar cells",
-        f"SPADE with EfficientNet-Lite0 learnt from {len(split.train)} functional cells; "
+        f"SPADE with {backbone} learnt from {len(split.train)} functional cells; "
         f"image AUROC {auroc:.3f}",
         results.scale / spade.normal_map_max_,
     )

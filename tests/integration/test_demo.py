@@ -13,6 +13,7 @@ from rich.console import Console
 
 from knnspect.data import elpv_split
 from knnspect.demo import run_demo
+from knnspect.errors import ParameterError
 
 
 def test_the_demo_finds_the_defective_cells_and_shows_them(
@@ -48,3 +49,10 @@ def test_the_demo_finds_the_defective_cells_and_shows_them(
         "scores.csv",
         "scores.json",
     }
+
+
+def test_the_demo_takes_networks_whose_weights_can_be_installed_alone(tmp_path: Path) -> None:
+    console = Console(file=io.StringIO())
+    with pytest.raises(ParameterError, match="no weights package of resnet18 is installed"):
+        run_demo(tmp_path / "demo", 0, console, "resnet18")
+    assert not (tmp_path / "demo").exists()

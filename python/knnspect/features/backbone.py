@@ -53,9 +53,9 @@ class Backbone(ReadsImages):
     name : str, default "efficientnet_lite0"
         Any timm model that gives feature maps, convolutional or transformer.
     levels : sequence of int, default (1, 2, 3)
-        Which of the network's feature maps make the pyramid, finest first: stages of a
-        convolutional network (0 is the finest), blocks of a transformer whose blocks are equally
-        fine (0 is the first); negative ones are counted from the last.
+        Which of the network's feature maps make the pyramid, finest first. Of a convolutional
+        network these are stages, 0 the finest; of a transformer whose blocks are equally fine they
+        are blocks, 0 the first. Negative ones are counted from the last.
     image_size : int or (int, int), default 224
         Height and width of the network's input: multiples of the coarsest level's stride, of a
         transformer's patch. Position embeddings are resampled to it, as timm does.
@@ -79,11 +79,12 @@ class Backbone(ReadsImages):
     device : str, optional
         Where the network runs, such as cpu or cuda:0: CUDA where there is one, else the CPU.
     norm : bool, default False
-        Maps and class token go through the final norm of a transformer, which only its last block
-        was trained with.
+        Take maps and class token through the final norm of a transformer. Only its last block was
+        trained with it.
     pooled : {"mean", "max", "cls"}, default "mean"
-        What describes an image as a whole: the mean or the maximum of the network's last map over
-        all positions, or the class token of a transformer's last block.
+        What describes an image as a whole: mean, maximum or class token. The first two are those of
+        the network's last map over all positions, the last one is that of a transformer's last
+        block.
     precision : {"float32", "float16"}, default "float32"
         What the network computes in on CUDA; float16 is faster, and rounds more. Elsewhere it is
         float32 always, with a warning; features are float32.
