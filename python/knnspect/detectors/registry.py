@@ -131,7 +131,20 @@ def _load(path: str | os.PathLike[str], device: str | None) -> Detector:
         )
     if device is not None:
         check_device(device)  # so that it is not taken for a setting of the file
-    kind = get_method(stored.kind)
+    return _read(get_method(stored.kind), stored, device)
+
+
+def load_as(kind: type[Detector], path: str | os.PathLike[str], device: str | None) -> Detector:
+    """Load a detector of a class that need not be registered; otherwise the same as `load`."""
+    stored = StoredModel(path)
+    if stored.kind != kind.method:
+        raise StoreError(f"{stored.path}: expected a {kind.method}, the file holds a {stored.kind}")
+    if device is not None:
+        check_device(device)
+    return _read(kind, stored, device)
+
+
+def _read(kind: type[Detector], stored: StoredModel, device: str | None) -> Detector:
     with as_damage(stored.path, "its settings"):
         stored.read_config()
         return kind._from_store(stored, device)

@@ -43,7 +43,7 @@ def _real_features() -> Levels:
     pixels = []
     for file in sorted(Path(next(iter(elpv.__path__))).rglob("*.png"))[:4]:
         with image_files.open(file) as image:
-            grey = np.asarray(image.convert("L").resize((128, 128)), np.float32) / 255
+            grey = np.asarray(image.convert("L").resize((96, 96)), np.float32) / 255
         pixels.append(np.repeat((grey[None] - 0.5) / 0.5, 3, axis=0))
     with torch.inference_mode():
         maps = backbone(torch.from_numpy(np.stack(pixels)))[1:4]
