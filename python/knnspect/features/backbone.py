@@ -82,9 +82,8 @@ class Backbone(ReadsImages):
         Take maps and class token through the final norm of a transformer. Only its last block was
         trained with it.
     pooled : {"mean", "max", "cls"}, default "mean"
-        What describes an image as a whole: mean, maximum or class token. The first two are those of
-        the network's last map over all positions, the last one is that of a transformer's last
-        block.
+        What describes an image as a whole: mean, maximum or class token. Mean and maximum are taken
+        over all positions of the last map, the class token from a transformer's last block.
     precision : {"float32", "float16"}, default "float32"
         What the network computes in on CUDA; float16 is faster, and rounds more. Elsewhere it is
         float32 always, with a warning; features are float32.
