@@ -83,6 +83,8 @@ class ResultsFolder:
             "column": int(peak[1]),
             "nearest_image": None if evidence is None else evidence.image,
         }
+        if evidence is not None and evidence.variant:
+            row["nearest_variant"] = evidence.variant
         file = self.folder / OVERLAYS / self._name(prediction.id)
         self._make(file.parent)
         size = (prediction.map.shape[0], prediction.map.shape[1])

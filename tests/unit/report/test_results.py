@@ -19,7 +19,7 @@ from knnspect.detectors import Prediction
 from knnspect.errors import StoreError
 from knnspect.report import ResultsFolder, check_apart
 from knnspect.search import Neighbors
-from knnspect.views import Placement
+from knnspect.views import Placement, Variants
 
 IMAGE = np.full((20, 30, 3), 90, np.uint8)
 PLACEMENT = Placement((20, 30), Geometry((20, 30)))
@@ -253,6 +253,25 @@ def test_the_evidence_is_that_of_the_cell_under_the_peak(
     (row,) = csv.DictReader((tmp_path / "scores.csv").read_text().splitlines())
     assert row["nearest_image"] == "abcd"[cell]
     assert strict_json(tmp_path / "scores.json")["left_out"] == ["a reason with \udcf6"]
+
+
+def test_the_variant_of_the_nearest_image_is_told(tmp_path: Path) -> None:
+    neighbors = Neighbors(
+        np.zeros((1, 4, 4, 1), "f4"),
+        np.zeros((1, 4, 4, 1), "u4"),
+        np.zeros((1, 4, 4, 1, 2), "u4"),
+        ("a.png [rotated 180]",),
+    )
+    placement, variants = Placement((8, 8), Geometry((8, 8))), Variants(2)
+    map_ = np.eye(8, dtype=np.float32)
+    found = Prediction("x.png", 1.0, map_, neighbors, placement=placement, variants=variants)
+    results = ResultsFolder(tmp_path, 1.0)
+    results.add(found, np.zeros((8, 8, 3), np.uint8))
+    results.finish({})
+    (row,) = strict_json(tmp_path / "scores.json")["images"]
+    assert (row["nearest_image"], row["nearest_variant"]) == ("a.png", "rotated 180")
+    (row,) = csv.DictReader((tmp_path / "scores.csv").read_text().splitlines())
+    assert row["nearest_image"] == "a.png"
 
 
 @pytest.mark.parametrize("kind", ["npy", "tiff"])
