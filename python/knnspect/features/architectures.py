@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 from knnspect.errors import ParameterError
@@ -88,10 +88,10 @@ class Blueprint:
         Exception
             Of many kinds, from timm.
         """
-        from timm.models._features import FeatureGetterNet
-
         if self.norm:
-            if not isinstance(replace(self, norm=False).outline(), FeatureGetterNet):
+            from timm.models._features import FeatureGetterNet
+
+            if not _may_have_norm(replace(self, norm=False)):
                 raise self._no_norm()
             options["feature_cls"] = partial(FeatureGetterNet, norm=True)
         network = self._create(features_only=True, **options)
@@ -134,6 +134,14 @@ class Blueprint:
 
     def _no_norm(self) -> ParameterError:
         return ParameterError(f"norm: {self.architecture} has no final norm for its maps")
+
+
+@lru_cache(maxsize=16)
+def _may_have_norm(blueprint: Blueprint) -> bool:
+    """Return whether timm takes the maps from a method of the network, which can apply a norm."""
+    from timm.models._features import FeatureGetterNet
+
+    return isinstance(blueprint.outline(), FeatureGetterNet)
 
 
 def offer_all_blocks(network: nn.Module) -> list[int] | None:
