@@ -32,7 +32,7 @@ from knnspect.normal_features.folder import (
     rows_about,
     settings_of,
 )
-from knnspect.normal_features.memory_plan import check_room, plan_build
+from knnspect.normal_features.memory_plan import check_room, plan_build, warn_of_variants
 from knnspect.normal_features.pending import Pending
 from knnspect.normal_features.run import Run
 from knnspect.validation import check_count, some_ids
@@ -185,6 +185,7 @@ def _in_folder(
         constant = ConstantLevels(run.variants)
         plan = plan_build(backbone, pending, new, gallery, run, limit)
         check_room(folder, plan)
+        warn_of_variants(plan, limit)
         if run.progress:
             sys.stderr.write(f"{folder}: {plan.describe(limit)}\n")
             sys.stderr.flush()

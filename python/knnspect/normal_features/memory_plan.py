@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from knnspect.memory import PeakMemory, anonymous_bytes, describe_bytes
 from knnspect.normal_features.pending import Pending
 from knnspect.normal_features.run import Run
 
-__all__ = ["Plan", "check_room", "plan_build"]
+__all__ = ["Plan", "check_room", "plan_build", "warn_of_variants"]
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,19 @@ def _first_image(pending: ImageSource, backbone: Backbone) -> ImageArray | None:
     except ImageError:
         pass  # what is to be done about it is decided when its turn has come
     return None
+
+
+def warn_of_variants(plan: Plan, limit: int | None) -> None:
+    """Warn, before the work, if variants take more disk than the memory that may be used."""
+    n_images = (plan.n_images or 0) + plan.n_known
+    needed = n_images * plan.image_bytes
+    if limit is not None and plan.n_variants > 1 and needed > limit:
+        warnings.warn(
+            f"variants: {n_images} images{plan.in_variants} take {describe_bytes(needed)} of disk, "
+            f"more than max_memory, {describe_bytes(limit)}: each search may have to read them "
+            "from the disk; fewer variants, a coreset or gallery_dtype='int8' take less",
+            stacklevel=5,
+        )
 
 
 def check_room(folder: Path, plan: Plan) -> None:

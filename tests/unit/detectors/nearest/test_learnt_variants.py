@@ -289,18 +289,6 @@ def test_an_unusable_image_is_left_out_once(backbone: ks.Backbone, normal: Image
     assert len(warned) == 1
 
 
-@pytest.mark.parametrize(("batch_size", "n_workers"), [(1, 0), (5, 3), (16, 1)])
-def test_they_do_not_depend_on_batches_or_workers(
-    backbone: ks.Backbone, normal: Images, queries: Images, batch_size: int, n_workers: int
-) -> None:
-    expected = spade(backbone, variants=QUARTERS).fit(normal)
-    backwards = dict(reversed(normal.items()))
-    fitted = spade(backbone, variants=QUARTERS)
-    fitted.fit(backwards, batch_size=batch_size, n_workers=n_workers)
-    assert fitted.normal_map_max_ == expected.normal_map_max_
-    assert_same_maps(fitted, expected, queries)
-
-
 class Counted:
     """Images that count how often they are read, and may stop after some."""
 
