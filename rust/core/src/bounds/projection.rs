@@ -45,7 +45,6 @@ use super::pca::{principal_directions, skew};
 use crate::kernels::InstructionSet;
 use crate::kernels::flat::{Filter, RowBound};
 use crate::kernels::product::{multiply, multiply_depth};
-use crate::pyramid::{LevelData, decode_into};
 use std::sync::OnceLock;
 
 /// Larger norms (of centred and scaled rows) are left to the exhaustive matcher.
@@ -223,14 +222,8 @@ impl PcaProjection {
     }
 
     /// The projected rows of a gallery image; None if one of them is too far off.
-    pub(crate) fn project_rows(
-        &self,
-        set: InstructionSet,
-        level: &LevelData<'_>,
-    ) -> Option<ProjectedRows> {
-        let mut rows = Vec::new();
-        decode_into(level, 0..level.len(), &mut rows);
-        let projected = self.project(set, &rows)?;
+    pub(crate) fn project_rows(&self, set: InstructionSet, rows: &[f32]) -> Option<ProjectedRows> {
+        let projected = self.project(set, rows)?;
         let bounds = projected
             .sq_norms
             .iter()

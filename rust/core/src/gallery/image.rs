@@ -4,7 +4,7 @@ use super::folder::{Checksum, RecordLayout, RecordPlace, checksum};
 use crate::bounds::{PcaProjection, ProjectedRows, ProjectionSlot, Sphere};
 use crate::error::{Error, Result};
 use crate::kernels::InstructionSet;
-use crate::pyramid::{DType, LevelData, LevelGrid, LevelShape, PyramidShape};
+use crate::pyramid::{DType, LevelData, LevelGrid, LevelShape, PyramidShape, append_flat_rows};
 use crate::quantize::{QuantizedLevel, quantize};
 use crate::storage::{Buffer, Dtype, Mapping, Store, StoredTensor, to_bytes};
 use half::f16;
@@ -247,17 +247,19 @@ impl StoredImage {
         self.projected.get().is_some()
     }
 
-    /// The projected rows of an image of one level, kept for the next search; None if a row is too far
+    /// The projected rows of an image of a flat shape, kept for the next search; None if a row is too far
     /// off, or if the image was projected for a gallery of other coordinates.
     pub(crate) fn projected(
         &self,
+        shape: &PyramidShape,
         slot: &Arc<ProjectionSlot>,
         set: InstructionSet,
     ) -> Option<&ProjectedRows> {
         let projection: &PcaProjection = slot.get()?.as_ref()?;
         let (of, rows) = self.projected.get_or_init(|| {
-            let rows = projection.project_rows(set, &self.levels()[0]);
-            (Arc::clone(slot), rows)
+            let mut rows = Vec::new();
+            append_flat_rows(shape, &self.levels(), 0..shape.finest().cells(), &mut rows);
+            (Arc::clone(slot), projection.project_rows(set, &rows))
         });
         rows.as_ref().filter(|_| Arc::ptr_eq(of, slot))
     }

@@ -2,10 +2,12 @@
 //! asked for.
 
 use super::batch::PyramidBatch;
-use super::level::LevelData;
+use super::level::{LevelData, decode_into};
+use super::shape::PyramidShape;
 use super::upsample::{LevelGrid, PyramidContext};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
+use std::ops::Range;
 
 /// The features of all cells of all images, row-major (image, row, column, channel): blended in
 /// float64 and rounded once.
@@ -50,8 +52,28 @@ pub(crate) fn too_many() -> Error {
 
 /// Values of a row.
 pub(crate) fn n_features(context: &PyramidContext) -> usize {
-    let levels = context.shape().levels().iter();
-    levels.map(|level| level.channels).sum()
+    context.shape().n_features()
+}
+
+/// Appends the concatenated features of some cells of a flat pyramid, decoded.
+pub(crate) fn append_flat_rows(
+    shape: &PyramidShape,
+    levels: &[LevelData<'_>],
+    cells: Range<usize>,
+    rows: &mut Vec<f32>,
+) {
+    debug_assert!(shape.is_flat());
+    if let [level] = levels {
+        let channels = shape.finest().channels;
+        decode_into(level, cells.start * channels..cells.end * channels, rows);
+        return;
+    }
+    for cell in cells {
+        for (level, shape) in levels.iter().zip(shape.levels()) {
+            let values = cell * shape.channels..(cell + 1) * shape.channels;
+            decode_into(level, values, rows);
+        }
+    }
 }
 
 /// Appends one upsampled, concatenated feature: what [`upsample_into`] gives, rounded. Cells are

@@ -9,7 +9,7 @@ mod upsample;
 
 pub use batch::PyramidBatch;
 pub use concatenate::concatenate;
-pub(crate) use concatenate::{append_row, n_features, too_many};
+pub(crate) use concatenate::{append_flat_rows, append_row, n_features, too_many};
 pub use dtype::DType;
 pub use level::LevelData;
 pub(crate) use level::decode_into;

@@ -98,6 +98,20 @@ impl PyramidShape {
         self.levels[0]
     }
 
+    /// Whether all levels have the size of the finest one, so that nothing is upsampled.
+    #[must_use]
+    pub fn is_flat(&self) -> bool {
+        let size = |level: &LevelShape| (level.height, level.width);
+        let finest = size(&self.levels[0]);
+        self.levels.iter().all(|level| size(level) == finest)
+    }
+
+    /// Number of values of a cell, over all levels.
+    #[must_use]
+    pub fn n_features(&self) -> usize {
+        self.levels.iter().map(|level| level.channels).sum()
+    }
+
     /// Number of values of one image, over all levels.
     #[must_use]
     pub fn values(&self) -> usize {

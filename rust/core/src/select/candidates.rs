@@ -8,7 +8,6 @@ use crate::kernels::TILE_VECTORS;
 use crate::kernels::flat::{
     ProjectedSlice, ProjectedTile, RowBound, Survivor, scan_listed, scan_rows,
 };
-use crate::pyramid::LevelData;
 use std::ops::Range;
 
 /// How rows are compared.
@@ -34,7 +33,7 @@ impl Picked {
         self.rows.push(row);
         self.values.extend_from_slice(values);
         if let Some(projection) = &space.pca {
-            if let Some(rows) = projection.project_rows(space.set, &LevelData::F32(values)) {
+            if let Some(rows) = projection.project_rows(space.set, values) {
                 self.leading.extend(rows.leading);
                 self.bounds.extend(rows.bounds);
             } else {

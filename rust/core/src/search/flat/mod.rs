@@ -1,4 +1,5 @@
-//! The matcher for flat galleries (of one level): a distance is taken only where a few leading
+//! The matcher for flat galleries (of one level, or of several of the same size, which are concatenated as
+//! they are read): a distance is taken only where a few leading
 //! coordinates ([`crate::bounds`], `projection.rs`) cannot tell that the pair is too far apart.
 //!
 //! Queries are taken in patches, so that those of one vector lie close together in their image and

@@ -5,7 +5,7 @@ use crate::bounds::{PcaProjection, ProjectionSlot};
 use crate::gallery::{Selection, StoredImage};
 use crate::kernels::InstructionSet;
 use crate::parallel::run_tasks;
-use crate::pyramid::{PyramidContext, decode_into};
+use crate::pyramid::{PyramidContext, PyramidShape, append_flat_rows};
 use crate::search::matcher::Request;
 use crate::search::options::{Matcher, Options};
 use std::sync::Arc;
@@ -17,6 +17,8 @@ const MAX_CHANNELS: usize = 8192;
 /// What the jobs of a search share.
 pub(crate) struct FlatPlan<'a> {
     pub query_context: &'a PyramidContext,
+    /// Of the gallery.
+    pub shape: &'a PyramidShape,
     pub projection: &'a PcaProjection,
     pub set: InstructionSet,
     pub options: &'a Options<'a>,
@@ -35,8 +37,8 @@ impl<'a> FlatPlan<'a> {
             set,
             threads,
         } = *request;
-        let level = context.shape().finest();
-        let (cells, channels) = (level.cells(), level.channels);
+        let shape = context.shape();
+        let (cells, channels) = (shape.finest().cells(), shape.n_features());
         let n_queries = query_context.shape().finest().cells();
         let slot = selections.first()?.projection();
         let n_rows = selections.iter().map(Selection::len).min()? * cells;
@@ -46,17 +48,18 @@ impl<'a> FlatPlan<'a> {
             Matcher::Pruned => true,
         };
         let one_gallery = selections.iter().all(|s| Arc::ptr_eq(s.projection(), slot));
-        if !pays || !one_gallery || context.shape().levels().len() > 1 || channels > MAX_CHANNELS {
+        if !pays || !one_gallery || !shape.is_flat() || channels > MAX_CHANNELS {
             return None;
         }
         let projection = slot
-            .get_or_init(|| fit(set, channels, cells, &selections[0]))
+            .get_or_init(|| fit(set, shape, &selections[0]))
             .as_ref()?;
         if options.matcher == Matcher::Auto && !projection.pays() {
             return None;
         }
-        project_images(selections, set, threads, options).then(|| Self {
+        project_images(selections, shape, set, threads, options).then(|| Self {
             query_context,
+            shape,
             projection,
             set,
             options,
@@ -65,23 +68,19 @@ impl<'a> FlatPlan<'a> {
     }
 }
 
-fn fit(
-    set: InstructionSet,
-    channels: usize,
-    cells: usize,
-    selection: &Selection,
-) -> Option<PcaProjection> {
+fn fit(set: InstructionSet, shape: &PyramidShape, selection: &Selection) -> Option<PcaProjection> {
+    let (cells, channels) = (shape.finest().cells(), shape.n_features());
     let images: Vec<&StoredImage> = selection.images().map(|(_, image)| image).collect();
     PcaProjection::fit(set, channels, images.len() * cells, |row, values| {
-        let start = row % cells * channels;
-        let level = images[row / cells].levels()[0];
-        decode_into(&level, start..start + channels, values);
+        let (image, cell) = (images[row / cells], row % cells);
+        append_flat_rows(shape, &image.levels(), cell..cell + 1, values);
     })
 }
 
 /// Encodes all images that are not yet; whether all could be.
 fn project_images(
     selections: &[Selection],
+    shape: &PyramidShape,
     set: InstructionSet,
     threads: usize,
     options: &Options<'_>,
@@ -95,7 +94,7 @@ fn project_images(
     let mut workers = vec![(); if is_there { 1 } else { threads }];
     let n_images = images.len();
     let project = |(): &mut (), (slot, image): (&Arc<ProjectionSlot>, &StoredImage)| {
-        image.projected(slot, set).is_some()
+        image.projected(shape, slot, set).is_some()
     };
     let projected = run_tasks(&mut workers, images, options.cancel, project);
     projected.len() == n_images && projected.into_iter().all(|is_projected| is_projected)

@@ -8,7 +8,7 @@ use crate::kernels::TILE_VECTORS;
 use crate::kernels::flat::{
     ProjectedSlice, ProjectedTile, Survivor, padded, scan_listed, scan_rows, sq_distances,
 };
-use crate::pyramid::{LevelData, decode_into, upsample_into};
+use crate::pyramid::{LevelData, PyramidShape, append_flat_rows, upsample_into};
 use crate::search::exact::sq_l2;
 use crate::search::job::Job;
 use crate::search::options::Matcher;
@@ -56,7 +56,8 @@ struct Query {
 /// One job under way.
 pub(super) struct FlatJob<'a> {
     pub plan: &'a FlatPlan<'a>,
-    level: LevelData<'a>,
+    levels: Vec<LevelData<'a>>,
+    /// Over all levels.
     pub channels: usize,
     queries: Vec<Query>,
     /// In leading coordinates.
@@ -72,15 +73,14 @@ impl<'a> FlatJob<'a> {
     /// Packs the queries of a job; also gives them in leading coordinates, in the same order. Nothing
     /// where one of them is too far off.
     pub(super) fn new(plan: &'a FlatPlan<'a>, job: &Job<'a>) -> Option<(Self, Projected)> {
-        let grid = plan.query_context.shape().finest();
-        let channels = grid.channels;
+        let shape = plan.query_context.shape();
+        let (grid, channels) = (shape.finest(), shape.n_features());
         let n_cells = job.n_cells;
         let mut cells: Vec<usize> = (job.first_cell..job.first_cell + n_cells).collect();
         cells.sort_by_cached_key(|cell| patch_order(cell / grid.width, cell % grid.width));
         let mut rows = Vec::with_capacity(n_cells * channels);
         for cell in &cells {
-            let start = cell * channels;
-            decode_into(&job.levels[0], start..start + channels, &mut rows);
+            append_flat_rows(shape, &job.levels, *cell..cell + 1, &mut rows);
         }
         let projected = plan.projection.project(plan.set, &rows)?;
 
@@ -112,7 +112,7 @@ impl<'a> FlatJob<'a> {
             });
         let mut search = Self {
             plan,
-            level: job.levels[0],
+            levels: job.levels.clone(),
             channels,
             queries: queries.collect(),
             tiles,
@@ -136,11 +136,11 @@ impl<'a> FlatJob<'a> {
     pub(super) fn images<'s>(
         &self,
         selection: &'s Selection,
-    ) -> impl Iterator<Item = (u32, LevelData<'s>, &'s ProjectedRows)> {
-        let set = self.plan.set;
+    ) -> impl Iterator<Item = (u32, Vec<LevelData<'s>>, &'s ProjectedRows)> {
+        let (set, shape) = (self.plan.set, self.plan.shape);
         selection.images().filter_map(move |(rank, image)| {
-            let projected = image.projected(selection.projection(), set);
-            projected.map(|projected| (rank, image.levels()[0], projected)) // all were projected before
+            let projected = image.projected(shape, selection.projection(), set);
+            projected.map(|projected| (rank, image.levels(), projected)) // all were projected before
         })
     }
 
@@ -194,7 +194,7 @@ impl<'a> FlatJob<'a> {
         let mut lists: [Vec<u32>; TILE_VECTORS] = Default::default();
         let mut found: Vec<Survivor> = Vec::new();
         let mut row = Vec::new();
-        for (rank, level, projected) in images {
+        for (rank, levels, projected) in images {
             for start in (0..projected.bounds.len()).step_by(CHUNK) {
                 let rows = chunk_of(projected, self.plan.projection.n_leading(), start, CHUNK);
                 for tile in 0..self.tiles.len() {
@@ -213,7 +213,7 @@ impl<'a> FlatJob<'a> {
                                 rank,
                                 cell: cell as u32,
                             };
-                            let row = row_of(&level, cell, self.channels, &mut row);
+                            let row = row_of(self.plan.shape, &levels, cell, &mut row);
                             self.compare(tile * TILE_VECTORS + at, which, place, row);
                         }
                     }
@@ -243,7 +243,7 @@ impl<'a> FlatJob<'a> {
                 self.other.extend(row.iter().map(|&v| f64::from(v)));
             }
             let grids = &self.plan.query_context.grids;
-            upsample_into(grids, &[self.level], query.cell, &mut self.feature);
+            upsample_into(grids, &self.levels, query.cell, &mut self.feature);
             let sq_l2 = sq_l2(&self.feature, &self.other);
             let found = ByDistance(Neighbor { sq_l2, place });
             if query.nearest.len() < self.plan.options.k {
@@ -304,22 +304,20 @@ pub(super) fn chunk_of(
     }
 }
 
-/// One row of a level, decoded where need be.
+/// One row of an image of a flat shape, decoded and concatenated where need be.
 pub(super) fn row_of<'r>(
-    level: &LevelData<'r>,
+    shape: &PyramidShape,
+    levels: &[LevelData<'r>],
     cell: usize,
-    channels: usize,
     buffer: &'r mut Vec<f32>,
 ) -> &'r [f32] {
-    let range = cell * channels..(cell + 1) * channels;
-    match *level {
-        LevelData::F32(values) => &values[range],
-        LevelData::F16(_) | LevelData::I8(_) => {
-            buffer.clear();
-            decode_into(level, range, buffer);
-            buffer
-        }
+    if let [LevelData::F32(values)] = *levels {
+        let channels = shape.finest().channels;
+        return &values[cell * channels..(cell + 1) * channels];
     }
+    buffer.clear();
+    append_flat_rows(shape, levels, cell..cell + 1, buffer);
+    buffer
 }
 
 /// The places of the bits that are set.

@@ -43,7 +43,7 @@ pub(super) fn seed(search: &mut FlatJob<'_>, projected: &Projected, selection: &
     for (vector, near) in near.into_iter().enumerate() {
         let mut nearest = vec![Vec::new(); lanes.min(n_queries - vector * lanes)];
         for Seed(_, image, cell) in near {
-            let row = row_of(&images[image].1, cell, search.channels, &mut row);
+            let row = row_of(search.plan.shape, &images[image].1, cell, &mut row);
             search.sq_distances(vector, u32::MAX, row, &mut distances);
             for (nearest, distance) in nearest.iter_mut().zip(distances) {
                 nearest.push(distance);
