@@ -60,6 +60,7 @@ fn cases() -> impl Strategy<Value = Case> {
                 kind,
                 magnitude: 1.0,
                 selections: Vec::new(),
+                radii: Vec::new(),
                 dtype: if dtype == DType::F16 && !kind.fits_half() {
                     DType::F32
                 } else {
@@ -395,7 +396,7 @@ fn a_place_that_comes_again_is_a_tie() {
         let shapes = vec![(1, 6 * ratio, 1), (1, 6, 1)];
         let levels = [vec![0.0; 6 * ratio], [0.3, -0.7].repeat(3)];
         let modes = (Upsample::Bilinear, DType::F32);
-        let found = search_every_way(&shapes, modes, (1, &levels), (1, &levels), 1);
+        let found = search_every_way(&shapes, modes, (1, &levels), (1, &levels), (1, &[]));
         // From the centre of the second coarse cell to that of the last but one.
         for column in 3 * ratio..5 * ratio {
             let first = found.cells[column] as usize;
@@ -410,7 +411,7 @@ fn a_constant_region_is_a_tie() {
         let shapes = vec![(2 * ratio, 2 * ratio, 1), (2, 2, 3)];
         let levels = [vec![0.1; 4 * ratio * ratio], [0.1, 0.7, 1e-3].repeat(4)];
         let modes = (Upsample::Bilinear, DType::F32);
-        let found = search_every_way(&shapes, modes, (1, &levels), (1, &levels), 2);
+        let found = search_every_way(&shapes, modes, (1, &levels), (1, &levels), (2, &[]));
         let expected = [0, 1].repeat(4 * ratio * ratio);
         assert_eq!(found.cells, expected, "ratio {ratio}");
         assert!(
@@ -464,7 +465,7 @@ fn what_float64_cannot_tell_apart_does_not_depend_on_the_kernels() {
                 .map(|at| (1e-20 * base[at % channels] * (1.0 + 2e-3 * numbers.uniform())) as f32)
                 .collect()];
             let modes = (Upsample::Block, DType::F32);
-            let found = search_every_way(&shapes, modes, (1, &query), (2, &normal), 1);
+            let found = search_every_way(&shapes, modes, (1, &query), (2, &normal), (1, &[]));
             assert!(
                 found.cells.iter().all(|&cell| cell == 0),
                 "ties go to the first place"

@@ -12,7 +12,7 @@ mod common;
 
 use common::{
     Case, KINDS, Kind, MATCHERS, MODES, Numbers, assert_same_as_first, batch, ids, image_of,
-    same_bits, search, stage,
+    same_bits, search, search_within, stage,
 };
 use knnspect_core::search::{Matcher, Neighbors};
 use knnspect_core::{DType, Gallery, InstructionSet};
@@ -98,7 +98,7 @@ fn draw(number: u64) -> Case {
         2..6 => numbers.within(1, 64),
         _ => numbers.within(1, 5),
     };
-    Case {
+    let mut case = Case {
         upsample,
         dtype,
         kind,
@@ -106,10 +106,24 @@ fn draw(number: u64) -> Case {
         n_images,
         n_queries,
         selections,
+        radii: Vec::new(),
         k: k.min(rows),
         seed: numbers.next(),
         shapes,
+    };
+    if numbers.one_in(3) {
+        let fewest_images = case.selections.iter().map(Vec::len).min();
+        let shapes = case.shapes.iter();
+        let radius = |&(height, width, _): &(usize, usize, usize)| {
+            let radius = numbers.within(0, height.max(width).min(8));
+            (!numbers.one_in(3)).then_some(radius)
+        };
+        case.radii = shapes.map(radius).collect();
+        case.k = case
+            .k
+            .min(fewest_images.unwrap_or(n_images) * case.fewest());
     }
+    case
 }
 
 /// From `10^-most` to `10^most`.
@@ -282,7 +296,7 @@ fn check(case: &Case, numbers: &mut Numbers, tally: &mut Tally) {
         for matcher in MATCHERS {
             let threads = numbers.within(1, 6);
             let how = (case.k, set, threads, matcher);
-            let found = search(&gallery, &queries, &selections, how);
+            let found = search_within(&gallery, &queries, &selections, &case.radii, how);
             tally.add(case, matcher, &found);
             assert_same_as_first(&found, &mut first, how);
         }
@@ -295,7 +309,7 @@ fn check(case: &Case, numbers: &mut Numbers, tally: &mut Tally) {
         let at = if selections.len() == 1 { 0 } else { image };
         let way = (case.k, InstructionSet::best(), 2, numbers.choose(&MATCHERS));
         let (query, selections) = (batch(&case.shapes, 1, &alone), &selections[at..=at]);
-        let alone = search(&gallery, &query, selections, way);
+        let alone = search_within(&gallery, &query, selections, &case.radii, way);
         let n = case.cells() * case.k;
         let range = image * n..(image + 1) * n;
         let part = Neighbors {

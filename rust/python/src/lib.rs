@@ -34,6 +34,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(store::replace_file, module)?)?;
     module.add_function(wrap_pyfunction!(coreset::concatenate, module)?)?;
     module.add_function(wrap_pyfunction!(coreset::pick_rows, module)?)?;
+    module.add_function(wrap_pyfunction!(search::window_bounds, module)?)?;
     module.add_class::<gallery::Gallery>()?;
     module.add_class::<results::Neighbors>()?;
     module.add_class::<results::Picks>()?;

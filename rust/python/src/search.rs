@@ -6,7 +6,7 @@ use crate::gallery::{Gallery, instruction_set_from, threads_from};
 use crate::interrupt;
 use crate::results::{Neighbors, Rescored};
 use knnspect_core::gallery::{self, Selection};
-use knnspect_core::pyramid::{PyramidBatch, PyramidContext, PyramidShape, Upsample};
+use knnspect_core::pyramid::{PyramidBatch, PyramidContext, PyramidShape, Upsample, Window};
 use knnspect_core::search::{self, Candidates, Matcher, Options};
 use knnspect_core::{Cancel, Result};
 use numpy::{
@@ -26,16 +26,43 @@ pub(crate) struct Search {
     query: PyramidShape,
     n_images: usize,
     k: usize,
+    window: Option<Window>,
     threads: Option<NonZero<usize>>,
 }
 
+/// The radius of a window on each level, finest first; `None` is any distance.
+type Radii = Vec<Option<usize>>;
+
+/// The first row (or column) that is compared with each, and the one after the last.
+type Bounds = Vec<(usize, usize)>;
+
+/// For each row, and for each column, of the finest level, those that are compared with it.
+fn bounds_of(window: &Window) -> (Bounds, Bounds) {
+    let of = |ranges: &[std::ops::Range<usize>]| ranges.iter().map(|r| (r.start, r.end)).collect();
+    (of(window.rows()), of(window.columns()))
+}
+
+/// The bounds of a window on levels of some shapes, unless everything is within it.
+#[pyfunction]
+pub(crate) fn window_bounds(
+    py: Python<'_>,
+    shapes: Vec<(usize, usize, usize)>,
+    radii: Radii,
+) -> PyResult<Option<(Bounds, Bounds)>> {
+    let shape = PyramidShape::new(&shapes).or_raise(py)?;
+    let window = Window::new(&shape, &radii).or_raise(py)?;
+    Ok(window.as_ref().map(bounds_of))
+}
+
 impl Search {
+    #[expect(clippy::too_many_arguments, reason = "those of the Python methods")]
     fn begin(
         gallery: &Gallery,
         query: PyramidShape,
         n_images: usize,
         k: usize,
         images: Option<&[Vec<String>]>,
+        radii: Option<&Radii>,
         threads: Option<NonZero<usize>>,
         cancel: Cancel<'_>,
     ) -> Result<Self> {
@@ -43,7 +70,9 @@ impl Search {
             let context = gallery.pyramid_context()?;
             Result::Ok((context, gallery.upsample(), gallery.select_each(images)?))
         })?;
-        search::check(&query, n_images, &context, &selections, k)?;
+        let window = radii.map(|radii| Window::new(context.shape(), radii));
+        let window = window.transpose()?.flatten();
+        search::check(&query, n_images, &context, &selections, k, window.as_ref())?;
         gallery::verify(&selections, threads, cancel)?;
         Ok(Self {
             context,
@@ -53,6 +82,7 @@ impl Search {
             query,
             n_images,
             k,
+            window,
             threads,
         })
     }
@@ -91,6 +121,7 @@ impl Search {
 impl Search {
     /// A search for the pyramids of a query, which must be finite; see `knnspect.search.Search`.
     #[new]
+    #[pyo3(signature = (gallery, levels, k, images, threads, radii=None))]
     fn new(
         py: Python<'_>,
         gallery: &Gallery,
@@ -98,6 +129,7 @@ impl Search {
         k: usize,
         images: Option<Vec<Vec<String>>>,
         threads: Option<usize>,
+        radii: Option<Radii>,
     ) -> PyResult<Self> {
         let threads = threads_from(py, threads)?;
         let levels = Levels::new(py, &levels)?;
@@ -110,6 +142,7 @@ impl Search {
                 n_images,
                 k,
                 images.as_deref(),
+                radii.as_ref(),
                 threads,
                 cancel,
             )?;
@@ -121,6 +154,9 @@ impl Search {
     /// The same for `n_images` pyramids of some shapes, whose features are elsewhere; the caller checks
     /// that they are finite.
     #[staticmethod]
+    #[pyo3(signature = (gallery, shapes, n_images, k, images, threads, radii=None))]
+    // The arguments of the Python method.
+    #[allow(clippy::too_many_arguments)]
     fn of(
         py: Python<'_>,
         gallery: &Gallery,
@@ -129,6 +165,7 @@ impl Search {
         k: usize,
         images: Option<Vec<Vec<String>>>,
         threads: Option<usize>,
+        radii: Option<Radii>,
     ) -> PyResult<Self> {
         let threads = threads_from(py, threads)?;
         let shape = PyramidShape::new(&shapes).or_raise(py)?;
@@ -139,6 +176,7 @@ impl Search {
                 n_images,
                 k,
                 images.as_deref(),
+                radii.as_ref(),
                 threads,
                 cancel,
             )
@@ -164,6 +202,13 @@ impl Search {
     #[getter]
     fn upsample(&self) -> &'static str {
         self.upsample.name()
+    }
+
+    /// For each row, and for each column, of the finest level, those that are compared with it, as first
+    /// and one after the last; `None` where all are.
+    #[getter]
+    fn window(&self) -> Option<(Bounds, Bounds)> {
+        self.window.as_ref().map(bounds_of)
     }
 
     /// Which of the ids a query image is compared with.
@@ -259,6 +304,7 @@ impl Search {
         let alone = PyramidBatch::new(self.query.clone(), 1, query.image(image)).or_raise(py)?;
         let found = interrupt::run(py, |cancel| {
             let options = Options {
+                window: self.window.as_ref(),
                 threads: self.threads,
                 cancel,
                 ..Options::new(self.k)
@@ -285,6 +331,7 @@ impl Search {
         let found = interrupt::run(py, |cancel| {
             let options = Options {
                 k: self.k,
+                window: self.window.as_ref(),
                 threads: self.threads,
                 instruction_set,
                 matcher,

@@ -2,6 +2,7 @@
 
 use super::instruction_set::{InstructionSet, TILE_VECTORS};
 use super::simd::{Kernel, Lanes, run_kernel};
+use std::ops::Range;
 
 /// `sums[cell][query] += <query, cell>`, for cells that start every `stride` values: the hottest
 /// loop of the crate. Per channel it loads three vectors of queries, broadcasts `N` features and
@@ -36,23 +37,23 @@ pub(super) unsafe fn add_products<L: Lanes, const N: usize>(
     *sums = held;
 }
 
-/// `V` vectors of queries with all cells; returns `V`.
+/// `V` vectors of queries with some of `n_cells` cells; returns `V`.
 #[inline(always)]
 pub(super) unsafe fn strip<L: Lanes, const V: usize, const CELLS: usize>(
     queries: *const f32,
     stride: usize,
     channels: usize,
     features: &[f32],
-    n_cells: usize,
+    (cells, n_cells): (Range<usize>, usize),
     out: *mut f32,
 ) -> usize {
-    let mut cell = 0;
-    while cell < n_cells {
-        // SAFETY: as promised by the caller; `cell + N <= n_cells`.
+    let mut cell = cells.start;
+    while cell < cells.end {
+        // SAFETY: as promised by the caller; `cell + N <= cells.end`.
         unsafe {
             let features = features.as_ptr().add(cell * channels);
             let out = out.add(cell * L::WIDTH);
-            cell += match n_cells - cell {
+            cell += match cells.end - cell {
                 left if left >= CELLS => {
                     block::<L, V, CELLS>(queries, stride, channels, features, n_cells, out)
                 }

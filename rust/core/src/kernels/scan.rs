@@ -18,7 +18,8 @@ use super::prepare::PreparedImage;
 use super::product::add_products;
 use super::simd::{Kernel, Lanes, is_not_above, run_kernel};
 use super::tile::{Limits, MAX_TILE, QueryTile};
-use crate::pyramid::LevelGrid;
+use crate::pyramid::{Area, LevelGrid};
+use std::ops::Range;
 
 /// Receives every pair whose partial distance is not above the limit of its query.
 pub(crate) trait Hits {
@@ -56,23 +57,26 @@ impl ScanScratch {
     }
 }
 
-/// Compares every query of a tile with every cell of a prepared image; calls `hits` for each pair
+/// Compares every query of a tile with every cell of an area of a prepared image; calls `hits` for each pair
 /// whose partial distance does not exceed the query's limit.
 pub(crate) fn scan_image(
     set: InstructionSet,
     grids: &[LevelGrid],
-    tile: &QueryTile,
+    (tile, area): (&QueryTile, &Area),
     image: &PreparedImage,
     scratch: &mut ScanScratch,
     limits: &Limits,
     hits: &mut dyn Hits,
 ) {
+    let finest = &grids[0].shape;
+    assert!(area.rows.end <= finest.height && area.columns.end <= finest.width);
     image.check(grids);
     tile.check(grids, set);
     scratch.reserve(grids, tile.width);
     let kernel = ScanImage {
         grids,
         tile,
+        area,
         image,
         scratch,
         limits,
@@ -86,6 +90,7 @@ pub(crate) fn scan_image(
 struct ScanImage<'a> {
     grids: &'a [LevelGrid],
     tile: &'a QueryTile,
+    area: &'a Area,
     image: &'a PreparedImage,
     scratch: &'a mut ScanScratch,
     limits: &'a Limits,
@@ -98,13 +103,13 @@ impl Kernel for ScanImage<'_> {
         let Self {
             grids,
             tile,
+            area,
             image,
             scratch,
             limits,
             hits,
         } = self;
-        let width = grids[0].shape.width;
-        for row in 0..grids[0].shape.height {
+        for row in area.rows.clone() {
             let coarse = grids
                 .iter()
                 .zip(&tile.levels)
@@ -113,10 +118,10 @@ impl Kernel for ScanImage<'_> {
                 .skip(1);
             for (((grid, queries), features), scratch) in coarse {
                 // SAFETY: as promised by the caller.
-                unsafe { blend_row::<L, CELLS>(grid, row, queries, features, scratch) };
+                unsafe { blend_row::<L, CELLS>(grid, (area, row), queries, features, scratch) };
             }
-            let mut column = 0;
-            while column < width {
+            let (mut column, end) = (area.columns.start, area.columns.end);
+            while column < end {
                 let block = Block {
                     grids,
                     tile,
@@ -126,9 +131,9 @@ impl Kernel for ScanImage<'_> {
                     row,
                     column,
                 };
-                // SAFETY: as promised by the caller; `column + n <= width` for the `n` chosen.
+                // SAFETY: as promised by the caller; `column + n <= end` for the `n` chosen.
                 column += unsafe {
-                    match width - column {
+                    match end - column {
                         left if left >= CELLS => block.scan::<L, CELLS>(hits),
                         4.. => block.scan::<L, 4>(hits),
                         2.. => block.scan::<L, 2>(hits),
@@ -141,27 +146,29 @@ impl Kernel for ScanImage<'_> {
 }
 
 /// Leaves in `scratch.blend` the products of all queries with the coarse row interpolated at the
-/// fine row `row`.
+/// fine row `row`, as far as the columns of the area need it. Rows of an area come in order.
 #[inline(always)]
 unsafe fn blend_row<L: Lanes, const CELLS: usize>(
     grid: &LevelGrid,
-    row: usize,
+    (area, row): (&Area, usize),
     queries: &[f32],
     features: &[f32],
     scratch: &mut LevelScratch,
 ) {
     let tap = grid.rows[row];
-    if row > 0 && grid.rows[row - 1] == tap {
+    if row > area.rows.start && grid.rows[row - 1] == tap {
         return; // the blend of the row before is the blend of this one
     }
     let (width, channels) = (grid.shape.width, grid.shape.channels);
+    let columns = coarse_columns(grid, &area.columns);
+    let lanes = TILE_VECTORS * L::WIDTH;
     for coarse in [tap.first, tap.second] {
         if scratch.held[coarse % 2] != coarse {
             scratch.held[coarse % 2] = coarse;
-            let features = &features[coarse * width * channels..][..width * channels];
-            let slot = &mut scratch.rows[coarse % 2];
+            let features = &features[(coarse * width + columns.start) * channels..];
+            let slot = &mut scratch.rows[coarse % 2][columns.start * lanes..];
             // SAFETY: as promised by the caller; the slot holds `width` tiles.
-            unsafe { products::<L, CELLS>(queries, channels, features, width, slot) };
+            unsafe { products::<L, CELLS>(queries, channels, features, columns.len(), slot) };
         }
     }
     let first = scratch.rows[tap.first % 2].as_ptr();
@@ -173,7 +180,7 @@ unsafe fn blend_row<L: Lanes, const CELLS: usize>(
             L::splat((1.0 - tap.second_weight) as f32),
             L::splat(tap.second_weight as f32),
         );
-        for at in (0..width * TILE_VECTORS * L::WIDTH).step_by(L::WIDTH) {
+        for at in (columns.start * lanes..columns.end * lanes).step_by(L::WIDTH) {
             let value = L::load(first.add(at)).mul(a);
             let value = if tap.second_weight == 0.0 {
                 value
@@ -182,6 +189,15 @@ unsafe fn blend_row<L: Lanes, const CELLS: usize>(
             };
             value.store(blend.add(at));
         }
+    }
+}
+
+/// The columns of a level that some columns of the finest level are interpolated from.
+fn coarse_columns(grid: &LevelGrid, fine: &Range<usize>) -> Range<usize> {
+    let taps = &grid.columns[fine.clone()];
+    match (taps.first(), taps.last()) {
+        (Some(first), Some(last)) => first.first..last.second + 1,
+        _ => 0..0,
     }
 }
 

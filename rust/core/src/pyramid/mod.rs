@@ -6,6 +6,7 @@ mod dtype;
 mod level;
 mod shape;
 mod upsample;
+mod window;
 
 pub use batch::PyramidBatch;
 pub use concatenate::concatenate;
@@ -16,3 +17,5 @@ pub(crate) use level::decode_into;
 pub use shape::{LevelShape, PyramidShape};
 pub(crate) use upsample::{LevelGrid, Tap, upsample_into};
 pub use upsample::{PyramidContext, Upsample};
+pub(crate) use window::Area;
+pub use window::Window;

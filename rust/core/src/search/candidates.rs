@@ -163,7 +163,9 @@ impl TileHits<'_> {
 impl Hits for TileHits<'_> {
     fn hit(&mut self, lane: usize, cell: usize, s: f32) {
         // A NaN passes the kernel's comparison with any limit.
-        if self.tile.cells[lane] == NO_QUERY
+        let query = self.tile.cells[lane];
+        if query == NO_QUERY
+            || !self.source.is_within(query, cell)
             || self.candidates.lists[lane].bound() == f32::NEG_INFINITY
         {
             return;

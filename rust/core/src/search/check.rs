@@ -2,10 +2,11 @@
 
 use crate::error::{Error, Result};
 use crate::gallery::Selection;
-use crate::pyramid::{PyramidBatch, PyramidContext, PyramidShape, Upsample};
+use crate::pyramid::{PyramidBatch, PyramidContext, PyramidShape, Upsample, Window};
 
-/// Whether the `k` nearest cells in `selections[i]` can be found for query image `i` of a batch of
-/// `n_images` pyramids of a shape, as far as that can be said without its features.
+/// Whether the `k` nearest cells in `selections[i]`, within the window if there is one, can be found for
+/// query image `i` of a batch of `n_images` pyramids of a shape, as far as that can be said without its
+/// features.
 ///
 /// # Errors
 /// [`Error::Shape`] and [`Error::Parameter`] as [`search`](super::search()).
@@ -15,6 +16,7 @@ pub fn check(
     context: &PyramidContext,
     selections: &[Selection],
     k: usize,
+    window: Option<&Window>,
 ) -> Result<()> {
     // A level by itself is a set of features, whatever the grid they lie on.
     let is_flat = |shape: &PyramidShape| shape.levels().len() == 1;
@@ -30,7 +32,13 @@ pub fn check(
             context.shape().describe()
         )));
     }
-    let gallery_cells = context.shape().finest().cells();
+    if let Some(window) = window {
+        check_window(window, query, context.shape())?;
+    }
+    let gallery_cells = match window {
+        Some(window) => window.fewest_cells(),
+        None => context.shape().finest().cells(),
+    };
     if selections.len() != n_images && selections.len() != 1 {
         return Err(Error::parameter(
             "images",
@@ -43,14 +51,34 @@ pub fn check(
     for selection in selections {
         let available = selection.len() * gallery_cells;
         if k == 0 || k > available {
+            let (which, at) = match window {
+                Some(_) => ("within the window", ", at a corner"),
+                None => ("searched", ""),
+            };
             return Err(Error::parameter(
                 "k",
                 format!(
-                    "k must be between 1 and the number of gallery cells searched, {available} ({} images of {gallery_cells}), got {k}",
+                    "k must be between 1 and the number of gallery cells {which}, {available} ({} images of {gallery_cells}{at}), got {k}",
                     selection.len()
                 ),
             ));
         }
+    }
+    Ok(())
+}
+
+/// Whether places of the query can be compared with places of the gallery.
+fn check_window(window: &Window, query: &PyramidShape, gallery: &PyramidShape) -> Result<()> {
+    let (query, gallery) = (query.finest(), gallery.finest());
+    if (query.height, query.width) != (gallery.height, gallery.width) {
+        return Err(Error::shape(format!(
+            "window: places can be compared on the same grid only: the query has {} x {} cells, the gallery {} x {}",
+            query.height, query.width, gallery.height, gallery.width
+        )));
+    }
+    if !window.fits(&gallery) {
+        let message = "window: it was made for pyramids of another shape";
+        return Err(Error::parameter("window", message));
     }
     Ok(())
 }

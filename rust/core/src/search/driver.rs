@@ -21,9 +21,9 @@ use std::sync::OnceLock;
 ///
 /// # Errors
 /// [`Error::Shape`] when the query's pyramid differs from the gallery's (where both have one level,
-/// when their channels differ), [`Error::Image`] when it
+/// when their channels differ), or there is a window and its finest grid does, [`Error::Image`] when it
 /// holds a NaN or an infinity, [`Error::Parameter`] when `k` is 0 or exceeds the number of cells
-/// that a selection holds or there is not one selection per query image, [`Error::Resources`] when
+/// that a selection holds (for each query cell, within the window), the window is for another shape, or there is not one selection per query image, [`Error::Resources`] when
 /// there is not enough memory, and [`Error::Interrupted`].
 pub fn search(
     query: &PyramidBatch<'_>,
@@ -32,7 +32,14 @@ pub fn search(
     options: &Options<'_>,
 ) -> Result<Neighbors> {
     let (shape, n_images) = (query.shape(), query.n_images());
-    check(shape, n_images, context, selections, options.k)?;
+    check(
+        shape,
+        n_images,
+        context,
+        selections,
+        options.k,
+        options.window,
+    )?;
     query.check_finite(None)?;
     verify(selections, options.threads, options.cancel)?;
     search_checked(query, context, selections, options)
@@ -60,7 +67,9 @@ pub fn search_checked(
     if options.matcher != Matcher::Exhaustive && Cascade::suits(&context.grids, options.k) {
         return drive(&Cascade::new(&request), &request, query);
     }
-    match Flat::new(&request) {
+    // With a window few rows are left to be compared, fewer than would repay that all are projected.
+    let flat = options.window.is_none().then(|| Flat::new(&request));
+    match flat.flatten() {
         Some(flat) => drive(&flat, &request, query),
         None => drive(&Exhaustive::new(&request), &request, query),
     }

@@ -43,10 +43,15 @@ impl JobMatcher for Exhaustive<'_> {
     /// threads busy to the end.
     fn division(&self, n_images: usize, n_cells: usize) -> Division {
         let (tile, threads) = (self.request.set.tile(), self.request.threads);
-        let tiles = n_cells.div_ceil(tile);
-        let jobs_per_image = (2 * threads).div_ceil(n_images.max(1)).clamp(1, tiles);
+        // With a window, tiles are made of whole rows.
+        let unit = match self.request.options.window {
+            Some(_) => self.request.query_context.shape().finest().width,
+            None => tile,
+        };
+        let units = n_cells.div_ceil(unit);
+        let jobs_per_image = (2 * threads).div_ceil(n_images.max(1)).clamp(1, units);
         Division {
-            cells_per_job: tiles.div_ceil(jobs_per_image) * tile,
+            cells_per_job: units.div_ceil(jobs_per_image) * unit,
             jobs_at_once: threads,
         }
     }
@@ -56,9 +61,10 @@ impl JobMatcher for Exhaustive<'_> {
             context,
             query_context,
             set,
+            options,
             ..
         } = self.request;
-        let (k, cancel) = (self.request.options.k, self.request.options.cancel);
+        let (k, cancel) = (options.k, options.cancel);
         let query_grids = &query_context.grids;
         let centred = job
             .centred
@@ -69,16 +75,15 @@ impl JobMatcher for Exhaustive<'_> {
             query: &job.levels,
             centred,
             selection: job.selection,
+            window: options.window,
         };
-        let stats = SearchStats::exhaustive(job.n_pairs(context));
+        let stats = SearchStats::exhaustive(job.n_pairs(context, options.window));
         let TileBuffers { scanner, tiles } = buffers;
-        let tiles = load(
-            &source,
-            set,
-            k,
-            job.first_cell..job.first_cell + job.n_cells,
-            tiles,
-        );
+        let cells = match options.window {
+            Some(_) => squares(job.cells(), query_grids[0].shape.width, set.tile()),
+            None => runs(job.cells(), set.tile()),
+        };
+        let tiles = load(&source, set, k, &cells, tiles);
         for (rank, image) in job.selection.images() {
             let levels = image.levels();
             let image = Searched::new(rank, &levels);
@@ -103,24 +108,48 @@ impl JobMatcher for Exhaustive<'_> {
     }
 }
 
-/// Packs the cells of a job into tiles, which have no candidates yet.
+/// Packs the cells of each tile, of which there are no candidates yet.
 fn load<'t>(
     source: &Source<'_>,
     set: InstructionSet,
     k: usize,
-    cells: Range<usize>,
+    cells: &[Vec<u32>],
     tiles: &'t mut Vec<(Tile, TileCandidates)>,
 ) -> &'t mut [(Tile, TileCandidates)] {
-    let width = set.tile();
-    let n_tiles = cells.len().div_ceil(width);
-    while tiles.len() < n_tiles {
+    while tiles.len() < cells.len() {
         tiles.push((Tile::default(), TileCandidates::new(k)));
     }
-    let tiles = &mut tiles[..n_tiles];
-    for ((tile, candidates), start) in tiles.iter_mut().zip(cells.clone().step_by(width)) {
-        let cells = start..cells.end.min(start + width);
-        tile.load(source, cells.map(|cell| cell as u32), width);
+    let tiles = &mut tiles[..cells.len()];
+    for ((tile, candidates), cells) in tiles.iter_mut().zip(cells) {
+        tile.load(source, cells.iter().copied(), set.tile());
         candidates.clear();
+    }
+    tiles
+}
+
+/// Cells in tiles, one after the other.
+fn runs(cells: Range<usize>, tile: usize) -> Vec<Vec<u32>> {
+    let starts = cells.clone().step_by(tile);
+    starts
+        .map(|start| (start..cells.end.min(start + tile)).map(|cell| cell as u32))
+        .map(Iterator::collect)
+        .collect()
+}
+
+/// Whole rows of cells in tiles that are nearly square: their windows overlap as much as can be.
+fn squares(cells: Range<usize>, width: usize, tile: usize) -> Vec<Vec<u32>> {
+    let rows = cells.start / width..cells.end / width;
+    let is_tall = |tall: &usize| tile.is_multiple_of(*tall) && tall * tall <= tile;
+    let tall = (1..=rows.len()).rev().find(is_tall).unwrap_or(1);
+    let wide = tile / tall;
+    let mut tiles = Vec::new();
+    for top in rows.clone().step_by(tall) {
+        for left in (0..width).step_by(wide) {
+            let rows = top..rows.end.min(top + tall);
+            let cells =
+                rows.flat_map(|row| (left..width.min(left + wide)).map(move |c| row * width + c));
+            tiles.push(cells.map(|cell| cell as u32).collect());
+        }
     }
     tiles
 }
@@ -168,7 +197,7 @@ impl Scanner {
         scan_image(
             set,
             source.grids,
-            &tile.packed,
+            (&tile.packed, &tile.area),
             &self.prepared,
             &mut self.scratch,
             &tile.limits,

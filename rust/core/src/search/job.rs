@@ -4,7 +4,8 @@ use super::neighbors::Neighbors;
 use super::shortlist::Neighbor;
 use crate::bounds::CentredQuery;
 use crate::gallery::Selection;
-use crate::pyramid::{LevelData, PyramidBatch, PyramidContext};
+use crate::pyramid::{LevelData, PyramidBatch, PyramidContext, Window};
+use std::ops::Range;
 use std::sync::OnceLock;
 
 /// A run of cells of one query image.
@@ -20,9 +21,17 @@ pub(super) struct Job<'a> {
 
 impl Job<'_> {
     /// Pairs of the job's cells and those of the gallery images that they are compared with.
-    pub(super) fn n_pairs(&self, context: &PyramidContext) -> u64 {
-        let gallery_cells = self.selection.len() * context.shape().finest().cells();
-        (self.n_cells * gallery_cells) as u64
+    pub(super) fn n_pairs(&self, context: &PyramidContext, window: Option<&Window>) -> u64 {
+        let of_each_image = match window {
+            Some(window) => self.cells().map(|cell| window.n_cells(cell)).sum(),
+            None => self.n_cells * context.shape().finest().cells(),
+        };
+        (self.selection.len() * of_each_image) as u64
+    }
+
+    /// The job's cells.
+    pub(super) const fn cells(&self) -> Range<usize> {
+        self.first_cell..self.first_cell + self.n_cells
     }
 }
 

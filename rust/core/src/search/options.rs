@@ -3,6 +3,7 @@
 use crate::cancel::Cancel;
 use crate::kernels::InstructionSet;
 use crate::names::named;
+use crate::pyramid::Window;
 use std::num::NonZero;
 
 /// Which pairs of cells are looked at; the results are the same.
@@ -24,6 +25,8 @@ named!(Matcher, "matcher", { Auto => "auto", Exhaustive => "exhaustive", Pruned 
 pub struct Options<'a> {
     /// Neighbours of each cell.
     pub k: usize,
+    /// Where the neighbours of a cell may lie: anywhere when `None`.
+    pub window: Option<&'a Window>,
     /// Number of threads; all that the process may use when `None`.
     pub threads: Option<NonZero<usize>>,
     /// The instruction set of the kernels; the best of this machine when `None`.
@@ -40,6 +43,7 @@ impl Options<'_> {
     pub const fn new(k: usize) -> Self {
         Self {
             k,
+            window: None,
             threads: None,
             instruction_set: None,
             matcher: Matcher::Auto,

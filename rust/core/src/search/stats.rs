@@ -3,7 +3,7 @@
 /// The work of a search, counted in pairs of a query cell and a gallery cell.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SearchStats {
-    /// All pairs: query cells times gallery cells at the finest level.
+    /// All pairs: query cells times gallery cells at the finest level; with a window, those within it.
     pub pairs: u64,
     /// What was done, in this order, and with how many pairs.
     ///
@@ -11,7 +11,7 @@ pub struct SearchStats {
     /// - `"level 2"`, `"level 1"`, ... (pyramids, coarsest first): compared by the levels from this one
     ///   on; where features are not interpolated, a cell of the level counts once, not as all the
     ///   finest cells in it;
-    /// - `"filter 1"`, `"filter 2"`, `"float32"`, `"float64"` (flat galleries): compared by leading
+    /// - `"filter 1"`, `"filter 2"`, `"float32"`, `"float64"` (flat galleries: of one level, or of several of equal size): compared by leading
     ///   coordinates, by more of them, and in full in either precision.
     pub stages: Vec<(String, u64)>,
 }

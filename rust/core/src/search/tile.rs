@@ -5,7 +5,7 @@ use super::shortlist::Place;
 use crate::bounds::{CentredQuery, error_bounds};
 use crate::gallery::Selection;
 use crate::kernels::{Limits, MAX_TILE, NO_QUERY, QueryTile, dot};
-use crate::pyramid::{LevelData, LevelGrid, upsample_into};
+use crate::pyramid::{Area, LevelData, LevelGrid, Window, upsample_into};
 use std::cell::Cell;
 
 /// What a search compares: a query image and the selected gallery images.
@@ -17,9 +17,46 @@ pub(super) struct Source<'a> {
     pub query: &'a [LevelData<'a>],
     pub centred: &'a CentredQuery,
     pub selection: &'a Selection,
+    /// Where the neighbours of a cell may lie, if not anywhere.
+    pub window: Option<&'a Window>,
 }
 
 impl Source<'_> {
+    /// The area of gallery images that some query cells are compared with.
+    pub(super) fn area_around(&self, cells: impl Iterator<Item = u32>) -> Area {
+        match self.window {
+            Some(window) => window.around(cells.map(|cell| cell as usize)),
+            None => Area::all(&self.grids[0].shape),
+        }
+    }
+
+    /// The window of each of some query cells, or [`NO_QUERY`]; nothing where there are no windows.
+    pub(super) fn windows_of(&self, cells: &[u32]) -> Vec<Option<Area>> {
+        let Some(window) = self.window else {
+            return Vec::new();
+        };
+        let around = |&cell: &u32| window.around(std::iter::once(cell as usize));
+        let windows = cells.iter();
+        windows
+            .map(|cell| (*cell != NO_QUERY).then(|| around(cell)))
+            .collect()
+    }
+
+    /// How many cells of a gallery image a query cell is compared with.
+    pub(super) fn n_compared(&self, query: u32) -> u64 {
+        let n_cells = match self.window {
+            Some(window) => window.n_cells(query as usize),
+            None => self.grids[0].shape.cells(),
+        };
+        n_cells as u64
+    }
+
+    /// Whether a query cell is compared with a gallery cell.
+    pub(super) fn is_within(&self, query: u32, cell: usize) -> bool {
+        self.window
+            .is_none_or(|window| window.contains(query as usize, cell))
+    }
+
     /// The exact squared distance between the query's feature `x` and a gallery cell, whose feature is
     /// left in `y`.
     pub(super) fn sq_l2(&self, x: &[f64], place: Place, y: &mut Vec<f64>) -> f64 {
@@ -45,6 +82,8 @@ pub(super) struct Tile {
     /// The fine cell of each query, or [`NO_QUERY`].
     pub cells: [u32; MAX_TILE],
     pub packed: QueryTile,
+    /// Where the gallery cells lie that are compared with any of them.
+    pub area: Area,
     /// Partial distances above these are of no interest, in the image that is being searched.
     pub limits: Limits,
     /// True partial distances of neighbours are not above these.
@@ -62,6 +101,7 @@ impl Default for Tile {
         Self {
             cells: [NO_QUERY; MAX_TILE],
             packed: QueryTile::default(),
+            area: Area::default(),
             limits: [const { Cell::new(f32::NEG_INFINITY) }; MAX_TILE],
             bounds: [const { Cell::new(f32::NEG_INFINITY) }; MAX_TILE],
             seeds: [f32::INFINITY; MAX_TILE],
@@ -109,6 +149,7 @@ impl Tile {
                     (sq_norm.sqrt() * (1.0 + roundings) + 16.0 * f32::EPSILON * norm).powi(2);
             }
         }
+        self.area = source.area_around(self.queries().map(|(_, cell)| cell));
     }
 
     /// Makes it known that no neighbour of a query has a true partial distance above `seed`.

@@ -5,7 +5,7 @@
 
 use half::f16;
 use knnspect_core::gallery::Selection;
-use knnspect_core::pyramid::{LevelData, PyramidBatch, PyramidShape, Upsample};
+use knnspect_core::pyramid::{LevelData, PyramidBatch, PyramidShape, Upsample, Window};
 use knnspect_core::search::{self, Matcher, Neighbors, Options};
 use knnspect_core::{DType, Gallery, InstructionSet};
 use std::collections::HashMap;
@@ -302,6 +302,8 @@ pub struct Case {
     pub n_queries: usize,
     /// The images that are searched, for all queries or for each; all where there is nothing.
     pub selections: Vec<Vec<usize>>,
+    /// The radius of the position window on each level; no window where there is nothing.
+    pub radii: Vec<Option<usize>>,
     pub k: usize,
     pub seed: u64,
 }
@@ -317,6 +319,7 @@ impl Case {
             n_images: 2,
             n_queries: 1,
             selections: Vec::new(),
+            radii: Vec::new(),
             k: 3.min(2 * shapes[0].0 * shapes[0].1),
             seed: 0,
         }
@@ -325,6 +328,31 @@ impl Case {
     /// Fine cells of an image.
     pub fn cells(&self) -> usize {
         self.shapes[0].0 * self.shapes[0].1
+    }
+
+    /// Whether two cells of images are compared: on every level by the definition.
+    pub fn is_within(&self, cell: usize, other: usize) -> bool {
+        let (height, width, _) = self.shapes[0];
+        let mut levels = self.radii.iter().zip(&self.shapes);
+        levels.all(|(radius, &(h, w, _))| {
+            let place = |cell: usize| (cell / width * h / height, cell % width * w / width);
+            let ((row, column), (other_row, other_column)) = (place(cell), place(other));
+            radius.is_none_or(|radius| {
+                row.abs_diff(other_row) <= radius && column.abs_diff(other_column) <= radius
+            })
+        })
+    }
+
+    /// How many cells of an image a cell is compared with at least.
+    pub fn fewest(&self) -> usize {
+        let cells = 0..self.cells();
+        let n_within = |cell| {
+            cells
+                .clone()
+                .filter(|&other| self.is_within(cell, other))
+                .count()
+        };
+        cells.clone().map(n_within).min().unwrap()
     }
 
     pub fn channels(&self) -> usize {
@@ -382,7 +410,7 @@ impl Case {
             (self.upsample, self.dtype),
             (self.n_queries, query),
             (self.n_images, normal),
-            self.k,
+            (self.k, &self.radii),
         );
         let cells: Vec<usize> = (0..self.n_queries * self.cells()).collect();
         self.compare(&found, query, normal, &cells);
@@ -425,6 +453,9 @@ impl Case {
             distances.fill(f64::NAN);
             for image in images {
                 for place in image * n_cells..(image + 1) * n_cells {
+                    if !self.is_within(cell % n_cells, place % n_cells) {
+                        continue;
+                    }
                     distances[place] = sq_l2(&feature.values, &places[place].values);
                     order.push(place);
                 }
@@ -460,7 +491,9 @@ impl Case {
                     "cell {cell}, neighbour {rank}: {got} comes twice; {self:?}"
                 );
                 seen[got] = cell;
-                if let Some(&twin) = earlier.get(&got) {
+                let within = |twin: &&usize| self.is_within(cell % n_cells, **twin % n_cells);
+                let mut twins = std::iter::successors(earlier.get(&got), |twin| earlier.get(twin));
+                if let Some(&twin) = twins.find(within) {
                     assert!(
                         seen[twin] == cell,
                         "cell {cell}, neighbour {rank}: {got} comes before its twin {twin}; {self:?}"
@@ -527,7 +560,7 @@ pub fn search_every_way(
     (upsample, dtype): (Upsample, DType),
     (n_queries, query): (usize, &[Vec<f32>]),
     (n_images, normal): (usize, &[Vec<f32>]),
-    k: usize,
+    (k, radii): (usize, &[Option<usize>]),
 ) -> Neighbors {
     let mut gallery = Gallery::new(upsample, dtype);
     let images = batch(shapes, n_images, normal);
@@ -540,7 +573,7 @@ pub fn search_every_way(
             // The third chooses one of the others, or both, whatever the number of threads.
             for &matcher in &MATCHERS[..if threads == 2 { 3 } else { 2 }] {
                 let how = (k, set, threads, matcher);
-                let found = search(&gallery, &query, &selections, how);
+                let found = search_within(&gallery, &query, &selections, radii, how);
                 assert_same_as_first(&found, &mut first, how);
             }
         }
@@ -568,9 +601,25 @@ pub fn search(
     gallery: &Gallery,
     query: &PyramidBatch<'_>,
     selections: &[Selection],
+    how: How,
+) -> Neighbors {
+    search_within(gallery, query, selections, &[], how)
+}
+
+/// Searches in one way, within a window if there are radii.
+pub fn search_within(
+    gallery: &Gallery,
+    query: &PyramidBatch<'_>,
+    selections: &[Selection],
+    radii: &[Option<usize>],
     (k, set, threads, matcher): How,
 ) -> Neighbors {
+    let window = match radii {
+        [] => None,
+        radii => Window::new(query.shape(), radii).unwrap(),
+    };
     let options = Options {
+        window: window.as_ref(),
         threads: NonZero::new(threads),
         instruction_set: Some(set),
         matcher,

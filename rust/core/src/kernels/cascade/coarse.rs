@@ -8,12 +8,17 @@ use crate::kernels::instruction_set::InstructionSet;
 use crate::kernels::prepare::{CentredImage, NormScratch, add_sq_norms, centre_into, dot};
 use crate::kernels::product::strip;
 use crate::kernels::simd::{Kernel, Lanes, MAX_WIDTH, run_kernel};
-use crate::pyramid::LevelGrid;
+use crate::pyramid::{LevelGrid, Tap, Window};
+use std::ops::Range;
+
+/// Rows of the finest level that the queries of a patch lie in, at most.
+pub(crate) const PATCH_ROWS: usize = 4;
 
 /// What is known of one gallery image, compared with one query image by the coarsest level.
 #[derive(Default)]
 pub(crate) struct CoarseImage {
-    /// `-2 <f, g>` of the coarsest level: `[vector of query cells][gallery cell][query cell]`.
+    /// `-2 <f, g>` of the coarsest level: `[vector of query cells][gallery cell][query cell]`. With a
+    /// window, those of cells that are not compared are anything.
     pub products: Vec<f32>,
     /// Squared norms of the cells of the coarsest level.
     pub coarse_sq_norms: Vec<f32>,
@@ -29,7 +34,8 @@ pub(crate) struct CoarseImage {
     pub least_sq_norms: Vec<f32>,
     /// A norm that no cell of each level exceeds.
     pub max_norms: Vec<f32>,
-    /// For each query cell of the coarsest level, the nearest gallery cell and its partial distance.
+    /// For each query cell of the coarsest level, the nearest gallery cell and its partial distance; with
+    /// a window, those of the same place.
     pub nearest: Vec<(f32, u32)>,
 }
 
@@ -39,18 +45,21 @@ pub(crate) struct CoarseQuery {
     pub stride: usize,
     /// The coarsest level as `[channel][cell]`, multiplied by -2.
     packed: Vec<f32>,
+    /// With a window, for each vector of cells the gallery cells that they are compared with: whole rows.
+    near: Option<Vec<Range<usize>>>,
     /// Those of leading coordinates; none when levels are nested.
     directions: Option<LeadingDirections>,
 }
 
 impl CoarseQuery {
     /// Packs the coarsest of the centred levels; `directions` are those of the others, unless levels are
-    /// nested.
+    /// nested. Patches of queries span at most `PATCH_ROWS` rows.
     pub(crate) fn new(
         set: InstructionSet,
         plan: &CascadePlan<'_>,
         centred: &[Vec<f32>],
         directions: Option<LeadingDirections>,
+        window: Option<&Window>,
     ) -> Self {
         let coarsest = plan.grids.len() - 1;
         let (grid, values) = (&plan.grids[coarsest], &centred[coarsest]);
@@ -65,6 +74,7 @@ impl CoarseQuery {
         Self {
             stride,
             packed,
+            near: window.map(|window| near_cells(grid, window, stride, set.width())),
             directions,
         }
     }
@@ -83,6 +93,28 @@ impl CoarseQuery {
             set, grids, image, directions, max_norms,
         ))
     }
+}
+
+/// For each vector of cells of the coarsest level of the query, whole rows of gallery cells: all that is
+/// needed for the fine cells that any of them has a share in, and for those in the same patch.
+fn near_cells(grid: &LevelGrid, window: &Window, stride: usize, lanes: usize) -> Vec<Range<usize>> {
+    let (width, height, fine) = (grid.shape.width, grid.shape.height, grid.rows.len());
+    let near_row = |row: usize| {
+        let has_share = |tap: &Tap| tap.first == row || tap.second == row;
+        let first = grid.rows.iter().position(has_share).unwrap_or(0);
+        let last = grid.rows.iter().rposition(has_share).unwrap_or(fine - 1);
+        let first = first.saturating_sub(PATCH_ROWS - 1);
+        let last = (last + PATCH_ROWS - 1).min(fine - 1);
+        let (from, to) = (window.rows()[first].start, window.rows()[last].end - 1);
+        grid.rows[from].first..grid.rows[to].second + 1
+    };
+    let rows: Vec<Range<usize>> = (0..height).map(near_row).collect();
+    let vectors = (0..stride).step_by(lanes);
+    let near = vectors.map(|first| {
+        let [first, last] = [first, first + lanes - 1].map(|cell| (cell / width).min(height - 1));
+        rows[first].start * width..rows[last].end * width
+    });
+    near.collect()
 }
 
 /// Working memory of [`compare_coarse`].
@@ -154,10 +186,14 @@ impl Kernel for CompareCoarse<'_> {
             coarse.coarse_sq_norms.push(dot(cell, cell));
         }
         let len = grid.shape.cells() * query.stride;
-        coarse.products.clear();
-        coarse.products.reserve_exact(len);
+        if query.near.is_some() {
+            coarse.products.resize(len, 0.0); // not all of it is written
+        } else {
+            coarse.products.clear();
+            coarse.products.reserve_exact(len);
+        }
         // SAFETY: the query holds `channels` rows of `stride`, whole vectors; there is room for one such
-        // row for each cell, and all of it is written.
+        // row for each cell, and all of it is written now, or was before.
         unsafe {
             let (channels, to) = (grid.shape.channels, coarse.products.as_mut_ptr());
             products::<L, CELLS>(query, channels, centred, to);
@@ -184,11 +220,15 @@ impl Kernel for CompareCoarse<'_> {
             }
             bound_blocks(plan, coarse, &mut scratch.row);
         }
-        find_nearest::<L>(coarse);
+        match query.near {
+            Some(_) => take_same_places::<L>(coarse),
+            None => find_nearest::<L>(coarse),
+        }
     }
 }
 
-/// Inner products of all coarse query cells with all cells of `features`, laid out as in [`CoarseImage`].
+/// Inner products of all coarse query cells with all cells of `features`, or those that are near, laid out as
+/// in [`CoarseImage`].
 #[inline(always)]
 unsafe fn products<L: Lanes, const CELLS: usize>(
     queries: &CoarseQuery,
@@ -202,6 +242,14 @@ unsafe fn products<L: Lanes, const CELLS: usize>(
     // stays in the first-level cache while all cells pass by.
     while first < queries.stride {
         let left = (queries.stride - first) / L::WIDTH;
+        let cells = match &queries.near {
+            Some(near) => {
+                let near = &near[first / L::WIDTH..][..left.min(3)];
+                near[0].start..near[near.len() - 1].end
+            }
+            None => 0..n_cells,
+        };
+        let cells = (cells, n_cells);
         // SAFETY: `first + V * WIDTH <= stride`, and as promised by the caller.
         unsafe {
             let from = queries.packed.as_ptr().add(first);
@@ -209,9 +257,9 @@ unsafe fn products<L: Lanes, const CELLS: usize>(
             let stride = queries.stride;
             first += L::WIDTH
                 * match left {
-                    3.. => strip::<L, 3, CELLS>(from, stride, channels, features, n_cells, to),
-                    2 => strip::<L, 2, CELLS>(from, stride, channels, features, n_cells, to),
-                    _ => strip::<L, 1, CELLS>(from, stride, channels, features, n_cells, to),
+                    3.. => strip::<L, 3, CELLS>(from, stride, channels, features, cells, to),
+                    2 => strip::<L, 2, CELLS>(from, stride, channels, features, cells, to),
+                    _ => strip::<L, 1, CELLS>(from, stride, channels, features, cells, to),
                 };
         }
     }
@@ -256,6 +304,18 @@ fn bound_blocks(plan: &CascadePlan<'_>, coarse: &mut CoarseImage, row_norms: &mu
             }
         }
     }
+}
+
+/// Takes for the nearest gallery cell of each coarse query cell that of the same place.
+#[inline(always)]
+fn take_same_places<L: Lanes>(coarse: &mut CoarseImage) {
+    let n_cells = coarse.coarse_sq_norms.len();
+    let same_place = |(cell, sq_norm): (usize, &f32)| {
+        let at = cell / L::WIDTH * L::WIDTH * n_cells + cell * L::WIDTH + cell % L::WIDTH;
+        (coarse.products[at] + sq_norm, cell as u32)
+    };
+    let nearest = coarse.coarse_sq_norms.iter().enumerate().map(same_place);
+    coarse.nearest = nearest.collect();
 }
 
 /// Finds the nearest gallery cell of each coarse query cell.

@@ -4,10 +4,11 @@ use super::coarse_rows::cached_row;
 use super::inputs::{CascadeImage, LevelCounts, TileQueries};
 use super::leading::{self, LeadingCoordinates};
 use super::patch::Patch;
-use super::plan::{CascadePlan, FastTap};
+use super::plan::{CascadePlan, FastTap, PlannedArea};
 use super::scratch::{CascadeScratch, Entries};
 use crate::kernels::simd::{Lanes, MAX_WIDTH};
 use crate::kernels::tile::Limits;
+use crate::pyramid::Area;
 
 /// The coarsest level, when fine cells lie between coarse ones: blocks first, then cells.
 ///
@@ -40,15 +41,25 @@ pub(super) unsafe fn filter_cells<L: Lanes>(
         lows.resize(width * L::WIDTH, 0.0);
     }
     let mut n_cells = 0;
-    for (band, rows) in plan.bands.iter().enumerate() {
+    let (area, bands) = (patch.around.area.clone(), patch.around.bands.clone());
+    for band in bands {
         // SAFETY: as promised by the caller; segments and bands lie within the grid.
         unsafe {
+            let rows = plan.bands.get_unchecked(band);
             let held = [rows.first, rows.second].map(|row| {
                 let slot = cached_row::<L>(image, width, row, patch);
                 patch.rows[slot].as_ptr()
             });
             let limit = patch.limit::<L>(limits, coarsest, 4.0);
-            filter_blocks(plan, image, band, held, limit, lows, surviving);
+            filter_blocks(
+                plan,
+                image,
+                (band, &patch.around),
+                held,
+                limit,
+                lows,
+                surviving,
+            );
             if surviving.is_empty() {
                 continue;
             }
@@ -58,7 +69,8 @@ pub(super) unsafe fn filter_cells<L: Lanes>(
             );
             let sq_norms = image.coarse.sq_norms[coarsest].as_ptr();
             let (_, columns) = &plan.taps[coarsest];
-            for row in rows.fine.clone() {
+            let (first, end) = (rows.fine.start, rows.fine.end);
+            for row in first.max(area.rows.start)..end.min(area.rows.end) {
                 let down = grid.rows.get_unchecked(row).second_weight as f32;
                 let (upper, lower) = (L::splat(1.0 - down), L::splat(down));
                 let blend = |column: usize| {
@@ -68,18 +80,23 @@ pub(super) unsafe fn filter_cells<L: Lanes>(
                 for &index in &*surviving {
                     let segment = plan.segments.get_unchecked(index as usize);
                     let ends = (blend(segment.first), blend(segment.second));
-                    n_cells += segment.fine.len();
-                    let mut column = segment.fine.start;
-                    while column < segment.fine.end {
+                    let mut column = segment.fine.start.max(area.columns.start);
+                    let end = segment.fine.end.min(area.columns.end);
+                    n_cells += end - column;
+                    while column < end {
                         let first = row * fine_width + column;
                         let cells = Cells {
                             taps: columns.as_ptr().add(column),
                             sq_norms: sq_norms.add(first),
                             first,
                         };
-                        let found = |n: usize, sum: L| entries.push(row, column + n, sum);
+                        let found = |n: usize, sum: L, within: u32| {
+                            if patch.around.is_near(row, column + n, within) {
+                                entries.push(row, column + n, sum);
+                            }
+                        };
                         let leading = &image.coarse.leading;
-                        column += match segment.fine.end - column {
+                        column += match end - column {
                             4.. => filter_run::<L, 4>(ends, &cells, leading, patch, limits, found),
                             2.. => filter_run::<L, 2>(ends, &cells, leading, patch, limits, found),
                             _ => filter_run::<L, 1>(ends, &cells, leading, patch, limits, found),
@@ -93,13 +110,13 @@ pub(super) unsafe fn filter_cells<L: Lanes>(
     counts.pairs[coarsest] += n_cells as u64 * patch.n_queries;
 }
 
-/// The segments of a band that may hold something of interest, by the bounds for cells between the same
+/// The segments of a band, in an area, that may hold something of interest, by the bounds for cells between the same
 /// coarse cells; `held` are the products with the coarse rows above and below, `lows` has room for a row.
 #[inline(always)]
 unsafe fn filter_blocks<L: Lanes>(
     plan: &CascadePlan<'_>,
     image: &CascadeImage<'_>,
-    band: usize,
+    (band, around): (usize, &PlannedArea),
     held: [*const f32; 2],
     limit: L,
     lows: &mut [f32],
@@ -115,12 +132,13 @@ unsafe fn filter_blocks<L: Lanes>(
         let sq_norms = [rows.first, rows.second]
             .map(|row| image.coarse.coarse_sq_norms.as_ptr().add(row * width));
         // The smallest products of each column, then of each block.
-        for column in 0..width {
+        for column in around.columns.clone() {
             let [first, second] = held.map(|products| L::load(products.add(column * L::WIDTH)));
             let low = lows.as_mut_ptr().add(column * L::WIDTH);
             first.min(second).store(low);
         }
-        for (index, segment) in plan.segments.iter().enumerate() {
+        for index in around.segments.clone() {
+            let segment = plan.segments.get_unchecked(index);
             let ends = [segment.first, segment.second];
             let [left, right] = ends.map(|end| L::load(lows.as_ptr().add(end * L::WIDTH)));
             let low = left.min(right).add(L::splat(*least.add(index)));
@@ -153,7 +171,8 @@ struct Cells {
 }
 
 /// `N` cells of one row between the ends of a segment; calls `found` for those that may be of interest:
-/// by their sum of the coarsest level, and if so by the leading coordinates of the finer ones.
+/// by their sum of the coarsest level, and if so by the leading coordinates of the finer ones; with the lanes to
+/// which they may be.
 #[inline(always)]
 unsafe fn filter_run<L: Lanes, const N: usize>(
     (left, right): (L, L),
@@ -161,7 +180,7 @@ unsafe fn filter_run<L: Lanes, const N: usize>(
     leading: &LeadingCoordinates,
     patch: &Patch,
     limits: (L, L),
-    mut found: impl FnMut(usize, L),
+    mut found: impl FnMut(usize, L, u32),
 ) -> usize {
     // SAFETY: as promised by the caller; each leading value is there for all fine cells.
     unsafe {
@@ -190,8 +209,9 @@ unsafe fn filter_run<L: Lanes, const N: usize>(
             values = values.wrapping_add(leading.sq_norms.len());
         }
         for n in 0..N {
-            if within[n] & bounds[n].not_above(limits.1) != 0 {
-                found(n, sums[n]);
+            let within = within[n] & bounds[n].not_above(limits.1);
+            if within != 0 {
+                found(n, sums[n], within);
             }
         }
     }
@@ -219,8 +239,9 @@ pub(super) unsafe fn filter_nested<L: Lanes>(
         ..
     } = scratch;
     entries.len = 0;
-    counts.vectors[coarsest] += shape.cells() as u64;
-    counts.pairs[coarsest] += shape.cells() as u64 * patch.n_queries;
+    let n_cells = patch.around.n_cells(coarsest) as u64;
+    counts.vectors[coarsest] += n_cells;
+    counts.pairs[coarsest] += n_cells * patch.n_queries;
     // SAFETY: as promised by the caller.
     unsafe {
         let sq_norms = image.coarse.coarse_sq_norms.as_ptr();
@@ -236,15 +257,19 @@ pub(super) unsafe fn filter_nested<L: Lanes>(
                 let cell = cell as usize;
                 let sum = L::splat(*sq_norms.add(cell) + *products.add(cell * L::WIDTH));
                 if sum.not_above(limit) != 0 {
-                    entries.push(cell / shape.width, cell % shape.width, sum);
+                    let (row, column) = (cell / shape.width, cell % shape.width);
+                    if patch.around.levels[coarsest].contains(row, column) {
+                        entries.push(row, column, sum);
+                    }
                 }
             }
         } else {
             let limit = patch.limit::<L>(limits, coarsest, 1.0);
-            for row in 0..shape.height {
+            let Area { rows, columns } = patch.around.levels[coarsest].clone();
+            for row in rows {
                 let slot = cached_row::<L>(image, shape.width, row, patch);
                 let products = patch.rows[slot].as_ptr();
-                for column in 0..shape.width {
+                for column in columns.clone() {
                     let sq_norm = L::splat(*sq_norms.add(row * shape.width + column));
                     let sum = L::load(products.add(column * L::WIDTH)).add(sq_norm);
                     if sum.not_above(limit) != 0 {
@@ -320,16 +345,15 @@ pub(super) unsafe fn filter_corners<L: Lanes>(
     }
 }
 
-/// Makes all that lies in one cell of the coarsest level the entries of a patch: its fine cells, or the
-/// cell itself when the levels are nested.
+/// Makes some fine cells the entries of a patch, or when the levels are nested a cell of the coarsest level.
 ///
 /// # Safety
-/// As for `SearchPatches` in `descend.rs`; the cell must exist.
+/// As for `SearchPatches` in `descend.rs`; the cells must exist, and lie in the area around the patch.
 #[inline(always)]
-pub(super) unsafe fn push_cell<L: Lanes>(
+pub(super) unsafe fn push_cells<L: Lanes>(
     plan: &CascadePlan<'_>,
     image: &CascadeImage<'_>,
-    cell: usize,
+    (cell, fine_cells): (usize, &Area),
     patch: &mut Patch,
     entries: &mut Entries,
 ) {
@@ -347,12 +371,11 @@ pub(super) unsafe fn push_cell<L: Lanes>(
             return;
         }
         let sq_norms = &image.coarse.sq_norms[plan.grids.len() - 1];
-        let (tall, wide) = (fine.height / shape.height, fine.width / shape.width);
-        for row in row * tall..(row + 1) * tall {
+        for row in fine_cells.rows.clone() {
             let down = grid.rows[row];
             let first = cached_row::<L>(image, shape.width, down.first, patch);
             let second = cached_row::<L>(image, shape.width, down.second, patch);
-            for column in column * wide..(column + 1) * wide {
+            for column in fine_cells.columns.clone() {
                 let across = grid.columns[column];
                 let blend = |slot: usize| {
                     let products = patch.rows[slot].as_ptr();

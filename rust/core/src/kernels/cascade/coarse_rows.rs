@@ -5,7 +5,7 @@ use super::patch::{Corner, Patch};
 use crate::kernels::simd::Lanes;
 
 /// Makes sure that the products of all queries of the patch with one row of the coarsest level of the
-/// gallery image are there; returns the slot.
+/// gallery image are there, as far as the area around the patch needs them; returns the slot.
 #[inline(always)]
 pub(super) unsafe fn cached_row<L: Lanes>(
     image: &CascadeImage<'_>,
@@ -16,14 +16,14 @@ pub(super) unsafe fn cached_row<L: Lanes>(
     let slot = row % 2;
     if patch.held[slot] != row {
         patch.held[slot] = row;
-        let mut column = 0;
-        while column < width {
-            // SAFETY: as promised by the caller; `column + N <= width`.
+        let (mut column, end) = (patch.around.columns.start, patch.around.columns.end);
+        while column < end {
+            // SAFETY: as promised by the caller; `column + N <= end`.
             unsafe {
                 let products = image.coarse.products.as_ptr();
                 let products = products.add((row * width + column) * L::WIDTH);
                 let out = patch.rows[slot].as_mut_ptr().add(column * L::WIDTH);
-                column += match width - column {
+                column += match end - column {
                     4.. => interpolate_row::<L, 4>(products, &patch.corners, out),
                     2.. => interpolate_row::<L, 2>(products, &patch.corners, out),
                     _ => interpolate_row::<L, 1>(products, &patch.corners, out),

@@ -10,6 +10,7 @@ use super::scratch::CascadeScratch;
 use crate::kernels::instruction_set::{InstructionSet, TILE_VECTORS};
 use crate::kernels::simd::{Kernel, Lanes, run_kernel};
 use crate::kernels::tile::{Limits, MAX_TILE, QueryTile};
+use crate::pyramid::Area;
 use std::cell::Cell;
 
 /// Compares all patches with the cells of a gallery image; returns the work that was done.
@@ -76,6 +77,7 @@ fn check_patch(
     let coarsest = grids[grids.len() - 1].shape;
     assert!(plan.nested || patch.leading.len() == LeadingCoordinates::n_values(grids));
     assert!(patch.vector < TILE_VECTORS);
+    patch.around.check(plan);
     let row = coarsest.width * set.width();
     assert!(patch.rows.iter().all(|values| values.len() == row));
     let last = (coarsest.cells() - 1) * set.width();
@@ -174,19 +176,22 @@ unsafe fn refine_all<L: Lanes, const CELLS: usize>(
                 refine::refine::<L, CELLS>(plan, image, level, tile, patch, scratch, counts);
             }
         }
+        if plan.nested && patch.around.n_cells(0) < plan.grids[0].shape.cells() {
+            scratch.entries[0].keep_within(&patch.around.levels[level], L::WIDTH);
+        }
     }
 }
 
-/// Appends the partial distances, in full, of a patch to all the fine cells of one cell of the coarsest
-/// level of a gallery image.
+/// Appends the partial distances, in full, of a patch to some fine cells of a gallery image, and which they
+/// are: when levels are nested all that lie in `cell` of the coarsest level.
 pub(crate) fn distances(
     set: InstructionSet,
     plan: &CascadePlan<'_>,
     image: &CascadeImage<'_>,
     (queries, patch): (&QueryTile, &mut Patch),
-    cell: usize,
+    (cell, fine_cells): (usize, &Area),
     scratch: &mut CascadeScratch,
-    out: &mut Vec<f32>,
+    out: &mut CellDistances,
 ) {
     let limits = [const { Cell::new(f32::INFINITY) }; MAX_TILE];
     let tile = TileQueries {
@@ -197,18 +202,29 @@ pub(crate) fn distances(
     queries.check(plan.grids, set);
     check_patch(set, plan, image, patch);
     assert!(cell < plan.grids[plan.grids.len() - 1].shape.cells());
+    let around = &patch.around.area;
+    assert!(fine_cells.rows.start >= around.rows.start && fine_cells.rows.end <= around.rows.end);
+    let (columns, within) = (&fine_cells.columns, &around.columns);
+    assert!(columns.start >= within.start && columns.end <= within.end);
     scratch.start_image(plan.grids, set.width());
     let kernel = Distances {
         plan,
         image,
         tile,
         patch,
-        cell,
+        cells: (cell, fine_cells),
         scratch,
         out,
     };
     // SAFETY: as in `search_patches`; the cell exists.
     unsafe { run_kernel(set, kernel) };
+}
+
+/// Some fine cells, and a vector of partial distances for each.
+#[derive(Default)]
+pub(crate) struct CellDistances {
+    pub cells: Vec<usize>,
+    pub sums: Vec<f32>,
 }
 
 /// See [`distances`].
@@ -217,9 +233,9 @@ struct Distances<'a> {
     image: &'a CascadeImage<'a>,
     tile: TileQueries<'a>,
     patch: &'a mut Patch,
-    cell: usize,
+    cells: (usize, &'a Area),
     scratch: &'a mut CascadeScratch,
-    out: &'a mut Vec<f32>,
+    out: &'a mut CellDistances,
 }
 
 impl Kernel for Distances<'_> {
@@ -230,18 +246,23 @@ impl Kernel for Distances<'_> {
             image,
             tile,
             patch,
-            cell,
+            cells,
             scratch,
             out,
         } = self;
         let mut counts = LevelCounts::new(plan.grids.len());
         // SAFETY: as promised by the caller. No limit excludes anything.
         unsafe {
-            coarse_filter::push_cell::<L>(plan, image, cell, patch, &mut scratch.entries[0]);
+            coarse_filter::push_cells::<L>(plan, image, cells, patch, &mut scratch.entries[0]);
             refine_all::<L, CELLS>(plan, image, tile, patch, scratch, &mut counts);
         }
         let entries = &scratch.entries[0];
-        out.extend_from_slice(&entries.sums[..entries.len * L::WIDTH]);
+        let fine_width = plan.grids[0].shape.width;
+        let places = entries.rows.iter().zip(&entries.columns).take(entries.len);
+        out.cells
+            .extend(places.map(|(row, column)| *row as usize * fine_width + *column as usize));
+        out.sums
+            .extend_from_slice(&entries.sums[..entries.len * L::WIDTH]);
     }
 }
 

@@ -151,7 +151,7 @@ impl LeadingCoordinates {
         unsafe {
             let from = directions.packed[level].as_ptr();
             let (n, to) = (shape.cells(), products.as_mut_ptr());
-            strip::<L, 1, CELLS>(from, L::WIDTH, shape.channels, centred, n, to);
+            strip::<L, 1, CELLS>(from, L::WIDTH, shape.channels, centred, (0..n, n), to);
         }
         let lanes = |at: usize| at * L::WIDTH..at * L::WIDTH + N_DIRECTIONS;
         if shape.cells() == cells {

@@ -52,8 +52,8 @@ mod plan;
 mod refine;
 mod scratch;
 
-pub(crate) use coarse::{CoarseImage, CoarseQuery, CoarseScratch, compare_coarse};
-pub(crate) use descend::{distances, search_patches};
+pub(crate) use coarse::{CoarseImage, CoarseQuery, CoarseScratch, PATCH_ROWS, compare_coarse};
+pub(crate) use descend::{CellDistances, distances, search_patches};
 pub(crate) use inputs::{CascadeImage, LevelCounts, PatchHits, TileQueries};
 pub(crate) use leading::{LeadingCoordinates, LeadingDirections, N_DIRECTIONS, UNIT};
 pub(crate) use patch::Patch;

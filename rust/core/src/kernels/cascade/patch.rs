@@ -1,10 +1,11 @@
 //! Patches: the vectors of queries that are led through the images.
 
 use super::leading::LeadingCoordinates;
-use super::plan::CascadePlan;
+use super::plan::{CascadePlan, PlannedArea};
 use crate::kernels::instruction_set::InstructionSet;
 use crate::kernels::simd::{Lanes, MAX_WIDTH};
 use crate::kernels::tile::{Limits, MAX_TILE, NO_QUERY, QueryTile};
+use crate::pyramid::Area;
 use std::ops::Range;
 
 /// A vector of queries, close together in the image.
@@ -13,6 +14,8 @@ pub(crate) struct Patch {
     pub tile: usize,
     pub vector: usize,
     pub(super) corners: Vec<Corner>,
+    /// Where the gallery cells lie that are compared with any of the queries.
+    pub around: PlannedArea,
     /// Leading coordinates of the finer levels, multiplied by -2: `[value][lane]`.
     pub(super) leading: Vec<[f32; MAX_WIDTH]>,
     /// `[level]`: the sum of the squared norms of all finer levels.
@@ -123,13 +126,16 @@ const NOTHING: usize = usize::MAX;
 
 impl Patch {
     /// The patch in one vector of a tile whose lanes hold the queries at these fine cells, if any, given
-    /// the leading coordinates of the query image, if they are to be used.
+    /// the area of gallery images that they are compared with and if they have windows those of the lanes,
+    /// and the leading coordinates of the query
+    /// image, if they are to be used.
     pub(crate) fn new(
         plan: &CascadePlan<'_>,
         set: InstructionSet,
         (tile, vector): (usize, usize),
         (cells, queries): (&[u32; MAX_TILE], &QueryTile),
         sq_norms: &[[f32; MAX_TILE]],
+        (around, windows): (Area, &[Option<Area>]),
         image: Option<&LeadingCoordinates>,
     ) -> Self {
         let grids = plan.grids;
@@ -142,6 +148,7 @@ impl Patch {
             tile,
             vector,
             corners: corners_of(plan, set, own),
+            around: PlannedArea::new(plan, around, windows),
             leading: image.map_or_else(Vec::new, |image| pack_leading(image, own)),
             finer_sq_norms: add_up(sq_norms, lanes),
             error: [0.0; MAX_WIDTH],
@@ -270,7 +277,16 @@ mod tests {
         let plan = CascadePlan::new(&context.grids);
         let mut tile = QueryTile::default();
         tile.reset(&context.grids, set.tile());
-        let mut patch = Patch::new(&plan, set, (0, 2), (&cells, &tile), &sq_norms, None);
+        let all = Area::all(&context.grids[0].shape);
+        let mut patch = Patch::new(
+            &plan,
+            set,
+            (0, 2),
+            (&cells, &tile),
+            &sq_norms,
+            (all, &[]),
+            None,
+        );
         let errors = from_fn(|lane| 0.25 * lane as f32);
         patch.start(set, &errors);
         let limits: Limits = from_fn(|lane| Cell::new(1000.0 * lane as f32));

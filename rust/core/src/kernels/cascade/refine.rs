@@ -108,7 +108,8 @@ pub(super) unsafe fn refine<L: Lanes, const CELLS: usize>(
             let sum = before.add(L::splat(sq_norm));
             let sum = top.mul_add(L::splat(down.first_weight), sum);
             let sum = bottom.mul_add(L::splat(down.second_weight), sum);
-            if sum.not_above(limit) != 0 {
+            let within = sum.not_above(limit);
+            if within != 0 && patch.around.is_near(row, column, within) {
                 entries.push(row, column, sum);
             }
         }

@@ -2,7 +2,7 @@
 
 use super::level_cells::{LevelCells, Packed4Cells};
 use crate::kernels::simd::Lanes;
-use crate::pyramid::LevelGrid;
+use crate::pyramid::{Area, LevelGrid};
 
 /// Working memory of the cascade, kept between images.
 #[derive(Default)]
@@ -55,6 +55,21 @@ impl Entries {
         if self.sums.len() < len * width {
             self.sums.resize(len * width, 0.0);
         }
+    }
+
+    /// Drops the entries outside of an area; sums have `width` lanes.
+    pub fn keep_within(&mut self, area: &Area, width: usize) {
+        let mut kept = 0;
+        for at in 0..self.len {
+            let (row, column) = (self.rows[at], self.columns[at]);
+            if area.contains(row as usize, column as usize) {
+                (self.rows[kept], self.columns[kept]) = (row, column);
+                self.sums
+                    .copy_within(at * width..(at + 1) * width, kept * width);
+                kept += 1;
+            }
+        }
+        self.len = kept;
     }
 
     /// # Safety

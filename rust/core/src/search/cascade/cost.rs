@@ -27,15 +27,16 @@ const PRODUCT: u64 = 4;
 /// For each fine cell and each coarse level, the exhaustive matcher blends two products.
 const BLEND: usize = 2;
 
-/// Whether an image took fewer operations than the exhaustive matcher needs.
-pub(super) fn is_worth_it(grids: &[LevelGrid], n_patches: usize, counts: &LevelCounts) -> bool {
-    let (finest, coarsest) = (grids[0].shape, grids[grids.len() - 1].shape);
-    let exhaustive: usize = grids[1..]
-        .iter()
-        .map(|grid| grid.shape.values() + BLEND * finest.cells())
+/// Whether an image took fewer operations than the exhaustive matcher needs; `n_cells` are those of each
+/// level that patches are compared with, summed over the patches.
+pub(super) fn is_worth_it(grids: &[LevelGrid], n_cells: &[usize], counts: &LevelCounts) -> bool {
+    let finest = n_cells[0] * grids[0].shape.channels;
+    let coarse = grids.iter().zip(n_cells).skip(1);
+    let exhaustive: usize = coarse
+        .map(|(grid, n)| n * grid.shape.channels + BLEND * n_cells[0])
         .sum::<usize>()
-        + finest.values();
-    let mut cascade = COARSE_CELL * (coarsest.cells() * n_patches) as u64;
+        + finest;
+    let mut cascade = COARSE_CELL * n_cells[n_cells.len() - 1] as u64;
     for (level, grid) in grids.iter().enumerate() {
         let channels = grid.shape.channels as u64;
         let is_coarsest = level + 1 == grids.len();
@@ -43,5 +44,5 @@ pub(super) fn is_worth_it(grids: &[LevelGrid], n_patches: usize, counts: &LevelC
             counts.products[level] * (channels + channels / CHANNELS_CENTRED_AT_ONCE + PRODUCT);
         cascade += counts.vectors[level] * if is_coarsest { COARSE_SUM } else { FINER_SUM };
     }
-    cascade <= (exhaustive * n_patches) as u64
+    cascade <= exhaustive as u64
 }

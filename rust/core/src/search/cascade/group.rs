@@ -6,7 +6,7 @@ use crate::kernels::cascade::{
     CascadeImage, CascadePlan, CoarseImage, LeadingCoordinates, LevelCounts, Patch, PatchHits,
     TileQueries, search_patches,
 };
-use crate::kernels::{Hits, InstructionSet, TILE_VECTORS};
+use crate::kernels::{Hits, InstructionSet, NO_QUERY, TILE_VECTORS};
 use crate::search::candidates::{Searched, TileCandidates, TileHits};
 use crate::search::options::{Matcher, Options};
 use crate::search::stats::SearchStats;
@@ -17,6 +17,10 @@ pub(crate) struct TileGroup {
     tiles: Vec<Tile>,
     candidates: Vec<TileCandidates>,
     patches: Vec<Patch>,
+    /// Cells of each level that a patch is compared with, summed over the patches.
+    n_cells: Vec<usize>,
+    /// Pairs of queries and cells of an image.
+    n_pairs: u64,
     /// Whether levels are still looked at one by one.
     pub pruning: bool,
     seeded: bool,
@@ -39,18 +43,33 @@ impl TileGroup {
             tile.load(source, cells.iter().copied(), set.tile());
             for vector in 0..cells.len() / set.width() {
                 let place = (index, vector);
+                let lanes = vector * set.width()..(vector + 1) * set.width();
+                let own = &tile.cells[lanes];
+                let queries = own.iter().copied().filter(|&cell| cell != NO_QUERY);
+                let around = source.area_around(queries);
                 patches.push(Patch::new(
                     plan,
                     set,
                     place,
                     (&tile.cells, &tile.packed),
                     &tile.sq_norms,
+                    (around, &source.windows_of(own)),
                     leading,
                 ));
             }
             tiles.push(tile);
         }
+        let levels = 0..source.grids.len();
+        let n_cells = |level| {
+            patches
+                .iter()
+                .map(|patch| patch.around.n_cells(level))
+                .sum()
+        };
+        let queries = tiles.iter().flat_map(Tile::queries);
         Self {
+            n_cells: levels.map(n_cells).collect(),
+            n_pairs: queries.map(|(_, cell)| source.n_compared(cell)).sum(),
             candidates: tiles
                 .iter()
                 .map(|_| TileCandidates::new(options.k))
@@ -65,7 +84,6 @@ impl TileGroup {
 
     /// Looks through the images of a round.
     pub fn search(&mut self, round: &Round<'_>, buffers: &mut Buffers) {
-        let n_queries: usize = self.tiles.iter().map(|tile| tile.queries().count()).sum();
         if self.pruning && !self.seeded {
             let (tiles, patches) = (&mut self.tiles, &mut self.patches);
             seeds::seed(round, tiles, patches, &mut buffers.cascade);
@@ -77,17 +95,16 @@ impl TileGroup {
             }
             let levels = image.levels();
             let image = Searched::new(*rank, &levels);
-            let n_pairs = (n_queries * round.source.grids[0].shape.cells()) as u64;
-            self.stats.pairs += n_pairs;
+            self.stats.pairs += self.n_pairs;
             if self.pruning {
                 let counts = self.descend(round, &round.coarse_images[index], &image, buffers);
                 for (level, &pairs) in counts.pairs.iter().enumerate().rev() {
                     self.stats.count(&format!("level {level}"), pairs);
                 }
                 self.pruning = round.options.matcher == Matcher::Pruned
-                    || cost::is_worth_it(round.source.grids, self.patches.len(), &counts);
+                    || cost::is_worth_it(round.source.grids, &self.n_cells, &counts);
             } else {
-                self.stats.count("exhaustive", n_pairs);
+                self.stats.count("exhaustive", self.n_pairs);
                 buffers.scanner.prepare(round.set, round.source, &image);
                 for (tile, candidates) in self.tiles.iter().zip(&mut self.candidates) {
                     if round.options.cancel.is_set() {

@@ -5,7 +5,7 @@ use super::round::{Buffers, CellNeighbors, Round};
 use crate::bounds::{CentredQuery, leading_directions};
 use crate::gallery::StoredImage;
 use crate::kernels::cascade::{
-    CascadePlan, CoarseImage, CoarseQuery, LeadingCoordinates, compare_coarse,
+    CascadePlan, CoarseImage, CoarseQuery, LeadingCoordinates, PATCH_ROWS, compare_coarse,
 };
 use crate::kernels::{InstructionSet, NO_QUERY, TILE_VECTORS};
 use crate::parallel::run_tasks;
@@ -66,10 +66,11 @@ impl<'a> Cascade<'a> {
             query: &job.levels,
             centred,
             selection: job.selection,
+            window: self.request.options.window,
         };
         let fit = || leading_directions(set, grids, &centred.levels);
         let directions = (!self.plan.nested).then(fit);
-        let coarse = CoarseQuery::new(set, &self.plan, &centred.levels, directions);
+        let coarse = CoarseQuery::new(set, &self.plan, &centred.levels, directions, source.window);
         let (image, max_norms) = (
             centred.centred_image(&job.levels),
             centred.query_max_norms(),
@@ -238,7 +239,7 @@ fn deal(tiles: &[Vec<u32>], threads: usize) -> Vec<Hand<'_>> {
 /// as square as may be.
 fn tiles_of(grids: &[LevelGrid], set: InstructionSet) -> Vec<Vec<u32>> {
     let (height, width) = (grids[0].shape.height, grids[0].shape.width);
-    let square = if set.width() >= 16 { 4 } else { 2 };
+    let square = if set.width() >= 16 { PATCH_ROWS } else { 2 };
     let mut tall = square;
     while tall > height {
         tall /= 2;

@@ -67,7 +67,7 @@ impl JobMatcher for Flat<'_> {
     }
 
     fn search(&self, buffers: &mut TileBuffers, job: &mut Job<'_>) -> SearchStats {
-        let pairs = job.n_pairs(self.context);
+        let pairs = job.n_pairs(self.context, None);
         let mut stats = SearchStats {
             pairs,
             ..SearchStats::default()
