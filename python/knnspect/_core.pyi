@@ -28,6 +28,7 @@ __all__ = [
     "read_file",
     "replace_file",
     "save_tensors",
+    "window_bounds",
 ]
 __version__: str
 """The version of the package."""
@@ -55,6 +56,11 @@ def concatenate(levels: list[NDArray[Any]], upsample: str) -> NDArray[np.float32
 
     They are blended in float64 and rounded once.
     """
+
+def window_bounds(
+    shapes: list[tuple[int, int, int]], radii: list[int | None]
+) -> tuple[list[tuple[int, int]], list[tuple[int, int]]] | None:
+    """Return what `Search.window` is for levels of these shapes, and these radii."""
 
 def pick_rows(
     gallery: Gallery,
@@ -226,10 +232,12 @@ class Search:
         k: int,
         images: list[list[str]] | None,
         threads: int | None,
+        radii: list[int | None] | None = None,
     ) -> Search:
         """Begin a search for some pyramids, which must be finite.
 
-        `images` has one list of ids, or one for each query image.
+        `images` has one list of ids, or one for each query image; `radii` the radius of a position
+        window on each level.
         """
     @staticmethod
     def of(
@@ -239,6 +247,7 @@ class Search:
         k: int,
         images: list[list[str]] | None,
         threads: int | None,
+        radii: list[int | None] | None = None,
     ) -> Search:
         """Begin a search for pyramids of these shapes; the caller checks that they are finite."""
     @property
@@ -250,6 +259,12 @@ class Search:
     @property
     def upsample(self) -> str:
         """How coarse levels are upsampled."""
+    @property
+    def window(self) -> tuple[list[tuple[int, int]], list[tuple[int, int]]] | None:
+        """For each row and each column of the finest level, those that are compared with it.
+
+        The first, and one after the last; None where all are compared.
+        """
     def ranks(self, image: int) -> NDArray[np.uint32]:
         """Return the ranks of the images that a query image is compared with."""
     def serials(self, image: int) -> NDArray[np.uint64]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -14,6 +15,7 @@ __all__ = [
     "check_count",
     "check_ids",
     "check_positive",
+    "check_window",
     "describe_value",
     "has_surrogates",
     "parse_numbers",
@@ -61,6 +63,30 @@ def check_choice(name: str, value: object, choices: Sequence[str]) -> str:
         words = ", ".join(repr(choice) for choice in choices)
         raise ParameterError(f"{name}: expected one of {words}, got {value!r}", parameter=name)
     return value
+
+
+def check_window(window: object, name: str = "window") -> tuple[int | None, ...] | int | None:
+    """Return a window, or raise a ParameterError or DTypeError that names what is wrong with it.
+
+    >>> check_window(2), check_window([4, None])
+    (2, (4, None))
+    """
+    if window is None or isinstance(window, (int, np.integer)):
+        return None if window is None else min(check_count(name, window, 0), sys.maxsize)
+    if isinstance(window, str) or not isinstance(window, (Sequence, np.ndarray)):
+        raise DTypeError(
+            f"{name}: expected None, a whole number, or one for each level, got "
+            f"{type(window).__name__}",
+            parameter=name,
+        )
+    if not len(window):
+        raise ParameterError(
+            f"{name}: expected one number for each level, got none", parameter=name
+        )
+    return tuple(
+        None if radius is None else min(check_count(f"{name}[{level}]", radius, 0), sys.maxsize)
+        for level, radius in enumerate(window)
+    )
 
 
 def check_ids(ids: object, name: str) -> list[str]:

@@ -32,7 +32,7 @@ class RustBackend:
 
     name = "rust"
     capabilities = Capabilities(
-        "pyramids", devices=("cpu",), dtypes=("float32", "float16", "int8"), max_k=None
+        "pyramids", devices=("cpu",), dtypes=("float32", "float16", "int8"), windows=True
     )
 
     def __init__(self, *, instruction_set: str | None = None, matcher: str = "auto") -> None:

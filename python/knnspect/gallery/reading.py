@@ -16,7 +16,7 @@ from knnspect.errors import ParameterError
 from knnspect.files import check_path
 from knnspect.gallery.pickling import Images, check_rounding, rebuilt
 from knnspect.pyramid import FeaturePyramid
-from knnspect.search import Neighbors, Search
+from knnspect.search import Neighbors, Search, Window
 from knnspect.validation import check_ids, has_surrogates
 
 if TYPE_CHECKING:
@@ -169,6 +169,7 @@ class ReadOnlyGallery:
         images: Sequence[str] | Sequence[Sequence[str]] | None = None,
         threads: int | None = None,
         backend: str | Backend = "auto",
+        window: Window = None,
     ) -> Neighbors:
         """Find the nearest gallery cells of every cell of a query, exactly.
 
@@ -195,6 +196,11 @@ class ReadOnlyGallery:
             Number of threads; by default all that the process may use.
         backend : str or Backend, default "auto"
             The backend that searches; see `knnspect.backends`.
+        window : int, or sequence of (int or None), optional
+            Compare a cell only with gallery cells at most so many rows and columns from its own
+            place: in cells of the finest level, or one number for each level, finest first, in
+            cells of that level, which must all hold. `Search` has the definition. A window larger
+            than the grid is none. The less lies within, the faster the search.
 
         Returns
         -------
@@ -204,12 +210,14 @@ class ReadOnlyGallery:
         Raises
         ------
         ShapeError
-            If the query's levels, channels or sizes differ from the gallery's.
+            If the query's levels, channels or sizes differ from the gallery's; with a window, also
+            if there is one level and its grid differs.
         ImageError
             If a feature of the query is NaN or infinite.
         ParameterError
             If the gallery is empty, an id is unknown, `k` is not between 1 and the number of cells
-            searched, or `threads` is less than 1.
+            searched (with a window: of those within it, for every cell), `threads` is less than 1,
+            or the window has a negative number, or not one for each level.
         MemoryError
             If the neighbours, or the lists from which they are chosen, do not fit into memory.
         DTypeError
@@ -223,8 +231,17 @@ class ReadOnlyGallery:
         >>> query = FeaturePyramid([np.ones((1, 4, 4, 3), "f4")])
         >>> gallery.search(query, images=["b"]).sq_distances[0, 0, 0]
         array([3.], dtype=float32)
+
+        Only the same place, in all images:
+
+        >>> gallery.search(query, window=0).cells[0, 2, 3, 0]
+        array([2, 3], dtype=uint32)
         """
-        return get_backend(backend).search(self.prepare(query, k, images, threads))
+        search = self.prepare(query, k, images, threads, window)
+        chosen = get_backend(backend)
+        if search.window is not None and not chosen.capabilities.windows:
+            return search.left_to_core()
+        return chosen.search(search)
 
     def prepare(
         self,
@@ -232,12 +249,13 @@ class ReadOnlyGallery:
         k: int = 1,
         images: Sequence[str] | Sequence[Sequence[str]] | None = None,
         threads: int | None = None,
+        window: Window = None,
     ) -> Search:
         """Return a search for a backend, with its arguments checked.
 
         Parameters
         ----------
-        query, k, images, threads
+        query, k, images, threads, window
             As in `search`.
 
         Returns
@@ -250,7 +268,7 @@ class ReadOnlyGallery:
         KnnspectError
             As `search`.
         """
-        return Search.of(self.core, query, k, images, threads, self._source)
+        return Search.of(self.core, query, k, images, threads, window, self._source)
 
     def without(self, ids: Sequence[str]) -> ReadOnlyGallery:
         """Return the gallery as it is now, without some images.
@@ -293,6 +311,7 @@ class ReadOnlyGallery:
         n: int,
         threads: int | None = None,
         backend: str | Backend = "auto",
+        window: Window = None,
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return the feature of a cell, and the features that are nearest to it.
 
@@ -304,7 +323,7 @@ class ReadOnlyGallery:
             A cell of it: (row, column) at the finest level.
         n : int
             How many of the nearest features, that of the cell itself included.
-        threads, backend
+        threads, backend, window
             As in `search`.
 
         Returns
@@ -336,7 +355,7 @@ class ReadOnlyGallery:
             raise ParameterError(
                 f"cell: expected one of {height} x {width}, got {tuple(cell)}", parameter="cell"
             )
-        found = self.search(query, n, None, threads, backend)
+        found = self.search(query, n, None, threads, backend, window)
         names = [found.image_ids[index] for index in found.image_index[0, row, column]]
         rows = {name: self._rows(name) for name in {image_id, *names}}
         cells = found.cells[0, row, column]

@@ -5,6 +5,7 @@
 ``stats``       `SearchStats`: how many pairs of cells it has compared
 ``backend``     `Backend`: the protocol of those who search
 ``searchable``  `Searchable`: the protocol of galleries and coresets
+``window``      position windows: their radii, checked
 """
 
 from __future__ import annotations
@@ -14,5 +15,6 @@ from knnspect.search.neighbors import Neighbors
 from knnspect.search.request import Search
 from knnspect.search.searchable import Searchable
 from knnspect.search.stats import SearchStats
+from knnspect.search.window import Window
 
-__all__ = ["Backend", "Capabilities", "Neighbors", "Search", "SearchStats", "Searchable"]
+__all__ = ["Backend", "Capabilities", "Neighbors", "Search", "SearchStats", "Searchable", "Window"]

@@ -29,6 +29,9 @@ class Capabilities:
     is_exact : bool
         Whether it gives the neighbours of the contract. A backend that does not is searched on
         request only, and measured by its recall.
+    windows : bool
+        Whether it heeds `Search.window`. If not, the Rust core answers searches that have a window,
+        and their `stats` have all pairs under ``"core"``.
     """
 
     searches: str
@@ -36,6 +39,7 @@ class Capabilities:
     dtypes: tuple[str, ...]
     max_k: int | None = None
     is_exact: bool = True
+    windows: bool = False
 
 
 class Backend(Protocol):

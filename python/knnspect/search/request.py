@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from knnspect.errors import DTypeError, ImageError
 from knnspect.pyramid import FeaturePyramid
 from knnspect.search.neighbors import Neighbors
 from knnspect.search.stats import SearchStats
+from knnspect.search.window import Window, radii_of
 from knnspect.validation import check_count, check_ids, describe_value
 
 __all__ = ["Search"]
@@ -27,6 +28,20 @@ Found = tuple[NDArray[Any], Ranks, Ranks]
 @dataclass(frozen=True, eq=False, repr=False)
 class Search:
     """A search: a query, and the images of a gallery as they were when the search was made.
+
+    A search may have a *position window*: then a query cell is compared only with gallery cells
+    near its own place, in every image. A window has a radius for each level, in cells of that
+    level, or None there for any distance. A cell of the finest level at ``(row, column)`` lies in
+    the cell ``(row * h // height, column * w // width)`` of a level of ``h x w`` cells. Two cells
+    are compared if on every level that has a radius the cells that they lie in are at most that
+    many rows and at most that many columns apart (Chebyshev distance). It is the same with both
+    ways of upsampling: a window says which cells are compared, not which of their values.
+
+    One number ``w`` is the radius on the finest level, and none on the others: gallery cells at
+    most ``w`` rows and ``w`` columns away. 0 is the same place. Radii that reach from end to end
+    of the grid restrict nothing, and mean no window. At a corner of the grid the fewest cells lie
+    within: with one number ``(w + 1)**2`` of each image. `k` may not exceed these. A window needs
+    query and gallery on the same grid.
 
     `Gallery.prepare` makes one, and checks everything once. A backend answers it. The backend may
     read the images' features here, and leave to the Rust core what it cannot decide itself.
@@ -43,6 +58,8 @@ class Search:
         Neighbours of each cell; there are as many.
     threads : int or None
         Number of threads to use at most; None: all that the process may use.
+    window : tuple of (int or None), or None
+        The radius on each level, finest first; None where there is no window.
     source : object
         The same object for all searches of one gallery, which lives as long as the gallery. A
         backend that caches images does so in a `weakref.WeakKeyDictionary` with this as the key.
@@ -65,6 +82,7 @@ class Search:
     query: FeaturePyramid
     k: int
     threads: int | None
+    window: tuple[int | None, ...] | None
     source: object
     n_stored: int
     _checked: _core.Search
@@ -77,6 +95,7 @@ class Search:
         k: int,
         images: Sequence[str] | Sequence[Sequence[str]] | None,
         threads: int | None,
+        window: Window,
         source: _core.Gallery,
     ) -> Search:
         """Check the arguments of `Gallery.prepare`, and take hold of the images."""
@@ -85,13 +104,17 @@ class Search:
         k = min(check_count("k", k), sys.maxsize)
         threads = None if threads is None else min(check_count("threads", threads), sys.maxsize)
         subset = _check_subset(images)
+        # An empty gallery has no levels, which the core says.
+        radii = radii_of(window, len(gallery.shapes) or len(query.shapes))
+        given = None if radii is None else list(radii)
         if query.is_on_device:
             shapes, n_images = query.shapes, query.n_images
-            core = _core.Search.of(gallery, shapes, n_images, k, subset, threads)
+            core = _core.Search.of(gallery, shapes, n_images, k, subset, threads, given)
             _check_finite(query)
         else:
-            core = _core.Search(gallery, list(query.levels), k, subset, threads)
-        return cls(query, k, threads, source, len(source), core)
+            core = _core.Search(gallery, list(query.levels), k, subset, threads, given)
+        radii = None if core.window is None else radii
+        return cls(query, k, threads, radii, source, len(source), core)
 
     @property
     def image_ids(self) -> tuple[str, ...]:
@@ -113,7 +136,29 @@ class Search:
         return self._checked.upsample
 
     def __repr__(self) -> str:
-        return f"Search(query={self.query!r}, k={self.k}, n_images={len(self._checked.ids)})"
+        window = "" if self.window is None else f", window={self.window}"
+        n_images = len(self._checked.ids)
+        return f"Search(query={self.query!r}, k={self.k}, n_images={n_images}{window})"
+
+    @property
+    def window_bounds(self) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
+        """What is compared with each row, and with each column, of the finest level.
+
+        Two arrays of shape (height, 2) and (width, 2): the first row, or column, of the gallery,
+        and one after the last. None where there is no window.
+        """
+        bounds = self._checked.window
+        return None if bounds is None else (np.array(bounds[0]), np.array(bounds[1]))
+
+    def n_pairs(self, image: int) -> int:
+        """Return how many pairs of cells a query image is compared in, at the finest level."""
+        height, width, _ = self.query.shapes[0]
+        n_images = len(self._checked.ranks(image))
+        if (bounds := self.window_bounds) is None:
+            of_gallery, of_gallery_across, _ = self.shapes[0]
+            return n_images * height * width * of_gallery * of_gallery_across
+        rows, columns = (int((ends[:, 1] - ends[:, 0]).sum()) for ends in bounds)
+        return n_images * rows * columns
 
     def ranks(self, image: int) -> Ranks:
         """Return which images a query image is compared with, in the order of their ids."""
@@ -186,6 +231,12 @@ class Search:
         found = self._checked.search(self._levels, instruction_set, matcher)
         stats = SearchStats(found.stats.pairs, dict(found.stats.stages))
         return self.found(found.sq_distances, found.ranks, found.cells, stats)
+
+    def left_to_core(self) -> Neighbors:
+        """Let the Rust core search for a backend that cannot; its `stats` say so."""
+        found = self.by_core()
+        pairs = sum(self.n_pairs(image) for image in range(self.query.n_images))
+        return replace(found, stats=SearchStats(pairs, {"core": pairs}))
 
     def found(
         self,

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from knnspect.pyramid import FeaturePyramid
 from knnspect.search.backend import Backend
 from knnspect.search.neighbors import Neighbors
+from knnspect.search.window import Window
 
 __all__ = ["Searchable"]
 
@@ -59,8 +60,9 @@ class Searchable(Protocol):
         *,
         threads: int | None = None,
         backend: str | Backend = "auto",
+        window: Window = None,
     ) -> Neighbors:
-        """Find the `k` nearest rows of every cell of a query, exactly."""
+        """Find the `k` nearest rows of every cell of a query, exactly; within a window, if any."""
         ...
 
     def without(self, ids: Sequence[str]) -> Searchable:
@@ -82,6 +84,7 @@ class Searchable(Protocol):
         n: int,
         threads: int | None = None,
         backend: str | Backend = "auto",
+        window: Window = None,
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return a row by its place, and the rows that are nearest to it.
 
@@ -93,7 +96,7 @@ class Searchable(Protocol):
             Its cell there: (row, column) at the finest level.
         n : int
             How many of the nearest rows, the row itself included.
-        threads, backend
+        threads, backend, window
             As in `search`.
 
         Returns

@@ -15,15 +15,17 @@ class SearchStats:
     Parameters
     ----------
     pairs : int
-        All pairs: query cells times gallery cells at the finest level.
+        All pairs: query cells times gallery cells at the finest level; with a window, those within
+        it.
     stages : mapping of str to int
         How many pairs each stage compared, in the order of the stages. ``"exhaustive"``: in full.
         ``"level 2"``, ``"level 1"``, ... (pyramids, coarsest first): by the levels from this one;
         with block upsampling a cell counts once for all the finer cells in it. ``"filter 1"``,
-        ``"filter 2"``, ``"float32"``, ``"float64"`` (galleries of one level): by a few leading
-        coordinates, by more of them, and in full in either precision. Other backends: their own
-        stages, such as ``"leading"`` (torch: products of leading coordinates) or ``"faiss"``, then
-        ``"float64"``, and ``"core"`` for the pairs that they left to the Rust core.
+        ``"filter 2"``, ``"float32"``, ``"float64"`` (galleries of one level, or of several of equal
+        size): by a few leading coordinates, by more of them, and in full in either precision. Other
+        backends: their own stages, such as ``"leading"`` (torch: products of leading coordinates)
+        or ``"faiss"``, then ``"float64"``, and ``"core"`` for the pairs that they left to the Rust
+        core.
 
     Examples
     --------

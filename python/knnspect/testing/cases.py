@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from knnspect.gallery import Gallery
 from knnspect.pyramid import FeaturePyramid
+from knnspect.search import Window
 from knnspect.testing.oracle import Oracle
 
 __all__ = [
@@ -205,12 +206,14 @@ class Case:
         gallery.add(self.normal, self.ids)
         return gallery
 
-    def oracle(self, images: Sequence[Sequence[str]] | None = None) -> Oracle:
+    def oracle(
+        self, images: Sequence[Sequence[str]] | None = None, window: Window = None
+    ) -> Oracle:
         """Return all distances; `images` names those searched for all or for each query image."""
         made = _made(self)
-        if images is None:
+        if images is None and window is None:
             return made.oracle
-        return Oracle.of(made.query.levels, made.decoded, self.ids, self.upsample, images)
+        return Oracle.of(made.query.levels, made.decoded, self.ids, self.upsample, images, window)
 
 
 class _Made:

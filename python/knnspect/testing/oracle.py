@@ -91,6 +91,23 @@ def contents(levels: Sequence[NDArray[Any]], mode: str) -> Integers:
     return numbers.reshape(n_images, height * width).astype(np.int64)
 
 
+def within(
+    window: int | Sequence[int | None] | None, sizes: Sequence[tuple[int, int]]
+) -> NDArray[np.bool_]:
+    """Return which gallery cells of an image each query cell is compared with, (cells, cells).
+
+    `sizes` has height and width of each level, finest first.
+    """
+    (height, width), (rows, columns) = sizes[0], np.indices(sizes[0]).reshape(2, -1)
+    near = np.ones((height * width, height * width), bool)
+    radii = [window] if window is None or isinstance(window, int) else window
+    for radius, (level_height, level_width) in zip(radii, sizes, strict=False):
+        if radius is not None:
+            for place in (rows * level_height // height, columns * level_width // width):
+                near &= np.abs(place[:, None] - place) <= radius
+    return near
+
+
 @dataclass(frozen=True)
 class Oracle:
     """All distances between the cells of a query and those of a gallery.
@@ -116,8 +133,12 @@ class Oracle:
         ids: Sequence[str],
         mode: str,
         images: Sequence[Sequence[str]] | None = None,
+        window: int | Sequence[int | None] | None = None,
     ) -> Oracle:
-        """Compare all cells; `images` names the gallery images searched for each query image."""
+        """Compare all cells, or those within a window (see `Search`).
+
+        `images` names the gallery images searched for each query image.
+        """
         order = sorted(range(len(ids)), key=lambda i: ids[i])
         gallery = [level[order] for level in gallery]
         names = tuple(ids[i] for i in order)
@@ -144,6 +165,8 @@ class Oracle:
             per_image = [images[0]] * n_images if len(images) == 1 else images
             hidden = [[name not in chosen for name in names] for chosen in per_image]
             sq_distances[np.repeat(hidden, cells, axis=1)[:, None].repeat(cells, axis=1)] = np.inf
+        near = within(window, [level.shape[1:3] for level in gallery])
+        sq_distances[:, ~np.tile(near, len(ids))] = np.inf
         searched = (
             names if images is None else sorted({name for chosen in images for name in chosen})
         )
@@ -161,12 +184,18 @@ class Oracle:
 
     @cached_property
     def duplicates_before(self) -> Integers:
-        """For each query image and gallery cell, how many cells before it have equal contents."""
-        n_images, _, n_places = self.sq_distances.shape
-        counts = np.zeros((n_images, n_places), np.int64)
-        for image in range(n_images):
-            searched = np.flatnonzero(np.isfinite(self.sq_distances[image, 0]))
-            counts[image, searched] = count_before(self.contents[searched])
+        """How many cells before each gallery cell have equal contents, of those searched.
+
+        Of shape (n_images, cells, gallery cells), or where all query cells of an image are compared
+        with the same gallery cells (n_images, 1, gallery cells).
+        """
+        is_searched = np.isfinite(self.sq_distances)
+        if (is_searched == is_searched[:, :1]).all():
+            is_searched = is_searched[:, :1]
+        counts = np.zeros(is_searched.shape, np.int64)
+        for at in np.ndindex(*is_searched.shape[:2]):
+            searched = np.flatnonzero(is_searched[at])
+            counts[at][searched] = count_before(self.contents[searched])
         return counts
 
 
@@ -286,8 +315,8 @@ class _Comparison:
 
     def check_ties(self) -> None:
         seen = count_before(self.oracle.contents[self.found])
-        pairs = zip(self.oracle.duplicates_before, self.found, strict=True)
-        self._refuse(seen != np.stack([counts[found] for counts, found in pairs]), "ties")
+        counts = np.broadcast_to(self.oracle.duplicates_before, self.oracle.sq_distances.shape)
+        self._refuse(seen != np.take_along_axis(counts, self.found, axis=-1), "ties")
 
     @staticmethod
     def _of(values: Floats, places: Integers) -> Floats:

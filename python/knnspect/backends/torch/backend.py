@@ -61,7 +61,8 @@ class TorchBackend:
     bound all distances from below (see `knnspect.backends.torch.bounds`); the few pairs that these
     leave are rescored by their exact distances, in float64. Leading coordinates of a gallery image
     are made when it is first searched, and stay on the device; concatenated features exist for a
-    few images at a time only. Where bounds cannot decide (ties without end) the Rust core searches.
+    few images at a time only. Where bounds cannot decide (ties without end) the Rust core searches,
+    and where there is a position window.
 
     Parameters
     ----------
@@ -180,10 +181,10 @@ class TorchBackend:
         parts = []
         pairs = 0
         for image in range(search.query.n_images):
-            n_pairs = grid.n_cells * len(search.ranks(image)) * cache.grid.n_cells
+            n_pairs = search.n_pairs(image)
             pairs += n_pairs
             one = ImageSearch(search, cache, grid, [level[image] for level in levels], image)
-            found = one.run() if search.k <= MAX_K else None
+            found = one.run() if search.k <= MAX_K and search.window is None else None
             counts["float64"] += one.n_rescored
             if found is None:
                 found = tensors_of(search.image_by_core(image), self.device)

@@ -1,6 +1,7 @@
 """The contract of exactness as checks of a backend.
 
 ``neighbours``  the true ones are found, at every scale, with ties in order
+``windows``     and so are those within a position window
 ``invariance``  nothing else has a say: threads, batches, order, storage, strides
 ``changes``     galleries that change, and several searches at once
 ``mistakes``    what cannot be searched is refused by name
@@ -18,6 +19,7 @@ from knnspect.testing.backends import (
     mistakes,
     neighbours,
     real,
+    windows,
 )
 from knnspect.testing.checks import Check, Results, run_checks, with_cases
 from knnspect.validation import check_count
@@ -26,7 +28,7 @@ __all__ = ["backend_checks", "check_backend"]
 
 _ALL: list[Check[Backend]] = [
     check
-    for module in (neighbours, invariance, changes, mistakes, real, interrupt)
+    for module in (neighbours, windows, invariance, changes, mistakes, real, interrupt)
     for check in module.CHECKS
 ]
 
