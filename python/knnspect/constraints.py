@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from knnspect.errors import DTypeError, ParameterError
-from knnspect.validation import check_choice, check_count, check_positive
+from knnspect.validation import check_choice, check_count, check_positive, check_window
 
 __all__ = [
     "Choice",
@@ -19,6 +19,7 @@ __all__ = [
     "Flag",
     "Instance",
     "Optional",
+    "PositionWindow",
     "Positive",
     "ShareOrCount",
 ]
@@ -231,6 +232,40 @@ class Instance(Constraint):
     def bad_values(self) -> Iterator[Bad]:
         """Yield a text and None."""
         yield from ((value, DTypeError) for value in ("none", None))
+
+
+class PositionWindow(Constraint):
+    """None, a radius on the finest level, or one or None for each level; see `Search`.
+
+    >>> PositionWindow().parse("window", "2"), PositionWindow().parse("window", "none,1")
+    (2, (None, 1))
+    """
+
+    metavar = "INT[,INT]|none"
+
+    def check(self, name: str, value: Any) -> None:
+        """Check the types and that no number is negative."""
+        check_window(value, name)
+
+    def parse(self, name: str, text: str) -> int | tuple[int | None, ...] | None:
+        """Return one number, or numbers separated by commas, "none" for any distance."""
+        try:
+            radii = [None if part == "none" else int(part) for part in text.split(",")]
+        except ValueError:
+            raise ParameterError(
+                f"{name}: expected whole numbers or none, separated by commas, got {text!r}",
+                parameter=name,
+            ) from None
+        return radii[0] if len(radii) == 1 else tuple(radii)
+
+    def restored(self, name: str, saved: Any) -> Any:
+        """Return one number, or a tuple."""
+        return tuple(saved) if isinstance(saved, list) else saved
+
+    def bad_values(self) -> Iterator[Bad]:
+        """Yield what is no whole number, and negative ones."""
+        yield from ((value, DTypeError) for value in ("1", 1.5, True, [1.0], [True], {1}))
+        yield from ((value, ParameterError) for value in (-1, [1, -1], []))
 
 
 class Optional(Constraint):

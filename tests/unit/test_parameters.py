@@ -26,6 +26,7 @@ OTHERS: dict[str, Any] = {
     "top": 0.05,
     "gallery_dtype": "int8",
     "upsample": "block",
+    "window": (1, None),
     "backend": "rust",
     "threads": 3,
     "variants": ks.Variants(rotations=4, brightness=(0.8, 1.2), mirror=True),

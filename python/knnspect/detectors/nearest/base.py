@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from knnspect.backends import Backend, get_backend
-from knnspect.constraints import Bad, Choice, Constraint, Count, Optional
+from knnspect.constraints import Bad, Choice, Constraint, Count, Optional, PositionWindow
 from knnspect.detectors.base import Detector
 from knnspect.detectors.border import BorderFactors
 from knnspect.detectors.prediction import Prediction
@@ -25,6 +25,8 @@ from knnspect.normal_features.checks import evenly_spaced
 from knnspect.normal_features.near_duplicates import LEFT_OUT, NearDuplicates
 from knnspect.parameters import learnt, parameter
 from knnspect.progress import Stopwatch
+from knnspect.search import Window
+from knnspect.search.window import fewest_cells, radii_of
 from knnspect.views import Placement, StoredImages, Variants
 from knnspect.views.constraints import IsVariants
 
@@ -51,6 +53,10 @@ class NearestDetector(Detector):
     ----------
     upsample : {"bilinear", "block"}, default "bilinear"
         How coarse levels are brought to the resolution of the finest one.
+    window : int, or sequence of (int or None), optional
+        How many rows and columns a normal cell may be away, at most, from a cell that is compared
+        with it: in cells of the finest level, or one number for each level, finest first, in cells
+        of that level. For parts that always lie in the same place. See `Search`.
     backend : str or Backend, default "auto"
         What searches the normal features. See `knnspect.backends`.
     threads : int, optional
@@ -80,6 +86,7 @@ class NearestDetector(Detector):
     upsample: Literal["bilinear", "block"] = parameter(
         Choice("bilinear", "block"), default="bilinear"
     )
+    window: Window = parameter(PositionWindow(), default=None)
     backend: str | Backend = parameter(BackendWord(), default="auto", is_saved=False)
     threads: int | None = parameter(Optional(Count()), default=None, is_saved=False)
     variants: Variants | None = parameter(Optional(IsVariants()), default=None)
@@ -114,11 +121,21 @@ class NearestDetector(Detector):
         the gallery: those of all variants.
         """
 
+    @property
+    def _how(self) -> dict[str, Any]:
+        """How all searches are made."""
+        return {"threads": self.threads, "backend": self.backend, "window": self.window}
+
+    def _n_comparable(self, n_stored: int) -> int:
+        """Return with how many cells of so many stored images every cell can be compared."""
+        return n_stored * fewest_cells(self.searched_.shapes, self.window)
+
     def _gallery(self) -> Gallery:
         return Gallery(self.upsample, self.gallery_dtype)
 
     def _prepare(self, run: Run) -> None:
         super()._prepare(run)
+        radii_of(self.window, len(self.backbone.levels))
         run.variants = self.variants
 
     def _keep(self, searched: Gallery | Coreset, variants: Variants | None) -> None:

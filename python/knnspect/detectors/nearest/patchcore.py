@@ -20,6 +20,7 @@ from knnspect.parameters import parameter
 from knnspect.progress import Stopwatch
 from knnspect.pyramid import FeaturePyramid
 from knnspect.search import Neighbors
+from knnspect.search.window import refuse_window
 
 __all__ = ["PatchCore"]
 
@@ -46,7 +47,8 @@ class PatchCore(NearestDetector):
         Pick the coreset by distances after a random projection to so many dimensions; by default
         they are exact, which takes no longer.
     neighbors : int, default 9
-        b of the image score; more than there are normal features means all. 1: no weight.
+        b of the image score; more than there are normal features means all (with a `window`: as
+        many as lie within it everywhere). 1: no weight.
     gallery_dtype : {"float32", "float16", "int8"}, default "float32"
         How features are kept while the coreset is picked from them, or for good where there is
         none; see `Gallery`. The rows of a coreset are float32.
@@ -107,6 +109,11 @@ class PatchCore(NearestDetector):
         self._check_fitted()
         return None if isinstance(self.searched_, Coreset) else self.searched_
 
+    def _prepare(self, run: Run) -> None:
+        super()._prepare(run)
+        if self.coreset is not None:
+            refuse_window(self.window, len(self.backbone.levels))
+
     def _learn(self, normal: NormalFeatures, run: Run) -> None:
         with run.watch.stage("coreset"):
             self._keep(self._pick(normal.gallery, run.progress), self.variants)
@@ -131,12 +138,12 @@ class PatchCore(NearestDetector):
         if not others.n_rows:
             return None
         query = normal.gallery.pyramid([normal.gallery.ids[index]])
-        return _cell_distances(others.search(query, threads=self.threads, backend=self.backend))
+        return _cell_distances(others.search(query, **self._how))
 
     def _judge(self, features: Features, watch: Stopwatch) -> Iterator[Prediction]:
         query = features.pyramid
         with watch.stage("matching"), naming_images(features):
-            neighbors = self.searched_.search(query, threads=self.threads, backend=self.backend)
+            neighbors = self.searched_.search(query, **self._how)
         for index, id_ in enumerate(features.ids):
             found = neighbors[index]
             with watch.stage("maps"):
@@ -152,15 +159,16 @@ class PatchCore(NearestDetector):
         cells = self.border_.divide(_cell_distances(neighbors))
         row, column = map(int, np.unravel_index(cells.argmax(), cells.shape))
         score = float(cells[row, column])
-        n_neighbors = min(self.neighbors, self.searched_.n_rows)
+        n_rows = self.searched_.n_rows
+        if self.coreset_ is None:
+            n_rows = self._n_comparable(self.searched_.n_images)
+        n_neighbors = min(self.neighbors, n_rows)
         if n_neighbors == 1:
             return score
         at = (0, row, column, 0)
         image = neighbors.image_ids[int(neighbors.image_index[at])]
         cell = (int(neighbors.cells[at][0]), int(neighbors.cells[at][1]))
-        nearest, support = self.searched_.around(
-            image, cell, n_neighbors, self.threads, self.backend
-        )
+        nearest, support = self.searched_.around(image, cell, n_neighbors, **self._how)
         farthest: NDArray[np.float32] = query.concatenated(self.upsample)[0, row, column]
         return score * _weight(farthest, nearest, support)
 

@@ -154,8 +154,8 @@ class Spade(NearestDetector):
         if not near:
             return None
         query = normal.gallery.pyramid([normal.gallery.ids[index]])
-        k = min(self.pixel_neighbors, len(near) * normal.gallery.n_rows // len(normal.gallery))
-        return _cell_scores(normal.gallery.search(query, k, near, self.threads, self.backend))
+        k = min(self.pixel_neighbors, self._n_comparable(len(near)))
+        return _cell_scores(normal.gallery.search(query, k, near, **self._how))
 
     def _judge(self, features: Features, watch: Stopwatch) -> Iterator[Prediction]:
         with watch.stage("retrieval"):
@@ -163,9 +163,8 @@ class Spade(NearestDetector):
             nearest = [self.nearest_images(pooled) for pooled in features.pooled]
         with watch.stage("matching"), naming_images(features):
             images = [self._stored.ids_of(id_ for id_, _ in near) for near in nearest]
-            found = self.gallery_.search(
-                features.pyramid, self.pixel_neighbors, images, self.threads, self.backend
-            )
+            k = self.pixel_neighbors
+            found = self.gallery_.search(features.pyramid, k, images, **self._how)
         for index, (id_, near) in enumerate(zip(features.ids, nearest, strict=True)):
             neighbors = found[index]
             with watch.stage("maps"):
@@ -184,11 +183,13 @@ class Spade(NearestDetector):
 
     def _check_against_learnt(self) -> None:
         n_images = min(self.image_neighbors_, max(1, self.n_images_ - 1))
-        n_cells = n_images * self.searched_.n_rows // self.n_images_
+        n_stored = n_images * self.searched_.n_images // self.n_images_
+        n_cells = self._n_comparable(n_stored)
+        near = "" if self.window is None else " within the window"
         if self.pixel_neighbors > n_cells:
             raise ParameterError(
-                f"pixel_neighbors: expected at most the {n_cells} cells of {n_images} images, "
-                f"got {self.pixel_neighbors}",
+                f"pixel_neighbors: expected at most the {n_cells} cells{near} of {n_images} "
+                f"images, got {self.pixel_neighbors}",
                 parameter="pixel_neighbors",
             )
 
