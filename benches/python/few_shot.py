@@ -31,6 +31,7 @@ from knnspect import metrics
 from knnspect.data import MVTecDataset, elpv_split, read_image, read_mask
 from knnspect.data.decoded import contiguous
 from knnspect.detectors.maps import mean_of_top
+from knnspect.progress import Stopwatch
 from knnspect.views.turning import turned
 
 #: How an image is scored by its map.
@@ -38,23 +39,29 @@ SCORES: dict[str, Callable[[NDArray[np.float32]], float]] = {
     "map": lambda map_: float(map_.max()),
     "top": lambda map_: mean_of_top(map_, 0.01),
 }
+#: Variants of solar cells that are tried.
 FEW = ("rotations=8", "rotations=2,mirror", "rotations=2,brightness=0.8:1.2,mirror")
+
+BACKBONE = ks.Backbone(patch_size=3)
 
 
 def detector(method: str, variants: str | None) -> ks.Spade | ks.PatchCore:
     """Return what learns and judges."""
-    backbone = ks.Backbone(patch_size=3)
     given = None if variants is None else ks.Variants.parse(variants)
     if method == "spade":
-        return ks.Spade(backbone, score="map", variants=given)
-    return ks.PatchCore(backbone, coreset=None, score="map", variants=given)
+        return ks.Spade(BACKBONE, score="map", variants=given)
+    return ks.PatchCore(BACKBONE, coreset=None, score="map", variants=given)
 
 
 def judged(
-    learnt: ks.Spade | ks.PatchCore, images: Sequence[Any]
+    learnt: ks.Spade | ks.PatchCore, features: Sequence[ks.Features]
 ) -> tuple[dict[str, list[float]], list[NDArray[np.float32]]]:
-    """Return the scores of images by each of `SCORES`, and their maps."""
-    maps = [prediction.map for prediction in learnt.iter_predict(list(images))]
+    """Return the scores of images by each of `SCORES`, and their maps.
+
+    Their features, in batches, are extracted once for all that judges them.
+    """
+    predictions = learnt._iter_predict(iter(features), Stopwatch())
+    maps = [prediction.map for prediction in predictions]
     return {name: [score(map_) for map_ in maps] for name, score in SCORES.items()}, maps
 
 
@@ -63,7 +70,7 @@ def few(
 ) -> dict[str, Any]:
     """Return the image AUROC of all draws of solar cells."""
     split = elpv_split()
-    test = [read_image(path) for path in (*split.functional, *split.defective)]
+    test = list(BACKBONE.iterate([*split.functional, *split.defective]))
     is_defective = [False] * len(split.functional) + [True] * len(split.defective)
     found: dict[str, Any] = {}
     for n in counts:
@@ -79,7 +86,10 @@ def few(
                 draws.setdefault(each or "none", []).append(aurocs)
                 words = ", ".join(f"{name} {auroc:.4f}" for name, auroc in aurocs.items())
                 seconds = time.perf_counter() - start
-                print(f"{n:3} cells, draw {draw:2}, {each or 'none':40} {words}  {seconds:.0f} s")
+                print(
+                    f"{n:3} cells, draw {draw:2}, {each or 'none':40} {words}  {seconds:.0f} s",
+                    flush=True,
+                )
         found[str(n)] = {each: summary(own, draws["none"]) for each, own in draws.items()}
     return found
 
@@ -112,10 +122,11 @@ def any_way(method: str, path: Path, seed: int) -> dict[str, dict[str, float]]:
         size = (images[-1].shape[0], images[-1].shape[1])
         masks.append(np.zeros(size, bool) if item.mask is None else read_mask(item.mask, size))
     angles = [float(angle) for angle in rng.uniform(0, 360, len(images))]
+    of_turned = [turned(image, angle) for image, angle in zip(images, angles, strict=True)]
     sets = {
-        "as they are": (images, masks),
+        "as they are": (list(BACKBONE.iterate(images)), masks),
         "turned": (
-            [turned(image, angle) for image, angle in zip(images, angles, strict=True)],
+            list(BACKBONE.iterate(of_turned)),
             [_turned_mask(mask, angle) for mask, angle in zip(masks, angles, strict=True)],
         ),
     }
@@ -123,8 +134,8 @@ def any_way(method: str, path: Path, seed: int) -> dict[str, dict[str, float]]:
     found: dict[str, dict[str, float]] = {}
     for variants in (None, "rotations=8"):
         learnt = detector(method, variants).fit(dataset.train)
-        for name, (pictures, of_pixels) in sets.items():
-            scores, maps = judged(learnt, pictures)
+        for name, (features, of_pixels) in sets.items():
+            scores, maps = judged(learnt, features)
             found[f"{name}, variants {variants or 'none'}"] = {
                 **{
                     f"image_auroc_{score}": round(metrics.auroc(is_defective, own), 4)
@@ -146,7 +157,9 @@ def main() -> None:
     parser.add_argument("--method", choices=["patchcore", "spade"], default="patchcore")
     parser.add_argument("--draws", type=int, default=20, help="0: datasets alone")
     parser.add_argument("--cells", default="1,4,16", help="how many cells are learnt")
-    parser.add_argument("--variants", nargs="*", default=list(FEW))
+    parser.add_argument(
+        "--variants", action="append", help=f"may be repeated; {' '.join(FEW)} by default"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the angles")
     parser.add_argument("--try-out", action="store_true", help="write no results")
     options = parser.parse_args()
@@ -159,7 +172,7 @@ def main() -> None:
         for words, values in figures["turned"][name].items():
             print(f"{name}, {words:36} {values}")
     if options.draws:
-        figures["few"] = few(options.method, counts, options.draws, options.variants)
+        figures["few"] = few(options.method, counts, options.draws, options.variants or FEW)
     for n, of_n in figures["few"].items():
         for each, scores in of_n.items():
             for name, values in scores.items():
