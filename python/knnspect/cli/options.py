@@ -64,7 +64,9 @@ def flag(name: str) -> str:
 
 def detector_options(kind: type[Detector]) -> dict[str, Parameter]:
     """Return the parameters of a method and of its backbone by their options."""
+    from knnspect.constraints import Choice
     from knnspect.features import Backbone
+    from knnspect.parameters import Parameter
 
     default: Backbone = kind.parameters["backbone"].make_default()
     of_backbone = {
@@ -72,6 +74,10 @@ def detector_options(kind: type[Detector]) -> dict[str, Parameter]:
         for name, declared in Backbone.parameters.items()
     }
     own = {name: each for name, each in kind.parameters.items() if name != "backbone"}
+    if kind.presets:
+        text = "Settings that belong together, which other options change."
+        preset = Parameter(None, Choice(*kind.presets), name="preset", text=text)
+        own = {"preset": preset, **own}
     return {flag(name): each for name, each in (own | of_backbone).items()}
 
 
@@ -140,14 +146,16 @@ def build_detector(kind: type[Detector], given: Mapping[str, str]) -> Detector:
     """
     from knnspect.features import Backbone
 
-    backbone: Backbone = kind.parameters["backbone"].make_default()
     values = {
         declared.name: parsed(declared, given[declared.name])
         for declared in detector_options(kind).values()
         if declared.name in given
     }
-    backbone.set_params(**{k: v for k, v in values.items() if k in Backbone.parameters})
-    detector = kind(backbone, **{k: v for k, v in values.items() if k in kind.parameters})
+    preset = values.pop("preset", None)
+    detector = kind() if preset is None else kind.from_preset(preset)
+    of_backbone = {k: values.pop(k) for k in list(values) if k in Backbone.parameters}
+    detector.backbone.set_params(**of_backbone)
+    detector.set_params(**values)
     detector.check_params()
     return detector
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 from abc import abstractmethod
+from collections.abc import Mapping
 from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -28,6 +29,7 @@ from knnspect.gallery import Gallery
 from knnspect.model_files import StoredModel, write_model
 from knnspect.normal_features import NormalFeatures, Run, extract
 from knnspect.parameters import learnt, parameter, section
+from knnspect.validation import check_choice
 from knnspect.views import Placement, Sizes
 
 if TYPE_CHECKING:
@@ -81,6 +83,8 @@ class Detector(Judge):
     method: ClassVar[str]
     #: Whether it trains a network, and `fit` takes a checkpoint.
     trains: ClassVar[bool] = False
+    #: Settings that belong together, by a word, as `set_params` takes them; see `from_preset`.
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
     normal_map_max_: float = learnt()
     #: What a model keeps of parameters that belong to a machine, such as threads: to be told, not
@@ -133,6 +137,35 @@ class Detector(Judge):
     def _gallery(self) -> Gallery:
         """Return the empty gallery that receives the features of normal images."""
         return Gallery(dtype=self.gallery_dtype)
+
+    @classmethod
+    def from_preset(cls, preset: str, **params: Any) -> Self:
+        """Return a detector with settings that belong together, such as those of its paper.
+
+        Parameters
+        ----------
+        preset : str
+            One of `presets`: ``"paper"`` has the paper's settings where those of this class differ
+            by default. The network stays the default one.
+        **params
+            Other parameters, as `set_params` takes them, such as ``backbone__name``.
+
+        Raises
+        ------
+        ParameterError
+            If there is no such preset, or no parameter of a name.
+
+        Examples
+        --------
+        >>> from knnspect import Spade
+        >>> spade = Spade.from_preset("paper", image_neighbors=30)
+        >>> spade.score, spade.image_neighbors, spade.backbone.patch_size
+        ('image', 30, 1)
+        """
+        if not cls.presets:
+            raise ParameterError(f"preset: {cls.__name__} has no presets", parameter="preset")
+        check_choice("preset", preset, list(cls.presets))
+        return cls().set_params(**cls.presets[preset]).set_params(**params)
 
     @classmethod
     def paper(cls) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
@@ -17,7 +17,7 @@ from knnspect.detectors.border import BorderFactors
 from knnspect.detectors.prediction import Prediction
 from knnspect.detectors.state import State
 from knnspect.errors import DTypeError, ParameterError
-from knnspect.features import Features
+from knnspect.features import Backbone, Features
 from knnspect.gallery import Coreset, Gallery
 from knnspect.model_files import StoredModel
 from knnspect.normal_features import NormalFeatures, Run
@@ -30,7 +30,11 @@ from knnspect.search.window import fewest_cells, radii_of
 from knnspect.views import Placement, StoredImages, Variants
 from knnspect.views.constraints import IsVariants
 
-__all__ = ["BackendWord", "NearestDetector"]
+__all__ = ["PAPER", "BackendWord", "NearestDetector", "Presets"]
+
+Presets = Mapping[str, Mapping[str, Any]]
+#: What both papers have otherwise than the defaults, but for the network.
+PAPER = {"score": "image", "backbone__image_size": 224, "backbone__resize": "crop"}
 
 
 class BackendWord(Constraint):
@@ -51,6 +55,11 @@ class NearestDetector(Detector):
 
     Parameters
     ----------
+    backbone : Backbone, optional
+        The network; ``Backbone(levels=(2, 3), image_size=256, patch_size=3)`` by default.
+    score : {"image", "map", "top"}, default "map"
+        The image score of the paper, the maximum of the map, or the mean of the largest values of
+        the map, of which there are `top`.
     upsample : {"bilinear", "block"}, default "bilinear"
         How coarse levels are brought to the resolution of the finest one.
     window : int, or sequence of (int or None), optional
@@ -91,6 +100,13 @@ class NearestDetector(Detector):
     threads: int | None = parameter(Optional(Count()), default=None, is_saved=False)
     variants: Variants | None = parameter(Optional(IsVariants()), default=None)
 
+    backbone: Backbone = parameter(
+        default_factory=lambda: Backbone(levels=(2, 3), image_size=256, patch_size=3),
+        kw_only=False,
+    )
+    score: Literal["image", "map", "top"] = parameter(default="map")
+
+    presets: ClassVar[Presets] = {"paper": PAPER}
     _mark_of_fitted: ClassVar[str] = "searched_"
     searched_: Gallery | Coreset = learnt()
     border_: BorderFactors = learnt()

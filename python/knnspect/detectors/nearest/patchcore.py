@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from knnspect.constraints import Count, Optional, ShareOrCount
-from knnspect.detectors.nearest.base import NearestDetector
+from knnspect.detectors.nearest.base import PAPER, NearestDetector, Presets
 from knnspect.detectors.prediction import Prediction
 from knnspect.errors import ParameterError
-from knnspect.features import Backbone, Features
+from knnspect.features import Features
 from knnspect.gallery import Coreset, Gallery
 from knnspect.normal_features import NormalFeatures, Run
 from knnspect.normal_features.checks import naming_images
@@ -31,16 +31,15 @@ class PatchCore(NearestDetector):
     - map: L2 distance (not squared) of each cell's upsampled, concatenated feature to the nearest
       normal one, near the border divided by how much larger those of normal images are there;
       upsampled bilinearly and blurred;
-    - image score: the largest of these distances (not blurred), ``s*``, of the cell ``p*``, times
-      ``1 - exp(d(p*, m*)) / sum of exp(d(p*, m))``, where ``m*`` is its nearest normal feature,
-      ``m`` runs through the `neighbors` nearest of ``m*``, itself included, and ``d`` is the L2
-      distance. What is nearest to a normal feature that lies apart from the others scores higher.
+    - image score: the maximum of the map; the paper's, with ``score="image"``, is the largest of
+      these distances (not blurred), ``s*``, of the cell ``p*``, times ``1 - exp(d(p*, m*)) / sum of
+      exp(d(p*, m))``, where ``m*`` is its nearest normal feature, ``m`` runs through the
+      `neighbors` nearest of ``m*``, itself included, and ``d`` is the L2 distance. What is nearest
+      to a normal feature that lies apart from the others scores higher.
 
     Parameters
     ----------
-    backbone : Backbone, optional
-        The network; ``Backbone(levels=(1, 2, 3), patch_size=3)`` by default.
-    coreset : float, int or None, default 0.01
+    coreset : float, int or None, default 0.1
         How many rows are kept, as a share of all cells of all normal images or as a number; see
         `Gallery.coreset`. None: all of them, searched level by level.
     projection : int, optional
@@ -64,16 +63,18 @@ class PatchCore(NearestDetector):
     Source
     ------
     Roth et al., "Towards Total Recall in Industrial Anomaly Detection" (2022), section 3, equations
-    6 and 7. Deviations: the backbone and the levels are free; features are averaged over patches
-    before they are upsampled and are not pooled to a common number of channels; the coreset is
-    picked without a projection. As in anomalib and in the authors' code the map is not weighted;
-    weights are 1 where there is one normal feature only. Normal images say how much larger
-    distances are at the border, and the map goes on beyond it with its median (see `BorderFactors`,
-    `pixel_map`).
+    6 and 7. Deviations (those in settings are undone by ``PatchCore.from_preset("paper")``, but for
+    the network, a WideResNet50): the score is the map's; a tenth of the rows is kept; features are
+    averaged over patches before they are upsampled and are not pooled to a common number of
+    channels; the coreset is picked without a projection. As in anomalib and in the authors' code
+    the map is not weighted; weights are 1 where there is one normal feature only. Normal images say
+    how much larger distances are at the border, and the map goes on beyond it with its median (see
+    `BorderFactors`, `pixel_map`).
 
     Examples
     --------
     >>> import numpy as np
+    >>> from knnspect import Backbone
     >>> rng = np.random.default_rng(0)
     >>> normal = rng.integers(100, 120, (6, 64, 64, 3)).astype("u1")
     >>> odd = normal[:1].copy()
@@ -89,13 +90,13 @@ class PatchCore(NearestDetector):
     True
     """
 
-    backbone: Backbone = parameter(default_factory=lambda: Backbone(patch_size=3), kw_only=False)
-    coreset: float | int | None = parameter(Optional(ShareOrCount()), default=0.01)
+    coreset: float | int | None = parameter(Optional(ShareOrCount()), default=0.1)
     projection: int | None = parameter(Optional(Count()), default=None)
     neighbors: int = parameter(Count(), default=9)
     seed: int = parameter(Count(minimum=0), default=0)
 
     method: ClassVar[str] = "patchcore"
+    presets: ClassVar[Presets] = {"paper": {**PAPER, "coreset": 0.01}}
 
     @property
     def coreset_(self) -> Coreset | None:

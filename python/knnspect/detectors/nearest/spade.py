@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from knnspect.constraints import Count
-from knnspect.detectors.nearest.base import NearestDetector
+from knnspect.detectors.nearest.base import PAPER, NearestDetector, Presets
 from knnspect.detectors.prediction import Prediction
 from knnspect.detectors.state import State
 from knnspect.errors import ParameterError, ShapeError
@@ -33,15 +33,14 @@ class Spade(NearestDetector):
     *Image stage*: the K normal images whose pooled features are nearest. *Pixel stage*: for each
     cell of the feature pyramid, the kappa nearest cells in those K images, wherever they lie.
 
-    - image score: mean of the K smallest squared distances between pooled features;
+    - image score: the maximum of the map; the paper's, with ``score="image"``, is the mean of the K
+      smallest squared distances between pooled features;
     - pixel score: mean of the kappa smallest squared distances between upsampled, concatenated
       features, near the border divided by how much larger those of normal images are there; the
       map of these is upsampled bilinearly and blurred.
 
     Parameters
     ----------
-    backbone : Backbone, optional
-        The network; ``Backbone()`` by default.
     image_neighbors : int, default 50
         K, normal images that an image is compared with. Larger than their number, it means all of
         them; with a warning, unless it is the default.
@@ -52,8 +51,6 @@ class Spade(NearestDetector):
     ----------
     pooled_ : ndarray of float32, shape (n_images, n_features)
         Their pooled features, in the order of ``gallery_.ids``, variants included.
-    image_neighbors_ : int
-        K as it is used: at most the number of normal images. It may be changed after `fit`.
     seconds_ : dict of str to float
         Of the last `fit` or `predict`: "decode" (waiting for images), "features", "gallery" (with
         calibration), "retrieval" (the image stage), "matching" (the pixel stage), "maps".
@@ -61,9 +58,10 @@ class Spade(NearestDetector):
     Source
     ------
     Cohen and Hoshen, "Sub-Image Anomaly Detection with Deep Pyramid Correspondences" (2020),
-    sections 3.1 to 3.3. Deviations: the backbone and the levels are free; K and kappa are separate
-    parameters, as they need different values; normal images say how much larger distances are at
-    the border, and the map goes on beyond it with its median (see `BorderFactors`, `pixel_map`).
+    sections 3.1 to 3.3. Deviations: features are averaged over 3x3 cells of two levels, the score
+    is the map's (``Spade.from_preset("paper")`` has the paper's settings, but for the network, a
+    WideResNet50); K and kappa are separate parameters; normal images say how much larger distances
+    are at the border (`BorderFactors`), beyond which the map has its median (`pixel_map`).
 
     Examples
     --------
@@ -83,6 +81,9 @@ class Spade(NearestDetector):
     pixel_neighbors: int = parameter(Count(), default=1)
 
     method: ClassVar[str] = "spade"
+    presets: ClassVar[Presets] = {
+        "paper": {**PAPER, "backbone__levels": (1, 2, 3), "backbone__patch_size": 1}
+    }
     _needs_pooled: ClassVar[bool] = True
     pooled_: NDArray[np.float32] = learnt()
 
@@ -163,8 +164,9 @@ class Spade(NearestDetector):
             nearest = [self.nearest_images(pooled) for pooled in features.pooled]
         with watch.stage("matching"), naming_images(features):
             images = [self._stored.ids_of(id_ for id_, _ in near) for near in nearest]
-            k = self.pixel_neighbors
-            found = self.gallery_.search(features.pyramid, k, images, **self._how)
+            found = self.gallery_.search(
+                features.pyramid, self.pixel_neighbors, images, **self._how
+            )
         for index, (id_, near) in enumerate(zip(features.ids, nearest, strict=True)):
             neighbors = found[index]
             with watch.stage("maps"):
@@ -183,8 +185,7 @@ class Spade(NearestDetector):
 
     def _check_against_learnt(self) -> None:
         n_images = min(self.image_neighbors_, max(1, self.n_images_ - 1))
-        n_stored = n_images * self.searched_.n_images // self.n_images_
-        n_cells = self._n_comparable(n_stored)
+        n_cells = self._n_comparable(n_images * self.searched_.n_images // self.n_images_)
         near = "" if self.window is None else " within the window"
         if self.pixel_neighbors > n_cells:
             raise ParameterError(

@@ -98,7 +98,7 @@ def test_scores_and_maps_are_those_of_the_paper(
     coreset: float | int | None,
     neighbors: int,
 ) -> None:
-    patchcore = PatchCore(backbone, coreset=coreset, neighbors=neighbors).fit(normal)
+    patchcore = PatchCore(backbone, coreset=coreset, neighbors=neighbors, score="image").fit(normal)
     if coreset is None:
         by_id = np.argsort(features.ids)
         bank = rows_of(features.pyramid)[by_id].reshape(-1, 176)
@@ -124,8 +124,9 @@ def test_scores_and_maps_are_those_of_the_paper(
 
 
 def test_weights_tell_images_apart(backbone: Backbone, normal: Any, queries: Any) -> None:
-    plain = PatchCore(backbone, coreset=0.2, neighbors=1).fit(normal).predict(queries)
-    weighed = PatchCore(backbone, coreset=0.2, neighbors=9).fit(normal).predict(queries)
+    patchcore = PatchCore(backbone, coreset=0.2, score="image").fit(normal)
+    weighed = patchcore.predict(queries)
+    plain = patchcore.set_params(neighbors=1).predict(queries)
     ratios = [w.score / p.score for w, p in zip(weighed, plain, strict=True)]
     assert all(0 < ratio < 1 for ratio in ratios)
     assert len(set(ratios)) == len(ratios)
@@ -212,7 +213,7 @@ def test_all_parameters_are_kept_in_a_file(
 
 
 def test_a_coreset_keeps_only_its_rows(backbone: Backbone, normal: Any, tmp_path: Path) -> None:
-    some, all_ = PatchCore(backbone).fit(normal), PatchCore(backbone, coreset=None).fit(normal)
+    some, all_ = (PatchCore(backbone, coreset=size).fit(normal) for size in (0.01, None))
     assert some.nbytes_ * 10 < all_.nbytes_
     some.save(tmp_path / "some.ks")
     all_.save(tmp_path / "all.ks")

@@ -85,7 +85,7 @@ def query_features(backbone: Backbone, queries: dict[str, Any]) -> Features:
 
 @pytest.fixture(scope="module")
 def fitted(backbone: Backbone, normal: dict[str, Any]) -> Spade:
-    return Spade(backbone, image_neighbors=K).fit(normal)
+    return Spade(backbone, image_neighbors=K, score="image").fit(normal)
 
 
 @pytest.fixture(scope="module")
