@@ -26,7 +26,9 @@ from common import RESULTS, timed, write_result
 from judged import Set, figures, sets
 
 import knnspect as ks
+from knnspect import metrics
 from knnspect.data import read_image
+from knnspect.detectors.maps import mean_of_top
 
 Make = Callable[[], Any]
 
@@ -80,12 +82,12 @@ def measure(images: Set, detector: Any) -> dict[str, Any]:
         own = copy(detector).set_params(score="image").scores(images.test)
     maps = [prediction.map for prediction in predictions]
     found: dict[str, Any] = figures(images, maps, [prediction.score for prediction in predictions])
-    found["image_auroc_own"] = figures(images, [], list(own))["image_auroc"]
+    others = {"own": own.tolist()}
     for top in (0.01, 0.03):
-        scores = copy(detector).set_params(score="top", top=top)
-        found[f"image_auroc_top_{top}"] = figures(
-            images, [], [scores._score_of_map(map_) for map_ in maps]
-        )["image_auroc"]
+        others[f"top_{top}"] = [mean_of_top(map_, top) for map_ in maps]
+    is_defective = [kind != "good" for kind in images.kinds]
+    for name, scores in others.items():
+        found[f"image_auroc_{name}"] = round(metrics.auroc(is_defective, scores), 4)
     return found | {"fit_seconds": round(seconds, 1)}
 
 
@@ -125,18 +127,16 @@ def main() -> None:
     before = json.loads(file.read_text()) if file.exists() else {}
     found = {key: before.get(key, {}) for key in ("sets", "seconds")}
     for name, images in sets(paths):
-        if options.seconds:
-            if name in paths:
-                found["seconds"][name] = latency(images, options.threads)
-                print(name, found["seconds"][name], flush=True)
-            continue
+        if options.seconds and name in paths:
+            found["seconds"][name] = latency(images, options.threads)
+            print(name, found["seconds"][name], flush=True)
         for choice, make in CHOICES.items():
-            if options.only in choice:
+            if options.only in choice and not options.seconds:
                 detector = make().set_params(threads=options.threads, backbone__device="cpu")
                 values = measure(images, detector)
                 found["sets"].setdefault(name, {})[choice] = values
                 print(name, choice, values, flush=True)
-    write_result("defaults", {"threads": options.threads, **found})
+        write_result("defaults", {"threads": options.threads, **found})
 
 
 if __name__ == "__main__":

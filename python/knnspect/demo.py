@@ -10,7 +10,6 @@ from knnspect import metrics
 from knnspect.data import elpv_split, read_image
 from knnspect.data.own_pictures import SHEET
 from knnspect.detectors import Spade
-from knnspect.features import Backbone
 from knnspect.report import ResultsFolder, SheetEntry, contact_sheet, save_png
 
 if TYPE_CHECKING:
@@ -52,7 +51,7 @@ def run_demo(
     """
     start = time.perf_counter()
     split = elpv_split()
-    spade = Spade(Backbone(backbone, weights="package"), score="map")
+    spade = Spade().set_params(backbone__name=backbone, backbone__weights="package")
     spade.fit(_by_name(split.train), n_workers=n_workers, progress=True)
     results = ResultsFolder(output, spade.normal_map_max_)
     learnt = dict(spade.seconds_)

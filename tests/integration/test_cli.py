@@ -144,7 +144,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-FIT = ("--image-size", "64", "--image-neighbors", "4", "--device", "cpu")
+NETWORK = ("--image-size", "64", "--levels", "1,2,3", "--device", "cpu")
+FIT = (*NETWORK, "--patch-size", "1", "--image-neighbors", "4")
 
 
 @pytest.fixture(scope="module")
@@ -456,7 +457,7 @@ class TestEvaluate:
 class TestPatchCore:
     """The method that is asked for, from images to a table of what was learnt."""
 
-    SMALL = ("--method", "patchcore", "--image-size", "64", "--device", "cpu")
+    SMALL = ("--method", "patchcore", *NETWORK)
 
     @pytest.mark.parametrize(
         ("coreset", "held"),
