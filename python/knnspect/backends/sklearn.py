@@ -14,6 +14,9 @@ from knnspect.search import Capabilities
 
 __all__ = ["SklearnBackend"]
 
+#: Pairs that are compared between two looks at Ctrl-C: it sorts them, which takes a second or so.
+_PAIRS_AT_ONCE = 2**26
+
 
 class SklearnBackend(RowsBackend):
     """Searches with ``sklearn.neighbors.NearestNeighbors(algorithm="brute")``.
@@ -56,6 +59,8 @@ class SklearnBackend(RowsBackend):
         """Return the `k` nearest rows of each query."""
         from threadpoolctl import threadpool_limits
 
+        n_parts = max(1, index.n_samples_fit_ * len(queries) // _PAIRS_AT_ONCE)
         with threadpool_limits(threads):
-            distances, rows = index.kneighbors(queries, k)
-        return np.square(distances, dtype=np.float64), rows
+            parts = [index.kneighbors(part, k) for part in np.array_split(queries, n_parts)]
+        distances = np.concatenate([part[0] for part in parts])
+        return np.square(distances, dtype=np.float64), np.concatenate([part[1] for part in parts])

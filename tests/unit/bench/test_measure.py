@@ -245,7 +245,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> MVTecDataset:
 
 @pytest.fixture(scope="module")
 def judging(dataset: MVTecDataset) -> DetectorCase:
-    spade = ks.Spade(ks.Backbone(image_size=64, device="cpu"), image_neighbors=3)
+    spade = ks.Spade(ks.Backbone(image_size=64, device="cpu"), image_neighbors=3, score="image")
     return fitted_case(spade, [image.path for image in dataset.test], dataset.train, 3)
 
 
