@@ -56,7 +56,7 @@ class NearestDetector(Detector):
     Parameters
     ----------
     backbone : Backbone, optional
-        The network; ``Backbone(levels=(2, 3), image_size=256, patch_size=3)`` by default.
+        The network; ``Backbone(image_size=256, patch_size=3)`` by default.
     score : {"image", "map", "top"}, default "map"
         The image score of the paper, the maximum of the map, or the mean of the largest values of
         the map, of which there are `top`.
@@ -101,8 +101,7 @@ class NearestDetector(Detector):
     variants: Variants | None = parameter(Optional(IsVariants()), default=None)
 
     backbone: Backbone = parameter(
-        default_factory=lambda: Backbone(levels=(2, 3), image_size=256, patch_size=3),
-        kw_only=False,
+        default_factory=lambda: Backbone(image_size=256, patch_size=3), kw_only=False
     )
     score: Literal["image", "map", "top"] = parameter(default="map")
 

@@ -39,7 +39,7 @@ class PatchCore(NearestDetector):
 
     Parameters
     ----------
-    coreset : float, int or None, default 0.1
+    coreset : float, int or None, default 0.02
         How many rows are kept, as a share of all cells of all normal images or as a number; see
         `Gallery.coreset`. None: all of them, searched level by level.
     projection : int, optional
@@ -64,7 +64,7 @@ class PatchCore(NearestDetector):
     ------
     Roth et al., "Towards Total Recall in Industrial Anomaly Detection" (2022), section 3, equations
     6 and 7. Deviations (those in settings are undone by ``PatchCore.from_preset("paper")``, but for
-    the network, a WideResNet50): the score is the map's; a tenth of the rows is kept; features are
+    the network, a WideResNet50): the score is the map's; 2 % of the rows are kept; features are
     averaged over patches before they are upsampled and are not pooled to a common number of
     channels; the coreset is picked without a projection. As in anomalib and in the authors' code
     the map is not weighted; weights are 1 where there is one normal feature only. Normal images say
@@ -90,13 +90,13 @@ class PatchCore(NearestDetector):
     True
     """
 
-    coreset: float | int | None = parameter(Optional(ShareOrCount()), default=0.1)
+    coreset: float | int | None = parameter(Optional(ShareOrCount()), default=0.02)
     projection: int | None = parameter(Optional(Count()), default=None)
     neighbors: int = parameter(Count(), default=9)
     seed: int = parameter(Count(minimum=0), default=0)
 
     method: ClassVar[str] = "patchcore"
-    presets: ClassVar[Presets] = {"paper": {**PAPER, "coreset": 0.01}}
+    presets: ClassVar[Presets] = {"paper": {**PAPER, "backbone__levels": (2, 3), "coreset": 0.01}}
 
     @property
     def coreset_(self) -> Coreset | None:

@@ -58,7 +58,7 @@ class Spade(NearestDetector):
     Source
     ------
     Cohen and Hoshen, "Sub-Image Anomaly Detection with Deep Pyramid Correspondences" (2020),
-    sections 3.1 to 3.3. Deviations: features are averaged over 3x3 cells of two levels, the score
+    sections 3.1 to 3.3. Deviations: features are averaged over 3x3 cells, the score
     is the map's (``Spade.from_preset("paper")`` has the paper's settings, but for the network, a
     WideResNet50); K and kappa are separate parameters; normal images say how much larger distances
     are at the border (`BorderFactors`), beyond which the map has its median (`pixel_map`).
@@ -81,9 +81,7 @@ class Spade(NearestDetector):
     pixel_neighbors: int = parameter(Count(), default=1)
 
     method: ClassVar[str] = "spade"
-    presets: ClassVar[Presets] = {
-        "paper": {**PAPER, "backbone__levels": (1, 2, 3), "backbone__patch_size": 1}
-    }
+    presets: ClassVar[Presets] = {"paper": {**PAPER, "backbone__patch_size": 1}}
     _needs_pooled: ClassVar[bool] = True
     pooled_: NDArray[np.float32] = learnt()
 
