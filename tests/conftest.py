@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -40,6 +41,17 @@ if "hypothesis" not in MISSING:
         suppress_health_check=[HealthCheck.too_slow],
     )
     settings.load_profile("knnspect")
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """With several, PyTorch may round products of equal tensors that lie elsewhere otherwise."""
+    import torch
+
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(n_threads)
 
 
 def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:

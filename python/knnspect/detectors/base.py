@@ -35,7 +35,10 @@ from knnspect.views import Placement, Sizes
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["Detector", "State"]
+__all__ = ["Detector", "Presets", "State"]
+
+#: Settings by a word, as `Detector.set_params` takes them.
+Presets = Mapping[str, Mapping[str, Any]]
 
 
 class Detector(Judge):
@@ -84,7 +87,7 @@ class Detector(Judge):
     #: Whether it trains a network, and `fit` takes a checkpoint.
     trains: ClassVar[bool] = False
     #: Settings that belong together, by a word, as `set_params` takes them; see `from_preset`.
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    presets: ClassVar[Presets] = {}
 
     normal_map_max_: float = learnt()
     #: What a model keeps of parameters that belong to a machine, such as threads: to be told, not

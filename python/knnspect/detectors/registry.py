@@ -12,14 +12,13 @@ import pkgutil
 from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
-from pathlib import Path
 from types import ModuleType
 
 from knnspect.detectors import heads, nearest
 from knnspect.detectors.base import Detector
 from knnspect.errors import ParameterError, StoreError, errors_about
 from knnspect.features.network import check_device
-from knnspect.files import as_damage
+from knnspect.files import as_damage, check_path
 from knnspect.model_files import StoredModel
 
 __all__ = ["get_method", "load", "methods"]
@@ -119,35 +118,30 @@ def load(path: str | os.PathLike[str], device: str | None = None) -> Detector:
     ...
     knnspect.errors.StoreError: no-such.ks: cannot be opened: No such file or directory...
     """
-    with errors_about(path=Path(path)):
-        return _load(path, device)
-
-
-def _load(path: str | os.PathLike[str], device: str | None) -> Detector:
-    stored = StoredModel(path)
-    if stored.kind not in methods():
-        raise StoreError(
-            f"{stored.path}: expected a detector, the file holds a {stored.kind}", path=stored.path
-        )
-    if device is not None:
-        check_device(device)  # so that it is not taken for a setting of the file
-    return _read(get_method(stored.kind), stored, device)
+    return _load(path, device, None)
 
 
 def load_as(kind: type[Detector], path: str | os.PathLike[str], device: str | None) -> Detector:
     """Load a detector of a class that need not be registered; otherwise the same as `load`."""
-    stored = StoredModel(path)
-    if stored.kind != kind.method:
-        raise StoreError(f"{stored.path}: expected a {kind.method}, the file holds a {stored.kind}")
-    if device is not None:
-        check_device(device)
-    return _read(kind, stored, device)
+    return _load(path, device, kind)
 
 
-def _read(kind: type[Detector], stored: StoredModel, device: str | None) -> Detector:
-    with as_damage(stored.path, "its settings"):
-        stored.read_config()
-        return kind._from_store(stored, device)
+def _load(
+    path: str | os.PathLike[str], device: str | None, kind: type[Detector] | None
+) -> Detector:
+    with errors_about(path=check_path(path)):
+        stored = StoredModel(path)
+        if stored.kind not in (methods() if kind is None else (kind.method,)):
+            expected = "detector" if kind is None else kind.method
+            raise StoreError(
+                f"{stored.path}: expected a {expected}, the file holds a {stored.kind}"
+            )
+        if device is not None:
+            check_device(device)  # so that it is not taken for a setting of the file
+        kind = get_method(stored.kind) if kind is None else kind
+        with as_damage(stored.path, "its settings"):
+            stored.read_config()
+            return kind._from_store(stored, device)
 
 
 @cache

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +9,12 @@ import numpy as np
 import pytest
 import timm
 import torch
-from safetensors.torch import save_file
+from networks import random_network, save
 
 from knnspect.errors import ParameterError
 from knnspect.features import Backbone
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 #: Networks whose levels are stages, and sizes that timm was not trained with.
 STAGES = {
@@ -51,26 +52,9 @@ BLOCKS = {
 WITHOUT_NORM = {"eva02_tiny_patch14_224"}
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """With several, PyTorch may round products of equal tensors that lie elsewhere otherwise."""
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(n_threads)
-
-
 def published(name: str, folder: Path) -> Path:
-    """Save a network none of whose tensors is as it is when nothing was loaded."""
-    torch.manual_seed(0)
-    network = timm.create_model(name)
-    for tensor in network.state_dict().values():
-        if tensor.is_floating_point():
-            tensor.add_((torch.rand_like(tensor) - 0.5) * 0.02)
-    tensors = {key: tensor.contiguous().clone() for key, tensor in network.state_dict().items()}
-    file = folder / f"{name}.safetensors"
-    save_file(tensors, file)
-    return file
+    """Save a network under the names of its tensors."""
+    return save(random_network(name).state_dict(), folder / f"{name}.safetensors")
 
 
 def image(size: tuple[int, int]) -> Any:
@@ -158,7 +142,7 @@ def test_pooled_features_are_what_they_are_said_to_be(
         timm.create_model(name, img_size=size).eval().to(memory_format=torch.channels_last)
     )
     file = tmp_path / "w.safetensors"
-    save_file({key: tensor.contiguous() for key, tensor in network.state_dict().items()}, file)
+    save(network.state_dict(), file)
     with torch.inference_mode():
         ((map_, tokens),) = network.forward_intermediates(
             prepared(network, size),
@@ -184,7 +168,7 @@ def test_pooled_features_are_what_they_are_said_to_be(
 def test_a_network_without_a_class_token_says_so(tmp_path: Path) -> None:
     for name in ("test_vit3", "test_efficientnet"):
         weights = tmp_path / f"{name}.safetensors"
-        save_file(timm.create_model(name).state_dict(), weights)
+        save(timm.create_model(name).state_dict(), weights)
         backbone = Backbone(name, (1,), 64, weights, pooled="cls", device="cpu")
         with pytest.raises(ParameterError, match=f'pooled: "cls" needs a class token.*{name}'):
             _ = backbone.source
@@ -210,7 +194,7 @@ def test_what_a_network_does_not_have_is_named(
     name: str, parameters: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
     weights = tmp_path / "w.safetensors"
-    save_file(timm.create_model(name).state_dict(), weights)
+    save(timm.create_model(name).state_dict(), weights)
     given = {"levels": (0, 1), "image_size": 64, **parameters}
     with pytest.raises(ParameterError, match=message):
         _ = Backbone(name, weights=weights, device="cpu", **given).source

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 import timm
 import torch
-from safetensors.torch import save_file
+from networks import random_network, save
 
 import knnspect as ks
 from knnspect.errors import StoreError
 from knnspect.features import Backbone
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 #: Those that name their tensors otherwise once they return feature maps, in each of timm's ways.
 RENAMED = {
@@ -33,30 +35,6 @@ SIZES = {
     "swin_tiny_patch4_window7_224": 96,
     "vit_tiny_patch16_224": 80,
 }
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """With several, PyTorch may round products of equal tensors that lie elsewhere otherwise."""
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(n_threads)
-
-
-def random_network(name: str, **options: Any) -> Any:
-    """Build a network none of whose tensors is as it is when nothing was loaded."""
-    torch.manual_seed(0)
-    network = timm.create_model(name, **options)
-    for tensor in network.state_dict().values():
-        if tensor.is_floating_point():
-            tensor.add_((torch.rand_like(tensor) - 0.5) * 0.02)
-    return network.eval()
-
-
-def save(tensors: dict[str, torch.Tensor], file: Path) -> Path:
-    save_file({name: tensor.contiguous().clone() for name, tensor in tensors.items()}, file)
-    return file
 
 
 def image(size: int) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from knnspect.backends import Backend, get_backend
 from knnspect.constraints import Bad, Choice, Constraint, Count, Optional, PositionWindow
-from knnspect.detectors.base import Detector
+from knnspect.detectors.base import Detector, Presets
 from knnspect.detectors.border import BorderFactors
 from knnspect.detectors.prediction import Prediction
 from knnspect.detectors.state import State
@@ -30,9 +30,8 @@ from knnspect.search.window import fewest_cells, radii_of
 from knnspect.views import Placement, StoredImages, Variants
 from knnspect.views.constraints import IsVariants
 
-__all__ = ["PAPER", "BackendWord", "NearestDetector", "Presets"]
+__all__ = ["PAPER", "BackendWord", "NearestDetector"]
 
-Presets = Mapping[str, Mapping[str, Any]]
 #: What both papers have otherwise than the defaults, but for the network.
 PAPER = {"score": "image", "backbone__image_size": 224, "backbone__resize": "crop"}
 

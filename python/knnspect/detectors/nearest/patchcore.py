@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from knnspect.constraints import Count, Optional, ShareOrCount
-from knnspect.detectors.nearest.base import PAPER, NearestDetector, Presets
+from knnspect.detectors.base import Presets
+from knnspect.detectors.nearest.base import PAPER, NearestDetector
 from knnspect.detectors.prediction import Prediction
 from knnspect.errors import ParameterError
 from knnspect.features import Features
