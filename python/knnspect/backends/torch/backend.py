@@ -175,8 +175,10 @@ class TorchBackend:
 
     def _search(self, search: Search) -> tuple[Found, SearchStats]:
         levels = [_tensor(level, self.device) for level in search.query.arrays]
-        grid = Grid(search.query.shapes, search.upsample, self.device)
         cache = self._cache_of(search)
+        grid = cache.grid
+        if search.query.shapes != grid.shapes:
+            grid = Grid(search.query.shapes, search.upsample, self.device)
         counts = {"leading": 0, "float64": 0, "core": 0}
         parts = []
         pairs = 0

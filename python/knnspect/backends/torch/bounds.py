@@ -27,8 +27,10 @@ from torch import Tensor
 
 __all__ = ["PcaProjection", "Projected", "round_up"]
 
-#: The share of the variance that leading coordinates may leave to the rest.
-REST = 0.06
+#: The share of the variance that leading coordinates may leave to the rest, and how many there are
+#: at most: products cost little on a GPU, and what they leave to be rescored costs more.
+REST = {"cpu": 0.06, "cuda": 0.005}
+MOST_LEADING = {"cpu": 2**20, "cuda": 503}
 #: Widths are multiples of this, as matrix units like it.
 MULTIPLE = 16
 #: How many values of each type add up to a float32.
@@ -79,9 +81,12 @@ class PcaProjection:
         centred *= scale
         values, vectors = torch.linalg.eigh((centred.T @ centred) / len(centred))
         rest = 1 - values.flip(0).clamp(min=0).cumsum(0) / values.clamp(min=0).sum()
-        n_leading = int((rest > REST).sum()) + 1
+        kind = features.device.type
+        n_leading = min(int((rest > REST[kind]).sum()) + 1, MOST_LEADING[kind])
         others = 3 + 2 * PARTS[dtype]
         width = -(-(n_leading + others) // MULTIPLE) * MULTIPLE
+        if width - others > features.shape[1] >= MULTIPLE:
+            width -= MULTIPLE
         n_leading = min(width - others, features.shape[1])
         return cls(mean, scale, vectors.flip(1)[:, :n_leading].contiguous(), dtype)
 

@@ -8,19 +8,27 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["Grid"]
+__all__ = ["Grid", "Taps"]
 
 
 @dataclass(frozen=True)
-class _Taps:
-    """Between which two coarse positions each fine one lies, and the weight of the second."""
+class Taps:
+    """Between which two coarse positions each fine one lies, and the weight of the second.
+
+    Parameters
+    ----------
+    first, second : Tensor of int64, shape (n_fine,)
+        The coarse positions.
+    weight : Tensor of float64, shape (n_fine,)
+        That of the second.
+    """
 
     first: Tensor
     second: Tensor
     weight: Tensor
 
     @classmethod
-    def of(cls, fine: int, coarse: int, upsample: str, device: torch.device) -> _Taps:
+    def of(cls, fine: int, coarse: int, upsample: str, device: torch.device) -> Taps:
         ratio = fine // coarse
         position = torch.arange(fine, device=device)
         if upsample == "block":
@@ -45,6 +53,11 @@ class Grid:
         ``"bilinear"`` or ``"block"``.
     device : torch.device
         Where the levels are.
+
+    Attributes
+    ----------
+    taps : list of (Taps, Taps)
+        Of each level: for rows, and for columns.
     """
 
     def __init__(
@@ -54,10 +67,10 @@ class Grid:
         self.height, self.width, _ = shapes[0]
         self.n_cells = self.height * self.width
         self.n_features = sum(channels for _, _, channels in shapes)
-        self._taps = [
+        self.taps = [
             (
-                _Taps.of(self.height, height, upsample, device),
-                _Taps.of(self.width, width, upsample, device),
+                Taps.of(self.height, height, upsample, device),
+                Taps.of(self.width, width, upsample, device),
             )
             for height, width, _ in shapes
         ]
@@ -76,7 +89,7 @@ class Grid:
             Blended across, then down.
         """
         parts = []
-        for level, (down, across) in zip(levels, self._taps, strict=True):
+        for level, (down, across) in zip(levels, self.taps, strict=True):
             values = level.double()
             if values.shape[2] != self.width:
                 weight = across.weight[:, None]
@@ -103,7 +116,7 @@ class Grid:
         """
         rows, columns = cells // self.width, cells % self.width
         parts = []
-        for level, (down, across) in zip(levels, self._taps, strict=True):
+        for level, (down, across) in zip(levels, self.taps, strict=True):
             top, bottom = down.first[rows], down.second[rows]
             left, right = across.first[columns], across.second[columns]
             corner = level[images, top, left].double()

@@ -191,7 +191,9 @@ class _CouplingBlock(nn.Module):
         of_cells = embedding(places[0], of_rows) + embedding(places[1], of_columns)
 
         def coupled(kept: Tensor) -> DependentTransform:
-            scale, shift = self.output(relu(self.feature(kept) + of_cells)).chunk(2, dim=-1)
+            # In mixed precision the subnets alone are in bfloat16: what flows stays in float32.
+            of_both = self.output(relu(self.feature(kept) + of_cells)).to(kept.dtype)
+            scale, shift = of_both.chunk(2, dim=-1)
             affine = MonotonicAffineTransform(shift, scale, slope=math.exp(-_CLAMP))
             return DependentTransform(affine, 1)
 
@@ -214,10 +216,12 @@ class _Rotation(Transform):
         self._rotation = rotation
 
     def _call(self, x: Tensor) -> Tensor:
-        return x @ self._rotation.T
+        with torch.autocast(x.device.type, enabled=False):
+            return x @ self._rotation.T
 
     def _inverse(self, y: Tensor) -> Tensor:
-        return y @ self._rotation
+        with torch.autocast(y.device.type, enabled=False):
+            return y @ self._rotation
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:  # noqa: ARG002
         return torch.zeros_like(x[..., 0])
