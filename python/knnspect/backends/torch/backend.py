@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from knnspect.backends.torch.cache import GalleryCache
+from knnspect.backends.torch.gpu_search import has_kernels
 from knnspect.backends.torch.image_search import Found, ImageSearch, tensors_of
 from knnspect.backends.torch.upsampling import Grid
 from knnspect.errors import BackendUnavailable, ParameterError
@@ -185,7 +186,8 @@ class TorchBackend:
         for image in range(search.query.n_images):
             n_pairs = search.n_pairs(image)
             pairs += n_pairs
-            one = ImageSearch(search, cache, grid, [level[image] for level in levels], image)
+            of_image = [level[image] for level in levels]
+            one = ImageSearch(search, cache, grid, of_image, image, self._has_kernels)
             found = one.run() if search.k <= MAX_K and search.window is None else None
             counts["float64"] += one.n_rescored
             if found is None:
@@ -212,6 +214,7 @@ class TorchBackend:
                     self.device,
                     with_levels=self._rescores_on_device,
                     limit=self.max_memory,
+                    is_split=self._has_kernels and self.dtype == torch.bfloat16,
                 )
                 self._caches[search.source] = cache
         return cache
@@ -220,6 +223,11 @@ class TorchBackend:
     def _rescores_on_device(self) -> bool:
         """Whether candidates are rescored on the device, not by the core."""
         return self.device.type != "cpu"
+
+    @property
+    def _has_kernels(self) -> bool:
+        """Whether kernels of our own do what they can."""
+        return self.device.type != "cpu" and has_kernels()
 
 
 def _tensor(level: Any, device: torch.device) -> Tensor:

@@ -15,6 +15,11 @@ with 1. Rounded, to bfloat16 too, they are ``a'`` and ``b'``, and
 so two more coordinates subtract what rounding can have added: its norms are known once it has been
 done. The product is then never above the squared distance, whatever its precision: a pair whose
 product exceeds the limit of its query is no neighbour.
+
+On a GPU ``a'`` and ``b'`` are sums of two values of the type each, the high and the low part: three
+products, of high with high, low with high and high with low, which cost a GPU little, and leave a
+twentieth of the candidates. What is missing, <a_low, b_low> >= -|a_low| |b_low|, has a coordinate
+of its own.
 """
 
 from __future__ import annotations
@@ -28,9 +33,10 @@ from torch import Tensor
 __all__ = ["PcaProjection", "Projected", "round_up"]
 
 #: The share of the variance that leading coordinates may leave to the rest, and how many there are
-#: at most: products cost little on a GPU, and what they leave to be rescored costs more.
-REST = {"cpu": 0.06, "cuda": 0.005}
-MOST_LEADING = {"cpu": 2**20, "cuda": 503}
+#: at most.
+REST, MOST_LEADING = 0.06, 2**20
+#: The same where vectors are split in two parts.
+REST_OF_SPLIT, MOST_LEADING_OF_SPLIT = 0.003, 156
 #: Widths are multiples of this, as matrix units like it.
 MULTIPLE = 16
 #: How many values of each type add up to a float32.
@@ -57,15 +63,20 @@ class PcaProjection:
         Orthonormal, those of the largest variance first.
     dtype : torch.dtype
         The type in which products are taken.
+    is_split : bool
+        Whether vectors are sums of two values of the type.
     """
 
     mean: Tensor
     scale: float
     directions: Tensor
     dtype: torch.dtype
+    is_split: bool = False
 
     @classmethod
-    def fit(cls, features: Tensor, dtype: torch.dtype) -> PcaProjection | None:
+    def fit(
+        cls, features: Tensor, dtype: torch.dtype, is_split: bool = False
+    ) -> PcaProjection | None:
         """Return a projection for features like these, shape (n, n_features).
 
         None if all are the same.
@@ -81,19 +92,23 @@ class PcaProjection:
         centred *= scale
         values, vectors = torch.linalg.eigh((centred.T @ centred) / len(centred))
         rest = 1 - values.flip(0).clamp(min=0).cumsum(0) / values.clamp(min=0).sum()
-        kind = features.device.type
-        n_leading = min(int((rest > REST[kind]).sum()) + 1, MOST_LEADING[kind])
-        others = 3 + 2 * PARTS[dtype]
-        width = -(-(n_leading + others) // MULTIPLE) * MULTIPLE
-        if width - others > features.shape[1] >= MULTIPLE:
-            width -= MULTIPLE
-        n_leading = min(width - others, features.shape[1])
-        return cls(mean, scale, vectors.flip(1)[:, :n_leading].contiguous(), dtype)
+        share, most = (REST, MOST_LEADING)
+        if is_split:
+            share, most = (REST_OF_SPLIT, MOST_LEADING_OF_SPLIT)
+        n_leading = min(int((rest > share).sum()) + 1, most)
+        # As many as fit the width that so many need.
+        n_copies, n_others = _layout(dtype, is_split)
+        width = -(-(n_copies * (n_leading + 1) + n_others) // MULTIPLE) * MULTIPLE
+        n_leading = min((width - n_others) // n_copies - 1, features.shape[1])
+        directions = vectors.flip(1)[:, :n_leading].contiguous()
+        return cls(mean, scale, directions, dtype, is_split)
 
     @property
     def width(self) -> int:
-        """Length of the vectors of the product."""
-        return self.directions.shape[1] + 3 + 2 * PARTS[self.dtype]
+        """Length of the vectors of the product; a few of their values may fill up with zeros."""
+        n_copies, n_others = _layout(self.dtype, self.is_split)
+        n_values = n_copies * (self.directions.shape[1] + 1) + n_others
+        return -(-n_values // MULTIPLE) * MULTIPLE
 
     def project(self, features: Tensor) -> Projected:
         """Return leading coordinates and norms of features, shape (n, n_features), of float64."""
@@ -117,27 +132,46 @@ class PcaProjection:
         -------
         Tensor of `dtype`, shape (n_rows, width)
         """
-        parts = PARTS[self.dtype]
         exact = torch.cat([projected.leading, projected.rest[:, None]], dim=1)
-        rounded = exact.to(self.dtype)
-        norms = self._up(rounded.double().norm(dim=1))
-        errors = self._up((exact - rounded.double()).norm(dim=1))
-        rows = torch.cat([rounded, norms[:, None], errors[:, None]], dim=1)
+        high, low, rounded = self._rounded(exact)
+        columns = [high]
+        norms = [rounded.norm(dim=1), (exact - rounded).norm(dim=1)]
+        if low is not None:
+            columns += [low, high]
+            norms.append(low.double().norm(dim=1))
+        rows = torch.cat([*columns, self._up(torch.stack(norms, dim=1))], dim=1)
         rows = rows[order] * (order >= 0)[:, None]
         sq_norms = torch.where(order < 0, PADDING, projected.sq_norms[order])
-        ones = rows.new_ones(len(rows), parts)
-        return torch.cat([rows, self._parts(sq_norms), ones], dim=1).contiguous()
+        ones = rows.new_ones(len(rows), PARTS[self.dtype])
+        return self._filled([rows, self._parts(sq_norms), ones])
 
     def query_rows(self, projected: Projected) -> Tensor:
         """Return the rows of the product for query cells, shape (n, width), of `dtype`."""
-        parts = PARTS[self.dtype]
         exact = -2 * torch.cat([projected.leading, projected.rest[:, None]], dim=1)
-        rounded = exact.to(self.dtype)
+        high, low, rounded = self._rounded(exact)
+        columns = [high]
         norms = exact.norm(dim=1)
-        errors = (exact - rounded.double()).norm(dim=1) + self._of_sums * norms
-        ones = rounded.new_ones(len(rounded), parts)
-        columns = [rounded, -self._up(errors)[:, None], -self._up(norms)[:, None], ones]
-        return torch.cat([*columns, self._parts(projected.sq_norms)], dim=1).contiguous()
+        errors = [(exact - rounded).norm(dim=1) + self._of_sums * norms, norms]
+        if low is not None:
+            columns += [high, low]
+            errors.append(low.double().norm(dim=1))
+        ones = high.new_ones(len(high), PARTS[self.dtype])
+        columns += [-self._up(torch.stack(errors, dim=1)), ones]
+        return self._filled([*columns, self._parts(projected.sq_norms)])
+
+    def _rounded(self, values: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Return the high and the low parts of values, and what these add up to, in float64."""
+        high = values.to(self.dtype)
+        if not self.is_split:
+            return high, None, high.double()
+        low = (values - high.double()).to(self.dtype)
+        return high, low, high.double() + low.double()
+
+    def _filled(self, columns: list[Tensor]) -> Tensor:
+        """Return columns side by side, filled up with zeros."""
+        n_missing = self.width - sum(column.shape[1] for column in columns)
+        zeros = columns[0].new_zeros(len(columns[0]), n_missing)
+        return torch.cat([*columns, zeros], dim=1)
 
     def _parts(self, sq_norms: Tensor) -> Tensor:
         """Return squared norms as sums of values of the type, shape (n, n_parts), or less."""
@@ -173,6 +207,12 @@ class PcaProjection:
         """
         sq_distances = sq_distances * self.scale**2
         return sq_distances + 1e-8 * (sq_distances + projected.sq_norms) + TINY
+
+
+def _layout(dtype: torch.dtype, is_split: bool) -> tuple[int, int]:
+    """Return how often each coordinate stands in a vector, and how many values stand beside."""
+    n_norms = 3 if is_split else 2
+    return (3 if is_split else 1), n_norms + 2 * PARTS[dtype]
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,8 @@ class GalleryCache:
         Whether the features are kept, too.
     limit : int
         Bytes that they may take; the images that were not used for longest are dropped.
+    is_split : bool
+        Whether the vectors of the product are split; see `PcaProjection`.
     """
 
     def __init__(
@@ -73,12 +75,13 @@ class GalleryCache:
         device: torch.device,
         with_levels: bool,
         limit: int,
+        is_split: bool = False,
     ) -> None:
         self.grid = grid
         self.order = block_order(grid.height, grid.width, device)
         self._projection: PcaProjection | None = None
         self._is_fitted = False
-        self._dtype, self._device = dtype, device
+        self._dtype, self._is_split, self._device = dtype, is_split, device
         self._with_levels, self._limit = with_levels, limit
         self._images: OrderedDict[int, CachedImage] = OrderedDict()
         self._nbytes = 0
@@ -168,7 +171,7 @@ class GalleryCache:
             levels = self._levels(search, image, some[start : start + AT_ONCE])
             features = self.grid.features(levels).flatten(0, 1)
             parts.append(features[start % step :: step])
-        return PcaProjection.fit(torch.cat(parts), self._dtype)
+        return PcaProjection.fit(torch.cat(parts), self._dtype, self._is_split)
 
     def _make(self, search: Search, image: int, ranks: list[int]) -> list[CachedImage]:
         levels = self._levels(search, image, ranks)

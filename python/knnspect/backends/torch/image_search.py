@@ -13,6 +13,7 @@ from torch import Tensor
 from knnspect.backends.torch.bounds import PcaProjection, Projected
 from knnspect.backends.torch.cache import CachedImage, GalleryCache
 from knnspect.backends.torch.filter import Pairs, candidates, seeds
+from knnspect.backends.torch.gpu_search import Query, search_group
 from knnspect.backends.torch.rescore import nearest_per_query, rescore
 from knnspect.backends.torch.upsampling import Grid
 from knnspect.search import Search
@@ -38,6 +39,8 @@ class ImageSearch:
         Its levels.
     image : int
         Its number.
+    on_gpu : bool
+        Whether kernels do what they can.
 
     Attributes
     ----------
@@ -52,8 +55,10 @@ class ImageSearch:
         grid: Grid,
         query: Sequence[Tensor],
         image: int,
+        on_gpu: bool,
     ) -> None:
         self.n_rescored = 0
+        self.on_gpu = on_gpu
         self.search, self.cache, self.grid = search, cache, grid
         self.query, self.image, self.k = query, image, search.k
 
@@ -78,11 +83,34 @@ class ImageSearch:
             images = self.cache.images(
                 self.search, self.image, ranks[group].tolist(), serials[group].tolist()
             )
-            found = self._search_group(projection, projected, queries, images, ranks[group], best)
+            search_group = self._search_group_on_gpu if self.on_gpu else self._search_group
+            found = search_group(projection, projected, queries, images, ranks[group], best)
             if found is None:
                 return None
             best = found if best is None else _nearest_of_both(best, found, self.k)
         return best
+
+    def _search_group_on_gpu(
+        self,
+        projection: PcaProjection,
+        projected: Projected,
+        queries: Tensor,
+        images: Sequence[CachedImage],
+        ranks: NDArray[np.uint32],
+        best: Found | None,
+    ) -> Found | None:
+        """As `_search_group` does."""
+        if any(image.rows is None or image.levels is None for image in images):
+            return None
+        query = Query(self.features, projected, queries)
+        farthest = None if best is None else best[0][:, -1]
+        found = search_group(query, projection, self.cache, images, self.k, farthest)
+        if found is None:
+            return None
+        sq_distances, numbers, cells, n_rescored = found
+        self.n_rescored += n_rescored
+        on_device = torch.from_numpy(ranks.astype(np.int64)).to(numbers.device)
+        return sq_distances, on_device[numbers], cells
 
     def _search_group(
         self,

@@ -1,4 +1,4 @@
-"""Squared distances of candidates by one kernel a level, on a GPU.
+"""Kernels for a GPU: squared distances of candidates, and the nearest of each query cell.
 
 PyTorch alone passes some 25 times over the features of all candidates; a kernel reads them once.
 Values are those of `Grid.features_at` to the bit: the same blends, in float64, and no product fused
@@ -9,7 +9,6 @@ features are equally far.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import triton
@@ -18,10 +17,12 @@ from torch import Tensor
 
 from knnspect.backends.torch.upsampling import Grid
 
-__all__ = ["sq_distances"]
+__all__ = ["nearest", "sq_distances"]
 
 #: Channels that one program looks at together.
 CHANNELS = 128
+#: Candidates of a query cell that one program looks at together.
+CANDIDATES = 64
 
 
 def sq_distances(
@@ -109,3 +110,77 @@ def _add_level(  # type: ignore[no-untyped-def]
         difference = tl.load(query + channel, inside, 0) - value
         sums += difference * difference
     tl.store(found + pair, tl.load(found + pair) + tl.sum(sums))
+
+
+def nearest(
+    n_queries: int, k: int, cells: Tensor, sq_distances: Tensor, keys: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the k nearest candidates of each query cell.
+
+    Parameters
+    ----------
+    n_queries, k : int
+        How many of each.
+    cells : Tensor of int64, shape (n,)
+        The query cell of each candidate, in ascending order.
+    sq_distances : Tensor of float64, shape (n,)
+        Their distances.
+    keys : Tensor of int64, shape (n,)
+        Of equally near ones those with the smallest count; of one query cell all differ.
+
+    Returns
+    -------
+    sq_distances : Tensor of float64, shape (n_queries, k)
+        Smallest first; infinite where there are fewer.
+    keys : Tensor of int64, shape (n_queries, k)
+        Of these candidates; 0 where there are fewer.
+    """
+    device = cells.device
+    ends = torch.searchsorted(cells, torch.arange(n_queries + 1, device=device))
+    found = torch.empty(n_queries, k, dtype=torch.float64, device=device)
+    found_keys = torch.empty(n_queries, k, dtype=torch.int64, device=device)
+    _nearest_of_query[(n_queries,)](
+        found,
+        found_keys,
+        sq_distances,
+        keys,
+        ends,
+        k=k,
+        CANDIDATES=CANDIDATES,
+        num_warps=1,
+    )
+    return found, found_keys
+
+
+@triton.jit
+def _nearest_of_query(  # type: ignore[no-untyped-def]
+    found,
+    found_keys,
+    sq_distances,
+    keys,
+    ends,
+    k,
+    CANDIDATES: tl.constexpr,  # noqa: N803
+):
+    """Find the nearest candidates of one query cell, each the first behind the one before."""
+    query = tl.program_id(0)
+    start, end = tl.load(ends + query), tl.load(ends + query + 1)
+    last = tl.full([], -float("inf"), tl.float64)
+    last_key = tl.full([], -1, tl.int64)
+    for rank in range(k):
+        best = tl.full([], float("inf"), tl.float64)
+        best_key = tl.full([], 2**62, tl.int64)
+        for first in range(start, end, CANDIDATES):
+            at = first + tl.arange(0, CANDIDATES)
+            value = tl.load(sq_distances + at, at < end, float("inf"))
+            key = tl.load(keys + at, at < end, 2**62)
+            is_behind = (value > last) | ((value == last) & (key > last_key))
+            value = tl.where(is_behind, value, float("inf"))
+            least = tl.min(value)
+            least_key = tl.min(tl.where(is_behind & (value == least), key, 2**62))
+            is_better = (least < best) | ((least == best) & (least_key < best_key))
+            best_key = tl.where(is_better, least_key, best_key)
+            best = tl.where(is_better, least, best)
+        tl.store(found + query * k + rank, best)
+        tl.store(found_keys + query * k + rank, tl.where(best_key == 2**62, 0, best_key))
+        last, last_key = best, best_key

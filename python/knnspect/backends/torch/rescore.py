@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
-from importlib.util import find_spec
 
 import torch
 from torch import Tensor
@@ -41,10 +39,6 @@ def rescore(
     Tensor of float64, shape (n,)
         As float64 gives them, all summed in the same order.
     """
-    if features.is_cuda and _has_triton():
-        from knnspect.backends.torch.kernels import sq_distances
-
-        return sq_distances(features, grid, gallery, candidates)
     at_once = max(1, VALUES_AT_ONCE // grid.n_features)
     parts = []
     for cells, images, places in zip(
@@ -53,12 +47,6 @@ def rescore(
         parts.append(sq_l2(features[cells], grid.features_at(gallery, images, places)))
     nothing = torch.zeros(0, dtype=torch.float64, device=candidates[0].device)
     return torch.cat([nothing, *parts])
-
-
-@cache
-def _has_triton() -> bool:
-    """Return whether kernels can be compiled; PyTorch brings Triton where it is for CUDA."""
-    return find_spec("triton") is not None
 
 
 def sq_l2(x: Tensor, y: Tensor) -> Tensor:

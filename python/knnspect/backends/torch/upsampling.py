@@ -29,6 +29,7 @@ class Taps:
 
     @classmethod
     def of(cls, fine: int, coarse: int, upsample: str, device: torch.device) -> Taps:
+        """Return those of a number of positions between a smaller one, which divides it."""
         ratio = fine // coarse
         position = torch.arange(fine, device=device)
         if upsample == "block":

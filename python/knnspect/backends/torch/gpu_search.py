@@ -1,0 +1,186 @@
+"""The search for one query image on a GPU, where launches cost more than products.
+
+As `knnspect.backends.torch.image_search` does it, with few and large steps: all products of as many
+images as fit, the best row of each block of rows, exact distances of the k best, and of all rows
+that these leave.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from importlib.util import find_spec
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from knnspect.backends.torch.bounds import PADDING, PcaProjection, Projected, round_up
+from knnspect.backends.torch.cache import BLOCK, CachedImage, GalleryCache
+from knnspect.backends.torch.filter import MOST, products_at_once
+from knnspect.backends.torch.precision import AS_PRECISE_AS_THE_TYPE
+
+__all__ = ["Query", "has_kernels", "search_group"]
+
+
+@cache
+def has_kernels() -> bool:
+    """Return whether kernels can be compiled; PyTorch for CUDA brings Triton on Linux."""
+    return find_spec("triton") is not None
+
+
+class Query(NamedTuple):
+    """A query image, ready to be searched.
+
+    Parameters
+    ----------
+    features : Tensor of float64, shape (n_cells, n_features)
+        Its features.
+    projected : Projected
+        Of these.
+    rows : Tensor, shape (n_cells, width)
+        Those of the product.
+    """
+
+    features: Tensor
+    projected: Projected
+    rows: Tensor
+
+
+def search_group(
+    query: Query,
+    projection: PcaProjection,
+    cache: GalleryCache,
+    images: Sequence[CachedImage],
+    k: int,
+    farthest: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor, int] | None:
+    """Find the neighbours of a query image in some images.
+
+    Parameters
+    ----------
+    query : Query
+        The query image.
+    projection : PcaProjection
+        In which rows are compared.
+    cache : GalleryCache
+        Where the images are from.
+    images : sequence of CachedImage
+        With rows and levels.
+    k : int
+        How many neighbours.
+    farthest : Tensor of float64, shape (n_cells,), optional
+        Squared distances; what is farther away is no neighbour.
+
+    Returns
+    -------
+    sq_distances : Tensor of float64, shape (n_cells, k)
+        Smallest first; infinite where there are fewer.
+    images, cells : Tensor of int64, shape (n_cells, k)
+        Numbers of the images, and cells in them.
+    n_rescored : int
+        Pairs that were compared in float64.
+
+    None where bounds leave too many pairs.
+    """
+    levels = [
+        torch.stack(level) for level in zip(*(image.levels or () for image in images), strict=True)
+    ]
+    n_rows = len(cache.order)
+    at_once = max(1, products_at_once(query.rows.device) // (n_rows * len(query.rows)))
+    found: tuple[Tensor, Tensor] | None = None
+    n_rescored = 0
+    for start in range(0, len(images), at_once):
+        rows = torch.cat(
+            [image.rows for image in images[start : start + at_once] if image.rows is not None]
+        )
+        part = _Part(query, cache, levels, rows, start, k)
+        if found is not None:
+            farthest = found[0][:, -1]
+        some = part.search(projection, farthest)
+        if some is None:
+            return None
+        n_rescored += part.n_rescored
+        found = some if found is None else _nearest_of_both(found, some, k)
+    if found is None:
+        return None
+    sq_distances, keys = found
+    return sq_distances, keys // cache.grid.n_cells, keys % cache.grid.n_cells, n_rescored
+
+
+class _Part:
+    """The search in as many images as products are taken of together."""
+
+    def __init__(
+        self,
+        query: Query,
+        cache: GalleryCache,
+        levels: Sequence[Tensor],
+        rows: Tensor,
+        first_image: int,
+        k: int,
+    ) -> None:
+        self._query, self._cache, self._levels, self._k = query, cache, levels, k
+        self._first_image = first_image
+        with AS_PRECISE_AS_THE_TYPE:
+            products = rows @ query.rows.T
+        # Queries last, where their neighbours in memory are read together.
+        self._blocks = products.view(-1, BLOCK, len(query.rows))
+        self.n_rescored = 0
+
+    def search(
+        self, projection: PcaProjection, farthest: Tensor | None
+    ) -> tuple[Tensor, Tensor] | None:
+        """Return squared distances and keys of the neighbours; None where there are too many."""
+        from knnspect.backends.torch.kernels import nearest
+
+        n_blocks, _, n_queries = self._blocks.shape
+        least = self._blocks.amin(dim=1).T.contiguous()
+        if n_blocks >= self._k:
+            # The best rows of the k best blocks; k cells are no farther than these.
+            limits = self._farthest_of(least.topk(self._k, dim=1, largest=False).indices)
+            farthest = limits if farthest is None else torch.minimum(farthest, limits)
+        if farthest is None:
+            limit = least.new_full((n_queries, 1), PADDING / 2)
+        else:
+            limits = projection.limits(self._query.projected, farthest).clamp(max=PADDING / 2)
+            limit = round_up(limits, least.dtype)[:, None]
+        cells, blocks = (least <= limit).nonzero(as_tuple=True)
+        values = self._blocks[blocks, :, cells]
+        is_near = values <= limit[cells]
+        most = MOST * n_queries
+        if len(blocks) * BLOCK > most and int(is_near.sum()) > most:
+            return None
+        hits, row = is_near.nonzero(as_tuple=True)
+        cells = cells[hits]
+        sq_distances, keys = self._rescore(cells, blocks[hits] * BLOCK + row)
+        return nearest(n_queries, self._k, cells, sq_distances, keys)
+
+    def _farthest_of(self, blocks: Tensor) -> Tensor:
+        """Return the largest squared distance of the best rows of some blocks, by query cell."""
+        n_queries, n = blocks.shape
+        cells = torch.arange(n_queries, device=blocks.device).repeat_interleave(n)
+        blocks = blocks.flatten()
+        rows = blocks * BLOCK + self._blocks[blocks, :, cells].argmin(dim=1)
+        sq_distances, _ = self._rescore(cells, rows)
+        return sq_distances.view(n_queries, n).amax(dim=1)
+
+    def _rescore(self, cells: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Return exact squared distances of pairs, and where their rows are: image, then cell."""
+        from knnspect.backends.torch.kernels import sq_distances
+
+        self.n_rescored += len(cells)
+        order, grid = self._cache.order, self._cache.grid
+        images, places = self._first_image + rows // len(order), order[rows % len(order)]
+        candidates = (cells, images, places)
+        found = sq_distances(self._query.features, grid, self._levels, candidates)
+        return found, images * grid.n_cells + places
+
+
+def _nearest_of_both(
+    first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor], k: int
+) -> tuple[Tensor, Tensor]:
+    """Return the k nearest of two; of equally near ones the first, whose keys are lower."""
+    sq_distances, order = torch.cat([first[0], second[0]], dim=1).sort(dim=1, stable=True)
+    keys = torch.cat([first[1], second[1]], dim=1).gather(1, order[:, :k])
+    return sq_distances[:, :k], keys
