@@ -90,7 +90,7 @@ def products_at_once(device: torch.device) -> int:
         return PRODUCTS_ON_CPU
     free, _ = torch.cuda.mem_get_info(device)
     free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return int(max(PRODUCTS_ON_CPU, min(free // 32, 2**28)))
+    return int(max(PRODUCTS_ON_CPU, min(free // 32, 2**30)))
 
 
 def seeds(
