@@ -144,8 +144,10 @@ def subjects(folder: Path, threads: int) -> Iterator[tuple[str, Callable[[], Cal
     yield "block", searching(gallery("block"), 1)
     yield "bilinear", searching(gallery("bilinear"), 1)
     yield "flat", searching(lambda: gallery("block")().coreset(0.1), 9)
-    yield "spade", detector(lambda backbone: ks.Spade(backbone, threads=threads))
-    yield "patchcore", detector(lambda backbone: ks.PatchCore(backbone, threads=threads), 3)
+    # Settings whose defaults have changed are said here, so that both versions do the same.
+    same = {"threads": threads, "score": "image"}
+    yield "spade", detector(lambda backbone: ks.Spade(backbone, **same))
+    yield "patchcore", detector(lambda backbone: ks.PatchCore(backbone, coreset=0.01, **same), 3)
     yield "cflow", detector(lambda backbone: ks.CFlow(backbone, max_epochs=2, coupling_blocks=4), 3)
     yield "simplenet", detector(lambda backbone: ks.SimpleNet(backbone, max_epochs=2), 3)
     yield "reading", lambda: lambda number: [read_image(test[number])]

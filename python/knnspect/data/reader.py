@@ -91,6 +91,11 @@ class ImageReader:
             raise ImageError(f"{where}: expected an image file, but there is no such file") from (
                 None
             )
+        except ImportError as error:
+            raise ImageError(
+                f"{where}: reading this file needs {error.name}, which cannot be imported "
+                f"({error}): pip install {error.name}"
+            ) from error
         except Exception as error:
             if isinstance(error, OSError) and error.strerror:  # from the system
                 raise ImageError(

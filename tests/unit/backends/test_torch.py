@@ -29,6 +29,8 @@ from knnspect.backends.torch.upsampling import Grid
 
 CPU = torch.device("cpu")
 DTYPES = [torch.bfloat16, torch.float32]
+#: What the vectors of products are made of: a type, and whether they are split in two parts.
+VECTORS = [(torch.bfloat16, False), (torch.float32, False), (torch.bfloat16, True)]
 SHAPES = [(12, 16, 8), (6, 8, 12), (3, 4, 20)]
 
 
@@ -86,23 +88,25 @@ def features_of_kind(kind: str, n: int, n_features: int) -> torch.Tensor:
 @pytest.mark.parametrize(
     "kind", ["normal", "correlated", "offset", "scales", "tiny", "huge", "one sign"]
 )
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("dtype", "is_split"), VECTORS)
 @pytest.mark.parametrize("n_features", [1, 2, 5, 40, 176])
 def test_no_product_is_above_the_limit_of_the_true_distance(
-    kind: str, dtype: torch.dtype, n_features: int
+    kind: str, dtype: torch.dtype, is_split: bool, n_features: int
 ) -> None:
     features = features_of_kind(kind, 256, n_features)
-    projection = PcaProjection.fit(features, dtype)
+    projection = PcaProjection.fit(features, dtype, is_split)
     assert projection is not None
     projected = projection.project(features)
     order = block_order(16, 16, CPU)
-    products = projection.gallery_rows(projected, order) @ projection.query_rows(projected).T
+    queries = projection.query_rows(projected)
+    assert queries.shape == (len(features), projection.width)
+    products = projection.gallery_rows(projected, order) @ queries.T
     exact = torch.stack([(features[order] - query).square().sum(dim=1) for query in features], 1)
     for query in range(len(features)):
         # Every pair is within its own distance: a limit set by it must let the pair through.
-        queries = [query] * len(features)
+        many = [query] * len(features)
         one = type(projected)(
-            projected.leading[queries], projected.rest[queries], projected.sq_norms[queries]
+            projected.leading[many], projected.rest[many], projected.sq_norms[many]
         )
         limits = round_up(projection.limits(one, exact[:, query]), dtype)
         assert (products[:, query] <= limits).all()
@@ -121,6 +125,25 @@ def test_products_tell_far_pairs_from_near_ones(dtype: torch.dtype) -> None:
     nearest = (exact + 1e9 * torch.eye(len(exact))).min(dim=0).values
     limits = round_up(projection.limits(projected, nearest), dtype)
     assert (products <= limits).double().mean() < 0.05
+
+
+def test_split_vectors_leave_few_of_the_pairs_that_bfloat16_leaves() -> None:
+    """Cells of a dark background are nearly the same, and far from the mean of all."""
+    rng = np.random.default_rng(0)
+    values = np.concatenate([rng.normal(size=(128, 40)), 3 + 0.1 * rng.normal(size=(128, 40))])
+    features = torch.from_numpy(values)
+    exact = torch.cdist(features, features, compute_mode="donot_use_mm_for_euclid_dist").square()
+    nearest = (exact + 1e9 * torch.eye(len(exact))).min(dim=0).values
+    n_left = []
+    for is_split in (False, True):
+        projection = PcaProjection.fit(features, torch.bfloat16, is_split)
+        assert projection is not None
+        projected = projection.project(features)
+        rows = projection.gallery_rows(projected, torch.arange(len(features)))
+        products = rows @ projection.query_rows(projected).T
+        limits = round_up(projection.limits(projected, nearest), torch.bfloat16)
+        n_left.append(int((products <= limits).sum()))
+    assert n_left[1] < n_left[0] / 10
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

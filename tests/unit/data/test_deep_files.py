@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import sys
 import zlib
 from pathlib import Path
 from typing import Any
@@ -232,3 +233,10 @@ def test_pillow_is_asked_for_no_more_bits_than_it_reads(tmp_path: Path) -> None:
     with Image.open(path) as image, pytest.warns(ReadingWarning, match="give the path to have all"):
         pixels = image_from_pillow(image, "a")
     np.testing.assert_array_equal(pixels, DEEP[..., :3] >> 8)
+
+
+def test_a_missing_decoder_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = png(tmp_path / "deep.png", DEEP[..., :3], 16, RGB)
+    monkeypatch.setitem(sys.modules, "imagecodecs", None)  # as if it were not installed
+    with pytest.raises(ImageError, match=r"deep\.png: reading this file needs imagecodecs.*pip"):
+        read_image(path)

@@ -62,7 +62,7 @@ def sq_distances(
     return found
 
 
-@triton.jit
+@triton.jit  # type: ignore[untyped-decorator]
 def _add_level(  # type: ignore[no-untyped-def]
     found,
     features,
@@ -152,7 +152,7 @@ def nearest(
     return found, found_keys
 
 
-@triton.jit
+@triton.jit  # type: ignore[untyped-decorator]
 def _nearest_of_query(  # type: ignore[no-untyped-def]
     found,
     found_keys,

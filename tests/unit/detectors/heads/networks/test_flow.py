@@ -78,6 +78,17 @@ class TestTransform:
             found = flow.log_likelihood(features, cells)
         torch.testing.assert_close(found * n_channels, expected, rtol=1e-3, atol=1e-3)
 
+    def test_stays_in_float32_in_mixed_precision(self, n_channels: int) -> None:
+        flow, (features, cells) = make(n_channels), some(n_channels)
+        with torch.autocast("cpu", torch.bfloat16):
+            z, log_det = flow.transform(cells).call_and_ladj(features)
+            found = flow.log_likelihood(features, cells)
+        assert z.dtype == log_det.dtype == torch.float32
+        found.sum().backward()  # type: ignore[no-untyped-call]
+        with torch.no_grad():
+            expected = flow.log_likelihood(features, cells)
+        torch.testing.assert_close(found.detach(), expected, rtol=0.05, atol=0.05)
+
     def test_depends_on_the_cell(self, n_channels: int) -> None:
         flow, (features, _) = make(n_channels), some(n_channels, 1)
         with torch.no_grad():
