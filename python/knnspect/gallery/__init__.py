@@ -1,7 +1,8 @@
 """Normal features, kept and searched.
 
 ``gallery``       feature pyramids of normal images, in memory or in a folder
-``reading``       what of a gallery changes nothing: looking at it, and searching
+``reading``       what of a gallery changes nothing: looking at it
+``searching``     searching it
 ``coreset``       a few rows of a gallery, searched in place of all
 ``picking``       which rows these are
 ``coreset_file``  coresets in files
