@@ -206,6 +206,8 @@ class Gallery:
         """Read every image of the folder and compare its checksum."""
     def copy(self) -> Gallery:
         """Return another gallery of the same images, which are shared."""
+    def level(self, index: int) -> Gallery:
+        """Return a gallery of one level alone, of the same images, which are shared."""
     def image(self, id: str, /) -> list[NDArray[Any]]:  # noqa: A002
         """Return copies of the levels of one image, ``(height, width, channels)`` each."""
     def save(

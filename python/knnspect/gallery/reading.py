@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +19,7 @@ from knnspect.gallery.pickling import Images, check_rounding, rebuilt
 from knnspect.gallery.searching import SearchedGallery
 from knnspect.pyramid import FeaturePyramid
 from knnspect.search import Window
-from knnspect.validation import check_ids, has_surrogates
+from knnspect.validation import check_count, check_ids, has_surrogates
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -29,11 +30,14 @@ __all__ = ["ReadOnlyGallery"]
 class ReadOnlyGallery(SearchedGallery):
     """Feature pyramids of images by id, which are searched and never changed.
 
-    `Gallery.without` and `Coreset.bank` return such galleries; `Gallery` can be changed, too.
+    `Gallery.without`, `Gallery.level` and `Coreset.bank` return such galleries; `Gallery` can be
+    changed, too.
     """
 
     def __init__(self) -> None:
-        raise TypeError("a ReadOnlyGallery comes from Gallery.without or Coreset.bank")
+        raise TypeError(
+            "a ReadOnlyGallery comes from Gallery.without, Gallery.level or Coreset.bank"
+        )
 
     @classmethod
     def from_core(cls, core: _core.Gallery) -> Self:
@@ -192,6 +196,43 @@ class ReadOnlyGallery(SearchedGallery):
         left = ReadOnlyGallery.from_core(core)
         left._source = self._source  # so that backends know the images again
         return left
+
+    def level(self, index: int) -> ReadOnlyGallery:
+        """Return one level of the gallery as it is now, as a gallery of its own.
+
+        No features are copied. Queries have that level alone; cells, and the radius of a window,
+        are those of its own grid.
+
+        Parameters
+        ----------
+        index : int
+            Which level; 0 is the finest.
+
+        Returns
+        -------
+        ReadOnlyGallery
+            The same images, under the same ids; later changes of the gallery do not change it.
+
+        Raises
+        ------
+        ParameterError
+            If the gallery is empty, or has no such level.
+        DTypeError
+            If `index` is not a whole number.
+
+        Examples
+        --------
+        >>> import numpy as np, knnspect as ks
+        >>> levels = [np.zeros((2, 4, 4, 3), "f4"), np.ones((2, 2, 2, 5), "f4")]
+        >>> gallery = ks.Gallery()
+        >>> _ = gallery.add(FeaturePyramid(levels), ids=["a", "b"])
+        >>> gallery.level(1).shapes, gallery.level(1).ids
+        ([(2, 2, 5)], ['a', 'b'])
+        >>> gallery.level(1).search(FeaturePyramid(levels[1:])[0])
+        Neighbors(n_images=1, cells=2x2, k=1)
+        """
+        index = min(check_count("index", index, minimum=0), sys.maxsize)
+        return ReadOnlyGallery.from_core(self.core.level(index))
 
     def around(
         self,

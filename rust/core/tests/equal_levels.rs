@@ -102,3 +102,38 @@ fn what_the_oracle_finds_is_found_in_equal_levels() {
         }
     }
 }
+
+#[test]
+fn one_level_alone_is_searched_as_a_gallery_of_that_level() {
+    let (normal, query) = (split(&surface(3, 0.0)), split(&surface(1, 1.005)));
+    let shapes: Shapes = vec![(36, 32, CHANNELS[0]), (18, 16, CHANNELS[1])];
+    let coarse = |level: &[f32]| level[..level.len() / 4].to_vec();
+    let normal = [normal[0].clone(), coarse(&normal[1])];
+    let query = [query[0].clone(), coarse(&query[1])];
+    for dtype in [DType::F32, DType::F16, DType::I8] {
+        let whole = gallery_of(&shapes, dtype, &normal);
+        for index in 0..shapes.len() {
+            let shape = vec![shapes[index]];
+            let level = whole.level(index).unwrap();
+            let alone = gallery_of(&shape, dtype, std::slice::from_ref(&normal[index]));
+            assert_eq!(level.shape(), alone.shape());
+            assert_eq!(level.n_bytes(), alone.n_bytes());
+            let parts = [query[index].clone()];
+            let way = (3, InstructionSet::best(), 2, Matcher::Auto);
+            let found = search(
+                &level,
+                &batch(&shape, 1, &parts),
+                &[level.select(None).unwrap()],
+                way,
+            );
+            let expected = search(
+                &alone,
+                &batch(&shape, 1, &parts),
+                &[alone.select(None).unwrap()],
+                way,
+            );
+            assert!(same_bits(&found, &expected), "{dtype:?}, level {index}");
+        }
+        assert!(whole.level(2).is_err());
+    }
+}

@@ -207,6 +207,12 @@ impl Gallery {
         SharedGallery::from(self.inner.copy()).into()
     }
 
+    /// A gallery of one level alone, of the same images, which are shared.
+    fn level(&self, py: Python<'_>, index: usize) -> PyResult<Self> {
+        let level = self.inner.copy().level(index).or_raise(py)?;
+        Ok(SharedGallery::from(level).into())
+    }
+
     /// The stored levels of one image, each `(height, width, channels)`, as copies; codes decoded.
     #[pyo3(signature = (id, /))]
     fn image<'py>(&self, py: Python<'py>, id: &str) -> PyResult<Vec<Bound<'py, PyUntypedArray>>> {

@@ -15,20 +15,30 @@ use std::sync::{Arc, OnceLock};
 /// The pyramid of one image.
 #[derive(Debug)]
 pub struct StoredImage {
-    levels: Vec<StoredLevel>,
+    levels: Vec<Arc<StoredLevel>>,
     /// Another one for each image of the process, so that what was made of an image can be found again.
     serial: u64,
     /// Where the cells of each level lie; computed when it is first asked for.
     spheres: OnceLock<Vec<Sphere>>,
     /// The only level in the coordinates of a flat gallery; made by the first search.
     projected: OnceLock<(Arc<ProjectionSlot>, Option<ProjectedRows>)>,
-    /// Of an image whose features are in a file.
-    origin: Option<Origin>,
+    origin: Origin,
+}
+
+/// Whose features these are, which says how they are verified.
+#[derive(Debug)]
+enum Origin {
+    /// Those of an image that was added, and checked then.
+    Memory,
+    /// Those of an image in a file or a folder.
+    File(FileImage),
+    /// One level of another image.
+    LevelOf(Arc<StoredImage>),
 }
 
 /// Where an image comes from whose features are in a file, and whether they were looked at.
 #[derive(Debug)]
-struct Origin {
+struct FileImage {
     /// The file or the folder, and the id there, for messages.
     gallery: Arc<Path>,
     id: Box<str>,
@@ -73,7 +83,7 @@ impl StoredImage {
         for (index, (level, shape)) in levels.iter().zip(shape.levels()).enumerate() {
             let mut values = vec![0.0_f32; shape.values()];
             level.decode_into(&mut values);
-            stored.push(match dtype {
+            stored.push(Arc::new(match dtype {
                 DType::F32 => StoredLevel::F32(values.into()),
                 DType::F16 => {
                     let values: Vec<f16> = values.into_iter().map(f16::from_f32).collect();
@@ -93,15 +103,25 @@ impl StoredImage {
                         scales: quantized.scales.into(),
                     }
                 }
-            });
+            }));
         }
-        Ok(Self {
-            levels: stored,
+        Ok(Self::of_levels(stored, Origin::Memory))
+    }
+
+    /// One level of an image, whose features are shared: an image of a gallery of that level.
+    pub(crate) fn level_of(image: &Arc<Self>, index: usize) -> Self {
+        let level = Arc::clone(&image.levels[index]);
+        Self::of_levels(vec![level], Origin::LevelOf(Arc::clone(image)))
+    }
+
+    fn of_levels(levels: Vec<Arc<StoredLevel>>, origin: Origin) -> Self {
+        Self {
+            levels,
             serial: next_serial(),
             spheres: OnceLock::new(),
             projected: OnceLock::new(),
-            origin: None,
-        })
+            origin,
+        }
     }
 
     /// Image number `image` of an open file. `levels` has, for each level, the tensor of the values,
@@ -124,14 +144,9 @@ impl StoredImage {
                     scales: Buffer::mapped(store, tensors[2], image),
                 },
             })
+            .map(Arc::new)
             .collect();
-        Self {
-            levels,
-            serial: next_serial(),
-            spheres: OnceLock::new(),
-            projected: OnceLock::new(),
-            origin: Some(Origin::new(gallery, id, None)),
-        }
+        Self::of_levels(levels, Origin::File(FileImage::new(gallery, id, None)))
     }
 
     /// The image whose record, laid out as `layout` says, is at `place` in a folder, of which the
@@ -159,22 +174,15 @@ impl StoredImage {
                     },
                 }
             })
+            .map(Arc::new)
             .collect();
-        Self {
-            levels,
-            serial: next_serial(),
-            spheres: OnceLock::new(),
-            projected: OnceLock::new(),
-            origin: Some(Origin::new(
-                gallery,
-                id,
-                Some(Seal {
-                    checksum,
-                    place,
-                    record: Buffer::of_bytes((mapping, start, layout.stride)),
-                }),
-            )),
-        }
+        let seal = Seal {
+            checksum,
+            place,
+            record: Buffer::of_bytes((mapping, start, layout.stride)),
+        };
+        let origin = FileImage::new(gallery, id, Some(seal));
+        Self::of_levels(levels, Origin::File(origin))
     }
 
     /// A number that no other image of the process has or had.
@@ -185,26 +193,32 @@ impl StoredImage {
 
     /// Whether nothing is left for [`verify`](Self::verify) to read.
     pub(crate) fn is_verified(&self) -> bool {
-        let origin = self.origin.as_ref();
-        origin.is_none_or(|origin| origin.verified.load(Ordering::Acquire))
+        match &self.origin {
+            Origin::Memory => true,
+            Origin::File(file) => file.verified.load(Ordering::Acquire),
+            Origin::LevelOf(image) => image.is_verified(),
+        }
     }
 
     /// Reads an image that is in a file or a folder; once it was right, it is not read again, unless
     /// `anew`. Its features must be finite, as those of every image that is added are. In a folder it
-    /// has a checksum, too; images of a file are verified with it.
+    /// has a checksum, too; images of a file are verified with it. Of one level the whole image is
+    /// verified, to which the checksum belongs.
     ///
     /// # Errors
     /// [`Error::Store`] with the id, when a byte was altered, or a feature is not finite.
     pub fn verify(&self, anew: bool) -> Result<()> {
-        let Some(origin) = self.origin.as_ref().filter(|_| anew || !self.is_verified()) else {
-            return Ok(());
+        let file = match &self.origin {
+            Origin::LevelOf(image) => return image.verify(anew),
+            Origin::File(file) if anew || !self.is_verified() => file,
+            _ => return Ok(()),
         };
-        origin.verified.store(false, Ordering::Release);
+        file.verified.store(false, Ordering::Release);
         let damaged = |how: &str| {
-            let reason = format!("image {:?} is damaged: {how}", origin.id);
-            Err(Error::store(&origin.gallery, reason).of_image(&*origin.id))
+            let reason = format!("image {:?} is damaged: {how}", file.id);
+            Err(Error::store(&file.gallery, reason).of_image(&*file.id))
         };
-        if let Some(seal) = &origin.seal
+        if let Some(seal) = &file.seal
             && checksum(seal.record.values()) != seal.checksum
         {
             return damaged("its checksum does not match its features");
@@ -212,24 +226,27 @@ impl StoredImage {
         if !self.levels().iter().all(LevelData::all_finite) {
             return damaged("its features are not finite");
         }
-        origin.verified.store(true, Ordering::Release);
+        file.verified.store(true, Ordering::Release);
         Ok(())
     }
 
-    fn seal(&self) -> Option<&Seal> {
-        self.origin.as_ref()?.seal.as_ref()
+    fn file(&self) -> Option<&FileImage> {
+        match &self.origin {
+            Origin::File(file) => Some(file),
+            _ => None,
+        }
     }
 
     /// The id, checksum and bytes of an image of a folder.
     pub(crate) fn record(&self) -> Option<(&str, Checksum, &[u8])> {
-        let origin = self.origin.as_ref()?;
-        let seal = origin.seal.as_ref()?;
-        Some((&origin.id, seal.checksum, seal.record.values()))
+        let file = self.file()?;
+        let seal = file.seal.as_ref()?;
+        Some((&file.id, seal.checksum, seal.record.values()))
     }
 
     /// Where in a folder the image is.
     pub(crate) fn place(&self) -> Option<RecordPlace> {
-        self.seal().map(|seal| seal.place)
+        Some(self.file()?.seal.as_ref()?.place)
     }
 
     /// A sphere around the cells of each level, whose channels are those of `grids`.
@@ -269,7 +286,7 @@ impl StoredImage {
     pub fn levels(&self) -> Vec<LevelData<'_>> {
         self.levels
             .iter()
-            .map(|level| match level {
+            .map(|level| match &**level {
                 StoredLevel::F32(values) => LevelData::F32(values.values()),
                 StoredLevel::F16(values) => LevelData::F16(values.values()),
                 StoredLevel::I8 {
@@ -302,7 +319,7 @@ impl StoredImage {
     }
 }
 
-impl Origin {
+impl FileImage {
     fn new(gallery: &Arc<Path>, id: &str, seal: Option<Seal>) -> Self {
         Self {
             gallery: Arc::clone(gallery),

@@ -99,11 +99,34 @@ impl Gallery {
     /// # Errors
     /// [`Error::Parameter`] when the gallery is empty.
     pub fn pyramid_context(&self) -> Result<PyramidContext> {
-        let shape = self
-            .shape
-            .clone()
-            .ok_or_else(|| Error::parameter("gallery", "the gallery is empty: add images first"))?;
+        let shape = self.shape.clone().ok_or_else(no_images)?;
         Ok(PyramidContext::new(shape, self.upsample))
+    }
+
+    /// A gallery of one level alone, of the same images, whose features are shared.
+    ///
+    /// # Errors
+    /// [`Error::Parameter`] when the gallery is empty, or has no such level.
+    pub fn level(&self, index: usize) -> Result<Self> {
+        let levels = self.shape.as_ref().ok_or_else(no_images)?.levels();
+        let Some(level) = levels.get(index) else {
+            let n = levels.len();
+            let message = format!("index: expected one of {n} levels, from 0, got {index}");
+            return Err(Error::parameter("index", message));
+        };
+        let shape = PyramidShape::new(&[(level.height, level.width, level.channels)])?;
+        let images = self.images.iter();
+        let images = images.map(|(id, image)| {
+            let image = StoredImage::level_of(image, index);
+            (id.clone(), Arc::new(image))
+        });
+        let images = images.collect();
+        Ok(Self::of_images(
+            self.upsample,
+            self.dtype,
+            Some(shape),
+            images,
+        ))
     }
 
     /// Adds the images of a batch under `ids`: all of them, or none when there is an error.
@@ -277,6 +300,10 @@ impl Gallery {
     pub fn image(&self, id: &str) -> Result<Arc<StoredImage>> {
         self.images.get(id).cloned().ok_or_else(|| unknown_id(id))
     }
+}
+
+fn no_images() -> Error {
+    Error::parameter("gallery", "the gallery is empty: add images first")
 }
 
 fn unknown_id(id: &str) -> Error {
