@@ -3,6 +3,7 @@
 ``gallery``       feature pyramids of normal images, in memory or in a folder
 ``reading``       what of a gallery changes nothing: looking at it
 ``searching``     searching it
+``late_fusion``   searching each of its levels on its own
 ``coreset``       a few rows of a gallery, searched in place of all
 ``picking``       which rows these are
 ``coreset_file``  coresets in files
@@ -15,6 +16,7 @@ from __future__ import annotations
 from knnspect.gallery.coreset import Coreset
 from knnspect.gallery.folder import is_gallery_folder
 from knnspect.gallery.gallery import Gallery
+from knnspect.gallery.late_fusion import LateFusion
 from knnspect.gallery.reading import ReadOnlyGallery
 
-__all__ = ["Coreset", "Gallery", "ReadOnlyGallery", "is_gallery_folder"]
+__all__ = ["Coreset", "Gallery", "LateFusion", "ReadOnlyGallery", "is_gallery_folder"]

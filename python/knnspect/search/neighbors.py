@@ -19,7 +19,8 @@ class Neighbors:
     Parameters
     ----------
     sq_distances : ndarray of float32, shape (n_images, height, width, k)
-        Squared L2 distances between upsampled, concatenated features.
+        Squared L2 distances between upsampled, concatenated features. (`LateFusion` says what they
+        are where each level was searched on its own.)
     image_index : ndarray of uint32, shape (n_images, height, width, k)
         The gallery image of each neighbour, as a place in `image_ids`.
     cells : ndarray of uint32, shape (n_images, height, width, k, 2)
