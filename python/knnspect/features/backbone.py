@@ -8,13 +8,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 from numpy.typing import NDArray
 
 from knnspect.constraints import Flag
 from knnspect.data import Geometry, iterate_batches, open_images
 from knnspect.data.loading import OnBad, Views
-from knnspect.errors import ImageError, ShapeError
+from knnspect.errors import ImageError
 from knnspect.features.constraints import (
     Device,
     ImageSize,
@@ -221,23 +220,10 @@ class Backbone(ReadsImages):
             Once for all images, if some lie above the white level, use a small part of their range,
             or have pages that were not read.
         """
-        parts = [
+        return Features.concatenate(
             # A device may not have the room for all of them.
             replace(part, pyramid=FeaturePyramid(part.pyramid.levels))
             for part in self.iterate(images, batch_size, n_workers, skip_bad, progress)
-        ]
-        for part in parts:
-            if part.pyramid.shapes != parts[0].pyramid.shapes:
-                raise ShapeError(
-                    f"images: {part.ids[0]} and {parts[0].ids[0]} have maps of different grids, "
-                    f"{part.pyramid.shapes} and {parts[0].pyramid.shapes}, which make no pyramid "
-                    "together: go through them with iterate"
-                )
-        return Features(
-            FeaturePyramid.concatenate(part.pyramid for part in parts),
-            np.concatenate([part.pooled for part in parts]),
-            [id_ for part in parts for id_ in part.ids],
-            [placement for part in parts for placement in part.placements],
         )
 
     def iterate(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from knnspect.data.decoded import ImageArray
+from knnspect.errors import ShapeError
 from knnspect.pyramid import FeaturePyramid
 from knnspect.views import Placement
 
@@ -42,3 +44,28 @@ class Features:
     def sizes(self) -> list[tuple[int, int]]:
         """Height and width of each image as it came."""
         return [placement.size for placement in self.placements]
+
+    @classmethod
+    def concatenate(cls, batches: Iterable[Features]) -> Features:
+        """Return the features of several batches, of which there is at least one, as those of one.
+
+        Raises
+        ------
+        ShapeError
+            If images have maps of different grids.
+        """
+        parts = list(batches)
+        for part in parts:
+            if part.pyramid.shapes != parts[0].pyramid.shapes:
+                raise ShapeError(
+                    f"images: {part.ids[0]} and {parts[0].ids[0]} have maps of different grids, "
+                    f"{part.pyramid.shapes} and {parts[0].pyramid.shapes}, which make no pyramid "
+                    "together: go through them with iterate"
+                )
+        return cls(
+            FeaturePyramid.concatenate(part.pyramid for part in parts),
+            np.concatenate([part.pooled for part in parts]),
+            [id_ for part in parts for id_ in part.ids],
+            [placement for part in parts for placement in part.placements],
+            [picture for part in parts for picture in part.pictures],
+        )
