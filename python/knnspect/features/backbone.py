@@ -77,6 +77,10 @@ class Backbone(ReadsImages):
         which less is known, weigh less.
     device : str, optional
         Where the network runs, such as cpu or cuda:0: CUDA where there is one, else the CPU.
+    unit : bool, default False
+        Divide the features of each cell of each level by their L2 norm, after averaging; zeros stay
+        zeros. The squared distance of two cells of a level is then 2 - 2 cos of the angle between
+        them. For transformers; convolutional networks found defects less well with it.
     norm : bool, default False
         Take maps and class token through the final norm of a transformer. Only its last block was
         trained with it.
@@ -109,9 +113,10 @@ class Backbone(ReadsImages):
 
     Notes
     -----
-    Features are those of timm's ``features_only`` and ``forward_intermediates``, on the CPU to the
-    bit. Class, register and distillation tokens, which belong to no place, are no part of maps.
-    Transformers are tested with random weights; how well they find defects was not measured.
+    But for averaging and `unit`, features are those of timm's ``features_only`` and
+    ``forward_intermediates``, on the CPU to the bit. Class, register and distillation tokens, which
+    belong to no place, are no part of maps. Transformers are tested with random weights; how well
+    they find defects was not measured.
     """
 
     name: str = parameter(Name(), default="efficientnet_lite0", kw_only=False)
@@ -123,6 +128,7 @@ class Backbone(ReadsImages):
     )
     patch_size: int = parameter(PatchSize(), default=1, kw_only=False)
     device: str | None = parameter(Device(), default=None, kw_only=False)
+    unit: bool = parameter(Flag(), default=False)
     norm: bool = parameter(Flag(), default=False)
     pooled: Literal["mean", "max", "cls"] = parameter(POOLED, default="mean")
     precision: Literal["float32", "float16"] = parameter(PRECISIONS, default="float32")

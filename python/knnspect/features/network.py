@@ -32,7 +32,15 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-__all__ = ["POOLED", "PRECISIONS", "Images", "Network", "NetworkSettings", "check_device"]
+__all__ = [
+    "POOLED",
+    "PRECISIONS",
+    "Images",
+    "Network",
+    "NetworkSettings",
+    "check_device",
+    "unit_rows",
+]
 
 #: Prepared images, (3, height, width) each.
 Images = NDArray[np.float32] | list[NDArray[np.float32]]
@@ -56,6 +64,7 @@ class NetworkSettings:
     resize: Any
     patch_size: int
     device: str | None
+    unit: bool = False
     norm: bool = False
     pooled: str = "mean"
     precision: str = "float32"
@@ -107,7 +116,8 @@ class Network:
             )
         self.device = check_device(settings.device)
         self.architecture, self.source = architecture, source
-        self.norm, self.pooled = bool(settings.norm), settings.pooled
+        self.unit, self.norm = bool(settings.unit), bool(settings.norm)
+        self.pooled = settings.pooled
         any_size = settings.resize == "shorter"
         blueprint = Blueprint(architecture, image_size, self.norm, any_size)
 
@@ -201,6 +211,8 @@ class Network:
                 chosen = [
                     avg_pool2d(level, self.patch_size, 1, self.patch_size // 2) for level in chosen
                 ]
+            if self.unit:
+                chosen = [unit_rows(level) for level in chosen]
             means = np.zeros((n_images, 0), np.float32)
             if vectors is not None:
                 means = vectors.float().cpu().numpy()
@@ -264,6 +276,7 @@ def _check(settings: NetworkSettings) -> None:
     """Check what can be without the network."""
     checked_levels(settings.levels)
     PatchSize().check("patch_size", settings.patch_size)
+    Flag().check("unit", settings.unit)
     Flag().check("norm", settings.norm)
     POOLED.check("pooled", settings.pooled)
     PRECISIONS.check("precision", settings.precision)
@@ -296,6 +309,18 @@ def _check_size(settings: NetworkSettings, blueprint: Blueprint) -> None:
 
 def _name_of_stride(name: str, has_blocks: bool) -> str:
     return f"the patch of {name}" if has_blocks else "the stride of the coarsest level"
+
+
+def unit_rows(level: torch.Tensor) -> torch.Tensor:
+    """Return a level, (n_images, channels, height, width), with the features of cells of norm 1.
+
+    Zeros stay zeros; what is not finite makes its cell so.
+    """
+    largest = level.abs().amax(1, keepdim=True)
+    largest = largest.where(largest != 0, 1)
+    level = level / largest  # so that no square is too large or too small for its type
+    norm = level.square().sum(1, keepdim=True).sqrt()
+    return level / norm.where(norm != 0, 1)
 
 
 def check_device(device: str | None) -> torch.device:

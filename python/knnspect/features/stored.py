@@ -20,6 +20,7 @@ __all__ = ["DEFAULTS", "digest_of", "pack", "unpack"]
 #: `blocks` says how many a transformer has; without it, levels are those of its last three.
 DEFAULTS: dict[str, Any] = {
     "white": None,
+    "unit": False,
     "norm": False,
     "pooled": "mean",
     "precision": "float32",
@@ -42,6 +43,7 @@ def pack(
     }
     others = {
         "white": white,
+        "unit": network.unit,
         "norm": network.norm,
         "pooled": network.pooled,
         "precision": network.precision,
@@ -84,6 +86,7 @@ def unpack(
             "resize": settings["resize"],
             "patch_size": settings["patch_size"],
             "device": device,
+            "unit": known["unit"],
             "norm": known["norm"],
             "pooled": known["pooled"],
             "precision": known["precision"],

@@ -396,6 +396,7 @@ BAD_PARAMETERS: list[tuple[dict[str, Any], type[Exception], str]] = [
         'image_size: expected one number for resize="shorter".*got 64 x 96',
     ),
     ({"norm": True}, ParameterError, "norm: tf_efficientnet_lite0 has no final norm"),
+    ({"unit": 1}, DTypeError, "unit: .*int"),
     ({"norm": 1}, DTypeError, "norm: .*int"),
     ({"pooled": "cls"}, ParameterError, 'pooled: "cls" needs a class token'),
     ({"pooled": "median"}, ParameterError, "pooled: .*'mean', 'max', 'cls'.*'median'"),
