@@ -32,6 +32,7 @@ OTHERS: dict[str, Any] = {
     "variants": ks.Variants(rotations=4, brightness=(0.8, 1.2), mirror=True),
     "image_neighbors": 7,
     "pixel_neighbors": 2,
+    "score_neighbors": 9,
     "coreset": 0.5,
     "projection": 32,
     "neighbors": 3,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -21,6 +22,7 @@ __all__ = [
     "check_pooled",
     "evenly_spaced",
     "naming_images",
+    "warn_of_too_many",
 ]
 
 
@@ -40,6 +42,15 @@ def check_pooled(features: Features) -> None:
     for id_, pooled in zip(features.ids, features.pooled, strict=True):
         if not np.isfinite(pooled).all():
             raise ImageError(f"image {id_}: its pooled features are not finite")
+
+
+def warn_of_too_many(name: str, asked: int, n_images: int) -> None:
+    """Warn if a parameter asks for more normal images than a detector that learns them has."""
+    if asked > n_images:
+        warnings.warn(
+            f"{name}={asked} exceeds the number of normal images: using all {n_images}",
+            stacklevel=4,  # who called `fit`, which called `_learn`
+        )
 
 
 @contextmanager

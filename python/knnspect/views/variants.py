@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from knnspect.data.decoded import ImageArray
 from knnspect.data.geometry import Geometry
-from knnspect.errors import DTypeError, ImageError, ParameterError
+from knnspect.errors import DTypeError, ImageError, ParameterError, ShapeError
 from knnspect.validation import check_count, check_positive, some_ids
 from knnspect.views.placement import Box
 from knnspect.views.turning import brightened, mirrored, moves_pixels, reduced, turned, turned_back
@@ -342,7 +342,7 @@ class StoredImages:
     def nearest(
         self,
         rows: NDArray[np.float32],
-        row: NDArray[np.float32],
+        pooled: NDArray[np.float32],
         n: int,
         without: Collection[str] = (),
     ) -> list[tuple[str, float]]:
@@ -352,7 +352,7 @@ class StoredImages:
         ----------
         rows : ndarray of float32, shape (n_ids, n_features)
             Features, a row for each of `ids`.
-        row : ndarray of float32, shape (n_features,)
+        pooled : ndarray of float32, shape (n_features,)
             What they are compared with.
         n : int
             How many images at most.
@@ -363,9 +363,18 @@ class StoredImages:
         -------
         list of (str, float)
             Images and squared L2 distances, nearest first; ties go to the lowest id.
+
+        Raises
+        ------
+        ShapeError
+            If `pooled` has another shape.
         """
+        if pooled.shape != rows.shape[1:]:
+            raise ShapeError(
+                f"pooled: expected shape {rows.shape[1:]}, got {pooled.shape}", parameter="pooled"
+            )
         parts = np.array_split(rows, 1 + len(rows) // 1024)
-        apart = (np.subtract(part, row, dtype=np.float64) for part in parts)
+        apart = (np.subtract(part, pooled, dtype=np.float64) for part in parts)
         sq_distances = np.concatenate([np.square(values).sum(axis=1) for values in apart])
         if self._ids is not None:
             of_ids, sq_distances = sq_distances, np.full(len(self.images), np.inf)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Collection, Iterator
 from dataclasses import replace
 from typing import Any, ClassVar, cast
@@ -10,17 +9,17 @@ from typing import Any, ClassVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from knnspect.constraints import Count
+from knnspect.constraints import Count, Optional
 from knnspect.detectors.base import Presets
 from knnspect.detectors.nearest.base import PAPER, NearestDetector
 from knnspect.detectors.prediction import Prediction
 from knnspect.detectors.state import State
-from knnspect.errors import ParameterError, ShapeError
+from knnspect.errors import ParameterError
 from knnspect.features import Features
 from knnspect.gallery import Gallery
 from knnspect.model_files import StoredModel
 from knnspect.normal_features import NormalFeatures, Run
-from knnspect.normal_features.checks import check_pooled, naming_images
+from knnspect.normal_features.checks import check_pooled, naming_images, warn_of_too_many
 from knnspect.parameters import learnt, parameter
 from knnspect.progress import Stopwatch
 from knnspect.search import Neighbors
@@ -35,7 +34,7 @@ class Spade(NearestDetector):
     cell of the feature pyramid, the kappa nearest cells in those K images, wherever they lie.
 
     - image score: the maximum of the map; the paper's, with ``score="image"``, is the mean of the K
-      smallest squared distances between pooled features;
+      (or `score_neighbors`) smallest squared distances between pooled features;
     - pixel score: mean of the kappa smallest squared distances between upsampled, concatenated
       features, near the border divided by how much larger those of normal images are there; the
       map of these is upsampled bilinearly and blurred.
@@ -47,6 +46,9 @@ class Spade(NearestDetector):
         them; with a warning, unless it is the default.
     pixel_neighbors : int, default 1
         kappa, nearest normal cells whose distances are averaged.
+    score_neighbors : int, optional
+        How many nearest normal images ``score="image"`` averages over: few, as one alike is enough,
+        while cells find theirs in many. None: K. Larger than their number: all, with a warning.
 
     Attributes
     ----------
@@ -80,6 +82,7 @@ class Spade(NearestDetector):
 
     image_neighbors: int = parameter(Count(), default=50)
     pixel_neighbors: int = parameter(Count(), default=1)
+    score_neighbors: int | None = parameter(Optional(Count()), default=None)
 
     method: ClassVar[str] = "spade"
     presets: ClassVar[Presets] = {"paper": {**PAPER, "backbone__patch_size": 1}}
@@ -127,9 +130,6 @@ class Spade(NearestDetector):
             Before `fit`; if `pooled` has another shape.
         """
         self._check_fitted()
-        if pooled.shape != (shape := self.pooled_.shape[1:]):
-            message = f"pooled: expected shape {shape}, got {pooled.shape}"
-            raise ShapeError(message, parameter="pooled")
         left_out = {without} if isinstance(without, str) else set(without)
         return self._stored.nearest(self.pooled_, pooled, self.image_neighbors_, left_out)
 
@@ -139,12 +139,9 @@ class Spade(NearestDetector):
         self._check_against_learnt()
         with run.watch.stage("gallery"):
             self._calibrate(normal)
-        n_images, k = self.n_images_, self.image_neighbors
-        if n_images < k != self.parameters["image_neighbors"].default:
-            warnings.warn(
-                f"image_neighbors={k} exceeds the number of normal images: using all {n_images}",
-                stacklevel=3,
-            )
+        for name in ("image_neighbors", "score_neighbors"):
+            if (asked := getattr(self, name)) != self.parameters[name].default:
+                warn_of_too_many(name, asked, self.n_images_)
 
     def _normal_cells(
         self, index: int, normal: NormalFeatures, left_out: Collection[str]
@@ -160,9 +157,11 @@ class Spade(NearestDetector):
     def _judge(self, features: Features, watch: Stopwatch) -> Iterator[Prediction]:
         with watch.stage("retrieval"):
             check_pooled(features)
-            nearest = [self.nearest_images(pooled) for pooled in features.pooled]
+            k, n_scored = self.image_neighbors_, self.score_neighbors or self.image_neighbors_
+            n = max(k, n_scored)
+            nearest = [self._stored.nearest(self.pooled_, row, n) for row in features.pooled]
         with watch.stage("matching"), naming_images(features):
-            images = [self._stored.ids_of(id_ for id_, _ in near) for near in nearest]
+            images = [self._stored.ids_of(id_ for id_, _ in near[:k]) for near in nearest]
             found = self.gallery_.search(
                 features.pyramid, self.pixel_neighbors, images, **self._how
             )
@@ -170,8 +169,10 @@ class Spade(NearestDetector):
             neighbors = found[index]
             with watch.stage("maps"):
                 map_ = self._map(_cell_scores(neighbors), features.placements[index])
-            by_map, own = self._score_of_map(map_), float(np.mean([far for _, far in near]))
-            yield Prediction(id_, own if by_map is None else by_map, map_, neighbors, tuple(near))
+            score = self._score_of_map(map_)
+            if score is None:
+                score = float(np.mean([far for _, far in near[:n_scored]]))
+            yield Prediction(id_, score, map_, neighbors, tuple(near[:k]))
 
     def _state(self) -> State:
         return replace(super()._state(), about_images={"pooled": self.pooled_})

@@ -117,6 +117,43 @@ class TestImageStage:
             found = [sq_distance for _, sq_distance in prediction.images]
             np.testing.assert_allclose(found, distances, rtol=1e-12)
 
+    @pytest.mark.parametrize(("searched", "scored"), [(K, 2), (2, 6)])
+    def test_the_score_may_be_of_fewer_or_more_images_than_are_searched(
+        self,
+        backbone: Backbone,
+        normal: dict[str, Any],
+        queries: dict[str, Any],
+        features: Features,
+        query_features: Features,
+        searched: int,
+        scored: int,
+        tmp_path: Path,
+    ) -> None:
+        spade = Spade(backbone, image_neighbors=searched, score="image").fit(normal)
+        without = spade.predict(queries)
+        spade.set_params(score_neighbors=scored)
+        spade.save(tmp_path / "model.ks")
+        for judge in (spade, load(tmp_path / "model.ks")):
+            found = judge.predict(queries)
+            for pooled, one, other in zip(query_features.pooled, found, without, strict=True):
+                distances = np.square(features.pooled.astype(np.float64) - pooled).sum(1)
+                assert one.score == pytest.approx(np.sort(distances)[:scored].mean(), rel=1e-12)
+                assert one.score != other.score
+                assert one.images == other.images
+                assert len(one.images) == searched
+                np.testing.assert_array_equal(one.map, other.map)
+
+    def test_a_score_of_more_images_than_there_are_is_of_all_with_a_warning(
+        self, backbone: Backbone, normal: dict[str, Any], queries: dict[str, Any]
+    ) -> None:
+        spade = Spade(backbone, image_neighbors=2, score="image", score_neighbors=8)
+        with pytest.warns(UserWarning, match="score_neighbors=8 exceeds .* using all 7") as caught:
+            spade.fit(normal)
+        assert caught[0].filename == __file__
+        expected = spade.predict(queries)
+        found = spade.set_params(score_neighbors=7).predict(queries)
+        assert [one.score for one in found] == [one.score for one in expected]
+
     def test_the_images_differ_between_queries(self, predictions: list[Prediction]) -> None:
         assert len({frozenset(dict(p.images)) for p in predictions}) > 1
 
