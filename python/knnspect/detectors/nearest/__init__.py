@@ -5,6 +5,6 @@
 
 from __future__ import annotations
 
-from knnspect.detectors.nearest.base import NearestDetector
+from knnspect.detectors.nearest.base import CoresetDetector, NearestDetector
 
-__all__ = ["NearestDetector"]
+__all__ = ["CoresetDetector", "NearestDetector"]

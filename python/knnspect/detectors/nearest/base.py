@@ -11,7 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from knnspect.backends import Backend, get_backend
-from knnspect.constraints import Bad, Choice, Constraint, Count, Optional, PositionWindow
+from knnspect.constraints import (
+    Bad,
+    Choice,
+    Constraint,
+    Count,
+    Optional,
+    PositionWindow,
+    ShareOrCount,
+)
 from knnspect.detectors.base import Detector, Presets
 from knnspect.detectors.border import BorderFactors
 from knnspect.detectors.prediction import Prediction
@@ -21,16 +29,17 @@ from knnspect.features import Backbone, Features
 from knnspect.gallery import Coreset, Gallery
 from knnspect.model_files import StoredModel
 from knnspect.normal_features import NormalFeatures, Run
-from knnspect.normal_features.checks import evenly_spaced
+from knnspect.normal_features.checks import evenly_spaced, naming_images
 from knnspect.normal_features.near_duplicates import LEFT_OUT, NearDuplicates
 from knnspect.parameters import learnt, parameter
 from knnspect.progress import Stopwatch
-from knnspect.search import Window
-from knnspect.search.window import fewest_cells, radii_of
+from knnspect.pyramid import FeaturePyramid
+from knnspect.search import Neighbors, Window
+from knnspect.search.window import fewest_cells, radii_of, refuse_window
 from knnspect.views import Placement, StoredImages, Variants
 from knnspect.views.constraints import IsVariants
 
-__all__ = ["PAPER", "BackendWord", "NearestDetector"]
+__all__ = ["PAPER", "BackendWord", "CoresetDetector", "NearestDetector"]
 
 #: What both papers have otherwise than the defaults, but for the network.
 PAPER = {"score": "image", "backbone__image_size": 224, "backbone__resize": "crop"}
@@ -135,6 +144,10 @@ class NearestDetector(Detector):
         the gallery: those of all variants.
         """
 
+    @abstractmethod
+    def _cell_scores(self, neighbors: Neighbors) -> NDArray[Any]:
+        """Return the scores of the cells of the only image of `neighbors`: (height, width)."""
+
     @property
     def _how(self) -> dict[str, Any]:
         """How all searches are made."""
@@ -191,3 +204,96 @@ class NearestDetector(Detector):
 
     def _map(self, cells: NDArray[Any], placement: Placement) -> NDArray[np.float32]:
         return super()._map(self.border_.divide(cells), placement)
+
+
+class CoresetDetector(NearestDetector):
+    """Compares every cell with the cells of all normal images, or with a coreset of them.
+
+    Parameters
+    ----------
+    coreset : float, int or None, default None
+        How many rows are kept, as a share of all cells of all normal images or as a number; see
+        `Gallery.coreset`. None: all of them, searched level by level.
+    projection : int, optional
+        Pick the coreset by distances after a random projection to so many dimensions; by default
+        they are exact, which takes no longer.
+    gallery_dtype : {"float32", "float16", "int8"}, default "float32"
+        How features are kept while the coreset is picked from them, or for good where there is
+        none; see `Gallery`. The rows of a coreset are float32.
+    seed : int, default 0
+        Chooses the first row of the coreset, and the projection.
+    """
+
+    coreset: float | int | None = parameter(Optional(ShareOrCount()), default=None)
+    projection: int | None = parameter(Optional(Count()), default=None)
+    seed: int = parameter(Count(minimum=0), default=0)
+
+    @property
+    def coreset_(self) -> Coreset | None:
+        """The rows that are kept, and which cells of which normal images they are."""
+        self._check_fitted()
+        return self.searched_ if isinstance(self.searched_, Coreset) else None
+
+    @property
+    def gallery_(self) -> Gallery | None:
+        """The pyramids of all normal images, where there is no coreset."""
+        self._check_fitted()
+        return None if isinstance(self.searched_, Coreset) else self.searched_
+
+    def _prepare(self, run: Run) -> None:
+        super()._prepare(run)
+        if self.coreset is not None:
+            refuse_window(self.window, len(self.backbone.levels))
+
+    def _learn(self, normal: NormalFeatures, run: Run) -> None:
+        with run.watch.stage("coreset"):
+            self._keep(self._pick(normal.gallery, run.progress), self.variants)
+        with run.watch.stage("gallery"):
+            self._calibrate(normal)
+
+    def _pick(self, gallery: Gallery, progress: bool) -> Gallery | Coreset:
+        if self.coreset is None:
+            return gallery
+        n_rows = gallery.n_rows
+        if not isinstance(self.coreset, (float, np.floating)) and self.coreset > n_rows:
+            raise ParameterError(
+                f"coreset: expected at most the {n_rows} cells of all images, got {self.coreset}",
+                parameter="coreset",
+            )
+        return gallery.coreset(self.coreset, self.seed, self.projection, self.threads, progress)
+
+    def _normal_cells(
+        self, index: int, normal: NormalFeatures, left_out: Collection[str]
+    ) -> NDArray[Any] | None:
+        others = self.searched_.without(list(left_out))
+        if not others.n_rows:
+            return None
+        query = normal.gallery.pyramid([normal.gallery.ids[index]])
+        return self._cell_scores(others.search(query, **self._how))
+
+    def _judge(self, features: Features, watch: Stopwatch) -> Iterator[Prediction]:
+        query = features.pyramid
+        with watch.stage("matching"), naming_images(features):
+            neighbors = self.searched_.search(query, **self._how)
+        for index, id_ in enumerate(features.ids):
+            found = neighbors[index]
+            with watch.stage("maps"):
+                cells = self._cell_scores(found)
+                map_ = self._map(cells, features.placements[index])
+            with watch.stage("matching"):
+                score = self._score_of_map(map_)
+                if score is None:
+                    score = self._own_score(self.border_.divide(cells), query[index], found)
+            yield Prediction(id_, score, map_, found)
+
+    def _cell_scores(self, neighbors: Neighbors) -> NDArray[Any]:
+        return np.sqrt(neighbors.sq_distances[0, ..., 0].astype(np.float64))
+
+    def _own_score(
+        self,
+        cells: NDArray[Any],
+        query: FeaturePyramid,  # noqa: ARG002 - for those that look closer
+        neighbors: Neighbors,  # noqa: ARG002
+    ) -> float:
+        """Return the image score of the only image of `query`, by the scores of its cells."""
+        return float(cells.max())

@@ -152,7 +152,10 @@ class Spade(NearestDetector):
             return None
         query = normal.gallery.pyramid([normal.gallery.ids[index]])
         k = min(self.pixel_neighbors, self._n_comparable(len(near)))
-        return _cell_scores(normal.gallery.search(query, k, near, **self._how))
+        return self._cell_scores(normal.gallery.search(query, k, near, **self._how))
+
+    def _cell_scores(self, neighbors: Neighbors) -> NDArray[Any]:
+        return np.asarray(neighbors.sq_distances[0].mean(axis=-1))
 
     def _judge(self, features: Features, watch: Stopwatch) -> Iterator[Prediction]:
         with watch.stage("retrieval"):
@@ -168,7 +171,7 @@ class Spade(NearestDetector):
         for index, (id_, near) in enumerate(zip(features.ids, nearest, strict=True)):
             neighbors = found[index]
             with watch.stage("maps"):
-                map_ = self._map(_cell_scores(neighbors), features.placements[index])
+                map_ = self._map(self._cell_scores(neighbors), features.placements[index])
             score = self._score_of_map(map_)
             if score is None:
                 score = float(np.mean([far for _, far in near[:n_scored]]))
@@ -193,8 +196,3 @@ class Spade(NearestDetector):
                 f"images, got {self.pixel_neighbors}",
                 parameter="pixel_neighbors",
             )
-
-
-def _cell_scores(neighbors: Neighbors) -> NDArray[Any]:
-    """Return the scores of the cells of the only image of `neighbors`, shape (height, width)."""
-    return np.asarray(neighbors.sq_distances[0].mean(axis=-1))
