@@ -1,12 +1,13 @@
 """Check how the files of the Rust crates use each other.
 
 Every ``use`` and every ``crate::`` or ``super::`` path of every file is resolved to the file that
-defines what it names; tests inside files are not counted. The check fails where
+defines what it names; tests, in a file or in a ``tests.rs``, are not counted. The check fails where
 
 - files use each other in a circle,
 - a file uses one of a higher layer, or one beside it in a layer whose parts are independent,
 - a ``mod.rs`` holds more than a table of contents,
-- a crate defines two types of one name.
+- a crate defines two types of one name,
+- a file has more than 400 lines.
 
 Run by ``make lint``; writes one line a finding, and exits with 1 if there is one.
 """
@@ -42,6 +43,9 @@ LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("errors",),
     ),
 }
+
+#: Lines that a file may have.
+MOST_LINES = 400
 
 _TYPE = re.compile(r"^\s*(?:pub(?:\([^)]*\))? )?(?:unsafe )?(?:struct|enum|trait|type) (\w+)", re.M)
 _USE = re.compile(r"^\s*(pub(?:\([^)]*\))? )?use ([^;]+);", re.M)
@@ -84,6 +88,8 @@ class Crate:
         self.files: dict[tuple[str, ...], str] = {}
         self.names: dict[tuple[str, ...], Path] = {}
         for path in sorted(source.rglob("*.rs")):
+            if path.name == "tests.rs":
+                continue
             module = path.relative_to(source).with_suffix("").parts
             if module[-1] in {"mod", "lib"}:
                 module = module[:-1]
@@ -183,12 +189,21 @@ def findings(source: Path, layers: Iterable[tuple[str, ...]]) -> Iterator[str]:
         if rest := _CONTENTS.sub("", crate.files[module]).strip():
             line = rest.splitlines()[0]
             yield f"{crate.names[module]}: more than a table of contents: {line}"
+    yield from long_files(source)
     defined: dict[str, Path] = {}
     for module, code in sorted(crate.files.items()):
         for name in _TYPE.findall(re.sub(r"(?s)\b(?:impl|trait) .*?\n}\n", _without_items, code)):
             if name in defined:
                 yield f"{crate.names[module]}: {name} is also defined in {defined[name]}"
             defined.setdefault(name, crate.names[module])
+
+
+def long_files(source: Path) -> Iterator[str]:
+    """Return the files that are too long to be read, a line each."""
+    for path in sorted(source.rglob("*.rs")):
+        n_lines = len(path.read_text(encoding="utf-8").splitlines())
+        if n_lines > MOST_LINES:
+            yield f"{path}: {n_lines} lines, expected at most {MOST_LINES}"
 
 
 def _without_items(block: re.Match[str]) -> str:

@@ -95,6 +95,16 @@ def test_a_table_of_contents_with_code_and_a_type_of_two_meanings_are_found(
     assert any("Options is also defined in" in line for line in found), found
 
 
+def test_a_long_file_is_found_its_tests_in_another_are_no_part(
+    layers: ModuleType, tmp_path: Path
+) -> None:
+    long = "pub fn f() {}\n" * 300
+    tests = "use crate::gallery::Gallery;\n" * 300
+    assert list(layers.findings(crate(tmp_path, error=long, error__tests=tests), LAYERS)) == []
+    found = list(layers.findings(crate(tmp_path, error=long * 2), LAYERS))
+    assert found == [f"{tmp_path / 'error.rs'}: 600 lines, expected at most 400"]
+
+
 def test_a_room_without_a_layer_is_named(layers: ModuleType, tmp_path: Path) -> None:
     found = list(layers.findings(crate(tmp_path, other="pub fn f() {}\n"), LAYERS))
     assert found == [f"{tmp_path / 'other.rs'}: the room 'other' is in no layer"]
