@@ -26,6 +26,7 @@ OTHERS: dict[str, Any] = {
     "top": 0.05,
     "gallery_dtype": "int8",
     "upsample": "block",
+    "fusion": "levels",
     "window": (1, None),
     "backend": "rust",
     "threads": 3,

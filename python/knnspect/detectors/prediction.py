@@ -26,7 +26,8 @@ class Evidence:
     cell : (int, int)
         Row and column of the cell there, at the finest level; of the variant, if it is one.
     sq_distance : float
-        Squared L2 distance between the features of both places.
+        Squared L2 distance between the features of both places; with ``fusion="levels"`` the mean
+        over levels of that to the nearest of each, of which the place is one.
     box : Box
         The pixels of the cell in the image that was judged.
     normal_box : Box, optional

@@ -26,7 +26,8 @@ from knnspect.detectors.prediction import Prediction
 from knnspect.detectors.state import State
 from knnspect.errors import DTypeError, ParameterError
 from knnspect.features import Backbone, Features
-from knnspect.gallery import Coreset, Gallery
+from knnspect.gallery import Coreset, Gallery, LateFusion
+from knnspect.gallery.late_fusion import fewest_cells_of_levels
 from knnspect.model_files import StoredModel
 from knnspect.normal_features import NormalFeatures, Run
 from knnspect.normal_features.checks import evenly_spaced, naming_images
@@ -70,10 +71,16 @@ class NearestDetector(Detector):
         the map, of which there are `top`.
     upsample : {"bilinear", "block"}, default "bilinear"
         How coarse levels are brought to the resolution of the finest one.
+    fusion : {"concatenated", "levels"}, default "concatenated"
+        How levels are compared: by their upsampled, concatenated features, or each on its own. The
+        second is late fusion, as in RAD: each level is searched at its own resolution, and the
+        squared distances are upsampled and averaged over levels, which are not weighted. A cell's
+        neighbours are then those of the level that adds most. See `LateFusion`.
     window : int, or sequence of (int or None), optional
         How many rows and columns a normal cell may be away, at most, from a cell that is compared
         with it: in cells of the finest level, or one number for each level, finest first, in cells
-        of that level. For parts that always lie in the same place. See `Search`.
+        of that level. For parts that always lie in the same place. See `Search`, and `LateFusion`
+        for ``fusion="levels"``.
     backend : str or Backend, default "auto"
         What searches the normal features. See `knnspect.backends`.
     threads : int, optional
@@ -103,6 +110,9 @@ class NearestDetector(Detector):
     upsample: Literal["bilinear", "block"] = parameter(
         Choice("bilinear", "block"), default="bilinear"
     )
+    fusion: Literal["concatenated", "levels"] = parameter(
+        Choice("concatenated", "levels"), default="concatenated"
+    )
     window: Window = parameter(PositionWindow(), default=None)
     backend: str | Backend = parameter(BackendWord(), default="auto", is_saved=False)
     threads: int | None = parameter(Optional(Count()), default=None, is_saved=False)
@@ -120,6 +130,8 @@ class NearestDetector(Detector):
     variants_: Variants | None = learnt()
     #: Which ids of `searched_` belong to which image.
     _stored: StoredImages = learnt()
+    #: `searched_` level by level, once it was asked for.
+    _by_level: LateFusion | None = learnt()
 
     @property
     def n_images_(self) -> int:
@@ -153,9 +165,24 @@ class NearestDetector(Detector):
         """How all searches are made."""
         return {"threads": self.threads, "backend": self.backend, "window": self.window}
 
+    @property
+    def _searcher(self) -> Gallery | Coreset | LateFusion:
+        """What is searched, in the way that `fusion` says."""
+        searched = self.searched_
+        return searched if isinstance(searched, Coreset) else self._by_fusion(searched)
+
+    def _by_fusion(self, gallery: Gallery) -> Gallery | LateFusion:
+        """Return `searched_`, if it is a gallery, as `fusion` says."""
+        if self.fusion == "concatenated":
+            return gallery
+        if self._by_level is None:
+            self._by_level = LateFusion(gallery)
+        return self._by_level
+
     def _n_comparable(self, n_stored: int) -> int:
         """Return with how many cells of so many stored images every cell can be compared."""
-        return n_stored * fewest_cells(self.searched_.shapes, self.window)
+        fewest = fewest_cells if self.fusion == "concatenated" else fewest_cells_of_levels
+        return n_stored * fewest(self.searched_.shapes, self.window)
 
     def _gallery(self) -> Gallery:
         return Gallery(self.upsample, self.gallery_dtype)
@@ -167,7 +194,7 @@ class NearestDetector(Detector):
 
     def _keep(self, searched: Gallery | Coreset, variants: Variants | None) -> None:
         """Take over what is searched from now on."""
-        self.searched_, self.variants_ = searched, variants
+        self.searched_, self.variants_, self._by_level = searched, variants, None
         self._stored = StoredImages(searched.image_ids, variants)
 
     def _calibrate(self, normal: NormalFeatures) -> None:
@@ -244,6 +271,19 @@ class CoresetDetector(NearestDetector):
         super()._prepare(run)
         if self.coreset is not None:
             refuse_window(self.window, len(self.backbone.levels))
+        self._check_fusion(self.coreset is not None)
+
+    def _check_against_learnt(self) -> None:
+        self._check_fusion(self.coreset_ is not None)
+
+    def _check_fusion(self, has_coreset: bool) -> None:
+        """Raise a ParameterError if levels are to be fused late that cannot be."""
+        if self.fusion == "levels" and has_coreset:
+            raise ParameterError(
+                'fusion: expected "concatenated" with a coreset, which has rows of all levels '
+                "together: use coreset=None",
+                parameter="fusion",
+            )
 
     def _learn(self, normal: NormalFeatures, run: Run) -> None:
         with run.watch.stage("coreset"):
@@ -265,7 +305,7 @@ class CoresetDetector(NearestDetector):
     def _normal_cells(
         self, index: int, normal: NormalFeatures, left_out: Collection[str]
     ) -> NDArray[Any] | None:
-        others = self.searched_.without(list(left_out))
+        others = self._searcher.without(list(left_out))
         if not others.n_rows:
             return None
         query = normal.gallery.pyramid([normal.gallery.ids[index]])
@@ -274,7 +314,7 @@ class CoresetDetector(NearestDetector):
     def _judge(self, features: Features, watch: Stopwatch) -> Iterator[Prediction]:
         query = features.pyramid
         with watch.stage("matching"), naming_images(features):
-            neighbors = self.searched_.search(query, **self._how)
+            neighbors = self._searcher.search(query, **self._how)
         for index, id_ in enumerate(features.ids):
             found = neighbors[index]
             with watch.stage("maps"):

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from knnspect.constraints import Count
 from knnspect.detectors.base import Presets
 from knnspect.detectors.nearest.base import PAPER, CoresetDetector
+from knnspect.errors import ParameterError
 from knnspect.parameters import parameter
 from knnspect.pyramid import FeaturePyramid
 from knnspect.search import Neighbors
@@ -79,6 +80,15 @@ class PatchCore(CoresetDetector):
 
     method: ClassVar[str] = "patchcore"
     presets: ClassVar[Presets] = {"paper": {**PAPER, "backbone__levels": (2, 3), "coreset": 0.01}}
+
+    def _check_fusion(self, has_coreset: bool) -> None:
+        super()._check_fusion(has_coreset)
+        if self.fusion == "levels" and self.score == "image":
+            raise ParameterError(
+                'fusion: expected "concatenated" with score="image", which weighs by the features '
+                'of all levels together: use "map" or "top"',
+                parameter="fusion",
+            )
 
     def _own_score(self, cells: NDArray[Any], query: FeaturePyramid, neighbors: Neighbors) -> float:
         """Return the score of equation 7."""

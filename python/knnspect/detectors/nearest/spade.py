@@ -152,7 +152,8 @@ class Spade(NearestDetector):
             return None
         query = normal.gallery.pyramid([normal.gallery.ids[index]])
         k = min(self.pixel_neighbors, self._n_comparable(len(near)))
-        return self._cell_scores(normal.gallery.search(query, k, near, **self._how))
+        searched = self._by_fusion(self.gallery_)
+        return self._cell_scores(searched.search(query, k, near, **self._how))
 
     def _cell_scores(self, neighbors: Neighbors) -> NDArray[Any]:
         return np.asarray(neighbors.sq_distances[0].mean(axis=-1))
@@ -165,7 +166,7 @@ class Spade(NearestDetector):
             nearest = [self._stored.nearest(self.pooled_, row, n) for row in features.pooled]
         with watch.stage("matching"), naming_images(features):
             images = [self._stored.ids_of(id_ for id_, _ in near[:k]) for near in nearest]
-            found = self.gallery_.search(
+            found = self._by_fusion(self.gallery_).search(
                 features.pyramid, self.pixel_neighbors, images, **self._how
             )
         for index, (id_, near) in enumerate(zip(features.ids, nearest, strict=True)):
