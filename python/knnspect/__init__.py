@@ -16,6 +16,7 @@ from knnspect._core import __version__ as __version__
 
 #: Where each public name is.
 _HOMES = {
+    "AnomalyDINO": "detectors",
     "Backbone": "features",
     "BackendUnavailable": "errors",
     "CFlow": "detectors",
@@ -42,6 +43,7 @@ _HOMES = {
     "SimpleNet": "detectors",
     "Spade": "detectors",
     "StoreError": "errors",
+    "SuperADD": "detectors",
     "Variants": "views",
     "load": "detectors",
 }

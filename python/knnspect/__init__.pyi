@@ -2,12 +2,14 @@
 
 from knnspect._core import __version__
 from knnspect.detectors import (
+    AnomalyDINO,
     CFlow,
     Detector,
     PatchCore,
     Prediction,
     SimpleNet,
     Spade,
+    SuperADD,
     load,
 )
 from knnspect.errors import (
@@ -32,6 +34,7 @@ from knnspect.search import Neighbors, SearchStats
 from knnspect.views import Variants
 
 __all__ = [
+    "AnomalyDINO",
     "Backbone",
     "BackendUnavailable",
     "CFlow",
@@ -58,6 +61,7 @@ __all__ = [
     "SimpleNet",
     "Spade",
     "StoreError",
+    "SuperADD",
     "Variants",
     "__version__",
     "load",

@@ -34,6 +34,8 @@ PARAMETERS: dict[str, tuple[dict[str, Any], ...]] = {
         | {"gallery_dtype": "float16", "sigma": 0, "variants": ks.Variants(1, (0.8,))},
         {"coreset": None, "neighbors": 5, "gallery_dtype": "int8"},
     ),
+    "anomalydino": ({"top": 0.1},),
+    "superadd": ({"coreset": 0.05},),
     "cflow": (
         {"max_epochs": 2, "coupling_blocks": 2},
         {"max_epochs": 1, "patience": None, "validation_fraction": 0.4, "learning_rate": 1e-3}

@@ -537,7 +537,9 @@ class TestTrained:
         expected = [p.score for p in ks.load(tmp_path / "model.ks").predict(data / "queries")]
         np.testing.assert_allclose(scores, expected, rtol=1e-5)
         done = run("predict", "model.ks", data / "queries", "--output", "r", "--threads", "1")
-        assert_fails(done, 2, "--threads: is an option of patchcore and spade", method)
+        assert_fails(
+            done, 2, "--threads: is an option of anomalydino, patchcore, spade and superadd", method
+        )
 
     def test_is_evaluated(self, run: Run, dataset: Path, tmp_path: Path, method: str) -> None:
         options = ("--method", method, "--json", "figures.json", *self.SMALL)
@@ -636,20 +638,24 @@ BAD_OPTIONS: list[tuple[tuple[str, ...], int, str]] = [
     (("--image-size", "0"), 2, "image_size"),
     (("--image-size", "1000000"), 2, "image_size: expected at most"),
     (("--method", "nope"), 2, "--method"),
-    (("--coreset", "0.1"), 2, "--coreset: is an option of patchcore"),
+    (("--coreset", "0.1"), 2, "--coreset: is an option of anomalydino, patchcore and superadd"),
     (("--max-epochs", "3"), 2, "--max-epochs: is an option of cflow and simplenet"),
     (("--checkpoint", "half"), 2, "--checkpoint: is an option of cflow and simplenet"),
-    (("--seed", "1"), 2, "--seed: is an option of patchcore, cflow and simplenet"),
+    (
+        ("--seed", "1"),
+        2,
+        "--seed: is an option of anomalydino, patchcore, superadd, cflow and simplenet",
+    ),
     (
         ("--method", "cflow", "--upsample", "block"),
         2,
-        "an option of patchcore, spade and simplenet",
+        "an option of anomalydino, patchcore, spade, superadd and simplenet",
     ),
     (("--method", "cflow", "--noise", "0.1"), 2, "--noise: is an option of simplenet"),
     (
         ("--method", "cflow", "--backend", "rust"),
         2,
-        "--backend: is an option of patchcore and spade",
+        "--backend: is an option of anomalydino, patchcore, spade and superadd",
     ),
     (("--method", "cflow", "--max-epochs", "0"), 2, "max_epochs"),
     (("--method", "cflow", "--coupling-blocks", "0"), 2, "coupling_blocks"),

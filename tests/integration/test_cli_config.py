@@ -164,7 +164,8 @@ class TestPredict:
         for option, value in (("--backend", "rust"), ("--threads", "1")):
             code, _, err = run("predict", "net.ks", cells / "other", "--output", "x", option, value)
             assert code == 2
-            assert f"{option}: is an option of patchcore and spade, the method is simplenet" in err
+            words = "anomalydino, patchcore, spade and superadd"
+            assert f"{option}: is an option of {words}, the method is simplenet" in err
 
 
 def test_options_of_a_method_are_shown_for_it_alone(run: Run) -> None:

@@ -203,8 +203,8 @@ class DetectorCase(Case):
 
     Parameters
     ----------
-    detector : Spade or PatchCore
-        Fitted. It is left as it is.
+    detector : Detector
+        Fitted, and one that searches, such as Spade or PatchCore. It is left as it is.
     images : folder, file, list of paths, arrays or PIL images, array, or loader
         The query images, as `knnspect.data.open_images` takes them.
     n_queries : int, optional
@@ -241,7 +241,8 @@ class DetectorCase(Case):
     ) -> None:
         if not isinstance(detector, NearestDetector):
             raise DTypeError(
-                f"detector: expected a Spade or a PatchCore, got {type(detector).__name__}"
+                "detector: expected one that searches, such as a Spade or a PatchCore, "
+                f"got {type(detector).__name__}"
             )
         detector.n_images_  # noqa: B018 - raises if it is not fitted
         self.target = detector.searched_

@@ -247,7 +247,7 @@ def _detector_case(
     if not issubclass(asked.kind, NearestDetector):
         words = [word for word in methods() if issubclass(get_method(word), NearestDetector)]
         raise ParameterError(
-            f"--method: expected one that searches, {' or '.join(words)}, got {asked.kind.method!r}"
+            f"--method: expected one that searches ({', '.join(words)}), got {asked.kind.method!r}"
         )
     if train is not None and (model is not None or dataset is not None):
         raise ParameterError("--train: is not for a model or a dataset, which has its own images")

@@ -16,13 +16,16 @@ from __future__ import annotations
 from knnspect.detectors.base import Detector
 from knnspect.detectors.heads.cflow import CFlow
 from knnspect.detectors.heads.simplenet import SimpleNet
+from knnspect.detectors.nearest.anomalydino import AnomalyDINO
 from knnspect.detectors.nearest.patchcore import PatchCore
 from knnspect.detectors.nearest.spade import Spade
+from knnspect.detectors.nearest.superadd import SuperADD
 from knnspect.detectors.prediction import Prediction
 from knnspect.detectors.registry import get_method, load, methods
 from knnspect.detectors.state import State
 
 __all__ = [
+    "AnomalyDINO",
     "CFlow",
     "Detector",
     "PatchCore",
@@ -30,6 +33,7 @@ __all__ = [
     "SimpleNet",
     "Spade",
     "State",
+    "SuperADD",
     "get_method",
     "load",
     "methods",

@@ -80,23 +80,23 @@ def pixel_map(cells: NDArray[Any], placement: Placement, sigma: float) -> NDArra
     return placement.to_image(pixels.T.astype(np.float32))
 
 
-def mean_of_top(map_: NDArray[np.float32], share: float) -> float:
+def mean_of_top(map_: NDArray[Any], share: float) -> float:
     """Return the mean of the largest values of a map.
 
     A single pixel decides less than with the maximum, and a defect counts by its size, too.
 
     Parameters
     ----------
-    map_ : ndarray of float32, shape (height, width)
-        The map of an image.
+    map_ : ndarray of float, shape (height, width)
+        The map of an image, or the scores of its cells.
     share : float
-        How many of its pixels are taken, above 0 and at most 1; at least one is.
+        How many of them are taken, above 0 and at most 1; at least one is.
 
     Source
     ------
     Damm et al., "AnomalyDINO: Boosting Patch-based Few-shot Anomaly Detection with DINOv2" (2025),
-    section 3.2: the mean of the highest 1 % of the distances. Deviation: of the map's pixels, not
-    of the cells, so that it does not depend on the grid.
+    section 3.2: the mean of the highest 1 % of the distances of cells. Of the map's pixels it
+    does not depend on the grid.
 
     Examples
     --------

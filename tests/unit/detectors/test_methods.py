@@ -112,7 +112,8 @@ def test_a_method_from_outside_is_used_by_the_command_line(package: Path, tmp_pa
 
 def test_methods_are_listed_ours_first(package: Path) -> None:
     assert methods()[-3:] == ["broken", "mean", "other"]
-    assert methods()[:-3] == ["patchcore", "spade", "cflow", "simplenet"]
+    ours = ["anomalydino", "patchcore", "spade", "superadd", "cflow", "simplenet"]
+    assert methods()[:-3] == ours
 
 
 def test_each_of_ours_names_its_paper() -> None:
@@ -125,7 +126,7 @@ def test_each_of_ours_names_its_paper() -> None:
 @pytest.mark.parametrize(
     ("word", "problem"),
     [
-        ("nope", "method: expected one of patchcore, spade, .*, got 'nope'"),
+        ("nope", "method: expected one of anomalydino, patchcore, .*, got 'nope'"),
         ("broken", "its entry point 'toy:no_such' cannot be loaded"),
         ("other", "its entry point 'toy:np' is no subclass of Detector"),
     ],
