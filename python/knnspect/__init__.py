@@ -37,6 +37,7 @@ _HOMES = {
     "ParameterError": "errors",
     "PatchCore": "detectors",
     "Prediction": "detectors",
+    "Rad": "detectors",
     "ReadingWarning": "errors",
     "SearchStats": "search",
     "ShapeError": "errors",

@@ -36,6 +36,7 @@ PARAMETERS: dict[str, tuple[dict[str, Any], ...]] = {
     ),
     "anomalydino": ({"top": 0.1},),
     "superadd": ({"coreset": 0.05},),
+    "rad": ({"image_neighbors": 4, "top": 0.1},),
     "cflow": (
         {"max_epochs": 2, "coupling_blocks": 2},
         {"max_epochs": 1, "patience": None, "validation_fraction": 0.4, "learning_rate": 1e-3}

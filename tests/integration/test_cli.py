@@ -538,7 +538,10 @@ class TestTrained:
         np.testing.assert_allclose(scores, expected, rtol=1e-5)
         done = run("predict", "model.ks", data / "queries", "--output", "r", "--threads", "1")
         assert_fails(
-            done, 2, "--threads: is an option of anomalydino, patchcore, spade and superadd", method
+            done,
+            2,
+            "--threads: is an option of anomalydino, patchcore, rad, spade and superadd",
+            method,
         )
 
     def test_is_evaluated(self, run: Run, dataset: Path, tmp_path: Path, method: str) -> None:
@@ -649,13 +652,13 @@ BAD_OPTIONS: list[tuple[tuple[str, ...], int, str]] = [
     (
         ("--method", "cflow", "--upsample", "block"),
         2,
-        "an option of anomalydino, patchcore, spade, superadd and simplenet",
+        "an option of anomalydino, patchcore, rad, spade, superadd and simplenet",
     ),
     (("--method", "cflow", "--noise", "0.1"), 2, "--noise: is an option of simplenet"),
     (
         ("--method", "cflow", "--backend", "rust"),
         2,
-        "--backend: is an option of anomalydino, patchcore, spade and superadd",
+        "--backend: is an option of anomalydino, patchcore, rad, spade and superadd",
     ),
     (("--method", "cflow", "--max-epochs", "0"), 2, "max_epochs"),
     (("--method", "cflow", "--coupling-blocks", "0"), 2, "coupling_blocks"),
@@ -670,7 +673,7 @@ BAD_OPTIONS: list[tuple[tuple[str, ...], int, str]] = [
     ),
     (("--method", "simplenet", "--patience", "0"), 2, "patience"),
     (("--method", "simplenet", "--learning-rate", "nan"), 2, "learning_rate"),
-    (("--method", "patchcore", "--image-neighbors", "3"), 2, "an option of spade"),
+    (("--method", "patchcore", "--image-neighbors", "3"), 2, "an option of rad and spade"),
     (("--method", "patchcore", "--coreset", "some"), 2, "--coreset"),
     (("--method", "patchcore", "--coreset", "1.5"), 2, "coreset"),
     (("--method", "patchcore", "--coreset", "0"), 2, "coreset"),

@@ -164,7 +164,7 @@ class TestPredict:
         for option, value in (("--backend", "rust"), ("--threads", "1")):
             code, _, err = run("predict", "net.ks", cells / "other", "--output", "x", option, value)
             assert code == 2
-            words = "anomalydino, patchcore, spade and superadd"
+            words = "anomalydino, patchcore, rad, spade and superadd"
             assert f"{option}: is an option of {words}, the method is simplenet" in err
 
 

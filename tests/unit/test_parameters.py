@@ -52,8 +52,9 @@ OTHERS: dict[str, Any] = {
 
 def others(kind: type[Detector]) -> dict[str, Any]:
     values = {name: OTHERS[name] for name in kind.parameters}
-    if kind.parameters["score"].default == "map":
-        values["score"] = "image"
+    for name, other in (("score", "image"), ("fusion", "concatenated")):
+        if name in values and kind.parameters[name].default == values[name]:
+            values[name] = other
     return values
 
 

@@ -18,6 +18,7 @@ from knnspect.detectors.heads.cflow import CFlow
 from knnspect.detectors.heads.simplenet import SimpleNet
 from knnspect.detectors.nearest.anomalydino import AnomalyDINO
 from knnspect.detectors.nearest.patchcore import PatchCore
+from knnspect.detectors.nearest.rad import Rad
 from knnspect.detectors.nearest.spade import Spade
 from knnspect.detectors.nearest.superadd import SuperADD
 from knnspect.detectors.prediction import Prediction
@@ -30,6 +31,7 @@ __all__ = [
     "Detector",
     "PatchCore",
     "Prediction",
+    "Rad",
     "SimpleNet",
     "Spade",
     "State",

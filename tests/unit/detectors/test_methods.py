@@ -112,7 +112,7 @@ def test_a_method_from_outside_is_used_by_the_command_line(package: Path, tmp_pa
 
 def test_methods_are_listed_ours_first(package: Path) -> None:
     assert methods()[-3:] == ["broken", "mean", "other"]
-    ours = ["anomalydino", "patchcore", "spade", "superadd", "cflow", "simplenet"]
+    ours = ["anomalydino", "patchcore", "rad", "spade", "superadd", "cflow", "simplenet"]
     assert methods()[:-3] == ours
 
 
