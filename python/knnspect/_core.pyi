@@ -66,12 +66,13 @@ def pick_rows(
     gallery: Gallery,
     count: int,
     first: tuple[int, int],
+    kept: NDArray[np.bool_] | None,
     projection: NDArray[np.float32] | None,
     threads: int | None,
     instruction_set: str | None,
     progress: Callable[[int], object] | None,
 ) -> Picks:
-    """Pick `count` rows of a gallery by greedy k-centre selection.
+    """Pick `count` rows of a gallery, of those that are `kept`, by greedy k-centre selection.
 
     `first` is the rank of an image and a cell; `progress` is called with the number of rows picked.
     """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 import numpy as np
+from numpy.typing import NDArray
 
 from knnspect import _core
 from knnspect.errors import ParameterError
@@ -13,7 +14,7 @@ from knnspect.gallery.reading import ReadOnlyGallery
 from knnspect.progress import Progress
 from knnspect.validation import check_count, check_positive
 
-__all__ = ["pick_coreset"]
+__all__ = ["all_rows", "pick_coreset"]
 
 
 def pick_coreset(
@@ -23,12 +24,26 @@ def pick_coreset(
     projection: int | None,
     threads: int | None,
     progress: bool,
+    kept: NDArray[np.bool_] | None = None,
 ) -> Coreset:
-    """Pick the rows of a coreset; see `Gallery.coreset`."""
-    count = _count(size, gallery)
-    rng = np.random.default_rng(check_count("seed", seed, 0))
+    """Pick the rows of a coreset; see `Gallery.coreset`.
+
+    `kept`, of shape (n_images, height, width), says which cells of the finest level there are to
+    pick from, image by image in the order of the ids; the others are as if they were not there, and
+    a share is one of these.
+    """
+    if not len(gallery):
+        raise ParameterError("the gallery is empty: add images first")
     height, width, _ = gallery.shapes[0]
-    image, cell = divmod(int(rng.integers(len(gallery) * height * width)), height * width)
+    n_rows = len(gallery) * height * width
+    places = None
+    if kept is not None:
+        places = np.flatnonzero(_checked_kept(kept, (len(gallery), height, width)))
+        n_rows = len(places)
+    count = _count(size, n_rows)
+    rng = np.random.default_rng(check_count("seed", seed, 0))
+    first = int(rng.integers(n_rows))
+    image, cell = divmod(first if places is None else int(places[first]), height * width)
     matrix = None
     if projection is not None:
         n_columns = check_count("projection", projection)
@@ -42,6 +57,7 @@ def pick_coreset(
             gallery.core,
             count,
             (image, cell),
+            None if kept is None else np.ascontiguousarray(kept).reshape(-1),
             matrix,
             threads,
             None,
@@ -64,11 +80,42 @@ def pick_coreset(
     )
 
 
-def _count(size: object, gallery: ReadOnlyGallery) -> int:
-    if not len(gallery):
-        raise ParameterError("the gallery is empty: add images first")
+def all_rows(gallery: ReadOnlyGallery, kept: NDArray[np.bool_]) -> Coreset:
+    """Return a coreset of all rows that are `kept`, in the order of images and cells."""
     height, width, _ = gallery.shapes[0]
-    n_rows = len(gallery) * height * width
+    kept = _checked_kept(kept, (len(gallery), height, width))
+    rows = [
+        gallery.pyramid([id_]).concatenated(gallery.upsample)[0][of_image]  # type: ignore[arg-type]
+        for id_, of_image in zip(gallery.ids, kept, strict=True)
+    ]
+    places = np.argwhere(kept)
+    return Coreset.from_rows(
+        np.concatenate(rows),
+        tuple(gallery.ids),
+        places[:, 0],
+        places[:, 1:],
+        np.arange(len(places)),
+        gallery.upsample,
+        gallery.shapes,
+        0.0,
+    )
+
+
+def _checked_kept(kept: NDArray[np.bool_], shape: tuple[int, int, int]) -> NDArray[np.bool_]:
+    if kept.shape != shape or kept.dtype != bool:
+        raise ParameterError(
+            f"kept: expected bool of shape {shape}, got {kept.dtype} of shape {kept.shape}",
+            parameter="kept",
+        )
+    if not kept.any():
+        raise ParameterError(
+            "kept: expected at least one cell that is kept, got none: the mask hides everything",
+            parameter="kept",
+        )
+    return kept
+
+
+def _count(size: object, n_rows: int) -> int:
     if isinstance(size, (float, np.floating)):
         share = check_positive("size", size)
         if share > 1:

@@ -518,3 +518,54 @@ fn what_cannot_be_picked_is_said() {
     });
     assert!(message.contains("not finite"), "{message}");
 }
+
+/// Rows that may not be picked are as if they were not there.
+#[test]
+fn rows_that_are_not_kept() {
+    let shapes = vec![(6, 6, 7), (3, 3, 4)];
+    let levels = features(Kind::Quantised, 5, 4, &shapes);
+    let mut gallery = Gallery::new(Upsample::Bilinear, DType::F32);
+    gallery.add(&batch(&shapes, 4, &levels), &ids(4)).unwrap();
+    let (context, all) = (
+        gallery.pyramid_context().unwrap(),
+        gallery.select(None).unwrap(),
+    );
+    let rows: Vec<Vec<f32>> = upsampled(&shapes, 4, &levels, Upsample::Bilinear)
+        .iter()
+        .map(|feature| feature.values.iter().map(|&v| v as f32).collect())
+        .collect();
+    let kept: Vec<bool> = (0..rows.len()).map(|row| row % 3 == 1).collect();
+    let places: Vec<usize> = (0..rows.len()).filter(|&row| kept[row]).collect();
+    let some: Vec<Vec<f32>> = places.iter().map(|&row| rows[row].clone()).collect();
+    for count in [1, 5, places.len()] {
+        let (expected, radius) = greedy(&some, count, 2);
+        let first = places[2];
+        let options = PickOptions {
+            first: ((first / 36) as u32, (first % 36) as u32),
+            kept: Some(&kept),
+            ..PickOptions::new(count)
+        };
+        let picks = pick(&context, &all, &options).unwrap();
+        let expected: Vec<usize> = expected.into_iter().map(|at| places[at]).collect();
+        assert_eq!(numbers_of(&picks, 36), expected);
+        assert_eq!(picks.sq_radius, radius);
+    }
+    for (kept, first, count, what) in [
+        (&kept[1..], (0, 1), 1, "kept: expected one value"),
+        (&kept[..], (0, 0), 1, "first: there is no cell 0"),
+        (
+            &kept[..],
+            (0, 1),
+            places.len() + 1,
+            "size: expected between",
+        ),
+    ] {
+        let options = PickOptions {
+            first,
+            kept: Some(kept),
+            ..PickOptions::new(count)
+        };
+        let error = pick(&context, &all, &options).unwrap_err().to_string();
+        assert!(error.contains(what), "{error}");
+    }
+}

@@ -9,7 +9,8 @@ use knnspect_core::pyramid::{self, PyramidContext};
 use knnspect_core::select::{PickOptions, pick};
 use knnspect_core::{Cancel, Error};
 use numpy::{
-    PyArray, PyArray4, PyArrayMethods, PyReadonlyArray2, PyUntypedArray, PyUntypedArrayMethods,
+    PyArray, PyArray4, PyArrayMethods, PyReadonlyArray1, PyReadonlyArray2, PyUntypedArray,
+    PyUntypedArrayMethods,
 };
 use pyo3::prelude::*;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -60,7 +61,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A greedy k-centre selection of `count` rows. `progress` is called with the number of rows picked so far.
+/// A greedy k-centre selection of `count` rows, of those that are `kept`. `progress` is called with the number of rows picked so far.
 #[pyfunction]
 // The arguments of the Python function.
 #[allow(clippy::too_many_arguments)]
@@ -69,6 +70,7 @@ pub(crate) fn pick_rows<'py>(
     gallery: &Gallery,
     count: usize,
     first: (u32, u32),
+    kept: Option<PyReadonlyArray1<'py, bool>>,
     projection: Option<PyReadonlyArray2<'py, f32>>,
     threads: Option<usize>,
     instruction_set: Option<&str>,
@@ -92,12 +94,16 @@ pub(crate) fn pick_rows<'py>(
     let projection = projection.as_ref().map(|matrix| matrix.as_slice());
     let projection = projection.transpose()?;
 
+    let kept = kept.as_ref().map(|kept| kept.as_slice());
+    let kept = kept.transpose()?;
+
     let progress = Progress::new(progress, count);
     let picks = interrupt::run(py, |cancel| {
         // An error of the callback, which a signal's handler may have raised, ends the work too.
         let stop = || cancel.is_set() || progress.has_raised();
         let options = PickOptions {
             first,
+            kept,
             projection,
             threads,
             instruction_set,

@@ -58,6 +58,9 @@ pub struct PickOptions<'a> {
     pub count: usize,
     /// The rank of the image and the cell of the first.
     pub first: (u32, u32),
+    /// Whether each row, image by image and cell by cell, may be picked; all when `None`. Rows that may
+    /// not are not covered either: they are as if they were not there.
+    pub kept: Option<&'a [bool]>,
     /// Distances are those between rows times this matrix, `(n_features, n)` and row-major.
     pub projection: Option<&'a [f32]>,
     /// Number of threads; all that the process may use when `None`.
@@ -79,6 +82,7 @@ impl PickOptions<'_> {
         Self {
             count,
             first: (0, 0),
+            kept: None,
             projection: None,
             threads: None,
             instruction_set: None,
@@ -142,12 +146,25 @@ pub fn pick(
 
 /// The first row to pick.
 fn check(rows: &Rows<'_>, options: &PickOptions<'_>) -> Result<usize> {
-    if options.count == 0 || options.count > rows.len() {
+    if let Some(kept) = options.kept
+        && kept.len() != rows.len()
+    {
+        return Err(Error::parameter(
+            "kept",
+            format!(
+                "kept: expected one value for each of {} rows, got {}",
+                rows.len(),
+                kept.len()
+            ),
+        ));
+    }
+    let is_kept = |row: usize| options.kept.is_none_or(|kept| kept[row]);
+    let n_kept = (0..rows.len()).filter(|&row| is_kept(row)).count();
+    if options.count == 0 || options.count > n_kept {
         return Err(Error::parameter(
             "size",
             format!(
-                "size: expected between 1 and the number of rows, {}, got {}",
-                rows.len(),
+                "size: expected between 1 and the number of rows, {n_kept}, got {}",
                 options.count
             ),
         ));
@@ -165,7 +182,8 @@ fn check(rows: &Rows<'_>, options: &PickOptions<'_>) -> Result<usize> {
         ));
     }
     let (rank, cell) = options.first;
-    rows.find(rank, cell).ok_or_else(|| {
+    let first = rows.find(rank, cell).filter(|&row| is_kept(row));
+    first.ok_or_else(|| {
         Error::parameter(
             "first",
             format!("first: there is no cell {cell} of image {rank} selected"),
@@ -233,6 +251,12 @@ impl<'a> Picking<'a> {
             return Err(Error::image(format!(
                 "image {rank}, cell {cell}: its projected features are not finite"
             )));
+        }
+        if let Some(kept) = options.kept {
+            // As if they coincided with the first pick: never picked, and far from nothing.
+            for (sq, &is_kept) in sq.iter_mut().zip(kept) {
+                *sq = if is_kept { *sq } else { 0.0 };
+            }
         }
         Ok(Self {
             space,
