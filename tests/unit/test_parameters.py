@@ -36,6 +36,7 @@ OTHERS: dict[str, Any] = {
     "score_neighbors": 9,
     "coreset": 0.5,
     "projection": 32,
+    "mask": "pca",
     "neighbors": 3,
     "seed": 5,
     "max_epochs": 2,
