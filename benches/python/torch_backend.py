@@ -33,8 +33,9 @@ import knnspect as ks
 from knnspect.backends.torch import TorchBackend
 from knnspect.data import MVTecDataset
 
+faiss: Any
 try:
-    import faiss
+    faiss = import_module("faiss")
 except ImportError:
     faiss = None
 
@@ -96,10 +97,10 @@ def flat_product(
 
     def search(queries: torch.Tensor) -> Any:
         products = torch.addmm(sq_norms[None], queries, on_device.T, alpha=-2)
-        found = products.topk(k, dim=1, largest=False)
-        found = found.values + queries.square().sum(dim=1, keepdim=True), found.indices
+        nearest = products.topk(k, dim=1, largest=False)
+        sq_distances = nearest.values + queries.square().sum(dim=1, keepdim=True)
         torch.cuda.synchronize(device)
-        return found
+        return sq_distances, nearest.indices
 
     return search
 

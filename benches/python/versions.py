@@ -145,7 +145,7 @@ def subjects(folder: Path, threads: int) -> Iterator[tuple[str, Callable[[], Cal
     yield "bilinear", searching(gallery("bilinear"), 1)
     yield "flat", searching(lambda: gallery("block")().coreset(0.1), 9)
     # Settings whose defaults have changed are said here, so that both versions do the same.
-    same = {"threads": threads, "score": "image"}
+    same: dict[str, Any] = {"threads": threads, "score": "image"}
     yield "spade", detector(lambda backbone: ks.Spade(backbone, **same))
     yield "patchcore", detector(lambda backbone: ks.PatchCore(backbone, coreset=0.01, **same), 3)
     yield "cflow", detector(lambda backbone: ks.CFlow(backbone, max_epochs=2, coupling_blocks=4), 3)
