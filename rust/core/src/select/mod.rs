@@ -2,6 +2,8 @@
 
 mod candidates;
 mod k_center;
+mod options;
 mod order;
 
-pub use k_center::{PickOptions, Picks, pick};
+pub use k_center::pick;
+pub use options::{PickOptions, Picks};
