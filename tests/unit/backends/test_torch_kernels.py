@@ -12,6 +12,9 @@ import sys
 from importlib.util import find_spec
 
 import pytest
+import torch
+
+from knnspect.backends.torch.gpu_search import has_kernels
 
 pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed")
 
@@ -99,3 +102,11 @@ for k, filter.PRODUCTS_ON_CPU in ((1, 2**24), (1, 1), (4, 2**24)):
 print("done")
 """
     assert interpreted(code) == "done"
+
+
+def test_what_cannot_be_compiled_is_said_once_and_done_without() -> None:
+    cpu = torch.device("cpu")  # for which Triton compiles nothing
+    has_kernels.cache_clear()
+    with pytest.warns(UserWarning, match="kernels cannot be compiled for cpu .*without them"):
+        assert not has_kernels(cpu)
+    assert not has_kernels(cpu)

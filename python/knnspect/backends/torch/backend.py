@@ -227,7 +227,7 @@ class TorchBackend:
     @property
     def _has_kernels(self) -> bool:
         """Whether kernels of our own do what they can."""
-        return self.device.type != "cpu" and has_kernels()
+        return self.device.type != "cpu" and has_kernels(self.device)
 
 
 def _tensor(level: Any, device: torch.device) -> Tensor:

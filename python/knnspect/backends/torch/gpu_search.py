@@ -7,9 +7,9 @@ that these leave.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from functools import cache
-from importlib.util import find_spec
 from typing import NamedTuple
 
 import torch
@@ -24,9 +24,26 @@ __all__ = ["Query", "has_kernels", "search_group"]
 
 
 @cache
-def has_kernels() -> bool:
-    """Return whether kernels can be compiled; PyTorch for CUDA brings Triton on Linux."""
-    return find_spec("triton") is not None
+def has_kernels(device: torch.device) -> bool:
+    """Return whether kernels can be compiled for a device and run there.
+
+    PyTorch for CUDA brings Triton on Linux, which also needs a C compiler. Where one of them is
+    missing, a warning says so, once: searches then go on without kernels, and take far longer.
+    """
+    try:
+        from knnspect.backends.torch.kernels import nearest
+
+        one = torch.zeros(1, dtype=torch.int64, device=device)
+        nearest(1, 1, one, one.double(), one)
+    except Exception as error:  # what a missing compiler raises may be anything
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        warnings.warn(
+            f"backend 'torch': kernels cannot be compiled for {device} ({reason[0]}): searches go "
+            "on without them, and take far longer",
+            stacklevel=2,
+        )
+        return False
+    return True
 
 
 class Query(NamedTuple):
