@@ -313,10 +313,11 @@ class CoresetDetector(NearestDetector):
     def _pick(self, gallery: Gallery, progress: bool) -> Gallery | Coreset:
         self.foreground_, kept, n_rows = None, None, gallery.n_rows
         if self.mask is not None:
-            images = [(id_, gallery.pyramid([id_])) for id_ in gallery.ids]
-            features = (self._concatenated(one) for _, one in images)
-            self.foreground_ = Foreground.learn(features, len(images))
-            kept = self._masks(images)
+            # One image at a time: a gallery in a folder may be larger than memory.
+            ids = gallery.ids
+            features = (self._concatenated(gallery.pyramid([id_])) for id_ in ids)
+            self.foreground_ = Foreground.learn(features, len(ids))
+            kept = self._masks((id_, gallery.pyramid([id_])) for id_ in ids)
             n_rows = int(kept.sum())
         if self.coreset is None:
             return gallery if kept is None else all_rows(gallery, kept)
