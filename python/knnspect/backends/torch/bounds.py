@@ -32,11 +32,10 @@ from torch import Tensor
 
 __all__ = ["PcaProjection", "Projected", "round_up"]
 
-#: The share of the variance that leading coordinates may leave to the rest, and how many there are
-#: at most.
-REST, MOST_LEADING = 0.06, 2**20
-#: The same where vectors are split in two parts.
-REST_OF_SPLIT, MOST_LEADING_OF_SPLIT = 0.003, 156
+#: The share of the variance that leading coordinates may leave to the rest.
+REST = 0.06
+#: The same where vectors are split in two parts, and how many coordinates there are then at most.
+REST_OF_SPLIT, MOST_OF_SPLIT = 0.003, 156
 #: Widths are multiples of this, as matrix units like it.
 MULTIPLE = 16
 #: How many values of each type add up to a float32.
@@ -92,10 +91,9 @@ class PcaProjection:
         centred *= scale
         values, vectors = torch.linalg.eigh((centred.T @ centred) / len(centred))
         rest = 1 - values.flip(0).clamp(min=0).cumsum(0) / values.clamp(min=0).sum()
-        share, most = (REST, MOST_LEADING)
+        n_leading = int((rest > (REST_OF_SPLIT if is_split else REST)).sum()) + 1
         if is_split:
-            share, most = (REST_OF_SPLIT, MOST_LEADING_OF_SPLIT)
-        n_leading = min(int((rest > share).sum()) + 1, most)
+            n_leading = min(n_leading, MOST_OF_SPLIT)
         # As many as fit the width that so many need.
         n_copies, n_others = _layout(dtype, is_split)
         width = -(-(n_copies * (n_leading + 1) + n_others) // MULTIPLE) * MULTIPLE

@@ -23,8 +23,6 @@ _INTEGERS = {torch.bfloat16: torch.int16, torch.float32: torch.int32}
 MANY_BLOCKS, STEP = 2000, 4
 #: Products are taken so many at a time on the CPU: fewer are slower, more take memory.
 PRODUCTS_ON_CPU = 2**24
-#: So many queries look at the rows of their nearest blocks at a time on the CPU.
-QUERIES_ON_CPU = 512
 #: When there are so many candidates per query, limits are lowered by what was found so far.
 MANY = 32
 #: Where more than these are left after that, there are ties without end, and the core takes over.
@@ -128,8 +126,7 @@ def seeds(
     images, blocks = near // n_blocks, near % n_blocks
     stacked = torch.stack(list(rows)).view(len(rows), n_blocks, BLOCK, -1)
     found = []
-    at_once = QUERIES_ON_CPU if order.device.type == "cpu" else len(queries)
-    for some in torch.split(torch.arange(len(queries), device=order.device), at_once):
+    for some in torch.split(torch.arange(len(queries), device=order.device), 512):
         cells = stacked[images[some], blocks[some]].flatten(1, 2)
         values = torch.bmm(cells, queries[some, :, None])[:, :, 0].float()
         found.append(values.topk(min(k, values.shape[1]), dim=1, largest=False))

@@ -1,7 +1,7 @@
 """The search for one query image on a GPU, where launches cost more than products.
 
-As `knnspect.backends.torch.image_search` does it, with few and large steps: all products of as many
-images as fit, the best row of each block of rows, exact distances of the k best, and of all rows
+As `knnspect.backends.torch.image_search` does it, with few and large steps: all products with a
+group of images, the best row of each block of rows, exact distances of the k best, and of all rows
 that these leave.
 """
 
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from knnspect.backends.torch.bounds import PADDING, PcaProjection, Projected, round_up
 from knnspect.backends.torch.cache import BLOCK, CachedImage, GalleryCache
-from knnspect.backends.torch.filter import MOST, products_at_once
+from knnspect.backends.torch.filter import MOST
 from knnspect.backends.torch.precision import AS_PRECISE_AS_THE_TYPE
 
 __all__ = ["Query", "has_kernels", "search_group"]
@@ -100,45 +100,24 @@ def search_group(
 
     None where bounds leave too many pairs.
     """
-    levels = [
-        torch.stack(level) for level in zip(*(image.levels or () for image in images), strict=True)
-    ]
-    n_rows = len(cache.order)
-    at_once = max(1, products_at_once(query.rows.device) // (n_rows * len(query.rows)))
-    found: tuple[Tensor, Tensor] | None = None
-    n_rescored = 0
-    for start in range(0, len(images), at_once):
-        rows = torch.cat(
-            [image.rows for image in images[start : start + at_once] if image.rows is not None]
-        )
-        part = _Part(query, cache, levels, rows, start, k)
-        if found is not None:
-            farthest = found[0][:, -1]
-        some = part.search(projection, farthest)
-        if some is None:
-            return None
-        n_rescored += part.n_rescored
-        found = some if found is None else _nearest_of_both(found, some, k)
+    group = _Group(query, cache, images, k)
+    found = group.search(projection, farthest)
     if found is None:
         return None
     sq_distances, keys = found
-    return sq_distances, keys // cache.grid.n_cells, keys % cache.grid.n_cells, n_rescored
+    return sq_distances, keys // cache.grid.n_cells, keys % cache.grid.n_cells, group.n_rescored
 
 
-class _Part:
-    """The search in as many images as products are taken of together."""
+class _Group:
+    """The products of a query image with all rows of some images, and what they leave."""
 
     def __init__(
-        self,
-        query: Query,
-        cache: GalleryCache,
-        levels: Sequence[Tensor],
-        rows: Tensor,
-        first_image: int,
-        k: int,
+        self, query: Query, cache: GalleryCache, images: Sequence[CachedImage], k: int
     ) -> None:
-        self._query, self._cache, self._levels, self._k = query, cache, levels, k
-        self._first_image = first_image
+        self._query, self._cache, self._k = query, cache, k
+        levels = zip(*(image.levels or () for image in images), strict=True)
+        self._levels = [torch.stack(level) for level in levels]
+        rows = torch.cat([image.rows for image in images if image.rows is not None])
         with AS_PRECISE_AS_THE_TYPE:
             products = rows @ query.rows.T
         # Queries last, where their neighbours in memory are read together.
@@ -188,16 +167,7 @@ class _Part:
 
         self.n_rescored += len(cells)
         order, grid = self._cache.order, self._cache.grid
-        images, places = self._first_image + rows // len(order), order[rows % len(order)]
+        images, places = rows // len(order), order[rows % len(order)]
         candidates = (cells, images, places)
         found = sq_distances(self._query.features, grid, self._levels, candidates)
         return found, images * grid.n_cells + places
-
-
-def _nearest_of_both(
-    first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor], k: int
-) -> tuple[Tensor, Tensor]:
-    """Return the k nearest of two; of equally near ones the first, whose keys are lower."""
-    sq_distances, order = torch.cat([first[0], second[0]], dim=1).sort(dim=1, stable=True)
-    keys = torch.cat([first[1], second[1]], dim=1).gather(1, order[:, :k])
-    return sq_distances[:, :k], keys

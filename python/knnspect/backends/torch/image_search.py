@@ -12,7 +12,7 @@ from torch import Tensor
 
 from knnspect.backends.torch.bounds import PcaProjection, Projected
 from knnspect.backends.torch.cache import CachedImage, GalleryCache
-from knnspect.backends.torch.filter import Pairs, candidates, seeds
+from knnspect.backends.torch.filter import Pairs, candidates, products_at_once, seeds
 from knnspect.backends.torch.gpu_search import Query, search_group
 from knnspect.backends.torch.rescore import nearest_per_query, rescore
 from knnspect.backends.torch.upsampling import Grid
@@ -78,6 +78,9 @@ class ImageSearch:
         queries = projection.query_rows(projected)
         best: Found | None = None
         at_once = self.cache.images_at_once
+        if self.on_gpu:  # where all products with a group are taken together
+            n_products = len(self.cache.order) * len(queries)
+            at_once = max(1, min(at_once, products_at_once(queries.device) // n_products))
         for start in range(0, len(ranks), at_once):
             group = slice(start, start + at_once)
             images = self.cache.images(
