@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from knnspect.detectors.base import Presets
 from knnspect.detectors.maps import mean_of_top
-from knnspect.detectors.nearest.base import CoresetDetector
+from knnspect.detectors.nearest.coreset import CoresetDetector
 from knnspect.features import Backbone
 from knnspect.parameters import parameter
 from knnspect.pyramid import FeaturePyramid

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from knnspect.constraints import Count
 from knnspect.detectors.base import Presets
-from knnspect.detectors.nearest.base import PAPER, CoresetDetector
+from knnspect.detectors.nearest.base import PAPER
+from knnspect.detectors.nearest.coreset import CoresetDetector
 from knnspect.errors import ParameterError
 from knnspect.parameters import parameter
 from knnspect.pyramid import FeaturePyramid

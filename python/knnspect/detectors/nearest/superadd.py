@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from knnspect.detectors.base import Presets
-from knnspect.detectors.nearest.base import CoresetDetector
+from knnspect.detectors.nearest.coreset import CoresetDetector
 from knnspect.features import Backbone
 from knnspect.parameters import parameter
 from knnspect.views import Variants
