@@ -45,15 +45,21 @@ ROUNDING = 2.0**-20
 PAUSE = 0.05
 
 
-def random_features(path: Path, backbone: str) -> tuple[ks.FeaturePyramid, ks.FeaturePyramid]:
-    """Features of real images, by a network of random weights."""
+def random_weights(backbone: str) -> Path:
+    """Return a file of random weights for a network."""
     import timm
     from safetensors.torch import save_file
 
     torch.manual_seed(0)
     weights = Path("/tmp") / f"{backbone}-random.safetensors"
     save_file(timm.create_model(backbone, pretrained=False).state_dict(), weights)
+    return weights
+
+
+def random_features(path: Path, backbone: str) -> tuple[ks.FeaturePyramid, ks.FeaturePyramid]:
+    """Features of real images, by a network of random weights."""
     images = MVTecDataset(path)
+    weights = random_weights(backbone)
     network = ks.Backbone(backbone, levels=(1, 2, 3), image_size=224, weights=weights)
     train = network.extract(images.train[:50])
     return train.pyramid, network.extract([image.path for image in images.test[:10]]).pyramid
