@@ -1,8 +1,8 @@
 """Methods by their words: those that come with knnspect, and those that others register.
 
-Each module of `nearest` and `heads`, but for ``base``, is a method, called as its file. Another
-package registers one as an entry point of the group ``knnspect.detectors``: its name is the word,
-its object a subclass of `Detector` with that word as its `method`.
+Each module of `nearest` and `heads`, but for those that methods share, is a method, called as its
+file. Another package registers one as an entry point of the group ``knnspect.detectors``: its name
+is the word, its object a subclass of `Detector` with that word as its `method`.
 """
 
 from __future__ import annotations
@@ -25,8 +25,10 @@ __all__ = ["get_method", "load", "methods"]
 
 #: What others register their detectors under.
 _GROUP = "knnspect.detectors"
-#: Packages of which each module is a method.
+#: Packages of methods, each a module.
 _ROOMS: tuple[ModuleType, ...] = (nearest, heads)
+#: The modules in them that methods share.
+_SHARED = ("base", "coreset")
 
 
 def methods() -> list[str]:
@@ -151,7 +153,7 @@ def _ours() -> dict[str, str]:
         module.name: f"{room.__name__}.{module.name}"
         for room in _ROOMS
         for module in pkgutil.iter_modules(room.__path__)
-        if not module.ispkg and module.name != "base"
+        if not module.ispkg and module.name not in _SHARED
     }
 
 
