@@ -1,7 +1,8 @@
-"""Methods that compare with the nearest normal features; each module but two is one.
+"""Methods that compare with the nearest normal features; each module but three is one.
 
-``base``     what they have in common
-``coreset``  what those have in common that compare every cell, with a coreset or with all
+``base``      what they have in common
+``coreset``   what those have in common that compare every cell, with a coreset or with all
+``compared``  what a comparison gives, before there is a map
 """
 
 from __future__ import annotations

@@ -21,6 +21,8 @@ from knnspect.constraints import (
 )
 from knnspect.detectors.base import Detector, Presets
 from knnspect.detectors.border import BorderFactors
+from knnspect.detectors.maps import pixel_map
+from knnspect.detectors.nearest.compared import Compared
 from knnspect.detectors.prediction import Prediction
 from knnspect.detectors.state import State
 from knnspect.errors import DTypeError, ParameterError
@@ -155,6 +157,10 @@ class NearestDetector(Detector):
         """
 
     @abstractmethod
+    def _compare(self, features: Features, watch: Stopwatch) -> Iterator[Compared]:
+        """Compare the images of a batch, in order, with the normal ones."""
+
+    @abstractmethod
     def _cell_scores(self, neighbors: Neighbors) -> NDArray[Any]:
         """Return the scores of the cells of the only image of `neighbors`: (height, width)."""
 
@@ -222,6 +228,20 @@ class NearestDetector(Detector):
     def _set_state(self, stored: StoredModel) -> None:
         self._keep(stored.searched(), self.variants)
         self.border_ = BorderFactors(stored.config.get("border_factors", ()))
+
+    def _judge(self, features: Features, watch: Stopwatch) -> Iterator[Prediction]:
+        for index, found in enumerate(self._compare(features, watch)):
+            yield self._prediction(features.ids[index], features.placements[index], found, watch)
+
+    def _prediction(
+        self, id_: str, placement: Placement, found: Compared, watch: Stopwatch
+    ) -> Prediction:
+        with watch.stage("maps"):
+            map_ = pixel_map(found.cells, placement, self.sigma)
+            score = self._score_of_map(map_)
+        if score is None:
+            score = found.own_score
+        return Prediction(id_, score, map_, found.neighbors, found.images)
 
     def _iter_predict(self, batches: Iterator[Features], watch: Stopwatch) -> Iterator[Prediction]:
         for prediction in super()._iter_predict(batches, watch):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from knnspect.constraints import Choice, Count, Optional, ShareOrCount
 from knnspect.detectors.nearest.base import NearestDetector
-from knnspect.detectors.prediction import Prediction
+from knnspect.detectors.nearest.compared import Compared
 from knnspect.detectors.state import State
 from knnspect.errors import ParameterError
 from knnspect.features import Features
@@ -157,25 +157,25 @@ class CoresetDetector(NearestDetector):
         cells = self._cell_scores(others.search(query, **self._how))
         return cells if self.foreground_ is None else cells * self._masks([(id_, query)])[0]
 
-    def _judge(self, features: Features, watch: Stopwatch) -> Iterator[Prediction]:
+    def _compare(self, features: Features, watch: Stopwatch) -> Iterator[Compared]:
         query = features.pyramid
         with watch.stage("matching"), naming_images(features):
             neighbors = self._searcher.search(query, **self._how)
             kept = None
             if self.foreground_ is not None:
                 kept = self._masks((id_, query[i]) for i, id_ in enumerate(features.ids))
-        for index, id_ in enumerate(features.ids):
+        for index in range(len(features.ids)):
             found = neighbors[index]
             with watch.stage("maps"):
                 cells = self._cell_scores(found)
                 if kept is not None:
                     cells *= kept[index]
-                map_ = self._map(cells, features.placements[index])
-            with watch.stage("matching"):
-                score = self._score_of_map(map_)
-                if score is None:
-                    score = self._own_score(self.border_.divide(cells), query[index], found)
-            yield Prediction(id_, score, map_, found)
+                cells = self.border_.divide(cells)
+            score = float("nan")
+            if self.score == "image":
+                with watch.stage("matching"):
+                    score = self._own_score(cells, query[index], found)
+            yield Compared(found, cells, score)
 
     def _cell_scores(self, neighbors: Neighbors) -> NDArray[Any]:
         return np.sqrt(neighbors.sq_distances[0, ..., 0].astype(np.float64))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from knnspect.constraints import Count, Optional
 from knnspect.detectors.base import Presets
 from knnspect.detectors.nearest.base import PAPER, NearestDetector
-from knnspect.detectors.prediction import Prediction
+from knnspect.detectors.nearest.compared import Compared
 from knnspect.detectors.state import State
 from knnspect.errors import ParameterError
 from knnspect.features import Features
@@ -158,7 +158,7 @@ class Spade(NearestDetector):
     def _cell_scores(self, neighbors: Neighbors) -> NDArray[Any]:
         return np.asarray(neighbors.sq_distances[0].mean(axis=-1))
 
-    def _judge(self, features: Features, watch: Stopwatch) -> Iterator[Prediction]:
+    def _compare(self, features: Features, watch: Stopwatch) -> Iterator[Compared]:
         with watch.stage("retrieval"):
             check_pooled(features)
             k, n_scored = self.image_neighbors_, self.score_neighbors or self.image_neighbors_
@@ -169,14 +169,13 @@ class Spade(NearestDetector):
             found = self._by_fusion(self.gallery_).search(
                 features.pyramid, self.pixel_neighbors, images, **self._how
             )
-        for index, (id_, near) in enumerate(zip(features.ids, nearest, strict=True)):
-            neighbors = found[index]
+        for index, near in enumerate(nearest):
             with watch.stage("maps"):
-                map_ = self._map(self._cell_scores(neighbors), features.placements[index])
-            score = self._score_of_map(map_)
-            if score is None:
+                cells = self.border_.divide(self._cell_scores(found[index]))
+            score = float("nan")
+            if self.score == "image":
                 score = float(np.mean([far for _, far in near[:n_scored]]))
-            yield Prediction(id_, score, map_, neighbors, tuple(near[:k]))
+            yield Compared(found[index], cells, score, tuple(near[:k]))
 
     def _state(self) -> State:
         return replace(super()._state(), about_images={"pooled": self.pooled_})
