@@ -25,6 +25,8 @@ _HOMES = {
     "DatasetWarning": "errors",
     "Detector": "detectors",
     "DisagreementError": "errors",
+    "DriftAlarm": "calibration",
+    "DriftMonitor": "calibration",
     "FeaturePyramid": "pyramid",
     "Features": "features",
     "ForkError": "errors",

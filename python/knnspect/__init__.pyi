@@ -1,6 +1,7 @@
 """The public names, for type checkers."""
 
 from knnspect._core import __version__
+from knnspect.calibration import DriftAlarm, DriftMonitor
 from knnspect.detectors import (
     AnomalyDINO,
     CFlow,
@@ -44,6 +45,8 @@ __all__ = [
     "DatasetWarning",
     "Detector",
     "DisagreementError",
+    "DriftAlarm",
+    "DriftMonitor",
     "FeaturePyramid",
     "Features",
     "ForkError",

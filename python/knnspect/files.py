@@ -63,13 +63,15 @@ def replace_file(
     _core.replace_file(check_path(path), contents, follow_links)
 
 
-def read_json(path: Path) -> Any:
-    """Return what a JSON file in a folder of ours holds.
+def read_json(path: Path, *, follow_links: bool = False) -> Any:
+    """Return what a JSON file of ours holds.
 
     Parameters
     ----------
     path : Path
-        A regular file; a symbolic link is not followed.
+        A regular file.
+    follow_links : bool, default False
+        Read the file that a symbolic link points to; if False, a link is refused.
 
     Raises
     ------
@@ -84,7 +86,7 @@ def read_json(path: Path) -> Any:
     ...     read_json(Path(f"{folder}/a.json"))
     {'seed': 0}
     """
-    return parse_json(_core.read_file(check_path(path), _LONGEST, False), path, "it")
+    return parse_json(_core.read_file(check_path(path), _LONGEST, follow_links), path, "it")
 
 
 def parse_json(text: str | bytes, path: str | os.PathLike[str], what: str) -> Any:

@@ -39,6 +39,7 @@ WRITERS: dict[str, Callable[[Path], object]] = {
     "a gallery": lambda path: gallery().save(path),
     "a coreset": lambda path: gallery().coreset(3).save(path),
     "a checkpoint": lambda path: Checkpoint(path, {}).write({}, {}),
+    "a drift monitor": lambda path: ks.DriftMonitor([1.0]).save(path),
 }
 EVERY_WRITER = pytest.mark.parametrize("kind", WRITERS)
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-__all__ = ["BACKBONE", "MODEL", "OF_IMAGES"]
+from pathlib import Path
+
+from knnspect.files import is_folder
+
+__all__ = ["BACKBONE", "MODEL", "OF_IMAGES", "drift_file"]
 
 #: The file of a folder that is a model.
 MODEL = "model"
@@ -10,3 +14,14 @@ MODEL = "model"
 BACKBONE = "backbone."
 #: The entry of the metadata that says which images are in the gallery beside the file.
 OF_IMAGES = "images"
+
+
+def drift_file(model: Path) -> Path:
+    """Return where the drift monitor of a model is: in its folder, or beside its file.
+
+    >>> drift_file(Path("cells.ks")).name
+    'cells.ks.drift.json'
+    """
+    if is_folder(model):
+        return model / "drift.json"
+    return model.with_name(f"{model.name}.drift.json")
