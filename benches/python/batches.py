@@ -11,6 +11,8 @@ the network. Stages are those of `seconds_`; the rest is waiting for files, and 
 from __future__ import annotations
 
 import argparse
+import shutil
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -27,13 +29,15 @@ from knnspect.data import MVTecDataset
 N_IMAGES = 320
 
 
-def compare(path: Path, options: argparse.Namespace) -> dict[str, Any]:
+def compare(path: Path, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Judge the same images with both backends, in turns."""
     weights = str(random_weights(options.backbone)) if options.random_weights else "auto"
     dataset = MVTecDataset(path)
     files = [Path(image.path) for image in dataset.test]
-    files = (files * (N_IMAGES // len(files) + 1))[:N_IMAGES]
-    images = [str(file) for file in files]
+    images = []
+    for index in range(N_IMAGES):  # a file for each, as no image may come twice
+        images.append(folder / f"{index:04d}.png")
+        shutil.copy(files[index % len(files)], images[-1])
     detectors = {}
     for backend in ("torch", "rust"):
         backbone = ks.Backbone(
@@ -78,12 +82,13 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
-    figures = {}
+    figures = []
     for entry in options.datasets:
         name, path = entry.split("=", 1)
-        figures[name] = compare(Path(path), options)
-        print(name, figures[name])
-    write_result("batches", {"device": torch.cuda.get_device_name(0), "datasets": figures})
+        with tempfile.TemporaryDirectory() as folder:
+            figures.append({"dataset": name, **compare(Path(path), Path(folder), options)})
+        print(figures[-1])
+    write_result("batches", {"device": torch.cuda.get_device_name(0), "runs": figures})
 
 
 if __name__ == "__main__":

@@ -39,8 +39,9 @@ try:
 except ImportError:
     faiss = None
 
-#: What faiss's and PyTorch's float32 distances may be off, as a share of the largest squared norm.
-ROUNDING = 2.0**-20
+#: What a float32 product of faiss or PyTorch may be off for each feature, as a share of the largest
+#: squared norm: the unit roundoff, as sums of so many terms may be off by that many of it.
+ROUNDING = 2.0**-24
 #: Seconds between turns: threads go on spinning for a while after theirs.
 PAUSE = 0.05
 
@@ -125,7 +126,8 @@ def compare(
     is_gpu = device.type == "cuda"
     rows = concatenated(train, "bilinear")
     exact_rows = concatenated(train, "bilinear", np.float64)
-    atol = ROUNDING * float(np.square(exact_rows).sum(axis=1).max()) if is_gpu else 0
+    largest = float(np.square(exact_rows).sum(axis=1).max())
+    atol = ROUNDING * rows.shape[1] * largest if is_gpu else 0
     rivals: dict[str, Callable[[Any], Any]] = {}
     if faiss is not None:
         rivals["faiss"] = faiss_search(rows, device, k)

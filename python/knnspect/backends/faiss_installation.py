@@ -26,6 +26,8 @@ __all__ = [
     "problem_of",
 ]
 
+#: From this version on faiss loads libraries of its own CUDA, whatever CUDA torch has loaded.
+_LOADS_ITS_CUDA = (1, 15)
 #: What names the version of CUDA that a distribution is built for.
 _CUDA_LIBRARIES = r"nvidia-(?:cuda-runtime|cublas)"
 
@@ -40,6 +42,8 @@ class Distribution:
         Its name, normalised: ``"faiss-cpu"``, ``"faiss-gpu"``, ``"faiss-gpu-cuvs"``, ...
     requires : tuple of str
         What it requires, as in its metadata.
+    version : str
+        Its version.
 
     Examples
     --------
@@ -49,6 +53,7 @@ class Distribution:
 
     name: str
     requires: tuple[str, ...] = ()
+    version: str = "0"
 
     @property
     def is_gpu(self) -> bool:
@@ -66,6 +71,15 @@ class Distribution:
                 return int(found[1])
         return None
 
+    @property
+    def loads_its_cuda(self) -> bool:
+        """Whether it works beside a torch that is built for another version of CUDA.
+
+        Tried with faiss-gpu 1.15.1 for CUDA 12 and PyTorch 2.11 for CUDA 13, on Linux.
+        """
+        numbers = re.findall(r"\d+", self.version)[:2]
+        return tuple(int(number) for number in numbers) >= _LOADS_ITS_CUDA
+
 
 def installed_distributions() -> list[Distribution]:
     """Return the distributions of faiss that are installed, by name."""
@@ -73,7 +87,8 @@ def installed_distributions() -> list[Distribution]:
     for distribution in metadata.distributions():
         name = re.sub(r"[-_.]+", "-", distribution.metadata["Name"] or "").lower()
         if name == "faiss-cpu" or name.startswith("faiss-gpu"):
-            found[name] = Distribution(name, tuple(distribution.requires or ()))
+            requires = tuple(distribution.requires or ())
+            found[name] = Distribution(name, requires, distribution.version)
     return [found[name] for name in sorted(found)]
 
 
@@ -97,11 +112,12 @@ def problem_of(distributions: Sequence[Distribution], cuda_of_torch: int | None)
         return f"{names} are installed, and break each other: uninstall all, then install one"
     for distribution in distributions:
         major = distribution.cuda_major
-        if distribution.is_gpu and major and cuda_of_torch and major != cuda_of_torch:
+        differ = major and cuda_of_torch and major != cuda_of_torch
+        if distribution.is_gpu and differ and not distribution.loads_its_cuda:
             return (
-                f"{distribution.name} is built for CUDA {major} and torch for CUDA "
-                f"{cuda_of_torch}, and the two end in a crash: install both for the same CUDA, "
-                f"or faiss-cpu in place of {distribution.name}"
+                f"{distribution.name} {distribution.version} is built for CUDA {major} and torch "
+                f"for CUDA {cuda_of_torch}, and the two end in a crash: install "
+                f"{distribution.name} 1.15 or later, or faiss-cpu in its place"
             )
     return None
 

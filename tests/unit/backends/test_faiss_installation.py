@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,7 @@ CUDA_12 = Distribution(
         "nvidia-cublas-cu12<13,>=12.6",
         "nvidia-curand-cu12<11,>=10.3.7",
     ),
+    "1.14.2",
 )
 CUDA_13 = Distribution(
     "faiss-gpu-cuvs",
@@ -37,6 +39,7 @@ CUDA_13 = Distribution(
         "nvidia-cublas<14,>=13.2",
         "libcuvs-cu13==26.06.*",
     ),
+    "1.14.2",
 )
 FIXED = Distribution(
     "faiss-gpu-other",
@@ -74,10 +77,16 @@ def test_one_distribution_is_in_order_where_cuda_agrees(
         assert problem is None
     else:
         assert problem == (
-            f"{distribution.name} is built for CUDA {mine} and torch for CUDA {cuda_of_torch}, and "
-            "the two end in a crash: install both for the same CUDA, or faiss-cpu in place of "
-            f"{distribution.name}"
+            f"{distribution.name} 1.14.2 is built for CUDA {mine} and torch for CUDA "
+            f"{cuda_of_torch}, and the two end in a crash: install {distribution.name} 1.15 or "
+            "later, or faiss-cpu in its place"
         )
+
+
+@pytest.mark.parametrize("version", ["1.15.0", "1.15.1", "1.16.0rc1", "2.0"])
+def test_a_distribution_that_loads_its_own_cuda_is_in_order_beside_another(version: str) -> None:
+    assert problem_of([replace(CUDA_12, version=version)], 13) is None
+    assert problem_of([replace(CUDA_12, version="1.9.0.post1")], 13) is not None
 
 
 def test_without_a_distribution_there_is_nothing_to_say() -> None:
@@ -120,10 +129,10 @@ def test_a_gpu_that_is_not_there_is_an_error() -> None:
 # ------------------------------------------------------------------------ in a process of its own
 
 
-def distribution_in(folder: Path, name: str, *requires: str) -> None:
-    info = folder / f"{name.replace('-', '_')}-9.9.dist-info"
+def distribution_in(folder: Path, name: str, *requires: str, version: str = "9.9") -> None:
+    info = folder / f"{name.replace('-', '_')}-{version}.dist-info"
     info.mkdir(parents=True)
-    lines = ["Metadata-Version: 2.1", f"Name: {name}", "Version: 9.9"]
+    lines = ["Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}"]
     lines += [f"Requires-Dist: {each}" for each in requires]
     (info / "METADATA").write_text("\n".join(lines) + "\n")
 
@@ -188,11 +197,19 @@ def test_both_faiss_are_not_even_imported(tmp_path: Path) -> None:
     assert said.endswith("[]\n")
 
 
-@pytest.mark.parametrize(("cuda", "agrees"), [("13.0", False), ("12.8", True), (None, True)])
-def test_a_gpu_faiss_comes_after_torch_and_only_for_its_cuda(
-    tmp_path: Path, cuda: str | None, agrees: bool
+@pytest.mark.parametrize(
+    ("cuda", "version", "agrees"),
+    [
+        ("13.0", "1.14.2", False),
+        ("13.0", "1.15.0", True),
+        ("12.8", "1.14.2", True),
+        (None, "1.14.2", True),
+    ],
+)
+def test_a_gpu_faiss_comes_after_torch_and_for_its_cuda_or_with_its_own(
+    tmp_path: Path, cuda: str | None, version: str, agrees: bool
 ) -> None:
-    distribution_in(tmp_path, "faiss-gpu", *CUDA_12.requires)
+    distribution_in(tmp_path, "faiss-gpu", *CUDA_12.requires, version=version)
     torch = f"class version: cuda = {cuda!r}"
     module_in(tmp_path, "torch", torch)
     module_in(tmp_path, "faiss", f"import sys\nassert 'torch' in sys.modules\n{WORKS}")
@@ -200,7 +217,7 @@ def test_a_gpu_faiss_comes_after_torch_and_only_for_its_cuda(
     if agrees:
         assert said == "FaissBackend('cpu', index='Flat')\n['faiss', 'torch']\n"
     else:
-        assert "faiss-gpu is built for CUDA 12 and torch for CUDA 13" in said
+        assert "faiss-gpu 1.14.2 is built for CUDA 12 and torch for CUDA 13" in said
         assert said.endswith("['torch']\n")
 
 
