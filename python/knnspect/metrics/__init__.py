@@ -7,17 +7,42 @@ Over images, from one label and one score per image:
 
 - :func:`auroc`, the area under the ROC curve;
 - :func:`average_precision`, the area under the precision-recall curve, as a step function;
+- :func:`f1`, the F1 at a threshold;
 - :func:`f1_max`, the best F1 that any threshold reaches, and that threshold.
 
 Over pixels, from one mask and one map per image:
 
 - :func:`pixel_auroc`, the area under the ROC curve of all pixels;
-- :func:`aupro`, which counts every defect the same, however small.
+- :func:`pixel_average_precision`, :func:`pixel_f1` and :func:`pixel_f1_max`, as over images;
+- :func:`aupro`, which counts every defect the same, however small;
+- :func:`aupimo`, which counts false positives on normal images alone, and hardly allows any;
+- :class:`PixelScores` gives all of them, and sorts the pixels once.
 """
 
 from __future__ import annotations
 
-from knnspect.metrics.image import F1Max, auroc, average_precision, f1_max
-from knnspect.metrics.pixel import aupro, pixel_auroc
+from knnspect.metrics.image import F1Max, auroc, average_precision, f1, f1_max
+from knnspect.metrics.pixel import (
+    aupimo,
+    aupro,
+    pixel_auroc,
+    pixel_average_precision,
+    pixel_f1,
+    pixel_f1_max,
+)
+from knnspect.metrics.pixel_scores import PixelScores
 
-__all__ = ["F1Max", "aupro", "auroc", "average_precision", "f1_max", "pixel_auroc"]
+__all__ = [
+    "F1Max",
+    "PixelScores",
+    "aupimo",
+    "aupro",
+    "auroc",
+    "average_precision",
+    "f1",
+    "f1_max",
+    "pixel_auroc",
+    "pixel_average_precision",
+    "pixel_f1",
+    "pixel_f1_max",
+]

@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from knnspect.errors import DTypeError, ParameterError, ShapeError
+from knnspect.errors import ParameterError, ShapeError
+from knnspect.metrics.checks import flags, threshold_value, vector
 
-__all__ = ["F1Max", "auroc", "average_precision", "f1_max"]
+__all__ = ["F1Max", "auroc", "average_precision", "f1", "f1_max"]
 
 # Two F1 values of n images that are not equal differ by at least 1 / (2 n)**2. Closer than this,
 # they are the same value with different rounding.
@@ -24,7 +25,8 @@ class F1Max(NamedTuple):
     f1
         The F1 at that threshold, in (0, 1].
     threshold
-        An image is called defective when its score is at least this. It is one of the scores.
+        An image, or a pixel, is called defective when its score is at least this. It is one of
+        the scores.
     """
 
     f1: float
@@ -108,12 +110,60 @@ def average_precision(is_defective: npt.ArrayLike, scores: npt.ArrayLike) -> flo
     return float(average_precision_score(*_checked(is_defective, scores)))
 
 
+def f1(is_defective: npt.ArrayLike, scores: npt.ArrayLike, threshold: float) -> float:
+    """Return the F1 of the images at a given threshold.
+
+    F1 is ``2 n_found / (n_called + n_defective)``: of the images that are called defective, as
+    their score is at least the threshold, `n_found` are defective. It is the harmonic mean of
+    precision and recall. With a threshold that was fixed beforehand, this is what
+    :func:`f1_max` is an upper bound of.
+
+    Parameters
+    ----------
+    is_defective
+        Shape ``(n_images,)``, bool or 0 and 1: whether each image is defective.
+    scores
+        Shape ``(n_images,)``, real and finite: higher is more defective.
+    threshold
+        An image is called defective when its score is at least this; not NaN.
+
+    Returns
+    -------
+    float
+        In [0, 1]: 0 when no defective image is found.
+
+    Raises
+    ------
+    ShapeError
+        If either is not one-dimensional, or the lengths differ.
+    DTypeError
+        If either does not hold real numbers.
+    ParameterError
+        If a label is neither 0 nor 1, a score is not finite, one of the two classes is missing,
+        or the threshold is not a number.
+
+    Source
+    ------
+    C. J. van Rijsbergen: "Information Retrieval", 2nd edition, Butterworths 1979, chapter 7.
+
+    Examples
+    --------
+    >>> f1([False, False, True, True], [0.1, 0.4, 0.3, 0.9], threshold=0.5)
+    0.6666666666666666
+    """
+    threshold = threshold_value(threshold)
+    labels, values = _checked(is_defective, scores)
+    called = values >= threshold
+    n_found = int(np.count_nonzero(called & labels))
+    return 2 * n_found / (int(np.count_nonzero(called)) + int(np.count_nonzero(labels)))
+
+
 def f1_max(is_defective: npt.ArrayLike, scores: npt.ArrayLike) -> F1Max:
     """Return the best F1 of the images over all thresholds, and the threshold that reaches it.
 
     Where several thresholds reach it, the highest is returned: the one that calls the fewest
     images defective. The threshold is chosen with the labels in hand, so the F1 is an upper
-    bound on what a threshold that was fixed beforehand can reach.
+    bound on what a threshold that was fixed beforehand can reach; see :func:`f1`.
 
     Parameters
     ----------
@@ -150,26 +200,20 @@ def f1_max(is_defective: npt.ArrayLike, scores: npt.ArrayLike) -> F1Max:
     # threshold.
     precision, recall = precision[:-1], recall[:-1]
     total = precision + recall
-    f1 = np.divide(2 * precision * recall, total, out=np.zeros_like(total), where=total > 0)
-    best = np.flatnonzero(f1 >= f1.max() - _SAME_F1)[-1]  # thresholds rise
-    return F1Max(float(f1[best]), float(thresholds[best]))
+    values = np.divide(2 * precision * recall, total, out=np.zeros_like(total), where=total > 0)
+    best = np.flatnonzero(values >= values.max() - _SAME_F1)[-1]  # thresholds rise
+    return F1Max(float(values[best]), float(thresholds[best]))
 
 
 def _checked(
     is_defective: npt.ArrayLike, scores: npt.ArrayLike
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[Any]]:
-    labels = _vector("is_defective", is_defective)
-    values = _vector("scores", scores)
+    labels = flags("is_defective", is_defective)
+    values = vector("scores", scores)
     if len(labels) != len(values):
         raise ShapeError(
             "is_defective and scores: expected one score per label, "
             f"got {len(labels)} labels and {len(values)} scores"
-        )
-    strange = np.flatnonzero((labels != 0) & (labels != 1))
-    if len(strange):
-        where = strange[0]
-        raise ParameterError(
-            f"is_defective: expected bool, or 0 and 1, got {labels[where]} at index {where}"
         )
     not_finite = np.flatnonzero(~np.isfinite(values))
     if len(not_finite):
@@ -177,25 +221,10 @@ def _checked(
         raise ParameterError(
             f"scores: expected finite numbers, got {values[where]} at index {where}"
         )
-    flags = labels.astype(np.bool_)
-    n_defective = int(flags.sum())
-    if n_defective in (0, len(flags)):
+    n_defective = int(labels.sum())
+    if n_defective in (0, len(labels)):
         raise ParameterError(
             "is_defective: expected at least one defective and one normal image, "
-            f"got {n_defective} defective and {len(flags) - n_defective} normal"
+            f"got {n_defective} defective and {len(labels) - n_defective} normal"
         )
-    return flags, values
-
-
-def _vector(name: str, values: npt.ArrayLike) -> npt.NDArray[Any]:
-    try:
-        array = np.asarray(values)
-    except ValueError as error:  # rows of different lengths
-        raise ShapeError(
-            f"{name}: expected one number per image, got nested sequences of different lengths"
-        ) from error
-    if array.ndim != 1:
-        raise ShapeError(f"{name}: expected shape (n_images,), got {array.shape}")
-    if array.dtype.kind not in "biuf":
-        raise DTypeError(f"{name}: expected real numbers, got {array.dtype}")
-    return array
+    return labels, values

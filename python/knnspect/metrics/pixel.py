@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, TypeAlias
-
 import numpy as np
 import numpy.typing as npt
 
-from knnspect.errors import DTypeError, ParameterError, ShapeError
+from knnspect.metrics.image import F1Max
+from knnspect.metrics.pixel_scores import Arrays, PixelScores
 
-__all__ = ["aupro", "pixel_auroc"]
+__all__ = [
+    "aupimo",
+    "aupro",
+    "pixel_auroc",
+    "pixel_average_precision",
+    "pixel_f1",
+    "pixel_f1_max",
+]
 
-_Arrays: TypeAlias = Sequence[npt.ArrayLike] | npt.NDArray[Any]
-_Mask: TypeAlias = npt.NDArray[np.bool_]
-_Map: TypeAlias = npt.NDArray[Any]
 
-
-def pixel_auroc(masks: _Arrays, maps: _Arrays) -> float:
+def pixel_auroc(masks: Arrays, maps: Arrays) -> float:
     """Return the area under the ROC curve of all pixels of all images.
 
     Every pixel counts the same, so large defects weigh more than small ones; see :func:`aupro`.
@@ -53,19 +54,147 @@ def pixel_auroc(masks: _Arrays, maps: _Arrays) -> float:
     >>> pixel_auroc([mask], [[[0.9, 0.1], [0.2, 0.9]]])
     0.8333333333333334
     """
-    pairs = _checked(masks, maps)
-    normal = np.concatenate([map_[~mask] for mask, map_ in pairs])
-    defective = np.concatenate([map_[mask] for mask, map_ in pairs])
-    # Counting pairs, not making the curve: over the millions of pixels of a test set this is many
-    # times faster than scikit-learn's function, and exact, as the counts are whole numbers.
-    normal.sort()
-    defective.sort()  # the search is faster when its keys come in order
-    n_below = int(np.searchsorted(normal, defective, side="left").sum())
-    n_not_above = int(np.searchsorted(normal, defective, side="right").sum())
-    return (n_below + n_not_above) / (2 * len(normal) * len(defective))
+    return PixelScores(masks, maps).auroc()
 
 
-def aupro(masks: _Arrays, maps: _Arrays, max_fpr: float = 0.3) -> float:
+def pixel_average_precision(masks: Arrays, maps: Arrays) -> float:
+    """Return the average precision of all pixels of all images.
+
+    This is the precision at each threshold, weighted by how much recall that threshold adds:
+    the sum of ``(R_k - R_(k-1)) P_k`` over all distinct values of the maps, the highest first.
+    The curve is taken as steps: nothing is interpolated. Defects cover few pixels, so this figure
+    says more about false positives than :func:`pixel_auroc` does.
+
+    Parameters
+    ----------
+    masks
+        One array per image, shape ``(height_i, width_i)``, bool: which pixels are defective.
+        Sizes may differ between images.
+    maps
+        One array per image, of the same shape as its mask, real and finite: higher is more
+        defective.
+
+    Returns
+    -------
+    float
+        In (0, 1]. Maps that say nothing reach about the share of defective pixels.
+
+    Raises
+    ------
+    ShapeError
+        If there are not as many maps as masks, a mask or a map is not two-dimensional, or a map
+        has another shape than its mask.
+    DTypeError
+        If a mask is not bool, or a map does not hold real numbers.
+    ParameterError
+        If a map holds a value that is not finite, or there is no defective or no normal pixel.
+
+    Source
+    ------
+    As scikit-learn's ``average_precision_score``. Over the pixels of a test set: V. Zavrtanik, M.
+    Kristan, D. Skočaj: "DRAEM: A Discriminatively Trained Reconstruction Embedding for Surface
+    Anomaly Detection", ICCV 2021.
+
+    Examples
+    --------
+    The first defective pixel comes first; the second after one normal pixel:
+
+    >>> mask = [[True, False, True, False]]
+    >>> round(pixel_average_precision([mask], [[[0.9, 0.5, 0.4, 0.1]]]), 4)
+    0.8333
+    """
+    return PixelScores(masks, maps).average_precision()
+
+
+def pixel_f1(masks: Arrays, maps: Arrays, threshold: float) -> float:
+    """Return the F1 of all pixels of all images at a given threshold.
+
+    F1 is ``2 n_found / (n_called + n_defective)``: of the pixels that are called defective, as
+    their value is at least the threshold, `n_found` are defective.
+
+    Parameters
+    ----------
+    masks
+        One array per image, shape ``(height_i, width_i)``, bool: which pixels are defective.
+        Sizes may differ between images.
+    maps
+        One array per image, of the same shape as its mask, real and finite: higher is more
+        defective.
+    threshold
+        A pixel is called defective when its value is at least this; not NaN.
+
+    Returns
+    -------
+    float
+        In [0, 1]: 0 when no defective pixel is found.
+
+    Raises
+    ------
+    ShapeError
+        If there are not as many maps as masks, a mask or a map is not two-dimensional, or a map
+        has another shape than its mask.
+    DTypeError
+        If a mask is not bool, or a map does not hold real numbers.
+    ParameterError
+        If a map holds a value that is not finite, there is no defective or no normal pixel, or
+        the threshold is not a number.
+
+    Examples
+    --------
+    >>> mask = [[True, False, True, False]]
+    >>> pixel_f1([mask], [[[0.9, 0.5, 0.4, 0.1]]], threshold=0.5)
+    0.5
+    """
+    return PixelScores(masks, maps).f1(threshold)
+
+
+def pixel_f1_max(masks: Arrays, maps: Arrays) -> F1Max:
+    """Return the best F1 of all pixels over all thresholds, and the threshold that reaches it.
+
+    Where several thresholds reach it, the highest is returned. The threshold is chosen with the
+    masks in hand, so the F1 is an upper bound on what a threshold that was fixed beforehand can
+    reach; see :func:`pixel_f1`.
+
+    Parameters
+    ----------
+    masks
+        One array per image, shape ``(height_i, width_i)``, bool: which pixels are defective.
+        Sizes may differ between images.
+    maps
+        One array per image, of the same shape as its mask, real and finite: higher is more
+        defective.
+
+    Returns
+    -------
+    F1Max
+        The F1 and the threshold. A pixel is called defective when its value is at least the
+        threshold.
+
+    Raises
+    ------
+    ShapeError
+        If there are not as many maps as masks, a mask or a map is not two-dimensional, or a map
+        has another shape than its mask.
+    DTypeError
+        If a mask is not bool, or a map does not hold real numbers.
+    ParameterError
+        If a map holds a value that is not finite, or there is no defective or no normal pixel.
+
+    Source
+    ------
+    J. Jeong, Y. Zou, T. Kim, D. Zhang, A. Ravichandran, O. Dabeer: "WinCLIP: Zero-/Few-Shot
+    Anomaly Classification and Segmentation", CVPR 2023.
+
+    Examples
+    --------
+    >>> mask = [[True, False, True, False]]
+    >>> pixel_f1_max([mask], [[[0.9, 0.5, 0.4, 0.1]]])
+    F1Max(f1=0.8, threshold=0.4)
+    """
+    return PixelScores(masks, maps).f1_max()
+
+
+def aupro(masks: Arrays, maps: Arrays, max_fpr: float = 0.3) -> float:
     """Return the area under the curve of per-region overlap (PRO) against false-positive rate.
 
     At a threshold, the overlap of a region is the share of its pixels whose map value is at
@@ -88,7 +217,8 @@ def aupro(masks: _Arrays, maps: _Arrays, max_fpr: float = 0.3) -> float:
         One array per image, of the same shape as its mask, real and finite: higher is more
         defective.
     max_fpr
-        The false-positive rate up to which the curve is integrated, in (0, 1].
+        The false-positive rate up to which the curve is integrated, in (0, 1]. Usual are 0.3, and
+        0.05 where more false positives are of no use.
 
     Returns
     -------
@@ -110,7 +240,9 @@ def aupro(masks: _Arrays, maps: _Arrays, max_fpr: float = 0.3) -> float:
     Source
     ------
     P. Bergmann, M. Fauser, D. Sattlegger, C. Steger: "Uninformed Students: Student-Teacher
-    Anomaly Detection with Discriminative Latent Embeddings", CVPR 2020.
+    Anomaly Detection with Discriminative Latent Embeddings", CVPR 2020. With `max_fpr` 0.05: L.
+    Heckler-Kram, J.-H. Neudeck, U. Scheler, R. König, C. Steger: "The MVTec AD 2 Dataset: Advanced
+    Scenarios for Unsupervised Anomaly Detection", 2025.
 
     Examples
     --------
@@ -121,120 +253,69 @@ def aupro(masks: _Arrays, maps: _Arrays, max_fpr: float = 0.3) -> float:
     >>> round(aupro([mask], [[[0.9, 0.8, 0.1, 0.7, 0.2, 0.3, 0.6]]], max_fpr=0.5), 4)
     0.75
     """
-    if not 0 < max_fpr <= 1:
-        raise ParameterError(f"max_fpr: expected a number above 0 and at most 1, got {max_fpr}")
-    pairs = _checked(masks, maps)
-    return _area(*_pro_curve(pairs), max_fpr)
+    return PixelScores(masks, maps).aupro(max_fpr)
 
 
-def _pro_curve(
-    pairs: list[tuple[_Mask, _Map]],
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Return the false-positive rates, rising from 0 to 1, and the PRO at each of them."""
-    normal = np.concatenate([map_[~mask] for mask, map_ in pairs])
-    normal.sort()
-    values, weights = _region_values(pairs)
+def aupimo(
+    masks: Arrays, maps: Arrays, fpr_range: tuple[float, float] = (1e-5, 1e-4)
+) -> npt.NDArray[np.float64]:
+    """Return, for each defective image, the area under its curve of per-image overlap (PIMO).
 
-    # PRO changes only at the values of defective pixels. Between two of them the curve is level,
-    # so the points there lie on it and need not be made: a point just before each such value and
-    # a point at it describe the whole curve, and the many normal pixels are sorted but never
-    # weighed.
-    thresholds, inverse = np.unique(values, return_inverse=True)
-    gained = np.bincount(inverse.ravel(), weights=weights)
-    thresholds, gained = thresholds[::-1], gained[::-1]
-    overlap = np.minimum(np.cumsum(gained), 1.0)
-    overlap[-1] = 1.0  # every region is found whole, whatever the sum was rounded to
-    n_before = len(normal) - np.searchsorted(normal, thresholds, side="right")
-    n_at = len(normal) - np.searchsorted(normal, thresholds, side="left")
+    The shared false-positive rate ``F(t)`` of a threshold t is counted on normal images alone,
+    those whose mask marks no pixel: it is the mean, over these images, of the share of their
+    pixels whose value is at least t. The overlap ``T_i(t)`` is the share of the defective pixels
+    of image i whose value is at least t. With ``fpr_range = (L, U)`` the area is ::
 
-    fpr = np.empty(2 * len(thresholds) + 2)
-    pro = np.empty_like(fpr)
-    fpr[0], fpr[-1] = 0.0, 1.0
-    pro[:2], pro[-1] = 0.0, 1.0
-    fpr[1:-1:2] = n_before / len(normal)
-    fpr[2:-1:2] = n_at / len(normal)
-    pro[3:-1:2] = overlap[:-1]
-    pro[2:-1:2] = overlap
-    return fpr, pro
+        1 / log(U / L)  *  integral of  T_i(F^-1(z)) d log z  from  z = L  to  z = U
 
+    where ``F^-1(z)`` is the lowest threshold whose rate is at most z. So it is the mean share of
+    the defect that is found while next to nothing is marked on normal images. The integral is
+    exact: a defective pixel of value v is found at all rates from F(v) on.
 
-def _region_values(
-    pairs: list[tuple[_Mask, _Map]],
-) -> tuple[npt.NDArray[Any], npt.NDArray[np.float64]]:
-    """Return the map values of all defective pixels, and weights that sum to one.
+    Parameters
+    ----------
+    masks
+        One array per image, shape ``(height_i, width_i)``, bool: which pixels are defective.
+        Sizes may differ between images.
+    maps
+        One array per image, of the same shape as its mask, real and finite: higher is more
+        defective.
+    fpr_range
+        The two false-positive rates between which the curve is integrated, 0 < L < U <= 1.
 
-    A pixel weighs 1 / (number of regions x size of its region).
+    Returns
+    -------
+    ndarray of float64, shape (n_images,)
+        In [0, 1]: 1 when every defective pixel of the image lies above every pixel of normal
+        images. NaN for normal images. ``np.nanmean`` gives the figure of the whole set.
+
+    Raises
+    ------
+    ShapeError
+        If there are not as many maps as masks, a mask or a map is not two-dimensional, or a map
+        has another shape than its mask.
+    DTypeError
+        If a mask is not bool, or a map does not hold real numbers.
+    ParameterError
+        If a map holds a value that is not finite, there is no defective pixel, `fpr_range` is no
+        such pair, or the normal images have fewer than 1 / L pixels together: one pixel would
+        then be more than the rate L.
+
+    Source
+    ------
+    J. P. C. Bertoldo, D. Ameln, A. Vaidya, S. Akçay: "AUPIMO: Redefining Anomaly Localization
+    Benchmarks with High Speed and Low Tolerance", BMVC 2024 (arXiv 2401.01984). anomalib
+    approximates the integral with 300,000 equal steps between the lowest and the highest value of
+    normal images, and begins and ends it at the steps whose rates are nearest to L and U.
+
+    Examples
+    --------
+    Of the two defective pixels one lies above all normal ones; the other below one of ten, so it
+    is found from the rate 0.1 on, which is half the way from 0.01 to 1 in the logarithm:
+
+    >>> masks = [[[False] * 100], [[True, True, False]]]
+    >>> maps = [[[0.5] * 10 + [0.1] * 90], [[0.9, 0.4, 0.2]]]
+    >>> aupimo(masks, maps, fpr_range=(0.01, 1.0)).round(4)
+    array([ nan, 0.75])
     """
-    from scipy.ndimage import label
-
-    values: list[npt.NDArray[Any]] = []
-    weights: list[npt.NDArray[np.float64]] = []
-    n_regions = 0
-    for mask, map_ in pairs:
-        regions, found = label(mask, structure=np.ones((3, 3)))
-        sizes = np.bincount(regions.ravel())
-        values.append(map_[mask])
-        weights.append(1.0 / sizes[regions[mask]])
-        n_regions += found
-    return np.concatenate(values), np.concatenate(weights) / n_regions
-
-
-def _area(fpr: npt.NDArray[np.float64], pro: npt.NDArray[np.float64], max_fpr: float) -> float:
-    """Return the mean height of the curve from 0 to `max_fpr`."""
-    end = int(np.searchsorted(fpr, max_fpr, side="right"))
-    if end < len(fpr):
-        share = (max_fpr - fpr[end - 1]) / (fpr[end] - fpr[end - 1])
-        at_limit = pro[end - 1] + share * (pro[end] - pro[end - 1])
-        fpr = np.append(fpr[:end], max_fpr)
-        pro = np.append(pro[:end], at_limit)
-    area = float(np.sum(np.diff(fpr) * (pro[1:] + pro[:-1])) / 2)
-    return min(area / max_fpr, 1.0)
-
-
-def _checked(masks: _Arrays, maps: _Arrays) -> list[tuple[_Mask, _Map]]:
-    if len(masks) != len(maps):
-        raise ShapeError(
-            "masks and maps: expected one map per mask, "
-            f"got {len(masks)} masks and {len(maps)} maps"
-        )
-    pairs = [_checked_pair(i, masks[i], maps[i]) for i in range(len(masks))]
-    n_pixels = sum(mask.size for mask, _ in pairs)
-    n_defective = sum(int(np.count_nonzero(mask)) for mask, _ in pairs)
-    if n_defective in (0, n_pixels):
-        raise ParameterError(
-            "masks: expected at least one defective and one normal pixel, "
-            f"got {n_defective} defective and {n_pixels - n_defective} normal"
-        )
-    return pairs
-
-
-def _checked_pair(i: int, mask_like: npt.ArrayLike, map_like: npt.ArrayLike) -> tuple[_Mask, _Map]:
-    mask = _matrix(f"masks[{i}]", mask_like)
-    map_ = _matrix(f"maps[{i}]", map_like)
-    if mask.dtype != np.bool_:
-        raise DTypeError(f"masks[{i}]: expected bool, got {mask.dtype}")
-    if map_.dtype.kind not in "biuf":
-        raise DTypeError(f"maps[{i}]: expected real numbers, got {map_.dtype}")
-    if mask.shape != map_.shape:
-        raise ShapeError(
-            f"maps[{i}]: expected {mask.shape}, the shape of its mask, got {map_.shape}"
-        )
-    not_finite = np.argwhere(~np.isfinite(map_))
-    if len(not_finite):
-        row, column = (int(x) for x in not_finite[0])
-        raise ParameterError(
-            f"maps[{i}]: expected finite numbers, got {map_[row, column]} at ({row}, {column})"
-        )
-    return mask, map_
-
-
-def _matrix(name: str, values: npt.ArrayLike) -> npt.NDArray[Any]:
-    try:
-        array = np.asarray(values)
-    except ValueError as error:  # rows of different lengths
-        raise ShapeError(
-            f"{name}: expected shape (height, width), got rows of different lengths"
-        ) from error
-    if array.ndim != 2:
-        raise ShapeError(f"{name}: expected shape (height, width), got {array.shape}")
-    return array
+    return PixelScores(masks, maps).aupimo(fpr_range)

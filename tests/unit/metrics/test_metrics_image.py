@@ -12,9 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from knnspect.errors import DTypeError, ParameterError, ShapeError
-from knnspect.metrics import F1Max, auroc, average_precision, f1_max
+from knnspect.metrics import F1Max, auroc, average_precision, f1, f1_max
 
-METRICS: list[Callable[[Any, Any], Any]] = [auroc, average_precision, f1_max]
+
+def f1_at_one(labels: Any, scores: Any) -> float:
+    return f1(labels, scores, 1.0)
+
+
+METRICS: list[Callable[[Any, Any], Any]] = [auroc, average_precision, f1_max, f1_at_one]
 MONOTONE: list[Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]]] = [
     lambda s: 3 * s - 7,
     np.exp,
@@ -92,7 +97,29 @@ def test_worked_by_hand() -> None:
     assert f1_max(HAND_LABELS, HAND_SCORES) == pytest.approx((0.75, 0.5))
 
 
+@pytest.mark.parametrize(
+    ("threshold", "expected"),
+    [(1.0, 0), (0.9, 2 / 4), (0.75, 2 / 5), (0.7, 4 / 7), (0.5, 6 / 8), (-np.inf, 6 / 9)],
+)
+def test_f1_at_a_threshold_worked_by_hand(threshold: float, expected: float) -> None:
+    assert f1(HAND_LABELS, HAND_SCORES, threshold) == pytest.approx(expected)
+
+
+def test_a_threshold_is_not_rounded_to_the_type_of_the_scores() -> None:
+    scores = np.array([0.25, 0.3, 0.1], np.float32)  # 0.3 becomes 0.300000012
+    assert f1([1, 1, 0], scores, 0.3) == pytest.approx(2 / 3)
+    assert f1([1, 1, 0], scores, float(scores[1])) == pytest.approx(2 / 3)
+    assert f1([1, 1, 0], scores, float(scores[1]) + 1e-12) == 0
+
+
+@pytest.mark.parametrize("threshold", [np.nan, "high", None])
+def test_a_threshold_that_is_no_number_is_refused(threshold: Any) -> None:
+    with pytest.raises(ParameterError, match=f"threshold: expected a number, got {threshold!r}"):
+        f1([0, 1], [1, 2], threshold)
+
+
 def test_results_are_plain_floats() -> None:
+    assert type(f1(HAND_LABELS, np.array(HAND_SCORES, np.float32), 0.5)) is float
     assert type(auroc(HAND_LABELS, HAND_SCORES)) is float
     assert type(average_precision(HAND_LABELS, HAND_SCORES)) is float
     assert [type(x) for x in f1_max(HAND_LABELS, HAND_SCORES)] == [float, float]
@@ -125,6 +152,7 @@ def test_agree_with_the_definitions(
     assert average_precision(*case) == pytest.approx(average_precision_by_steps(*case))
     expected = f1_by_thresholds(*case)
     assert f1_max(*case) == pytest.approx((expected.f1, expected.threshold))
+    assert f1(*case, expected.threshold) == pytest.approx(expected.f1)
 
 
 @settings(deadline=None)

@@ -9,12 +9,30 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import average_precision_score, roc_auc_score
 
 from knnspect.errors import DTypeError, ParameterError, ShapeError
-from knnspect.metrics import aupro, pixel_auroc
+from knnspect.metrics import (
+    F1Max,
+    aupro,
+    pixel_auroc,
+    pixel_average_precision,
+    pixel_f1,
+    pixel_f1_max,
+)
 
-METRICS: list[Callable[[Any, Any], float]] = [pixel_auroc, aupro]
+
+def pixel_f1_at_one(masks: Any, maps: Any) -> float:
+    return pixel_f1(masks, maps, 1.0)
+
+
+METRICS: list[Callable[[Any, Any], Any]] = [
+    pixel_auroc,
+    pixel_average_precision,
+    pixel_f1_at_one,
+    pixel_f1_max,
+    aupro,
+]
 Case: TypeAlias = tuple[list[npt.NDArray[np.bool_]], list[npt.NDArray[np.float64]]]
 
 
@@ -181,6 +199,60 @@ def test_pixel_auroc_agrees_with_scikit_learn(case: Case) -> None:
     assert pixel_auroc(*case) == pytest.approx(roc_auc_score(is_defective, values))
 
 
+# Of HAND_MASK and HAND_MAP, from the highest value down: the defective pixels are 9 8 7 6 and 2.
+#
+#   threshold   9    8    7    6    4    3    2    1    0
+#   called      1    2    3    4    5    6    7   10   12
+#   found       1    2    3    4    4    4    5    5    5
+#   F1         2/6  4/7  6/8  8/9 8/10 8/11 10/12
+#
+# average precision  4/5 * 1 + 1/5 * 5/7
+def test_average_precision_and_f1_worked_by_hand() -> None:
+    case = [HAND_MASK], [HAND_MAP]
+    assert pixel_average_precision(*case) == pytest.approx(4 / 5 + 1 / 7)
+    assert pixel_f1_max(*case) == pytest.approx((8 / 9, 6.0))
+    assert pixel_f1(*case, 6) == pytest.approx(8 / 9)
+    assert pixel_f1(*case, 4.5) == pytest.approx(8 / 9)
+    assert pixel_f1(*case, 3) == pytest.approx(8 / 11)
+    assert pixel_f1(*case, 9.5) == 0
+    assert pixel_f1(*case, -np.inf) == pytest.approx(10 / 17)
+    assert [type(value) for value in pixel_f1_max(*case)] == [float, float]
+    assert type(pixel_f1(*case, np.float32(3))) is float
+    assert type(pixel_average_precision(*case)) is float
+
+
+def test_pixel_f1_max_takes_the_highest_of_equal_thresholds() -> None:
+    # 2/3 at 4, with one pixel called, and 2/3 at 1, with four.
+    assert pixel_f1_max([mask_of("#..#")], [[[4, 3, 2, 1]]]) == F1Max(2 / 3, 4.0)
+
+
+@settings(deadline=None)
+@given(images())
+def test_average_precision_and_f1_agree_with_the_definitions(case: Case) -> None:
+    is_defective, values = (np.concatenate([x.ravel() for x in arrays]) for arrays in case)
+    expected = average_precision_score(is_defective, values)
+    assert pixel_average_precision(*case) == pytest.approx(expected, abs=1e-12)
+    thresholds = sorted(set(values), reverse=True)
+    called = [values >= threshold for threshold in thresholds]
+    n_defective = is_defective.sum()
+    by_threshold = [2 * (c & is_defective).sum() / (c.sum() + n_defective) for c in called]
+    found = pixel_f1_max(*case)
+    assert found.f1 == pytest.approx(max(by_threshold))
+    assert found.threshold == next(
+        t for t, f1 in zip(thresholds, by_threshold, strict=True) if f1 > found.f1 - 1e-12
+    )
+    for threshold, expected in zip(thresholds[:3], by_threshold, strict=False):
+        assert pixel_f1(*case, threshold) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_a_threshold_is_not_rounded_to_the_type_of_the_map(dtype: type[np.generic]) -> None:
+    map_ = np.array([[0.3, 0.1]]).astype(dtype)
+    value = float(map_[0, 0])
+    assert pixel_f1([mask_of("#.")], [map_], value) == 1
+    assert pixel_f1([mask_of("#.")], [map_], value + 1e-12) == 0
+
+
 @settings(deadline=None)
 @given(images(), st.sampled_from([np.sqrt, lambda v: 5 * v - 3, lambda v: v**3]))
 def test_only_the_order_of_values_matters(
@@ -190,6 +262,8 @@ def test_only_the_order_of_values_matters(
     moved = [transform(m) for m in maps]
     assert aupro(masks, moved) == aupro(masks, maps)
     assert pixel_auroc(masks, moved) == pixel_auroc(masks, maps)
+    assert pixel_average_precision(masks, moved) == pixel_average_precision(masks, maps)
+    assert pixel_f1_max(masks, moved).f1 == pixel_f1_max(masks, maps).f1
 
 
 @settings(deadline=None)
@@ -197,7 +271,8 @@ def test_only_the_order_of_values_matters(
 def test_the_order_of_images_does_not_matter(case: Case) -> None:
     masks, maps = case
     assert aupro(masks[::-1], maps[::-1]) == pytest.approx(aupro(masks, maps))
-    assert pixel_auroc(masks[::-1], maps[::-1]) == pytest.approx(pixel_auroc(masks, maps))
+    for metric in METRICS:
+        assert metric(masks[::-1], maps[::-1]) == pytest.approx(metric(masks, maps))
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.uint8])
@@ -231,7 +306,7 @@ GOOD_MASK, GOOD_MAP = [[True, False]], [[1.0, 0.0]]
     ],
 )
 def test_bad_images_are_refused_by_index(
-    metric: Callable[[Any, Any], float],
+    metric: Callable[[Any, Any], Any],
     mask: Any,
     map_: Any,
     error: type[Exception],
@@ -242,7 +317,7 @@ def test_bad_images_are_refused_by_index(
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_bad_sets_are_refused(metric: Callable[[Any, Any], float]) -> None:
+def test_bad_sets_are_refused(metric: Callable[[Any, Any], Any]) -> None:
     with pytest.raises(ShapeError, match="one map per mask, got 2 masks and 1 maps"):
         metric([GOOD_MASK, GOOD_MASK], [GOOD_MAP])
     with pytest.raises(ParameterError, match="got 0 defective and 2 normal"):
@@ -257,3 +332,8 @@ def test_bad_sets_are_refused(metric: Callable[[Any, Any], float]) -> None:
 def test_max_fpr_is_checked(max_fpr: float) -> None:
     with pytest.raises(ParameterError, match=rf"max_fpr: .* at most 1, got {max_fpr}"):
         aupro([GOOD_MASK], [GOOD_MAP], max_fpr=max_fpr)
+
+
+def test_a_threshold_that_is_no_number_is_refused() -> None:
+    with pytest.raises(ParameterError, match="threshold: expected a number, got nan"):
+        pixel_f1([GOOD_MASK], [GOOD_MAP], np.nan)
