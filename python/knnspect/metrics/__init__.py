@@ -17,6 +17,12 @@ Over pixels, from one mask and one map per image:
 - :func:`aupro`, which counts every defect the same, however small;
 - :func:`aupimo`, which counts false positives on normal images alone, and hardly allows any;
 - :class:`PixelScores` gives all of them, and sorts the pixels once.
+
+Over decisions, from a verdict or a p-value per image:
+
+- :func:`decision_rates`, how often normal and defective images are called anomalous;
+- :func:`calibration_curve`, false-alarm rates that were asked for, and what became of them;
+- :func:`rate`, a share with its binomial interval; :func:`verdicts`, decisions from p-values.
 """
 
 from __future__ import annotations
@@ -31,18 +37,34 @@ from knnspect.metrics.pixel import (
     pixel_f1_max,
 )
 from knnspect.metrics.pixel_scores import PixelScores
+from knnspect.metrics.rates import (
+    CalibrationPoint,
+    DecisionRates,
+    Rate,
+    calibration_curve,
+    decision_rates,
+    rate,
+    verdicts,
+)
 
 __all__ = [
+    "CalibrationPoint",
+    "DecisionRates",
     "F1Max",
     "PixelScores",
+    "Rate",
     "aupimo",
     "aupro",
     "auroc",
     "average_precision",
+    "calibration_curve",
+    "decision_rates",
     "f1",
     "f1_max",
     "pixel_auroc",
     "pixel_average_precision",
     "pixel_f1",
     "pixel_f1_max",
+    "rate",
+    "verdicts",
 ]
