@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from knnspect.cli.left_out import LeftOut
-from knnspect.cli.options import BatchSize, Config, SkipBad, Workers, check_option, flag, parsed
+from knnspect.cli.models import Backend, Device, MaxPixels, Threads, load_to_judge
+from knnspect.cli.options import BatchSize, Config, SkipBad, Workers
 from knnspect.cli.places import check_results_folder
 from knnspect.validation import check_count
 
@@ -35,40 +36,22 @@ def predict(
         Maps | None, typer.Option(help="Also write the map of each image, float32, as it came.")
     ] = None,
     config: Config = None,  # noqa: ARG001 - it was read before
-    backend: Annotated[
-        str | None,
-        typer.Option(help="Methods that search: what searches; auto by default."),
-    ] = None,
-    threads: Annotated[
-        str | None, typer.Option(help="Methods that search: threads; all by default.")
-    ] = None,
-    device: Annotated[
-        str | None, typer.Option(help="cpu or cuda; CUDA where there is one by default.")
-    ] = None,
-    max_pixels: Annotated[
-        str | None, typer.Option(help="Pixels that an image may have; 200MP by default.")
-    ] = None,
+    backend: Backend = None,
+    threads: Threads = None,
+    device: Device = None,
+    max_pixels: MaxPixels = None,
     batch_size: BatchSize = 16,
     workers: Workers = 2,
     skip_bad: SkipBad = False,
 ) -> None:
     """Judge images: a score and a heat-map overlay for each."""
     from knnspect.data import open_to_judge
-    from knnspect.detectors import load
     from knnspect.report import ResultsFolder, check_apart
 
     check_results_folder(output)
     check_count("batch_size", batch_size)
     check_count("n_workers", workers, minimum=0)
-    detector = load(model, device=device)
-    for name, text in (("backend", backend), ("threads", threads)):
-        if text is not None:
-            check_option(flag(name), type(detector))
-            detector.set_params(**{name: parsed(detector.parameters[name], text)})
-    if max_pixels is not None:
-        declared = detector.backbone.parameters["max_pixels"]
-        detector.backbone.max_pixels = parsed(declared, max_pixels)
-    detector.check_params()
+    detector = load_to_judge(model, device, backend, threads, max_pixels)
     source = open_to_judge(images)
     check_apart(output, images, [item.id for item in source])
     source = _outside(output, source)

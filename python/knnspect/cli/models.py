@@ -1,0 +1,56 @@
+"""Models that commands judge with, and the options of the machine that judges."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from knnspect.cli.options import check_option, flag, parsed
+
+if TYPE_CHECKING:
+    from knnspect.detectors import Detector
+
+__all__ = ["Backend", "Device", "MaxPixels", "Threads", "load_to_judge"]
+
+Backend = Annotated[
+    str | None, typer.Option(help="Methods that search: what searches; auto by default.")
+]
+Threads = Annotated[str | None, typer.Option(help="Methods that search: threads; all by default.")]
+Device = Annotated[
+    str | None, typer.Option(help="cpu or cuda; CUDA where there is one by default.")
+]
+MaxPixels = Annotated[
+    str | None, typer.Option(help="Pixels that an image may have; 200MP by default.")
+]
+
+
+def load_to_judge(
+    model: Path,
+    device: str | None,
+    backend: str | None,
+    threads: str | None,
+    max_pixels: str | None,
+) -> Detector:
+    """Return the detector of a model, with the settings of this machine.
+
+    Raises
+    ------
+    StoreError
+        If the model cannot be read.
+    ParameterError
+        If an option belongs to other methods, or its value is none of the option's.
+    """
+    from knnspect.detectors import load
+
+    detector = load(model, device=device)
+    for name, text in (("backend", backend), ("threads", threads)):
+        if text is not None:
+            check_option(flag(name), type(detector))
+            detector.set_params(**{name: parsed(detector.parameters[name], text)})
+    if max_pixels is not None:
+        declared = detector.backbone.parameters["max_pixels"]
+        detector.backbone.max_pixels = parsed(declared, max_pixels)
+    detector.check_params()
+    return detector
