@@ -13,8 +13,8 @@ __all__ = ["Change", "Martingale"]
 #: Each account multiplies its capital by ``1 + slope * (p - 1/2)``, whose mean over [0, 1] is 1.
 #: Negative slopes bet on scores that rise. No image multiplies a capital by more than 1.75.
 _SLOPES = (-1.5, -0.5, 0.5, 1.5)
-#: Slopes by which a change is dated, which are steeper: that takes p-values before it for less.
-_DATING = (-1.9, -1.0, 1.0, 1.9)
+#: A change is dated by three likely densities of p-values after it, of small ones and of large.
+_N_DENSITIES = 6
 #: Of what is not yet bet, this share, divided by the number of the image from 2, begins to bet.
 _START_RATE = 0.2
 #: As many as a float counts.
@@ -82,10 +82,10 @@ class Martingale:
         begun = _START_RATE / 2 / len(_SLOPES)
         self._idle = math.log1p(-_START_RATE / 2)
         self._accounts = [math.log(begun)] * len(_SLOPES)
-        # For each slope, the largest logarithm of what a capital of 1 would have become that began
-        # to bet at the best time (the statistic of Page's CUSUM), and that time.
-        self._gains = [0.0] * len(_DATING)
-        self._starts: list[tuple[int, str | None]] = [(0, None)] * len(_DATING)
+        # For each density, the largest logarithm of its likelihood ratio since any p-value (the
+        # statistic of Page's CUSUM), and since which.
+        self._gains = [0.0] * _N_DENSITIES
+        self._starts: list[tuple[int, str | None]] = [(0, None)] * _N_DENSITIES
 
     def bet(self, p_value: float, index: int | None = None, name: str | None = None) -> None:
         """Bet, and take in the next p-value.
@@ -100,10 +100,11 @@ class Martingale:
             The same, as a name.
         """
         place = (self.n if index is None else index, name)
-        for dating, slope in enumerate(_DATING):
-            if self._gains[dating] <= 0:
-                self._gains[dating], self._starts[dating] = 0.0, place
-            self._gains[dating] += math.log1p(slope * (p_value - 0.5))
+        log_densities = [*_log_densities(p_value), *_log_densities(1 - p_value)]
+        for density, gain in enumerate(log_densities):
+            if self._gains[density] <= 0:
+                self._gains[density], self._starts[density] = 0.0, place
+            self._gains[density] += gain
         for account, slope in enumerate(_SLOPES):
             self._accounts[account] += math.log1p(slope * (p_value - 0.5))
         self.n += 1
@@ -116,8 +117,8 @@ class Martingale:
 
     def change(self) -> Change:
         """Return when p-values are likeliest to have changed, if they have."""
-        best = max(range(len(_DATING)), key=self._gains.__getitem__)
-        return Change(*self._starts[best], are_small=_DATING[best] < 0)
+        best = max(range(_N_DENSITIES), key=self._gains.__getitem__)
+        return Change(*self._starts[best], are_small=best < _N_DENSITIES // 2)
 
     def to_json(self) -> dict[str, Any]:
         """Return all that it knows, of types that JSON has."""
@@ -153,11 +154,22 @@ class Martingale:
             raise ParameterError(
                 f"expected {len(_SLOPES)} accounts, got {len(martingale._accounts)}"
             )
-        if {len(martingale._gains), len(martingale._starts)} != {len(_DATING)}:
-            raise ParameterError(f"expected {len(_DATING)} gains and starts")
+        if {len(martingale._gains), len(martingale._starts)} != {_N_DENSITIES}:
+            raise ParameterError(f"expected {_N_DENSITIES} gains and starts")
         if not all(map(math.isfinite, [*numbers, *martingale._accounts, *martingale._gains])):
             raise ParameterError("expected finite capitals")
         return martingale
+
+
+def _log_densities(p_value: float) -> list[float]:
+    """Return the logarithms of densities on [0, 1] that fall: slowly, fast, and from a peak at 0.
+
+    >>> [round(log_density, 2) for log_density in _log_densities(0.05)]
+    [0.37, 0.62, 0.89]
+    """
+    # One p-value counts as at most .0001, so that a single defect does not date the change.
+    peak = math.log(0.3) - 0.7 * math.log(max(p_value, 1e-4))
+    return [math.log1p(0.5 - p_value), math.log1p(1.9 * (0.5 - p_value)), peak]
 
 
 def _log_of_sum(logarithms: list[float]) -> float:

@@ -106,7 +106,7 @@ class DriftMonitor:
     >>> monitor.update_all(rng.normal(size=300)) is None
     True
     >>> monitor.update_all(rng.normal(1.5, size=100))
-    DriftAlarm(at=330, since=298, direction='higher', image=None, since_image=None)
+    DriftAlarm(at=330, since=300, direction='higher', image=None, since_image=None)
     """
 
     def __init__(

@@ -27,36 +27,6 @@ def p_values_of(monitor: ks.DriftMonitor, scores: NDArray[Any]) -> NDArray[np.fl
     return np.array(found, np.float64)
 
 
-#: Scores of images that are all alike: smooth, full of ties, heavy-tailed, and all the same.
-KINDS: dict[str, Any] = {
-    "smooth": lambda rng, n: rng.normal(size=n),
-    "ties": lambda rng, n: rng.poisson(1.0, n).astype(float),
-    "heavy tails": lambda rng, n: rng.standard_cauchy(n),
-    "constant": lambda rng, n: np.full(n, 0.25),
-}
-
-
-@pytest.mark.parametrize("max_scores", [15, 50_000])
-@pytest.mark.parametrize("n_calibration", [0, 10])
-@pytest.mark.parametrize("kind", KINDS)
-def test_p_values_are_uniform_and_independent(
-    kind: str, n_calibration: int, max_scores: int
-) -> None:
-    """Also in the long run, where those against a set that stays as it is are not."""
-    rng = np.random.default_rng(0)
-    n, means, lags, all_ = 400, [], [], []
-    for seed in range(30):
-        monitor = ks.DriftMonitor(KINDS[kind](rng, n_calibration), seed=seed, max_scores=max_scores)
-        p_values = p_values_of(monitor, KINDS[kind](rng, n))
-        all_.append(p_values)
-        means.append((p_values.mean() - 0.5) * math.sqrt(12 * n))
-        lags.append(((p_values[1:] - 0.5) * (p_values[:-1] - 0.5)).mean() * 12 * math.sqrt(n))
-    assert kstest(np.concatenate(all_), "uniform").pvalue > 1e-3
-    # Normal with variance 1 if p-values are independent; far wider if runs differ from each other.
-    for statistic in (means, lags):
-        assert 1e-4 < chi2.cdf(np.square(statistic).sum(), len(statistic)) < 1 - 1e-4
-
-
 def test_scores_below_a_calibration_score_have_uniform_p_values() -> None:
     """With the threshold of a verdict as ceiling, which is one of the calibration scores."""
     rng = np.random.default_rng(3)
@@ -77,18 +47,19 @@ def test_scores_below_a_calibration_score_have_uniform_p_values() -> None:
     assert 1e-4 < chi2.cdf(np.square(means).sum(), len(means)) < 1 - 1e-4
 
 
-@pytest.mark.parametrize("probability", [0.05, 0.2])
-def test_alarms_without_a_change_are_as_rare_as_promised(probability: float) -> None:
+def test_alarms_without_a_change_are_as_rare_as_promised() -> None:
     """120 runs, with a calibration set of 15 scores alone; 4 standard deviations for chance."""
     rng = np.random.default_rng(8)
-    n_runs, n_alarms = 120, 0
+    n_runs, strongest = 120, []
     for seed in range(n_runs):
-        monitor = ks.DriftMonitor(
-            rng.normal(size=15), false_alarm_probability=probability, seed=seed
-        )
-        n_alarms += monitor.update_all(rng.normal(size=200)) is not None
-    mean = probability * n_runs
-    assert n_alarms <= mean + 4 * math.sqrt(mean * (1 - probability))
+        monitor = ks.DriftMonitor(rng.normal(size=15), false_alarm_probability=0.2, seed=seed)
+        raised = monitor.update_all(rng.normal(size=200)) is not None
+        strongest.append(monitor.max_log_martingale)
+        assert raised == (strongest[-1] >= math.log(5))
+    for probability in (0.02, 0.05, 0.2):
+        n_alarms = sum(value >= -math.log(probability) for value in strongest)
+        mean = probability * n_runs
+        assert n_alarms <= mean + 4 * math.sqrt(mean * (1 - probability))
 
 
 @pytest.mark.parametrize(("shift", "direction"), [(1.5, "higher"), (-1.5, "lower")])
@@ -106,7 +77,7 @@ def test_a_change_is_found_and_dated(shift: float, direction: str, n_calibration
         delays.append(alarm.at - 300)
     assert np.median(delays) < 45
     assert abs(np.median(since)) <= 5
-    assert np.mean(np.abs(since)) < 12
+    assert np.mean(np.abs(since)) < 10
 
 
 def test_an_alarm_stays_as_it_was_until_the_reset() -> None:
@@ -184,11 +155,14 @@ def test_a_kill_while_saving_leaves_the_old_or_the_new_state(tmp_path: Path) -> 
         ) as process:
             assert process.stdout is not None
             process.stdout.readline()
+            before, end = file.stat().st_ino, time.monotonic() + 60
+            while file.stat().st_ino == before and process.poll() is None:
+                assert time.monotonic() < end, "it does not begin"
+                time.sleep(0.001)
             time.sleep(0.013 * kill)
             process.kill()
         found.add(ks.DriftMonitor.load(file).to_json()["seed"])
-    assert found <= {1, 2, 3}
-    assert found & {1, 2}, "something was saved"
+    assert found <= {1, 2}
 
 
 def with_changes(**changes: Any) -> dict[str, Any]:
