@@ -1025,7 +1025,7 @@ class TestEndings:
 
 class TestHelp:
     @pytest.mark.parametrize(
-        "command", ["demo", "fit", "predict", "evaluate", "bench", "info", None]
+        "command", ["demo", "fit", "predict", "watch", "evaluate", "bench", "info", None]
     )
     def test_fits_80_columns(self, run: Run, command: str | None) -> None:
         done = run(*([command] if command else []), "--help")
@@ -1037,7 +1037,8 @@ class TestHelp:
 
     def test_lists_every_command(self, run: Run) -> None:
         text = run("--help").stdout
-        assert all(name in text for name in ("demo", "fit", "predict", "evaluate", "bench", "info"))
+        names = ("demo", "fit", "predict", "watch", "evaluate", "bench", "info")
+        assert all(name in text for name in names)
 
     def test_is_shown_without_a_command(self, run: Run) -> None:
         done = run()

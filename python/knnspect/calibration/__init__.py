@@ -4,5 +4,7 @@ from __future__ import annotations
 
 from knnspect.calibration.alarm import DriftAlarm
 from knnspect.calibration.drift import DriftMonitor
+from knnspect.calibration.quantities import QUANTITIES, quantities
+from knnspect.calibration.watch import DriftWatch
 
-__all__ = ["DriftAlarm", "DriftMonitor"]
+__all__ = ["QUANTITIES", "DriftAlarm", "DriftMonitor", "DriftWatch", "quantities"]
