@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from knnspect.data.axes import Axis
 from knnspect.data.decoded import ImageArray
 from knnspect.errors import DTypeError, ImageError, ParameterError, ShapeError
 
@@ -303,7 +304,7 @@ class Geometry:
         )
         return of_rows, of_columns
 
-    def _fit(self, size: tuple[int, int]) -> tuple[_Axis, _Axis]:
+    def _fit(self, size: tuple[int, int]) -> tuple[Axis, Axis]:
         """Return which part of an image lies where in the network's input, by rows and columns."""
         height, width = size
         to_height, to_width = self.input_size(size)
@@ -322,11 +323,11 @@ class Geometry:
             else:
                 into_height = max(1, round(height * to_width / width))
         return (
-            _Axis(height, from_height, to_height, into_height),
-            _Axis(width, from_width, to_width, into_width),
+            Axis(height, from_height, to_height, into_height),
+            Axis(width, from_width, to_width, into_width),
         )
 
-    def _resized(self, image: ImageArray, rows: _Axis, columns: _Axis) -> NDArray[np.float32]:
+    def _resized(self, image: ImageArray, rows: Axis, columns: Axis) -> NDArray[np.float32]:
         size = (columns.into, rows.into)
         box = (columns.start, rows.start, columns.end, rows.end)
         filter_ = _INTERPOLATIONS[self.interpolation]
@@ -345,50 +346,6 @@ class Geometry:
             return part
         # Bicubic and lanczos overshoot at edges; in uint8 Pillow has clipped that already.
         return part.clip(0, 1)
-
-
-class _Samples(NamedTuple):
-    """For every pixel of the original along one axis: the two positions of the map around it."""
-
-    low: NDArray[np.intp]
-    high: NDArray[np.intp]
-    weight: NDArray[np.float32]
-    seen: NDArray[np.bool_]
-
-
-class _Axis(NamedTuple):
-    """One axis: the middle `extent` of `n_original` becomes the middle `into` of `n_prepared`."""
-
-    n_original: int
-    extent: float
-    n_prepared: int
-    into: int
-
-    @property
-    def start(self) -> float:
-        return (self.n_original - self.extent) / 2
-
-    @property
-    def end(self) -> float:
-        # Rounding may lead just past the image, which Pillow refuses.
-        return min(float(self.n_original), self.start + self.extent)
-
-    @property
-    def target(self) -> slice:
-        offset = (self.n_prepared - self.into) // 2
-        return slice(offset, offset + self.into)
-
-    def samples(self) -> _Samples:
-        along = (np.arange(self.n_original) + 0.5 - self.start) / self.extent
-        first, last = self.target.start, self.target.stop - 1
-        position = np.clip(first + along * self.into - 0.5, first, last)
-        low = np.floor(position).astype(np.intp)
-        return _Samples(
-            low=low,
-            high=np.minimum(low + 1, last),
-            weight=(position - low).astype(np.float32),
-            seen=(along >= 0) & (along <= 1),
-        )
 
 
 def _is_size(size: object) -> bool:

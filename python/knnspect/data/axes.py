@@ -1,0 +1,58 @@
+"""Which part of an image, along one axis, becomes which part of the network's input."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Axis", "Samples"]
+
+
+class Samples(NamedTuple):
+    """For every pixel of the original along one axis: the two positions of the map around it."""
+
+    low: NDArray[np.intp]
+    high: NDArray[np.intp]
+    weight: NDArray[np.float32]
+    seen: NDArray[np.bool_]
+
+
+class Axis(NamedTuple):
+    """One axis: the middle `extent` of `n_original` becomes the middle `into` of `n_prepared`."""
+
+    n_original: int
+    extent: float
+    n_prepared: int
+    into: int
+
+    @property
+    def start(self) -> float:
+        """Where the part of the original begins; corners of pixels are whole numbers."""
+        return (self.n_original - self.extent) / 2
+
+    @property
+    def end(self) -> float:
+        """Where it ends."""
+        # Rounding may lead just past the image, which Pillow refuses.
+        return min(float(self.n_original), self.start + self.extent)
+
+    @property
+    def target(self) -> slice:
+        """Which pixels of the input it becomes."""
+        offset = (self.n_prepared - self.into) // 2
+        return slice(offset, offset + self.into)
+
+    def samples(self) -> Samples:
+        """Return from where in the input each pixel of the original has its value."""
+        along = (np.arange(self.n_original) + 0.5 - self.start) / self.extent
+        first, last = self.target.start, self.target.stop - 1
+        position = np.clip(first + along * self.into - 0.5, first, last)
+        low = np.floor(position).astype(np.intp)
+        return Samples(
+            low=low,
+            high=np.minimum(low + 1, last),
+            weight=(position - low).astype(np.float32),
+            seen=(along >= 0) & (along <= 1),
+        )
