@@ -26,13 +26,15 @@ PARAMETERS: dict[str, tuple[dict[str, Any], ...]] = {
     "spade": (
         {"image_neighbors": 4},
         {"image_neighbors": 5, "pixel_neighbors": 3, "score": "map", "upsample": "block"}
-        | {"gallery_dtype": "int8", "sigma": 2.5, "variants": ks.Variants(2)},
+        | {"gallery_dtype": "int8", "sigma": 2.5, "variants": ks.Variants(2)}
+        | {"query_variants": ks.Variants(1, (0.9,))},
     ),
     "patchcore": (
         {"coreset": 0.05},
         {"coreset": 100, "projection": 20, "neighbors": 3, "seed": 4, "upsample": "block"}
         | {"gallery_dtype": "float16", "sigma": 0, "variants": ks.Variants(1, (0.8,))},
-        {"coreset": None, "neighbors": 5, "gallery_dtype": "int8"},
+        {"coreset": None, "neighbors": 5, "gallery_dtype": "int8"}
+        | {"score": "image", "query_variants": ks.Variants(3)},
     ),
     "anomalydino": ({"top": 0.1},),
     "superadd": ({"coreset": 0.05},),

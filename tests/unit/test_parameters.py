@@ -31,6 +31,7 @@ OTHERS: dict[str, Any] = {
     "backend": "rust",
     "threads": 3,
     "variants": ks.Variants(rotations=4, brightness=(0.8, 1.2), mirror=True),
+    "query_variants": ks.Variants(rotations=2),
     "image_neighbors": 7,
     "pixel_neighbors": 2,
     "score_neighbors": 9,

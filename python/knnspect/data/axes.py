@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +44,16 @@ class Axis(NamedTuple):
         offset = (self.n_prepared - self.into) // 2
         return slice(offset, offset + self.into)
 
+    def to_input(self, at: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return where positions of the original lie in the input; NaN beside the part."""
+        along = (at + 0.5 - self.start) / self.extent
+        return np.where(_is_inside(along), self.target.start + along * self.into - 0.5, np.nan)
+
+    def to_original(self, at: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return where positions of the input lie in the original; NaN beside the part."""
+        along = (at + 0.5 - self.target.start) / self.into
+        return np.where(_is_inside(along), self.start + along * self.extent - 0.5, np.nan)
+
     def samples(self) -> Samples:
         """Return from where in the input each pixel of the original has its value."""
         along = (np.arange(self.n_original) + 0.5 - self.start) / self.extent
@@ -54,5 +64,9 @@ class Axis(NamedTuple):
             low=low,
             high=np.minimum(low + 1, last),
             weight=(position - low).astype(np.float32),
-            seen=(along >= 0) & (along <= 1),
+            seen=_is_inside(along),
         )
+
+
+def _is_inside(along: NDArray[np.floating[Any]]) -> NDArray[np.bool_]:
+    return (along >= 0) & (along <= 1)

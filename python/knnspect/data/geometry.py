@@ -304,6 +304,44 @@ class Geometry:
         )
         return of_rows, of_columns
 
+    def to_input(
+        self, rows: NDArray[np.float64], columns: NDArray[np.float64], size: tuple[int, int]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return where positions in the original image, also between pixels, lie in the input.
+
+        Parameters
+        ----------
+        rows, columns : ndarray of float64
+            Positions in the original image; whole numbers are centres of pixels.
+        size : tuple of int
+            (height, width) of the original image.
+
+        Returns
+        -------
+        tuple of ndarray of float64
+            Of the same shapes; NaN for what lies outside of the image, or was cut off.
+        """
+        of_rows, of_columns = self._fit(size)
+        return of_rows.to_input(rows), of_columns.to_input(columns)
+
+    def to_original(
+        self, rows: NDArray[np.float64], columns: NDArray[np.float64], size: tuple[int, int]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return where positions in the network's input lie in the original image.
+
+        The way back from `to_input`, of the same parameters; NaN for what ``"pad"`` filled.
+
+        Examples
+        --------
+        >>> rows, columns = Geometry((4, 4), resize="crop").to_original(
+        ...     np.array([0.0]), np.array([0.0, 3.0]), (8, 16)
+        ... )
+        >>> rows.tolist(), columns.tolist()
+        ([0.5], [4.5, 10.5])
+        """
+        of_rows, of_columns = self._fit(size)
+        return of_rows.to_original(rows), of_columns.to_original(columns)
+
     def _fit(self, size: tuple[int, int]) -> tuple[Axis, Axis]:
         """Return which part of an image lies where in the network's input, by rows and columns."""
         height, width = size

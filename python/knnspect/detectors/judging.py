@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from knnspect.constraints import Instance
 from knnspect.data import open_to_judge
-from knnspect.data.loading import OnBad
+from knnspect.data.loading import OnBad, Views
 from knnspect.detectors.prediction import Prediction
 from knnspect.errors import NotFittedError
 from knnspect.features import Backbone, Features
@@ -45,6 +45,11 @@ class Judge(Parametrized, ABC):
     seconds_: dict[str, float] = learnt()
     #: The sizes of the normal images, where they are known.
     _normal_sizes: Sizes | None = learnt()
+
+    @property
+    def _query_views(self) -> Views | None:
+        """What of each image goes through the network; None: the image as it is."""
+        return None
 
     @abstractmethod
     def _judge(self, features: Features, watch: Stopwatch) -> Iterator[Prediction]:
@@ -96,6 +101,7 @@ class Judge(Parametrized, ABC):
             "judging",
             pooled=self._needs_pooled,
             keep_pictures=keep_pictures,
+            views=self._query_views,
         )
         return self._iter_predict(batches, watch)
 

@@ -11,6 +11,7 @@ from knnspect.data.decoded import ImageArray
 from knnspect.errors import ParameterError
 from knnspect.search import Neighbors
 from knnspect.views import Box, Placement, Sizes, Variant, Variants
+from knnspect.views.query_variants import ChosenVariants
 
 __all__ = ["Evidence", "Prediction"]
 
@@ -29,13 +30,16 @@ class Evidence:
         Squared L2 distance between the features of both places; with ``fusion="levels"`` the mean
         over levels of that to the nearest of each, of which the place is one.
     box : Box
-        The pixels of the cell in the image that was judged.
+        The pixels of the cell in the image that was judged; of a turned variant of it, a box that
+        holds them.
     normal_box : Box, optional
         The pixels of the cell in the normal image; of a variant, where these were in the image
         before it was turned. None for models of earlier versions, which do not know the sizes of
         their images.
     variant : str, default ""
         The variant of the normal image, such as ``"rotated 45"``; empty for the image as it is.
+    query_variant : str, default ""
+        The variant of the judged image whose cell is nearest to normal, alike.
     """
 
     image: str
@@ -44,6 +48,7 @@ class Evidence:
     box: Box
     normal_box: Box | None
     variant: str = ""
+    query_variant: str = ""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -71,6 +76,9 @@ class Prediction:
         The image as it came, if it was to be kept.
     variants : Variants, optional
         In which variants normal images were learnt: `neighbors` has an id for each.
+    chosen_variants : ChosenVariants, optional
+        In which variant of the image each cell has its score and its `neighbors`, if it was judged
+        in several.
     """
 
     id: str
@@ -82,6 +90,7 @@ class Prediction:
     normal_sizes: Sizes | None = None
     picture: ImageArray | None = None
     variants: Variants | None = None
+    chosen_variants: ChosenVariants | None = None
 
     def evidence(self, row: int, column: int) -> Evidence | None:
         """Return the normal place that is nearest to what lies at a pixel.
@@ -123,9 +132,13 @@ class Prediction:
             normal_box = normal.box_of(there, of_normal)
             if variant.name:
                 normal_box = variant.box_in_image(normal_box, normal.size)
-        box = self.placement.box_of((at[1], at[2]), grid)
+        cell, chosen = (at[1], at[2]), self.chosen_variants
+        box = self.placement.box_of(cell, grid)
+        query_variant = ""
+        if chosen is not None:
+            box, query_variant = chosen.box_of(cell, self.placement), chosen.at(cell).name
         sq_distance = float(self.neighbors.sq_distances[at])
-        return Evidence(image, there, sq_distance, box, normal_box, variant.name)
+        return Evidence(image, there, sq_distance, box, normal_box, variant.name, query_variant)
 
     def __repr__(self) -> str:
         height, width = self.map.shape

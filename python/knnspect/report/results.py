@@ -85,6 +85,8 @@ class ResultsFolder:
         }
         if evidence is not None and evidence.variant:
             row["nearest_variant"] = evidence.variant
+        if evidence is not None and evidence.query_variant:
+            row["query_variant"] = evidence.query_variant
         file = self.folder / OVERLAYS / self._name(prediction.id)
         self._make(file.parent)
         size = (prediction.map.shape[0], prediction.map.shape[1])

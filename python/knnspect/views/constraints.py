@@ -13,7 +13,7 @@ __all__ = ["IsVariants"]
 
 
 class IsVariants(Constraint):
-    """Variants of normal images; as a text, such as ``rotations=8,brightness=0.8:1.2,mirror``.
+    """Variants of images; as a text, such as ``rotations=8,brightness=0.8:1.2,mirror``.
 
     >>> IsVariants().parse("variants", "rotations=8,mirror")
     Variants(rotations=8, brightness=(), mirror=True)

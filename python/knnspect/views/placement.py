@@ -75,6 +75,49 @@ class Placement:
         row_of_cells, column_of_cells = cells
         return row_of_cells, column_of_cells
 
+    def middles(self, grid: tuple[int, int]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return where the middles of cells lie in the image.
+
+        Parameters
+        ----------
+        grid : (int, int)
+            Rows and columns of cells.
+
+        Returns
+        -------
+        tuple of ndarray of float64, shapes (n_rows,) and (n_columns,)
+            Rows and columns, which may lie between pixels; NaN where a cell lies beside the image.
+        """
+        rows, columns = (
+            (np.arange(n_cells) + 0.5) * n_pixels / n_cells - 0.5
+            for n_cells, n_pixels in zip(grid, self.input_size, strict=True)
+        )
+        return self.geometry.to_original(rows, columns, self.size)
+
+    def cells_at(
+        self, rows: NDArray[np.float64], columns: NDArray[np.float64], grid: tuple[int, int]
+    ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Return in which cells positions in the image lie, also such between pixels.
+
+        Parameters
+        ----------
+        rows, columns : ndarray of float64
+            The positions.
+        grid : (int, int)
+            Rows and columns of cells.
+
+        Returns
+        -------
+        tuple of ndarray of intp
+            Rows and columns of cells; -1 for what lies outside of the image, or was cut off.
+        """
+        places = self.geometry.to_input(rows, columns, self.size)
+        cells = []
+        for at, n_cells, n_pixels in zip(places, grid, self.input_size, strict=True):
+            found = np.floor((np.nan_to_num(at, nan=-1.0) + 0.5) * n_cells / n_pixels)
+            cells.append(np.where(np.isnan(at), -1, found.clip(0, n_cells - 1)).astype(np.intp))
+        return cells[0], cells[1]
+
     def box_of(self, cell: tuple[int, int], grid: tuple[int, int]) -> Box:
         """Return the pixels of the image that lie in a cell; at least one.
 

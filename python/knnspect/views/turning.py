@@ -15,7 +15,15 @@ from PIL import Image
 from knnspect.data.decoded import ImageArray
 from knnspect.errors import ImageError
 
-__all__ = ["brightened", "mirrored", "moves_pixels", "reduced", "turned", "turned_back"]
+__all__ = [
+    "brightened",
+    "mirrored",
+    "moves_pixels",
+    "reduced",
+    "turned",
+    "turned_back",
+    "turned_positions",
+]
 
 #: What bicubic interpolation reads beyond a position, in pixels.
 _SUPPORT = 2
@@ -107,7 +115,7 @@ def turned(image: ImageArray, angle: float) -> ImageArray:
     if n_pixels > max(_MOST_PIXELS, _MOST_TIMES * height * width):
         raise ImageError(
             f"expected an image that can be turned, got one of {height} x {width} pixels, which is "
-            "too long and narrow: learn it without rotations"
+            "too long and narrow: use it without rotations"
         )
     # Pillow's positions begin at the corner of a pixel.
     matrix = (
@@ -144,13 +152,24 @@ def turned_back(
     tuple of ndarray of float64
         Rows and columns in the image; of a reflection, those of what was reflected.
     """
+    at_rows, at_columns = turned_positions(rows, columns, -angle, size)
+    return _reflected(at_rows, size[0]), _reflected(at_columns, size[1])
+
+
+def turned_positions(
+    rows: NDArray[np.float64], columns: NDArray[np.float64], angle: float, size: tuple[int, int]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return where positions of an image are when it is turned; they may lie outside of it.
+
+    The parameters are those of `turned_back`, the other way round.
+
+    >>> turned_positions(np.array([0.0]), np.array([3.0]), 90, (4, 4))
+    (array([0.]), array([0.]))
+    """
     cos, sin = _cos_and_sin(angle)
     middle_row, middle_column = (size[0] - 1) / 2, (size[1] - 1) / 2
     down, right = rows - middle_row, columns - middle_column
-    return (
-        _reflected(middle_row + sin * right + cos * down, size[0]),
-        _reflected(middle_column + cos * right - sin * down, size[1]),
-    )
+    return middle_row - sin * right + cos * down, middle_column + cos * right + sin * down
 
 
 def _cos_and_sin(angle: float) -> tuple[float, float]:

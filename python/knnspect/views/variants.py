@@ -1,4 +1,4 @@
-"""Variants of normal images: turned, mirrored, brighter and darker, each told by its name."""
+"""Variants of images: turned, mirrored, brighter and darker, each told by its name."""
 
 from __future__ import annotations
 
@@ -67,6 +67,11 @@ class Variant:
         ]
         return ", ".join(part for part in parts if part)
 
+    @property
+    def moves(self) -> bool:
+        """Whether what an image shows lies elsewhere in the variant."""
+        return self.is_mirrored or self.angle != 0
+
     def of(self, image: ImageArray) -> ImageArray:
         """Return the variant of an image, of the same size and type."""
         if self.is_mirrored:
@@ -103,7 +108,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class Variants:
-    """In which variants normal images are learnt; every image as it is, too.
+    """In which variants images are learnt, or judged; every image as it is, too.
 
     All combinations: ``rotations * (2 if mirror else 1) * (1 + len(brightness))`` of each image.
 
@@ -272,6 +277,12 @@ class Variants:
             If it cannot be turned, or has an id that it cannot have.
         """
         ids = self.stored_ids(id_)
+        return list(zip(ids, self.prepared(id_, image, geometry), strict=True))
+
+    def prepared(
+        self, id_: str, image: ImageArray, geometry: Geometry
+    ) -> list[NDArray[np.float32]]:
+        """Return all variants of an image as the network sees them; see `prepare`."""
         size, small = (image.shape[0], image.shape[1]), None
         made = []
         try:
@@ -283,7 +294,7 @@ class Variants:
                 made.append(geometry.prepare(variant.of(small)))
         except ImageError as error:
             raise ImageError(f"image {id_}: {error}", image=id_) from None
-        return list(zip(ids, made, strict=True))
+        return made
 
 
 class StoredImages:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from knnspect.errors import StoreError
 from knnspect.report import ResultsFolder, check_apart
 from knnspect.search import Neighbors
 from knnspect.views import Placement, Variants
+from knnspect.views.query_variants import ChosenVariants
 
 IMAGE = np.full((20, 30, 3), 90, np.uint8)
 PLACEMENT = Placement((20, 30), Geometry((20, 30)))
@@ -255,7 +257,7 @@ def test_the_evidence_is_that_of_the_cell_under_the_peak(
     assert strict_json(tmp_path / "scores.json")["left_out"] == ["a reason with \udcf6"]
 
 
-def test_the_variant_of_the_nearest_image_is_told(tmp_path: Path) -> None:
+def test_the_variants_of_the_nearest_image_and_of_the_judged_one_are_told(tmp_path: Path) -> None:
     neighbors = Neighbors(
         np.zeros((1, 4, 4, 1), "f4"),
         np.zeros((1, 4, 4, 1), "u4"),
@@ -265,12 +267,16 @@ def test_the_variant_of_the_nearest_image_is_told(tmp_path: Path) -> None:
     placement, variants = Placement((8, 8), Geometry((8, 8))), Variants(2)
     map_ = np.eye(8, dtype=np.float32)
     found = Prediction("x.png", 1.0, map_, neighbors, placement=placement, variants=variants)
+    chosen = ChosenVariants(Variants(mirror=True), np.ones((4, 4), np.intp))
     results = ResultsFolder(tmp_path, 1.0)
-    results.add(found, np.zeros((8, 8, 3), np.uint8))
+    for prediction in (found, replace(found, id="y.png", chosen_variants=chosen)):
+        results.add(prediction, np.zeros((8, 8, 3), np.uint8))
     results.finish({})
-    (row,) = strict_json(tmp_path / "scores.json")["images"]
-    assert (row["nearest_image"], row["nearest_variant"]) == ("a.png", "rotated 180")
-    (row,) = csv.DictReader((tmp_path / "scores.csv").read_text().splitlines())
+    first, second = strict_json(tmp_path / "scores.json")["images"]
+    assert (first["nearest_image"], first["nearest_variant"]) == ("a.png", "rotated 180")
+    assert "query_variant" not in first
+    assert (second["nearest_variant"], second["query_variant"]) == ("rotated 180", "mirrored")
+    row, _ = csv.DictReader((tmp_path / "scores.csv").read_text().splitlines())
     assert row["nearest_image"] == "a.png"
 
 

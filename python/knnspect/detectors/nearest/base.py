@@ -22,7 +22,7 @@ from knnspect.constraints import (
 from knnspect.detectors.base import Detector, Presets
 from knnspect.detectors.border import BorderFactors
 from knnspect.detectors.maps import pixel_map
-from knnspect.detectors.nearest.compared import Compared
+from knnspect.detectors.nearest.compared import Compared, LeastOfVariants
 from knnspect.detectors.prediction import Prediction
 from knnspect.detectors.state import State
 from knnspect.errors import DTypeError, ParameterError
@@ -39,6 +39,7 @@ from knnspect.search import Neighbors, Window
 from knnspect.search.window import fewest_cells, radii_of
 from knnspect.views import Placement, StoredImages, Variants
 from knnspect.views.constraints import IsVariants
+from knnspect.views.query_variants import QueryViews
 
 __all__ = ["PAPER", "BackendWord", "NearestDetector"]
 
@@ -88,6 +89,13 @@ class NearestDetector(Detector):
     variants : Variants, optional
         In which variants normal images are learnt: turned, mirrored, brighter or darker. With few
         normal images, or parts that lie in any direction. None: each image as it is.
+    query_variants : Variants, optional
+        In which variants images are judged: the score of a cell is the least that it has in any of
+        them, turned back, and the method's own image score the least of any. For parts that may lie
+        in any direction, where `variants` would make the gallery too large; judging takes as many
+        times longer as there are variants. It can be set after `fit`, which judges normal images as
+        they are: a minimum can only be lower, so `normal_map_max_` and what else is known of their
+        scores are upper bounds. None: each image as it is.
 
     Attributes
     ----------
@@ -117,6 +125,9 @@ class NearestDetector(Detector):
     backend: str | Backend = parameter(BackendWord(), default="auto", is_saved=False)
     threads: int | None = parameter(Optional(Count()), default=None, is_saved=False)
     variants: Variants | None = parameter(Optional(IsVariants()), default=None)
+    query_variants: Variants | None = parameter(
+        Optional(IsVariants()), default=None, changes_training=False
+    )
 
     backbone: Backbone = parameter(
         default_factory=lambda: Backbone(image_size=256, patch_size=3), kw_only=False
@@ -243,9 +254,42 @@ class NearestDetector(Detector):
             score = found.own_score
         return Prediction(id_, score, map_, found.neighbors, found.images)
 
+    @property
+    def _query_views(self) -> QueryViews | None:
+        variants = self.query_variants
+        return None if variants is None or len(variants) == 1 else QueryViews(variants)
+
     def _iter_predict(self, batches: Iterator[Features], watch: Stopwatch) -> Iterator[Prediction]:
-        for prediction in super()._iter_predict(batches, watch):
+        views = self._query_views
+        predictions = super()._iter_predict(batches, watch)
+        if views is not None:
+            predictions = self._least_of_variants(views.variants, batches, watch)
+        for prediction in predictions:
             yield replace(prediction, variants=self.variants_)
+
+    def _least_of_variants(
+        self, variants: Variants, batches: Iterator[Features], watch: Stopwatch
+    ) -> Iterator[Prediction]:
+        """Judge images by batches of all of their variants, which may begin and end anywhere."""
+        self.seconds_ = watch.seconds
+        place = 0
+        for features in batches:
+            for index, found in enumerate(self._compare(features, watch)):
+                with watch.stage("maps"):
+                    if place == 0:
+                        id_, placement = features.ids[index], features.placements[index]
+                        least = LeastOfVariants(variants, placement, found)
+                    else:
+                        least.add(place, found)
+                place = (place + 1) % len(variants)
+                if place == 0:
+                    yield replace(
+                        self._prediction(id_, placement, least.result(), watch),
+                        placement=placement,
+                        normal_sizes=self._normal_sizes,
+                        picture=features.pictures[index],
+                        chosen_variants=least.chosen,
+                    )
 
     def _map(self, cells: NDArray[Any], placement: Placement) -> NDArray[np.float32]:
         return super()._map(self.border_.divide(cells), placement)

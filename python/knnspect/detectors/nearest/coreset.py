@@ -175,7 +175,7 @@ class CoresetDetector(NearestDetector):
             if self.score == "image":
                 with watch.stage("matching"):
                     score = self._own_score(cells, query[index], found)
-            yield Compared(found, cells, score)
+            yield Compared(found, cells, score, is_part=None if kept is None else kept[index])
 
     def _cell_scores(self, neighbors: Neighbors) -> NDArray[Any]:
         return np.sqrt(neighbors.sq_distances[0, ..., 0].astype(np.float64))

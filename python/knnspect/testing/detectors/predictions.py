@@ -15,6 +15,7 @@ from knnspect.testing.detectors.case import (
 )
 from knnspect.testing.expectations import expect, expect_equal, raises
 from knnspect.testing.files import no_files, temporary_folder
+from knnspect.views import Variants
 
 __all__ = ["CHECKS", "GREY"]
 
@@ -129,6 +130,21 @@ def predictions_leave_the_images_as_they_were(case: DetectorCase) -> None:
     case.fitted.predict(queries)
     for id_, image in queries.items():
         np.testing.assert_array_equal(image, before[id_], id_)
+
+
+@CHECKS.add()
+def an_image_that_is_judged_in_variants_has_no_higher_score(case: DetectorCase) -> None:
+    if "query_variants" not in case.kind.parameters:
+        return  # it judges images as they are
+    found, alone = (
+        case.copied().set_params(query_variants=variants).predict(case.material.queries)
+        for variants in (Variants(rotations=2), None)
+    )
+    for one, other in zip(found, alone, strict=True):
+        where, rounding = f"image {one.id!r}: ", 1 + 1e-5
+        is_less = one.score <= other.score * rounding
+        expect(is_less, f"{where}score: expected at most {other.score!r}, got {one.score!r}")
+        expect((one.map <= other.map * rounding).all(), f"{where}the map is higher")
 
 
 @CHECKS.add()
