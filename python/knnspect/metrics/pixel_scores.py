@@ -81,6 +81,16 @@ class PixelScores:
     def __len__(self) -> int:
         return len(self._images)
 
+    @property
+    def n_defective(self) -> int:
+        """Number of defective pixels."""
+        return sum(image.n_defective for image in self._images)
+
+    @property
+    def n_normal(self) -> int:
+        """Number of normal pixels, those of defective images included."""
+        return sum(image.map_.size for image in self._images) - self.n_defective
+
     def auroc(self) -> float:
         """Return the same as :func:`~knnspect.metrics.pixel_auroc`."""
         levels = self._levels
@@ -149,12 +159,10 @@ class PixelScores:
         self._check()
         values, n_defective = np.unique(self._defective, return_counts=True)
         n_above, n_at = np.zeros(len(values), np.int64), np.zeros(len(values), np.int64)
-        n_normal = 0
         for pixels in self._of_normal_images + self._of_defective_images:
             n_above += len(pixels) - np.searchsorted(pixels.values, values, side="right")
             n_at += len(pixels) - np.searchsorted(pixels.values, values, side="left")
-            n_normal += len(pixels)
-        return _Levels(values[::-1], n_defective[::-1], n_above[::-1], n_at[::-1], n_normal)
+        return _Levels(values[::-1], n_defective[::-1], n_above[::-1], n_at[::-1], self.n_normal)
 
     @property
     def _defective(self) -> _Map:
@@ -211,12 +219,10 @@ class PixelScores:
         return _SharedFpr(values[order], rates)
 
     def _check(self) -> None:
-        n_defective = sum(image.n_defective for image in self._images)
-        n_pixels = sum(image.map_.size for image in self._images)
-        if n_defective in (0, n_pixels):
+        if self.n_defective == 0 or self.n_normal == 0:
             raise ParameterError(
                 "masks: expected at least one defective and one normal pixel, "
-                f"got {n_defective} defective and {n_pixels - n_defective} normal"
+                f"got {self.n_defective} defective and {self.n_normal} normal"
             )
 
 
@@ -334,9 +340,9 @@ def _checked_image(i: int, mask_like: npt.ArrayLike, map_like: npt.ArrayLike) ->
         raise ShapeError(
             f"maps[{i}]: expected {mask.shape}, the shape of its mask, got {map_.shape}"
         )
-    not_finite = np.argwhere(~np.isfinite(map_))
-    if len(not_finite):
-        row, column = (int(x) for x in not_finite[0])
+    is_finite = np.isfinite(map_)
+    if not is_finite.all():
+        row, column = (int(x) for x in np.argwhere(~is_finite)[0])
         raise ParameterError(
             f"maps[{i}]: expected finite numbers, got {map_[row, column]} at ({row}, {column})"
         )

@@ -181,6 +181,8 @@ def test_one_object_gives_the_figures_of_all_functions_in_any_order() -> None:
     expected = figures_by_functions(*case)
     scores = PixelScores(*case)
     assert len(scores) == 6
+    assert scores.n_defective == sum(mask.sum() for mask in case[0])
+    assert scores.n_normal == sum((~mask).sum() for mask in case[0])
     assert figures(scores) == pytest.approx(expected, nan_ok=True)
     assert figures(scores) == pytest.approx(expected, nan_ok=True), "again"
     assert PixelScores(*case).aupro() == metrics.aupro(*case)
