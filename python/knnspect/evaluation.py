@@ -7,11 +7,64 @@ import time
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from knnspect import _core, metrics
-from knnspect.data import Labels, MVTecDataset
-from knnspect.detectors import Detector, Prediction
+import numpy as np
 
-__all__ = ["Evaluation", "evaluate", "peak_memory_mb"]
+from knnspect import _core, metrics
+from knnspect.data import Labels, MVTecDataset, Need
+from knnspect.detectors import Detector, Prediction
+from knnspect.metrics import PixelScores
+
+__all__ = ["Evaluation", "KindEvaluation", "evaluate", "peak_memory_mb"]
+
+_NEEDS: dict[str, Need] = {
+    "image_auroc": "images",
+    "image_average_precision": "images",
+    "image_f1_max": "images",
+    "map_max_auroc": "images",
+    "pixel_auroc": "pixels",
+    "pixel_average_precision": "pixels",
+    "pixel_f1_max": "pixels",
+    "aupro": "pixels",
+    "aupro_05": "pixels",
+    "aupimo": "normal images' pixels",
+}
+
+#: Figures that are defined where others are.
+_DEFINED_WITH = {
+    "image_f1_max_threshold": "image_f1_max",
+    "pixel_f1_max_threshold": "pixel_f1_max",
+    "aupimo_median": "aupimo",
+}
+
+
+#: Those that do not depend on how many images, or pixels, are defective.
+_OF_KINDS = ("image_auroc", "pixel_auroc", "aupro", "aupro_05", "aupimo")
+
+
+@dataclass(frozen=True)
+class KindEvaluation:
+    """How well one kind of defect is told from normal: a folder of ``test``, by its name.
+
+    All normal test images count, and the images of this kind. Only figures are given that do not
+    depend on how many images, or pixels, a kind has, so that kinds can be compared.
+
+    Parameters
+    ----------
+    images : int
+        Number of test images of this kind.
+    image_auroc, pixel_auroc, aupro, aupro_05, aupimo : float or None
+        As in `Evaluation`.
+    undefined : dict of str to str
+        Why figures are None, by their names.
+    """
+
+    images: int
+    image_auroc: float | None
+    pixel_auroc: float | None
+    aupro: float | None
+    aupro_05: float | None
+    aupimo: float | None
+    undefined: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -27,14 +80,28 @@ class Evaluation:
     train_images, test_images : int
         Number of images learnt from, and judged.
     image_auroc : float or None
-        Area under the ROC curve of the detector's image scores. None, as the three that follow,
-        where it is not defined.
+        Area under the ROC curve of the detector's image scores. None, as all figures down to
+        `aupimo_median`, where it is not defined.
+    image_average_precision : float or None
+        Average precision of the image scores.
+    image_f1_max, image_f1_max_threshold : float or None
+        The best F1 of the image scores that any threshold reaches, and that threshold. It is
+        chosen with the labels in hand: no threshold that was fixed beforehand reaches more.
     map_max_auroc : float or None
-        The same when the maximum of the map is the score.
+        Area under the ROC curve when the maximum of the map is the score.
     pixel_auroc : float or None
         The same over all pixels; of defective images those count whose mask marks some of them.
-    aupro : float or None
-        Per-region overlap up to a false-positive rate of 0.3, over the same pixels.
+    pixel_average_precision, pixel_f1_max, pixel_f1_max_threshold : float or None
+        As of images, over the same pixels.
+    aupro, aupro_05 : float or None
+        Per-region overlap up to a false-positive rate of 0.3, and of 0.05, over the same pixels.
+    aupimo, aupimo_median : float or None
+        Mean and median of the per-image overlap at false-positive rates from 1e-5 to 1e-4 on
+        normal images, of the defective images; see `metrics.aupimo`.
+    aupimo_by_image : dict of str to float
+        The overlap of each defective image, by its path in the dataset.
+    kinds : dict of str to KindEvaluation
+        How well each kind of defect is found.
     seconds : dict of str to float
         "features" (reading images included), "gallery" (a coreset included), "training" (of a
         network) and "retrieval" (of normal images) where the detector has such a stage, "matching"
@@ -54,9 +121,20 @@ class Evaluation:
     train_images: int
     test_images: int
     image_auroc: float | None
+    image_average_precision: float | None
+    image_f1_max: float | None
+    image_f1_max_threshold: float | None
     map_max_auroc: float | None
     pixel_auroc: float | None
+    pixel_average_precision: float | None
+    pixel_f1_max: float | None
+    pixel_f1_max_threshold: float | None
     aupro: float | None
+    aupro_05: float | None
+    aupimo: float | None
+    aupimo_median: float | None
+    aupimo_by_image: dict[str, float]
+    kinds: dict[str, KindEvaluation]
     seconds: dict[str, float]
     peak_memory_mb: float
     version: str
@@ -68,8 +146,9 @@ class Evaluation:
 
         "undefined" and "notes" are there only if there is something to say.
         """
-        figures = asdict(self)
-        return {k: v for k, v in figures.items() if v or k not in ("undefined", "notes")}
+        figures = _without_empty(asdict(self))
+        figures["kinds"] = {kind: _without_empty(own) for kind, own in figures["kinds"].items()}
+        return figures
 
 
 def evaluate(
@@ -112,7 +191,7 @@ def evaluate(
         Before the work: figures are not defined, or `Labels` has something to say of masks.
     """
     start = time.perf_counter()
-    labels = Labels(dataset, detector.backbone.max_pixels)
+    labels = Labels(dataset, detector.backbone.max_pixels, _NEEDS)
     options: dict[str, Any] = {
         "batch_size": batch_size,
         "n_workers": n_workers,
@@ -129,13 +208,23 @@ def evaluate(
         seconds[stage] = seconds.get(stage, 0.0) + value
     total = time.perf_counter() - start
 
-    areas = _areas(labels, predictions)
+    of_pixels = _figures_of_pixels(labels, predictions)
+    figures = _figures_of_images(labels, predictions) | of_pixels.figures
+    undefined = labels.undefined | {
+        name: labels.undefined[other]
+        for name, other in _DEFINED_WITH.items()
+        if other in labels.undefined
+    }
+    kinds = dict.fromkeys(image.defect for image in dataset.test if image.is_defective)
+    paths = [image.path.relative_to(dataset.root).as_posix() for image in dataset.test]
     evaluation = Evaluation(
         method=detector.method,
         backbone=detector.backbone.name,
         train_images=len(dataset.train),
         test_images=len(dataset.test),
-        **areas,
+        **{name: figures.get(name) for name in (*_NEEDS, *_DEFINED_WITH)},
+        aupimo_by_image={paths[i]: overlap for i, overlap in of_pixels.overlaps.items()},
+        kinds={kind: _kind(kind, labels, predictions, of_pixels) for kind in kinds},
         seconds={
             "features": seconds["decode"] + seconds["features"],
             "gallery": seconds["gallery"] + seconds.get("coreset", 0.0),
@@ -150,7 +239,7 @@ def evaluate(
         },
         peak_memory_mb=peak_memory_mb(),
         version=_core.__version__,
-        undefined=labels.undefined,
+        undefined=undefined,
         notes=labels.notes,
     )
     return evaluation, predictions
@@ -172,16 +261,101 @@ def peak_memory_mb() -> float:
     return largest * (1 if sys.platform == "darwin" else 1024) / 1e6
 
 
-def _areas(labels: Labels, predictions: list[Prediction]) -> dict[str, float | None]:
-    """Return the figures of accuracy; None where they are not defined."""
-    maps = [prediction.map for prediction in predictions]
-    areas: dict[str, float | None] = dict.fromkeys(labels.undefined)
-    if "image_auroc" not in areas:
-        truth = labels.is_defective
-        areas["image_auroc"] = metrics.auroc(truth, [p.score for p in predictions])
-        areas["map_max_auroc"] = metrics.auroc(truth, [float(map_.max()) for map_ in maps])
-    if "pixel_auroc" not in areas:
-        masks, theirs = labels.pixels(maps)
-        areas["pixel_auroc"] = metrics.pixel_auroc(masks, theirs)
-        areas["aupro"] = metrics.aupro(masks, theirs)
-    return areas
+def _without_empty(figures: dict[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in figures.items() if v or k not in ("undefined", "notes")}
+
+
+def _figures_of_images(labels: Labels, predictions: list[Prediction]) -> dict[str, float]:
+    """Return the figures of images, if they are defined."""
+    if "image_auroc" in labels.undefined:
+        return {}
+    truth, scores = labels.is_defective, [prediction.score for prediction in predictions]
+    best = metrics.f1_max(truth, scores)
+    return {
+        "image_auroc": metrics.auroc(truth, scores),
+        "image_average_precision": metrics.average_precision(truth, scores),
+        "image_f1_max": best.f1,
+        "image_f1_max_threshold": best.threshold,
+        "map_max_auroc": metrics.auroc(truth, [float(p.map.max()) for p in predictions]),
+    }
+
+
+@dataclass
+class _OfPixels:
+    """The figures of pixels, those that are defined."""
+
+    figures: dict[str, float] = field(default_factory=dict)  # of all images
+    overlaps: dict[int, float] = field(default_factory=dict)  # by the number of the image
+    kinds: dict[str, dict[str, float]] = field(default_factory=dict)
+
+
+def _figures_of_pixels(labels: Labels, predictions: list[Prediction]) -> _OfPixels:
+    found = _OfPixels()
+    if "pixel_auroc" in labels.undefined:
+        return found
+    masks, maps = labels.pixels([prediction.map for prediction in predictions])
+
+    def scores(places: list[int]) -> PixelScores:
+        return PixelScores([masks[i] for i in places], [maps[i] for i in places])
+
+    good: list[int] = []
+    places: dict[str, list[int]] = {}  # of defective images, by their kind
+    for place, image in enumerate(labels.in_pixels):
+        is_defective = labels.is_defective[image]
+        (places.setdefault(labels.kinds[image], []) if is_defective else good).append(place)
+    normal = scores(good)  # sorted once for the whole and for all kinds
+    defective = [place for of_kind in places.values() for place in of_kind]
+    whole = normal + scores(defective)
+    best = whole.f1_max()
+    found.figures = _ranking(whole) | {
+        "pixel_average_precision": whole.average_precision(),
+        "pixel_f1_max": best.f1,
+        "pixel_f1_max_threshold": best.threshold,
+    }
+    if "aupimo" not in labels.undefined:
+        overlaps = whole.aupimo()[len(good) :]
+        found.figures["aupimo"] = float(overlaps.mean())
+        found.figures["aupimo_median"] = float(np.median(overlaps))
+        found.overlaps = {
+            labels.in_pixels[place]: float(overlap)
+            for place, overlap in zip(defective, overlaps, strict=True)
+        }
+    for kind, of_kind in places.items():
+        pixels = whole if len(places) == 1 else normal + scores(of_kind)
+        found.kinds[kind] = _ranking(pixels) if pixels.n_normal else {}
+        if found.overlaps:
+            own = [found.overlaps[labels.in_pixels[place]] for place in of_kind]
+            found.kinds[kind]["aupimo"] = float(np.mean(own))
+    return found
+
+
+def _ranking(pixels: PixelScores) -> dict[str, float]:
+    return {
+        "pixel_auroc": pixels.auroc(),
+        "aupro": pixels.aupro(),
+        "aupro_05": pixels.aupro(0.05),
+    }
+
+
+def _kind(
+    kind: str, labels: Labels, predictions: list[Prediction], of_pixels: _OfPixels
+) -> KindEvaluation:
+    """Return the figures of one kind, and why some are not defined."""
+    both = zip(labels.kinds, labels.is_defective, strict=True)
+    chosen = [i for i, (own, flag) in enumerate(both) if own == kind or not flag]
+    truth = [labels.is_defective[i] for i in chosen]
+    figures: dict[str, float | None] = dict.fromkeys(_OF_KINDS)
+    if "image_auroc" not in labels.undefined:
+        figures["image_auroc"] = metrics.auroc(truth, [predictions[i].score for i in chosen])
+    figures |= of_pixels.kinds.get(kind, {})
+    reason = (
+        "the masks mark every pixel, and no test image is normal"
+        if kind in of_pixels.kinds
+        else "no image has a mask that marks a pixel"
+    )
+    missing = [name for name, value in figures.items() if value is None]
+    return KindEvaluation(
+        images=sum(truth),
+        **figures,
+        undefined={name: labels.undefined.get(name, reason) for name in missing},
+    )

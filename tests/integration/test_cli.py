@@ -379,6 +379,10 @@ def dataset(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def spots_of(dataset: Path) -> list[str]:
+    return [file.stem for file in (dataset / "test/spot").iterdir()]
+
+
 class TestEvaluate:
     def test_prints_the_figures_and_writes_them(
         self, run: Run, dataset: Path, tmp_path: Path
@@ -392,9 +396,20 @@ class TestEvaluate:
             "train_images",
             "test_images",
             "image_auroc",
+            "image_average_precision",
+            "image_f1_max",
+            "image_f1_max_threshold",
             "map_max_auroc",
             "pixel_auroc",
+            "pixel_average_precision",
+            "pixel_f1_max",
+            "pixel_f1_max_threshold",
             "aupro",
+            "aupro_05",
+            "aupimo",
+            "aupimo_median",
+            "aupimo_by_image",
+            "kinds",
             "seconds",
             "peak_memory_mb",
             "version",
@@ -407,6 +422,16 @@ class TestEvaluate:
         assert "pixel auroc" in done.stdout
         assert "pixel auroc" not in done.stderr
         assert "images" in done.stderr
+        lines = done.stdout.splitlines()
+        assert max(map(len, lines)) <= 80
+        assert len(lines) <= 24, "of a screen"
+        best = f"{figures['pixel_f1_max']:.4f} at a threshold of "
+        assert any("pixel f1 max" in line and best in line for line in lines)
+        overlap = f"{figures['aupimo']:.4f} (median {figures['aupimo_median']:.4f})"
+        assert any("aupimo" in line and overlap in line for line in lines)
+        assert set(figures["aupimo_by_image"]) == {f"test/spot/{n}.png" for n in spots_of(dataset)}
+        assert figures["kinds"]["spot"]["aupro_05"] == figures["aupro_05"]
+        assert "kind" not in done.stdout, "there is one"
 
     def test_prints_the_figures_without_a_file_too(
         self, run: Run, dataset: Path, tmp_path: Path
@@ -423,17 +448,59 @@ class TestEvaluate:
         shutil.rmtree(tmp_path / "copy/ground_truth")
         done = run("evaluate", "copy", "--json", "figures.json", *FIT)
         assert done.returncode == 0, done.stderr
-        words = "pixel_auroc and aupro are not defined: 2 of 2 defective images have no mask"
+        names = ["pixel auroc", "pixel average precision", "pixel f1 max", "aupro", "aupro .05"]
+        words = (
+            "pixel_auroc, pixel_average_precision, pixel_f1_max, aupro, aupro_05 and aupimo are "
+            "not defined: 2 of 2 defective images have no mask"
+        )
         assert words in done.stderr.splitlines()[0]
         assert done.stderr.count("not defined") == 1
-        rows = [line for line in done.stdout.splitlines() if "not defined: 2 of 2" in line]
-        assert [row.split("│")[1].strip() for row in rows] == ["pixel auroc", "aupro"]
+        rows = [line for line in done.stdout.splitlines() if "│ not defined " in line]
+        assert [row.split("│")[1].strip() for row in rows] == [*names, "aupimo"]
+        said = f"{', '.join(names)}, aupimo: not defined: 2 of 2 defective images have no mask"
+        assert " ".join(done.stdout.split()).count(said) == 1, "below the table"
         figures = json.loads((tmp_path / "figures.json").read_text())
         assert figures["pixel_auroc"] is figures["aupro"] is None
         assert 0 <= figures["image_auroc"] <= 1
-        assert set(figures["undefined"]) == {"pixel_auroc", "aupro"}
+        assert set(figures["undefined"]) == {
+            "pixel_auroc",
+            "pixel_average_precision",
+            "pixel_f1_max",
+            "pixel_f1_max_threshold",
+            "aupro",
+            "aupro_05",
+            "aupimo",
+            "aupimo_median",
+        }
         assert "no mask" in figures["undefined"]["aupro"]
         assert words in figures["notes"][0]
+
+    def test_prints_the_kinds_of_defects_and_what_is_not_defined_of_them(
+        self, run: Run, dataset: Path, tmp_path: Path
+    ) -> None:
+        shutil.copytree(dataset, tmp_path / "copy")
+        (tmp_path / "copy/test/a kind with a long [b]name").mkdir()
+        moved = sorted((tmp_path / "copy/test/spot").iterdir())[0]
+        moved.rename(tmp_path / "copy/test/a kind with a long [b]name" / moved.name)
+        done = run("evaluate", "copy", "--json", "figures.json", *FIT)
+        assert done.returncode == 0, done.stderr
+        assert max(map(len, done.stdout.splitlines())) <= 80
+        kinds = json.loads((tmp_path / "figures.json").read_text())["kinds"]
+        assert list(kinds) == ["a kind with a long [b]name", "spot"]
+        _, table = done.stdout.split("by kind of defect")
+        spot = next(line for line in table.splitlines() if line.startswith("│ spot"))
+        names = ("image_auroc", "pixel_auroc", "aupro", "aupro_05", "aupimo")
+        assert [cell.strip() for cell in spot.split("│")[2:-1]] == [
+            "1",
+            *(f"{kinds['spot'][name]:.4f}" for name in names),
+        ]
+        other = next(line for line in table.splitlines() if line.startswith("│ a kind"))
+        assert [cell.strip() for cell in other.split("│")[4:-1]] == ["-"] * 4
+        words = (
+            "a kind with a long [b]name: pixel auroc, aupro, aupro .05, aupimo: not defined: no "
+            "image has a mask that marks a pixel"
+        )
+        assert words in " ".join(table.split())
 
     def test_takes_other_names_of_normal_images(
         self, run: Run, dataset: Path, tmp_path: Path

@@ -191,7 +191,7 @@ def test_labels_are_looked_at_before_the_work(run: Run, dataset: Path, tmp_path:
     Image.new("L", (300, 300)).save(root / "ground_truth/spot/0.PNG")
     code, out, err = run(root, "--good", "ok", *SMALL, *QUICK, "--json", "bench.json")
     assert code == 0, err
-    assert "are not defined: 1 of 1 masks mark no pixel" in err.splitlines()[0]
+    assert "pixel_auroc is not defined: 1 of 1 masks mark no pixel" in err.splitlines()[0]
     assert "image AUROC" in out
     assert "pixel AUROC" not in out
     document = json.loads((tmp_path / "bench.json").read_text())

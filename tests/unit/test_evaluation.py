@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 from knnspect import (
@@ -22,11 +23,11 @@ from knnspect import (
     __version__,
     metrics,
 )
-from knnspect.data import MVTecDataset, elpv_split
-from knnspect.evaluation import Evaluation, evaluate, peak_memory_mb
+from knnspect.data import MVTecDataset, TestImage, elpv_split
+from knnspect.evaluation import Evaluation, KindEvaluation, evaluate, peak_memory_mb
 from knnspect.parameters import learnt
 
-SIZE = 96
+SIZE = 160  # four normal images have the 100,000 pixels that AUPIMO needs
 
 
 def write_dataset(root: Path, n_train: int = 10, n_good: int = 4, n_spot: int = 4) -> None:
@@ -39,8 +40,8 @@ def write_dataset(root: Path, n_train: int = 10, n_good: int = 4, n_spot: int = 
     ):
         pixels = np.array(Image.open(path).convert("L").resize((SIZE, SIZE)))
         if folder == "test/spot":
-            row, column = 30 + 9 * (index % 4), 60 - 8 * (index % 4)
-            spot = (rows - row) ** 2 + (columns - column) ** 2 <= 11**2
+            row, column = 50 + 15 * (index % 4), 100 - 13 * (index % 4)
+            spot = (rows - row) ** 2 + (columns - column) ** 2 <= 18**2
             pixels[spot] = 0
             mask = root / "ground_truth/spot" / f"{path.stem}_mask.png"
             mask.parent.mkdir(parents=True, exist_ok=True)
@@ -57,7 +58,24 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 #: One for all tests, as its network is loaded once.
-BACKBONE = Backbone(image_size=SIZE, device="cpu")
+BACKBONE = Backbone(image_size=96, device="cpu")
+
+
+OF_IMAGES = [
+    "image_auroc",
+    "image_average_precision",
+    "image_f1_max",
+    "image_f1_max_threshold",
+    "map_max_auroc",
+]
+OF_PIXELS = [
+    "pixel_auroc",
+    "pixel_average_precision",
+    "pixel_f1_max",
+    "pixel_f1_max_threshold",
+]
+AUPIMO = ["aupimo", "aupimo_median"]
+ALL = {*OF_IMAGES, *OF_PIXELS, "aupro", "aupro_05", *AUPIMO}
 
 
 def spade() -> Spade:
@@ -78,10 +96,14 @@ def test_the_figures_are_those_that_the_documentation_lists(
         "backbone",
         "train_images",
         "test_images",
-        "image_auroc",
-        "map_max_auroc",
-        "pixel_auroc",
+        *OF_IMAGES,
+        *OF_PIXELS,
         "aupro",
+        "aupro_05",
+        "aupimo",
+        "aupimo_median",
+        "aupimo_by_image",
+        "kinds",
         "seconds",
         "peak_memory_mb",
         "version",
@@ -127,29 +149,64 @@ def test_predictions_are_those_of_a_detector_that_never_saw_a_test_image(
         assert np.array_equal(found.map, wanted.map)
 
 
-def test_areas_are_those_of_the_scores_and_maps(
+def mask_of(image: TestImage) -> NDArray[np.bool_]:
+    if image.mask is None:
+        return np.zeros((SIZE, SIZE), bool)
+    return np.asarray(Image.open(image.mask)) > 0
+
+
+def test_figures_are_those_of_the_scores_and_maps(
     dataset: Path, result: tuple[Evaluation, list[Prediction]]
 ) -> None:
-    from sklearn.metrics import roc_auc_score
+    from sklearn.metrics import average_precision_score, roc_auc_score
 
     files, (evaluation, predictions) = MVTecDataset(dataset), result
     truth = [image.is_defective for image in files.test]
-    assert evaluation.image_auroc == pytest.approx(
-        roc_auc_score(truth, [p.score for p in predictions])
+    scores = [p.score for p in predictions]
+    assert evaluation.image_auroc == pytest.approx(roc_auc_score(truth, scores))
+    assert evaluation.image_average_precision == pytest.approx(
+        average_precision_score(truth, scores)
     )
+    best = metrics.f1_max(truth, scores)
+    assert (evaluation.image_f1_max, evaluation.image_f1_max_threshold) == best
     assert evaluation.map_max_auroc == pytest.approx(
         roc_auc_score(truth, [p.map.max() for p in predictions])
     )
-    masks = [
-        np.zeros((SIZE, SIZE), bool)
-        if image.mask is None
-        else np.asarray(Image.open(image.mask)) > 0
-        for image in files.test
-    ]
-    pixels = np.concatenate([p.map.ravel() for p in predictions])
-    assert evaluation.pixel_auroc == pytest.approx(
-        roc_auc_score(np.concatenate([mask.ravel() for mask in masks]), pixels)
+    masks, maps = [mask_of(image) for image in files.test], [p.map for p in predictions]
+    is_defective = np.concatenate([mask.ravel() for mask in masks])
+    pixels = np.concatenate([map_.ravel() for map_ in maps])
+    assert evaluation.pixel_auroc == pytest.approx(roc_auc_score(is_defective, pixels))
+    assert evaluation.pixel_average_precision == pytest.approx(
+        average_precision_score(is_defective, pixels)
     )
+    best = metrics.pixel_f1_max(masks, maps)
+    assert (evaluation.pixel_f1_max, evaluation.pixel_f1_max_threshold) == best
+    assert evaluation.aupro == metrics.aupro(masks, maps)
+    assert evaluation.aupro_05 == metrics.aupro(masks, maps, max_fpr=0.05)
+    overlaps = metrics.aupimo(masks, maps)
+    assert evaluation.aupimo == pytest.approx(np.nanmean(overlaps))
+    assert evaluation.aupimo_median == pytest.approx(np.nanmedian(overlaps))
+    assert evaluation.aupimo_by_image == {
+        image.path.relative_to(dataset).as_posix(): overlap
+        for image, overlap in zip(files.test, overlaps, strict=True)
+        if image.is_defective
+    }
+
+
+def test_of_a_single_kind_the_figures_are_those_of_the_whole(
+    result: tuple[Evaluation, list[Prediction]],
+) -> None:
+    evaluation, _ = result
+    assert evaluation.kinds == {
+        "spot": KindEvaluation(
+            images=4,
+            image_auroc=evaluation.image_auroc,
+            pixel_auroc=evaluation.pixel_auroc,
+            aupro=evaluation.aupro,
+            aupro_05=evaluation.aupro_05,
+            aupimo=evaluation.aupimo,
+        )
+    }
 
 
 @pytest.fixture
@@ -176,7 +233,7 @@ def test_an_unreadable_mask_is_named_before_the_work(copied: Path) -> None:
 
 def test_a_mask_of_another_size_is_named(copied: Path) -> None:
     Image.new("L", (SIZE, SIZE - 1), 255).save(first_mask(copied))
-    with pytest.raises(ImageError, match=rf"{first_mask(copied).name}.*\(96, 96\).*\(95, 96\)"):
+    with pytest.raises(ImageError, match=rf"{first_mask(copied).name}.*\(160, 160\).*\(159, 160\)"):
         evaluate(spade(), MVTecDataset(copied))
 
 
@@ -227,9 +284,12 @@ class TestWhatIsNotDefined:
     ) -> None:
         shutil.rmtree(copied / "test/good")
         evaluation, said = evaluated(copied)
-        assert list(evaluation.undefined) == ["image_auroc", "map_max_auroc"]
+        assert set(evaluation.undefined) == {*OF_IMAGES, *AUPIMO}
         (words,) = said
-        assert "image_auroc and map_max_auroc are not defined: no test image is normal" in words
+        assert (
+            "image_auroc, image_average_precision, image_f1_max, map_max_auroc and aupimo are not "
+            "defined: no test image is normal"
+        ) in words
         maps = [p.map for p in result[1] if "/spot/" in p.id]
         masks = [np.asarray(Image.open(file)) > 0 for file in masks_of(copied)]
         assert evaluation.pixel_auroc == metrics.pixel_auroc(masks, maps)
@@ -238,10 +298,12 @@ class TestWhatIsNotDefined:
     def test_without_defective_test_images(self, copied: Path) -> None:
         shutil.rmtree(copied / "test/spot")
         evaluation, said = evaluated(copied)
-        assert areas_of(evaluation) == [None] * 4
-        assert set(evaluation.undefined.values()) == {"no test image is defective"}
-        assert len(said) == 2
+        assert evaluation.undefined == dict.fromkeys(ALL, "no test image is defective")
+        (words,) = said
+        assert "pixel_auroc" in words
+        assert "image_auroc" in words
         assert evaluation.test_images == 4
+        assert (evaluation.kinds, evaluation.aupimo_by_image) == ({}, {})
 
     @pytest.mark.parametrize("gone", ["ground_truth", "ground_truth/spot"])
     def test_without_masks(
@@ -250,10 +312,15 @@ class TestWhatIsNotDefined:
         shutil.rmtree(copied / gone)
         evaluation, said = evaluated(copied)
         assert areas_of(evaluation) == [*areas_of(result[0])[:2], None, None]
+        assert set(evaluation.undefined) == {*OF_PIXELS, "aupro", "aupro_05", *AUPIMO}
         (words,) = said
         assert (
-            "pixel_auroc and aupro are not defined: 4 of 4 defective images have no mask" in words
-        )
+            "pixel_auroc, pixel_average_precision, pixel_f1_max, aupro, aupro_05 and aupimo are "
+            "not defined: 4 of 4 defective images have no mask"
+        ) in words
+        spot = evaluation.kinds["spot"]
+        assert (spot.image_auroc, spot.pixel_auroc) == (evaluation.image_auroc, None)
+        assert spot.undefined["aupro"] == evaluation.undefined["aupro"]
 
     def test_with_black_masks(
         self, copied: Path, result: tuple[Evaluation, list[Prediction]]
@@ -271,8 +338,92 @@ class TestWhatIsNotDefined:
         for mask in masks_of(copied):
             Image.new("L", (SIZE, SIZE), 255).save(mask)
         evaluation, _ = evaluated(copied)
-        assert areas_of(evaluation) == [None] * 4
+        assert set(evaluation.undefined) == ALL
         assert "every pixel" in evaluation.undefined["aupro"]
+
+    def test_with_too_few_pixels_of_normal_images(self, copied: Path) -> None:
+        sorted((copied / "test/good").iterdir())[0].unlink()
+        evaluation, said = evaluated(copied)
+        assert set(evaluation.undefined) == set(AUPIMO)
+        (words,) = said
+        assert words.endswith(
+            "aupimo is not defined: the normal test images have 76,800 pixels together, expected "
+            "at least 100,000"
+        )
+        assert evaluation.aupimo_by_image == {}
+        assert set(evaluation.kinds["spot"].undefined) == {"aupimo"}
+        assert evaluation.aupro_05 is not None
+
+
+class TestKinds:
+    """Of defects; normal images count for each."""
+
+    @pytest.fixture
+    def kinds(self, copied: Path) -> Path:
+        """Half of the spots are blots."""
+        for parent in ("test", "ground_truth"):
+            (copied / parent / "blot").mkdir()
+            for file in sorted((copied / parent / "spot").iterdir())[:2]:
+                file.rename(copied / parent / "blot" / file.name)
+        return copied
+
+    def test_have_the_figures_of_a_dataset_of_this_kind(
+        self, kinds: Path, result: tuple[Evaluation, list[Prediction]]
+    ) -> None:
+        evaluation, predictions = evaluate(spade(), MVTecDataset(kinds))
+        assert areas_of(evaluation) == pytest.approx(areas_of(result[0]))
+        assert evaluation.aupimo == pytest.approx(result[0].aupimo)
+        assert list(evaluation.kinds) == ["blot", "spot"]
+        files = MVTecDataset(kinds).test
+        for kind, found in evaluation.kinds.items():
+            chosen = [i for i, image in enumerate(files) if image.defect in (kind, "good")]
+            masks = [mask_of(files[i]) for i in chosen]
+            maps = [predictions[i].map for i in chosen]
+            truth = [files[i].is_defective for i in chosen]
+            assert (found.images, found.undefined) == (2, {})
+            assert found.image_auroc == metrics.auroc(truth, [predictions[i].score for i in chosen])
+            assert found.pixel_auroc == metrics.pixel_auroc(masks, maps)
+            assert found.aupro == pytest.approx(metrics.aupro(masks, maps))
+            assert found.aupro_05 == pytest.approx(metrics.aupro(masks, maps, max_fpr=0.05))
+            assert found.aupimo == pytest.approx(np.nanmean(metrics.aupimo(masks, maps)))
+        figures = json.loads(json.dumps(evaluation.to_dict(), allow_nan=False))
+        assert list(figures["kinds"]["blot"]) == [
+            "images",
+            "image_auroc",
+            "pixel_auroc",
+            "aupro",
+            "aupro_05",
+            "aupimo",
+        ]
+
+    def test_without_masks_are_named_and_the_others_have_their_figures(self, kinds: Path) -> None:
+        whole = evaluate(spade(), MVTecDataset(kinds))[0].kinds
+        shutil.rmtree(kinds / "ground_truth/blot")
+        evaluation, said = evaluated(kinds)
+        assert evaluation.undefined == {}
+        assert "2 of 4 defective images have no mask" in said[0]
+        assert said[1].endswith(
+            "figures of pixels are not defined for blot: no image there has a mask that marks a "
+            "pixel"
+        )
+        assert evaluation.kinds["spot"] == whole["spot"]
+        blot = evaluation.kinds["blot"]
+        assert blot.image_auroc == whole["blot"].image_auroc
+        reason = "no image has a mask that marks a pixel"
+        assert blot.undefined == dict.fromkeys(
+            ["pixel_auroc", "aupro", "aupro_05", "aupimo"], reason
+        )
+        assert blot.pixel_auroc is blot.aupro is blot.aupro_05 is blot.aupimo is None
+
+    def test_all_of_whose_pixels_are_defective_are_named(self, kinds: Path) -> None:
+        shutil.rmtree(kinds / "test/good")
+        for mask in (kinds / "ground_truth/blot").iterdir():
+            Image.new("L", (SIZE, SIZE), 255).save(mask)
+        evaluation, _ = evaluated(kinds)
+        assert evaluation.pixel_auroc is not None
+        assert evaluation.kinds["spot"].pixel_auroc is not None
+        assert "every pixel" in evaluation.kinds["blot"].undefined["pixel_auroc"]
+        assert evaluation.kinds["blot"].undefined["image_auroc"] == "no test image is normal"
 
 
 class TestSomeMasks:
@@ -331,7 +482,7 @@ def test_several_masks_of_an_image_are_joined(
         mask = np.array(Image.open(file))
         folder = file.with_name(file.stem.removesuffix("_mask"))
         folder.mkdir()
-        top = np.arange(SIZE)[:, None] < 50
+        top = np.arange(SIZE)[:, None] < 80
         for name, part in (("000", top), ("001", ~top)):
             Image.fromarray(np.where(part, mask, 0).astype("u1")).save(folder / f"{name}.png")
         file.unlink()

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from knnspect import metrics
-from knnspect.data import Labels, MVTecDataset
+from knnspect.data import Labels, MVTecDataset, Need
 from knnspect.detectors import Detector
 
 __all__ = ["Labelled"]
 
-_AREAS = ("image_auroc", "map_max_auroc", "pixel_auroc")
+_AREAS: dict[str, Need] = {
+    "image_auroc": "images",
+    "map_max_auroc": "images",
+    "pixel_auroc": "pixels",
+}
 
 
 class Labelled:
@@ -39,10 +43,9 @@ class Labelled:
 
     def __init__(self, dataset: MVTecDataset) -> None:
         self._paths = [image.path for image in dataset.test]
-        self._labels = Labels(dataset)
-        reasons = self._labels.undefined
-        self.areas = tuple(area for area in _AREAS if area not in reasons)
-        self.undefined = {area: reasons[area] for area in _AREAS if area in reasons}
+        self._labels = Labels(dataset, figures=_AREAS)
+        self.undefined = self._labels.undefined
+        self.areas = tuple(area for area in _AREAS if area not in self.undefined)
 
     def __len__(self) -> int:
         return len(self._paths)

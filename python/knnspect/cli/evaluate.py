@@ -18,10 +18,11 @@ from knnspect.cli.options import (
     good_names,
 )
 from knnspect.cli.places import check_writable
-from knnspect.cli.printing import figure, print_table
+from knnspect.cli.printing import console, figure, print_columns, print_table
 
 if TYPE_CHECKING:
     from knnspect.detectors import Detector
+    from knnspect.evaluation import Evaluation
 
 __all__ = ["evaluate"]
 
@@ -57,9 +58,54 @@ def evaluate(
     figures = evaluation.to_dict()
     if json_file is not None:
         replace_file(json_file, (json.dumps(figures, indent=2) + "\n").encode())
-    seconds, reasons = figures.pop("seconds"), figures.pop("undefined", {})
-    figures.pop("notes", None)  # which were said before the work
-    figures |= {name: f"not defined: {reason}" for name, reason in reasons.items()}
-    rows = {name.replace("_", " "): figure(value) for name, value in figures.items()}
-    rows |= {f"seconds, {stage}": f"{value:.2f}" for stage, value in seconds.items()}
-    print_table(str(dataset), rows)
+    _print(str(dataset), evaluation)
+
+
+def _print(title: str, evaluation: Evaluation) -> None:
+    figures = evaluation.to_dict()
+    # The notes were said before the work; overlaps of images are for the file.
+    for name in ("notes", "aupimo_by_image", "kinds"):
+        figures.pop(name, None)
+    reasons, seconds = figures.pop("undefined", {}), figures.pop("seconds")
+    rows = {}
+    for name, value in figures.items():
+        if name.endswith("_threshold") or name == "aupimo_median":
+            continue
+        text = "not defined" if value is None else figure(value)
+        if value is not None and (threshold := figures.get(f"{name}_threshold")) is not None:
+            text += f" at a threshold of {figure(threshold)}"
+        if value is not None and name == "aupimo":
+            text += f" (median {figure(figures['aupimo_median'])})"
+        rows[_words(name)] = text
+    rows["seconds"] = ", ".join(f"{stage} {value:.2f}" for stage, value in seconds.items())
+    print_table(title, rows)
+    _print_reasons(reasons)
+    if len(evaluation.kinds) > 1:
+        _print_kinds(evaluation)
+
+
+def _print_kinds(evaluation: Evaluation) -> None:
+    names = ("images", "image_auroc", "pixel_auroc", "aupro", "aupro_05", "aupimo")
+    rows = [
+        [
+            kind,
+            *("-" if getattr(own, name) is None else figure(getattr(own, name)) for name in names),
+        ]
+        for kind, own in evaluation.kinds.items()
+    ]
+    print_columns("by kind of defect", ("kind", *map(_words, names)), rows)
+    for kind, own in evaluation.kinds.items():
+        said = evaluation.undefined
+        _print_reasons({n: why for n, why in own.undefined.items() if n not in said}, f"{kind}: ")
+
+
+def _print_reasons(reasons: dict[str, str], where: str = "") -> None:
+    """Print why figures are not defined, each reason once."""
+    for reason in dict.fromkeys(reasons.values()):
+        names = [_words(name) for name, why in reasons.items() if why == reason]
+        names = [name for name in names if not name.endswith((" threshold", " median"))]
+        console().print(f"{where}{', '.join(names)}: not defined: {reason}")
+
+
+def _words(name: str) -> str:
+    return {"aupro_05": "aupro .05"}.get(name, name.replace("_", " "))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["console", "figure", "print_table"]
+__all__ = ["console", "figure", "print_columns", "print_table"]
 
 
 def console() -> Console:
@@ -39,4 +40,17 @@ def print_table(title: str, rows: dict[str, str]) -> None:
     table = Table(title=Text(title), title_justify="left", show_header=False)
     for name, value in rows.items():
         table.add_row(Text(name), Text(value))
+    console().print(table)
+
+
+def print_columns(title: str, names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print rows below the names of their columns; the first one is text, the others figures."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=Text(title), title_justify="left")
+    for i, name in enumerate(names):
+        table.add_column(Text(name), justify="right" if i else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(value) for value in row))
     console().print(table)

@@ -30,7 +30,7 @@ from knnspect.data.images import (
     image_from_pillow,
     read_image,
 )
-from knnspect.data.labels import Labels
+from knnspect.data.labels import Labels, Need
 from knnspect.data.loading import Batch, iterate_batches
 from knnspect.data.masks import read_mask
 from knnspect.data.mvtec import MVTecDataset, TestImage
@@ -51,6 +51,7 @@ __all__ = [
     "ImageSource",
     "Labels",
     "MVTecDataset",
+    "Need",
     "TestImage",
     "check_image",
     "elpv_split",

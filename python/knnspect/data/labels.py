@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,12 +15,23 @@ from knnspect.data.decoding import MAX_PIXELS
 from knnspect.data.masks import WORDS, Kind, load_mask
 from knnspect.data.mvtec import MVTecDataset, TestImage
 from knnspect.data.reader import ImageReader
-from knnspect.errors import DatasetWarning
+from knnspect.errors import DatasetWarning, ShapeError
 
-__all__ = ["Labels"]
+__all__ = ["FEWEST_NORMAL_PIXELS", "Labels", "Need"]
 
-_OF_IMAGES = ("image_auroc", "map_max_auroc")
-_OF_PIXELS = ("pixel_auroc", "aupro")
+#: What a figure needs: normal and defective images, or pixels, or also many pixels of images that
+#: are normal.
+Need: TypeAlias = Literal["images", "pixels", "normal images' pixels"]
+
+#: A false-positive rate of 1e-5, from which AUPIMO is integrated, is one pixel of so many.
+FEWEST_NORMAL_PIXELS = 100_000
+
+_FIGURES: dict[str, Need] = {
+    "image_auroc": "images",
+    "map_max_auroc": "images",
+    "pixel_auroc": "pixels",
+    "aupro": "pixels",
+}
 
 
 @dataclass(frozen=True)
@@ -50,14 +62,22 @@ class Labels:
         Images and masks.
     max_pixels : int, default 200_000_000
         Pixels that they may have.
+    figures : mapping of str to str, optional
+        The figures that are to be computed, and what each of them needs: "images", normal and
+        defective ones; "pixels", normal and defective ones; or "normal images' pixels", which
+        are pixels, and at least 100,000 of images that are normal. By default "image_auroc",
+        "map_max_auroc", "pixel_auroc" and "aupro".
 
     Attributes
     ----------
     is_defective : list of bool
         One for each test image.
+    kinds : list of str
+        The kind of defect of each test image: the name of its folder.
+    in_pixels : list of int
+        The numbers of the test images that count in the figures of pixels.
     undefined : dict of str to str
-        Why figures are not defined, by their names: "image_auroc" and "map_max_auroc" need
-        normal and defective images, "pixel_auroc" and "aupro" normal and defective pixels.
+        Why figures are not defined, by their names.
     notes : list of str
         What the warnings said.
 
@@ -86,9 +106,15 @@ class Labels:
     ([True, False], {})
     """
 
-    def __init__(self, dataset: MVTecDataset, max_pixels: int = MAX_PIXELS) -> None:
+    def __init__(
+        self,
+        dataset: MVTecDataset,
+        max_pixels: int = MAX_PIXELS,
+        figures: Mapping[str, Need] | None = None,
+    ) -> None:
         reader = ImageReader(max_pixels=max_pixels)
         self.is_defective = [image.is_defective for image in dataset.test]
+        self.kinds = [image.defect for image in dataset.test]
         self.undefined: dict[str, str] = {}
         self.notes: list[str] = []
         self._masks: list[_Packed | None] = []
@@ -108,7 +134,18 @@ class Labels:
                 else:
                     black.append(image.mask)
             self._masks.append(packed)
-        self._judge(dataset, black, is_full and all(self.is_defective))
+        self.in_pixels = [
+            i
+            for i, (is_defective, mask) in enumerate(
+                zip(self.is_defective, self._masks, strict=True)
+            )
+            if mask is not None or not is_defective
+        ]
+        figures = _FIGURES if figures is None else figures
+        self._judge(dataset, figures, black, is_full and all(self.is_defective))
+        if "normal images' pixels" in figures.values():
+            self._judge_normal_images(dataset, figures, reader)
+        self._say_undefined()
         n_masks = sum(map(len, kinds.values()))
         for kind, words in WORDS.items():
             if kind in kinds:
@@ -136,23 +173,26 @@ class Labels:
         maps : list of ndarray of float32, shape (height, width)
             As given.
         """
-        masks, theirs = [], []
-        for is_defective, packed, map_ in zip(self.is_defective, self._masks, maps, strict=True):
-            if packed is not None:
-                masks.append(packed.unpacked())
-            elif not is_defective:
-                masks.append(np.zeros(map_.shape, np.bool_))
-            else:
-                continue
-            theirs.append(map_)
+        if len(maps) != len(self):
+            raise ShapeError(f"maps: expected one of each of {len(self)} images, got {len(maps)}")
+        theirs = [maps[i] for i in self.in_pixels]
+        packed = [self._masks[i] for i in self.in_pixels]
+        masks = [
+            np.zeros(map_.shape, np.bool_) if mask is None else mask.unpacked()
+            for mask, map_ in zip(packed, theirs, strict=True)
+        ]
         return masks, theirs
 
-    def _judge(self, dataset: MVTecDataset, black: list[Path], is_full: bool) -> None:
-        """Find what is not defined, and say so."""
+    def _judge(
+        self, dataset: MVTecDataset, figures: Mapping[str, Need], black: list[Path], is_full: bool
+    ) -> None:
+        """Find what is not defined, and say which images are left out."""
+        of_images = [name for name, need in figures.items() if need == "images"]
+        of_pixels = [name for name, need in figures.items() if need != "images"]
         n_defective = sum(self.is_defective)
         if n_defective in (0, len(self)):
             kind = "defective" if n_defective == 0 else "normal"
-            self._undefine(_OF_IMAGES, f"no test image is {kind}")
+            self._undefine(of_images, f"no test image is {kind}")
         unmarked = [i for i in dataset.test if i.is_defective and i.mask is None]
         reasons = []
         if unmarked:
@@ -160,14 +200,43 @@ class Labels:
         if black:
             reasons.append(f"{len(black)} of {n_defective} masks mark no pixel, such as {black[0]}")
         if n_defective == 0:
-            self._undefine(_OF_PIXELS, "no test image is defective")
+            self._undefine(of_pixels, "no test image is defective")
         elif all(mask is None for mask in self._masks):
-            self._undefine(_OF_PIXELS, "; ".join(reasons))
+            self._undefine(of_pixels, "; ".join(reasons))
         else:
             if is_full:
-                self._undefine(_OF_PIXELS, "the masks mark every pixel of every image")
+                self._undefine(of_pixels, "the masks mark every pixel of every image")
             for reason in reasons:
                 self._note(f"{reason}: figures of pixels leave these images out")
+            lost = sorted(set(self.kinds) - {self.kinds[i] for i in self.in_pixels})
+            if lost:
+                self._note(
+                    f"{self._root}: figures of pixels are not defined for {', '.join(lost)}: no "
+                    "image there has a mask that marks a pixel"
+                )
+
+    def _judge_normal_images(
+        self, dataset: MVTecDataset, figures: Mapping[str, Need], reader: ImageReader
+    ) -> None:
+        """Find out whether the normal images have enough pixels; most often one of them has."""
+        names = [name for name, need in figures.items() if need == "normal images' pixels"]
+        names = [name for name in names if name not in self.undefined]
+        if not names:
+            return
+        n_pixels = 0
+        for image in dataset.test:
+            if not image.is_defective:
+                height, width, _ = reader.from_file(image.path).shape
+                n_pixels += height * width
+                if n_pixels >= FEWEST_NORMAL_PIXELS:
+                    return
+        self._undefine(
+            names,
+            "no test image is normal"
+            if n_pixels == 0
+            else f"the normal test images have {n_pixels:,} pixels together, expected at least "
+            f"{FEWEST_NORMAL_PIXELS:,}",
+        )
 
     def _without_mask(
         self, dataset: MVTecDataset, images: list[TestImage], n_defective: int
@@ -185,9 +254,14 @@ class Labels:
             )
         return words
 
-    def _undefine(self, names: tuple[str, ...], reason: str) -> None:
+    def _undefine(self, names: Sequence[str], reason: str) -> None:
         self.undefined |= dict.fromkeys(names, reason)
-        self._note(f"{self._root}: {' and '.join(names)} are not defined: {reason}")
+
+    def _say_undefined(self) -> None:
+        for reason in dict.fromkeys(self.undefined.values()):
+            *names, last = (name for name, why in self.undefined.items() if why == reason)
+            words = f"{', '.join(names)} and {last} are" if names else f"{last} is"
+            self._note(f"{self._root}: {words} not defined: {reason}")
 
     def _note(self, text: str) -> None:
         self.notes.append(text)
