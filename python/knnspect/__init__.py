@@ -16,10 +16,14 @@ from knnspect._core import __version__ as __version__
 
 #: Where each public name is.
 _HOMES = {
+    "AnomalousRegion": "detectors",
     "AnomalyDINO": "detectors",
     "Backbone": "features",
     "BackendUnavailable": "errors",
     "CFlow": "detectors",
+    "Calibration": "calibration",
+    "CalibrationError": "errors",
+    "CalibrationWarning": "errors",
     "Coreset": "gallery",
     "DTypeError": "errors",
     "DatasetWarning": "errors",

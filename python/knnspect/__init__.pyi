@@ -1,8 +1,9 @@
 """The public names, for type checkers."""
 
 from knnspect._core import __version__
-from knnspect.calibration import DriftAlarm, DriftMonitor
+from knnspect.calibration import Calibration, DriftAlarm, DriftMonitor
 from knnspect.detectors import (
+    AnomalousRegion,
     AnomalyDINO,
     CFlow,
     Detector,
@@ -16,6 +17,8 @@ from knnspect.detectors import (
 )
 from knnspect.errors import (
     BackendUnavailable,
+    CalibrationError,
+    CalibrationWarning,
     DatasetWarning,
     DisagreementError,
     DTypeError,
@@ -36,10 +39,14 @@ from knnspect.search import Neighbors, SearchStats
 from knnspect.views import Variants
 
 __all__ = [
+    "AnomalousRegion",
     "AnomalyDINO",
     "Backbone",
     "BackendUnavailable",
     "CFlow",
+    "Calibration",
+    "CalibrationError",
+    "CalibrationWarning",
     "Coreset",
     "DTypeError",
     "DatasetWarning",

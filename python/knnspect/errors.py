@@ -9,6 +9,8 @@ from typing import Any
 
 __all__ = [
     "BackendUnavailable",
+    "CalibrationError",
+    "CalibrationWarning",
     "DTypeError",
     "DatasetWarning",
     "DisagreementError",
@@ -121,6 +123,13 @@ class StoreError(KnnspectError, ValueError):
     """A file is not one of ours, is damaged, or cannot be written; the message names it."""
 
 
+class CalibrationError(KnnspectError, ValueError):
+    """A decision was asked for that the scores of normal images do not allow; the message says why.
+
+    There are too few of them for a false-alarm rate, or none.
+    """
+
+
 class BackendUnavailable(KnnspectError, ImportError):  # noqa: N818 - reads as what it says
     """A backend was asked for that cannot run here; the message says what it lacks."""
 
@@ -133,6 +142,10 @@ class ImageWarning(UserWarning):
 
 class DatasetWarning(UserWarning):
     """A data set, or a part of it, may be meant otherwise than it is read; the message says how."""
+
+
+class CalibrationWarning(UserWarning):
+    """Scores of normal images say less than they seem to; the message says why."""
 
 
 class ReadingWarning(UserWarning):

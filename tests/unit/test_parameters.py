@@ -49,6 +49,7 @@ OTHERS: dict[str, Any] = {
     "hidden": 17,
     "noise": 0.25,
     "margin": 0.75,
+    "false_alarm_rate": 0.3,
 }
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from knnspect.calibration.alarm import DriftAlarm
+from knnspect.calibration.conformal import Calibration
 from knnspect.calibration.drift import DriftMonitor
 from knnspect.calibration.quantities import QUANTITIES, quantities
 from knnspect.calibration.watch import DriftWatch
 
-__all__ = ["QUANTITIES", "DriftAlarm", "DriftMonitor", "DriftWatch", "quantities"]
+__all__ = ["QUANTITIES", "Calibration", "DriftAlarm", "DriftMonitor", "DriftWatch", "quantities"]

@@ -7,6 +7,7 @@
 ``maps``        from the scores of cells to a map of pixels
 ``nearest``     methods that compare with the nearest normal features, one a file
 ``prediction``  what a detector says of an image
+``regions``     places of an image that are anomalous
 ``registry``    methods by their words, and models from files
 ``state``       what a fitted detector has learnt, as files have it
 """
@@ -22,10 +23,12 @@ from knnspect.detectors.nearest.rad import Rad
 from knnspect.detectors.nearest.spade import Spade
 from knnspect.detectors.nearest.superadd import SuperADD
 from knnspect.detectors.prediction import Prediction
+from knnspect.detectors.regions import AnomalousRegion
 from knnspect.detectors.registry import get_method, load, methods
 from knnspect.detectors.state import State
 
 __all__ = [
+    "AnomalousRegion",
     "AnomalyDINO",
     "CFlow",
     "Detector",

@@ -19,9 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from knnspect import _core
+from knnspect.calibration.blocks import Blocks
 from knnspect.constraints import Choice, Positive
 from knnspect.data.loading import OnBad
-from knnspect.detectors.judging import Judge
+from knnspect.detectors.deciding import Decider, shortened_digests
 from knnspect.detectors.maps import Sigma, mean_of_top, pixel_map
 from knnspect.detectors.state import State
 from knnspect.errors import ParameterError
@@ -41,7 +42,7 @@ __all__ = ["Detector", "Presets", "State"]
 Presets = Mapping[str, Mapping[str, Any]]
 
 
-class Detector(Judge):
+class Detector(Decider):
     """Learns what normal looks like; judges other images.
 
     Parameters are checked by `fit` and before predicting; what is learnt has names that end in an
@@ -117,7 +118,10 @@ class Detector(Judge):
 
     @abstractmethod
     def _learn(self, normal: NormalFeatures, run: Run) -> None:
-        """Learn from the features of normal images; `self` is a copy, of which `fit` takes over."""
+        """Learn from the features of normal images; `self` is a copy, of which `fit` takes over.
+
+        With ``run.calibrates``, also score those that were left out or held out, for `_take`.
+        """
 
     @abstractmethod
     def _state(self) -> State:
@@ -188,6 +192,8 @@ class Detector(Judge):
         max_memory: int | str | None = None,
         folder: str | os.PathLike[str] | None = None,
         checkpoint: str | os.PathLike[str] | None = None,
+        calibration_images: object = None,
+        blocks: Blocks = None,
     ) -> Self:
         """Learn from normal images.
 
@@ -220,6 +226,14 @@ class Detector(Judge):
             is one. An interrupted `fit` with the same images and parameters goes on from it, and
             ends as if it had not been interrupted. With others, also under the same names, it is
             refused. It is deleted when the training is done.
+        calibration_images : optional
+            Normal images that are not learnt from, and decide where thresholds lie; see
+            `calibrate`. By default, and with less of a promise, images that were learnt from do:
+            each compared with the others, or held out from training.
+        blocks : {"folder"}, mapping or callable, optional
+            Which images belong together, such as frames of one video: the folder that they lie in,
+            or by their ids. Images of one block are not compared with each other to calibrate, and
+            count as one. By default near-duplicates are found by their features.
 
         Returns
         -------
@@ -233,6 +247,9 @@ class Detector(Judge):
         ParameterError, DTypeError
             If a parameter of the detector or its backbone lies outside its values, or the
             checkpoint is of another training.
+        CalibrationError
+            If there are too few normal images for the `false_alarm_rate` asked for, or
+            calibration images were learnt from; then nothing is taken over.
         StoreError
             If the backbone's weights cannot be read, the checkpoint is damaged, or a file or folder
             cannot be written or is full.
@@ -241,13 +258,25 @@ class Detector(Judge):
         """
         self.check_params()
         run = Run(batch_size, n_workers, skip_bad, progress, max_memory, folder, checkpoint)
+        run.blocks, run.calibrates = blocks, calibration_images is None
         self._prepare(run)
         normal = extract(self.backbone, images, self._gallery(), run)
         learnt = copy(self)  # so that a failure leaves what was learnt before
+        learnt.calibration_, learnt._calibrated_with = None, {}
+        learnt._digests = shortened_digests(normal.digests.values())
         learnt._learn(normal, run)
         learnt._normal_sizes = Sizes(normal.sizes)
-        learnt.seconds_ = run.watch.seconds
         learnt.fitted_with_ = self._unsaved_params()
+        if calibration_images is not None:
+            learnt.calibrate(
+                calibration_images,
+                blocks=blocks,
+                batch_size=batch_size,
+                n_workers=n_workers,
+                skip_bad=skip_bad,
+                progress=progress,
+            )
+        learnt.seconds_ = run.watch.seconds
         if run.checkpoint is not None:
             Path(run.checkpoint).unlink(missing_ok=True)
         self.__dict__.update(learnt.__dict__)
@@ -271,12 +300,13 @@ class Detector(Judge):
             If the file cannot be written.
         """
         self._check_fitted()
-        state = self._state()
+        state, decisions = self._state(), self._state_of_decisions()
         known = self.normal_map_max_
         config = {
             "knnspect": _core.__version__,
             **self.saved_params(),
             **state.values,
+            **decisions.values,
             "normal_map_max": None if np.isnan(known) else known,
             **({} if self._normal_sizes is None else {"sizes": self._normal_sizes.to_json()}),
             **({"fitted_with": self.fitted_with_} if self.fitted_with_ else {}),
@@ -286,7 +316,7 @@ class Detector(Judge):
             self.method,
             config,
             self.backbone.state(),
-            state.arrays,
+            state.arrays | decisions.arrays,
             state.searched,
             state.about_images,
         )
@@ -304,6 +334,7 @@ class Detector(Judge):
         detector = cls(stored.backbone(device), **given)
         detector.check_params()
         detector._set_state(stored)
+        detector._set_decisions(stored)
         detector.normal_map_max_ = stored.normal_map_max()
         detector.fitted_with_ = dict(config.get("fitted_with", {}))
         if "sizes" in config:  # earlier versions did not keep them

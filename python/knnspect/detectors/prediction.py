@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from knnspect.calibration import Calibration
 from knnspect.data.decoded import ImageArray
-from knnspect.errors import ParameterError
+from knnspect.detectors.regions import AnomalousRegion, regions_of
+from knnspect.errors import CalibrationError, ParameterError
 from knnspect.search import Neighbors
 from knnspect.views import Box, Placement, Sizes, Variant, Variants
 from knnspect.views.query_variants import ChosenVariants
@@ -79,6 +83,23 @@ class Prediction:
     chosen_variants : ChosenVariants, optional
         In which variant of the image each cell has its score and its `neighbors`, if it was judged
         in several.
+    calibration : Calibration, optional
+        Scores of normal images, if the detector has some that its present settings give.
+    false_alarm_rate : float, optional
+        The share of normal images that may be called anomalous, as the detector was asked for;
+        None: 0.01, or the smallest that its calibration can promise.
+    uncalibrated : str, default ""
+        Why there is no `calibration`.
+
+    Examples
+    --------
+    >>> normal = Calibration([1.0, 2.0, 3.0], [1.0, 2.0, 3.0])
+    >>> map_ = np.array([[0.5, 4.0], [0.5, 0.5]], np.float32)
+    >>> prediction = Prediction("a.png", 4.0, map_, calibration=normal, false_alarm_rate=0.25)
+    >>> prediction.p_value, prediction.threshold, prediction.verdict
+    (0.25, 3.0, 'anomalous')
+    >>> prediction.mask.tolist(), [region.peak for region in prediction.regions]
+    ([[False, True], [False, False]], [(0, 1)])
     """
 
     id: str
@@ -91,6 +112,61 @@ class Prediction:
     picture: ImageArray | None = None
     variants: Variants | None = None
     chosen_variants: ChosenVariants | None = None
+    calibration: Calibration | None = None
+    false_alarm_rate: float | None = None
+    uncalibrated: str = ""
+
+    @property
+    def p_value(self) -> float:
+        """How often a normal image scores as high; see `Calibration`.
+
+        This, and what follows from it, raises a CalibrationError where there is no calibration,
+        and what depends on `false_alarm_rate` where that is smaller than can be promised.
+        """
+        return self._calibrated().p_value(self.score)
+
+    @property
+    def threshold(self) -> float:
+        """The score above which an image is anomalous."""
+        return self._calibrated().threshold(self.false_alarm_rate)
+
+    @property
+    def is_anomalous(self) -> bool:
+        """Whether the score lies above the threshold."""
+        return self.score > self.threshold
+
+    @property
+    def verdict(self) -> Literal["normal", "anomalous"]:
+        """The same in a word."""
+        return "anomalous" if self.is_anomalous else "normal"
+
+    @property
+    def pixel_threshold(self) -> float:
+        """The map value above which a pixel is anomalous.
+
+        A normal image has any such pixel with at most the probability `false_alarm_rate`.
+        """
+        return self._calibrated().pixel_threshold(self.false_alarm_rate)
+
+    @cached_property
+    def mask(self) -> NDArray[np.bool_]:
+        """The anomalous pixels, shape (height, width)."""
+        mask: NDArray[np.bool_] = self.map > self.pixel_threshold
+        return mask
+
+    @cached_property
+    def regions(self) -> list[AnomalousRegion]:
+        """The connected parts of `mask`, those with the largest value first."""
+        return regions_of(self.map, self.mask, self._calibrated().pixel_p_value)
+
+    def _calibrated(self) -> Calibration:
+        if self.calibration is None:
+            raise CalibrationError(
+                f"image {self.id}: there are no scores of normal images to compare its own with: "
+                f"{self.uncalibrated or 'the detector has none'}",
+                image=self.id,
+            )
+        return self.calibration
 
     def evidence(self, row: int, column: int) -> Evidence | None:
         """Return the normal place that is nearest to what lies at a pixel.

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from knnspect.errors import ImageError, ShapeError
 from knnspect.features import Features
 from knnspect.gallery import Gallery
+from knnspect.parameters import Parametrized
 from knnspect.pyramid import FeaturePyramid
 from knnspect.views import Variants
 
@@ -26,15 +27,15 @@ __all__ = [
 ]
 
 
-def evenly_spaced(n_images: int) -> list[int]:
-    """Return up to 16 images, evenly spaced, that are judged by what was learnt from the others.
+def evenly_spaced(n_images: int, at_most: int = 16) -> list[int]:
+    """Return some images, evenly spaced, that are judged by what was learnt from the others.
 
-    >>> evenly_spaced(0), evenly_spaced(3), len(evenly_spaced(100))
-    ([], [0, 1, 2], 16)
+    >>> evenly_spaced(0), evenly_spaced(3), len(evenly_spaced(100)), evenly_spaced(9, 3)
+    ([], [0, 1, 2], 16, [0, 4, 8])
     """
     if n_images == 0:
         return []
-    return [int(image) for image in np.unique(np.linspace(0, n_images - 1, 16).astype(int))]
+    return [int(image) for image in np.unique(np.linspace(0, n_images - 1, at_most).astype(int))]
 
 
 def check_pooled(features: Features) -> None:
@@ -44,13 +45,15 @@ def check_pooled(features: Features) -> None:
             raise ImageError(f"image {id_}: its pooled features are not finite")
 
 
-def warn_of_too_many(name: str, asked: int, n_images: int) -> None:
-    """Warn if a parameter asks for more normal images than a detector that learns them has."""
-    if asked > n_images:
-        warnings.warn(
-            f"{name}={asked} exceeds the number of normal images: using all {n_images}",
-            stacklevel=4,  # who called `fit`, which called `_learn`
-        )
+def warn_of_too_many(detector: Parametrized, names: Sequence[str], n_images: int) -> None:
+    """Warn where a parameter, not by default, asks for more normal images than there are."""
+    for name in names:
+        asked = getattr(detector, name)
+        if asked != detector.parameters[name].default and asked > n_images:
+            warnings.warn(
+                f"{name}={asked} exceeds the number of normal images: using all {n_images}",
+                stacklevel=4,  # who called `fit`, which called `_learn`
+            )
 
 
 @contextmanager

@@ -54,7 +54,7 @@ class NormalFeatures:
     sizes : dict of str to (int, int)
         Height and width of each image as it came.
     digests : dict of str to bytes
-        What each image was made of, as `ImageItem.digest` gives it; empty if not asked for.
+        What each image was made of, as `ImageItem.digest` gives it.
     geometry : Geometry
         How images meet the network.
     stored : StoredImages
@@ -138,8 +138,8 @@ def _in_memory(backbone: Backbone, images: object, gallery: Gallery, run: Run) -
     sizes: list[tuple[int, int]] = []
     pooled: list[NDArray[np.float32]] = []
     constant = ConstantLevels(run.variants)
-    items = pending.source() if run.with_digests else source
-    for features in backbone.iterate(items, run.batch_size, label="learning", **run.of_reading()):
+    new = pending.source()
+    for features in backbone.iterate(new, run.batch_size, label="learning", **run.of_reading()):
         with run.watch.stage("gallery"):
             add_to_gallery(gallery, features)
             check_pooled(features)
@@ -155,7 +155,7 @@ def _in_memory(backbone: Backbone, images: object, gallery: Gallery, run: Run) -
         gallery,
         np.concatenate(pooled)[by_id],
         {image: sizes_of[image] for image in stored.images},
-        {image: pending.digests[image] for image in stored.images} if run.with_digests else {},
+        {image: pending.digests[image] for image in stored.images},
         backbone.geometry,
         stored,
     )

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass, field
 from typing import Any
 
+from knnspect.calibration.blocks import Blocks
 from knnspect.data.loading import OnBad
 from knnspect.progress import Stopwatch
 from knnspect.views import Variants
@@ -28,8 +29,10 @@ class Run:
     follow_links: bool = True
     #: Receives the time of each stage.
     watch: Stopwatch = field(default_factory=Stopwatch)
-    #: Whether the digests of the images are needed; in a folder they always are.
-    with_digests: bool = False
+    #: Whether images that were learnt from calibrate, as no others were given for it.
+    calibrates: bool = True
+    #: Which images belong together; see `Detector.fit`.
+    blocks: Blocks = None
     #: In which variants images are learnt; None: each as it is.
     variants: Variants | None = None
 

@@ -117,5 +117,5 @@ def test_a_network_that_was_trained_on_a_copy_of_what_is_held_out_says_so(
     backbone: Backbone, cells: dict[str, Any]
 ) -> None:
     copies = {f"{id_} again": image.copy() for id_, image in cells.items()}
-    with pytest.warns(UserWarning, match="near-duplicates .* normal_map_max_ may be too small"):
+    with pytest.warns(UserWarning, match="near-duplicates .* normal_map_max_, and scores"):
         CFlow(backbone, max_epochs=1).fit(cells | copies)

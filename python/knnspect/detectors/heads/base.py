@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from knnspect.calibration import Calibration
+from knnspect.calibration.blocks import blocks_of, merged_blocks
 from knnspect.constraints import Count, Flag, Optional, Positive
 from knnspect.detectors.base import Detector
 from knnspect.detectors.prediction import Prediction
@@ -28,6 +30,7 @@ from knnspect.parameters import learnt, parameter, plain
 from knnspect.progress import Stopwatch
 from knnspect.pyramid import FeaturePyramid
 from knnspect.validation import check_count
+from knnspect.views import Placement
 
 if TYPE_CHECKING:
     from knnspect.detectors.heads.networks.scorer import CellScorer
@@ -133,7 +136,6 @@ class TrainedDetector(Detector):
             _check_place(run.checkpoint)
         elif run.folder is not None:
             run.checkpoint = check_path(run.folder, "folder") / CHECKPOINT
-        run.with_digests = run.checkpoint is not None
         # A white level that is found on the images is not known yet; then `Training` checks alone.
         if run.checkpoint is not None and self.backbone.white != "auto":
             self._checkpoint(run.checkpoint, run).check()
@@ -142,7 +144,7 @@ class TrainedDetector(Detector):
         with run.watch.stage("training"):
             held = self._train(normal, run)
         with run.watch.stage("calibration"):
-            self.normal_map_max_ = self._normal_map_max(normal, held)
+            self._calibrate(normal, held, run)
 
     def _train(self, normal: NormalFeatures, run: Run) -> list[str]:
         """Train a new network; return the images that were held out."""
@@ -201,12 +203,27 @@ class TrainedDetector(Detector):
 
     def _judge(self, features: Features, watch: Stopwatch) -> Iterator[Prediction]:
         for index, id_ in enumerate(features.ids):
-            with watch.stage("matching"), naming_images(features):
-                cells = self._cell_scores(id_, features.pyramid[index])
-            with watch.stage("maps"):
-                map_ = self._map(cells, features.placements[index])
-            by_map = self._score_of_map(map_)
-            yield Prediction(id_, float(cells.max()) if by_map is None else by_map, map_)
+            with naming_images(features):
+                score, map_ = self._scored(
+                    id_, features.pyramid[index], features.placements[index], watch
+                )
+            yield Prediction(id_, score, map_)
+
+    def _scored(
+        self,
+        id_: str,
+        pyramid: FeaturePyramid,
+        placement: Placement,
+        watch: Stopwatch | None = None,
+    ) -> tuple[float, NDArray[np.float32]]:
+        """Return the score and the map of an image."""
+        watch = watch or Stopwatch()
+        with watch.stage("matching"):
+            cells = self._cell_scores(id_, pyramid)
+        with watch.stage("maps"):
+            map_ = self._map(cells, placement)
+        by_map = self._score_of_map(map_)
+        return float(cells.max()) if by_map is None else by_map, map_
 
     def _state(self) -> State:
         arrays = self.network_.arrays()
@@ -251,17 +268,30 @@ class TrainedDetector(Detector):
             planned = self._network(self._shapes)
         planned.check_arrays(arrays)
 
-    def _normal_map_max(self, normal: NormalFeatures, held: list[str]) -> float:
-        ids, largest = normal.gallery.ids, float("nan")
-        looked_at = [held[index] for index in evenly_spaced(len(held))]
-        trained = set(ids).difference(held)
+    def _calibrate(self, normal: NormalFeatures, held: list[str], run: Run) -> None:
+        """Judge images that were held out: for the scale of maps, and for decisions."""
+        ids = normal.gallery.ids
+        few = {held[index] for index in evenly_spaced(len(held))}
         duplicates = NearDuplicates(normal.gallery, normal.pooled)
-        for id_ in looked_at:
-            duplicates.of(ids.index(id_), among=trained)
-            cells = self._cell_scores(id_, normal.gallery.pyramid([id_]))
-            largest = float(np.fmax(largest, self._map(cells, normal.placement(id_)).max()))
-        duplicates.warn(len(looked_at), "normal_map_max_ may be too small")
-        return largest
+        trained, pairs = set(ids).difference(held), []
+        largest = float("nan")
+        judged: dict[str, tuple[float, float]] = {}
+        for id_ in held if run.calibrates else sorted(few):
+            near = duplicates.of(ids.index(id_))
+            pairs += [(id_, other) for other in near if other not in trained]
+            pyramid, placement = normal.gallery.pyramid([id_]), normal.placement(id_)
+            score, map_ = self._scored(id_, pyramid, placement, Stopwatch())
+            judged[id_] = (score, float(map_.max()))
+            if id_ in few:
+                largest = float(np.fmax(largest, judged[id_][1]))
+        duplicates.warn(
+            len(judged), "normal_map_max_, and scores of images held out, may be too small"
+        )
+        self.normal_map_max_ = largest
+        if run.calibrates and judged:
+            scores, maxima = zip(*judged.values(), strict=True)
+            blocks = merged_blocks(held, pairs, blocks_of(held, run.blocks))
+            self._take(Calibration(scores, maxima, "validation", ids=held, blocks=blocks))
 
     @fork_safe
     def _cell_scores(self, id_: str, pyramid: FeaturePyramid) -> Any:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from knnspect.detectors.base import Presets
 from knnspect.detectors.maps import mean_of_top
-from knnspect.detectors.nearest.coreset import CoresetDetector
+from knnspect.detectors.nearest.coreset import CoresetDetector, Searched
 from knnspect.features import Backbone
 from knnspect.parameters import parameter
 from knnspect.pyramid import FeaturePyramid
@@ -91,5 +91,6 @@ resize='shorter', unit=True, norm=True)
         cells: NDArray[Any],
         query: FeaturePyramid,  # noqa: ARG002
         neighbors: Neighbors,  # noqa: ARG002
+        searched: Searched,  # noqa: ARG002
     ) -> float:
         return mean_of_top(cells, self.top)

@@ -23,6 +23,7 @@ from knnspect.detectors.base import Detector, Presets
 from knnspect.detectors.border import BorderFactors
 from knnspect.detectors.maps import pixel_map
 from knnspect.detectors.nearest.compared import Compared, LeastOfVariants
+from knnspect.detectors.nearest.leave_one_out import LeaveOneOut
 from knnspect.detectors.prediction import Prediction
 from knnspect.detectors.state import State
 from knnspect.errors import DTypeError, ParameterError
@@ -32,7 +33,6 @@ from knnspect.gallery.late_fusion import fewest_cells_of_levels
 from knnspect.model_files import StoredModel
 from knnspect.normal_features import NormalFeatures, Run
 from knnspect.normal_features.checks import evenly_spaced
-from knnspect.normal_features.near_duplicates import LEFT_OUT, NearDuplicates
 from knnspect.parameters import learnt, parameter
 from knnspect.progress import Stopwatch
 from knnspect.search import Neighbors, Window
@@ -158,10 +158,10 @@ class NearestDetector(Detector):
         return self.searched_.nbytes
 
     @abstractmethod
-    def _normal_cells(
+    def _compare_normal(
         self, index: int, normal: NormalFeatures, left_out: Collection[str]
-    ) -> NDArray[Any] | None:
-        """Return the scores of the cells of a normal image, searched without some images.
+    ) -> Compared | None:
+        """Compare a normal image with the others, but for some images.
 
         Return None if nothing is left. `index` is its place in the gallery, `left_out` are ids of
         the gallery: those of all variants.
@@ -212,23 +212,32 @@ class NearestDetector(Detector):
         self.searched_, self.variants_, self._by_level = searched, variants, None
         self._stored = StoredImages(searched.image_ids, variants)
 
-    def _calibrate(self, normal: NormalFeatures) -> None:
-        """Compare normal images with the others: `border_` and `normal_map_max_`."""
-        ids, places = normal.stored.images, normal.stored.places
-        looked_at = evenly_spaced(len(ids))
-        duplicates = NearDuplicates(normal.gallery, normal.pooled[places], ids)
-        cells: dict[str, NDArray[Any]] = {}
-        for index in looked_at:
-            left_out = normal.stored.ids_of([ids[index], *duplicates.of(index)])
-            scores = self._normal_cells(int(places[index]), normal, left_out)
-            if scores is not None:
-                cells[ids[index]] = scores
-        duplicates.warn(len(looked_at), LEFT_OUT)
-        self.border_ = BorderFactors.of(list(cells.values()), normal.gallery.shapes)
-        maxima = [
-            float(self._map(here, normal.placement(id_)).max()) for id_, here in cells.items()
-        ]
+    def _calibrate(self, normal: NormalFeatures, run: Run) -> None:
+        """Compare normal images with the others: for the border, and for decisions."""
+        others = LeaveOneOut(normal, run.blocks)
+
+        def compare(index: int) -> Compared | None:
+            return self._compare_normal(
+                int(normal.stored.places[index]), normal, others.left_out(index)
+            )
+
+        few = evenly_spaced(len(others.ids))
+        self.border_ = BorderFactors()
+        cells = [found.cells for index in few if (found := compare(index)) is not None]
+        self.border_ = BorderFactors.of(cells, normal.gallery.shapes)
+        chosen = others.sample(self.false_alarm_rate) if run.calibrates else []
+        judged: dict[int, tuple[float, float]] = {}
+        for index in sorted({*few, *chosen}):
+            if (found := compare(index)) is not None:
+                id_ = others.ids[index]
+                one = self._prediction(id_, normal.placement(id_), found, Stopwatch())
+                judged[index] = (one.score, float(one.map.max()))
+        others.warn()
+        maxima = [judged[index][1] for index in few if index in judged]
         self.normal_map_max_ = max(maxima, default=float("nan"))
+        if scored := [index for index in chosen if index in judged]:
+            scores, largest = zip(*(judged[index] for index in scored), strict=True)
+            self._take(others.calibration(scored, scores, largest))
 
     def _state(self) -> State:
         values = {"border_factors": self.border_.factors.tolist()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +15,9 @@ from knnspect.detectors.nearest.compared import Compared
 from knnspect.detectors.state import State
 from knnspect.errors import ParameterError
 from knnspect.features import Features
-from knnspect.gallery import Coreset, Gallery
+from knnspect.gallery import Coreset, Gallery, LateFusion
 from knnspect.gallery.picking import all_rows, pick_coreset
+from knnspect.gallery.reading import ReadOnlyGallery
 from knnspect.model_files import StoredModel
 from knnspect.normal_features import NormalFeatures, Run
 from knnspect.normal_features.checks import naming_images
@@ -27,7 +28,10 @@ from knnspect.search import Neighbors
 from knnspect.search.window import refuse_window
 from knnspect.views.foreground import Foreground
 
-__all__ = ["CoresetDetector"]
+__all__ = ["CoresetDetector", "Searched"]
+
+#: What is searched.
+Searched: TypeAlias = ReadOnlyGallery | Coreset | LateFusion
 
 
 class CoresetDetector(NearestDetector):
@@ -103,7 +107,7 @@ class CoresetDetector(NearestDetector):
         with run.watch.stage("coreset"):
             self._keep(self._pick(normal.gallery, run.progress), self.variants)
         with run.watch.stage("gallery"):
-            self._calibrate(normal)
+            self._calibrate(normal, run)
 
     def _pick(self, gallery: Gallery, progress: bool) -> Gallery | Coreset:
         self.foreground_, kept, n_rows = None, None, gallery.n_rows
@@ -146,16 +150,16 @@ class CoresetDetector(NearestDetector):
             n_features = sum(channels for _, _, channels in self.searched_.shapes)
             self.foreground_ = Foreground.from_arrays(array, n_features)
 
-    def _normal_cells(
+    def _compare_normal(
         self, index: int, normal: NormalFeatures, left_out: Collection[str]
-    ) -> NDArray[Any] | None:
+    ) -> Compared | None:
         others = self._searcher.without(list(left_out))
         if not others.n_rows:
             return None
         id_ = normal.gallery.ids[index]
         query = normal.gallery.pyramid([id_])
-        cells = self._cell_scores(others.search(query, **self._how))
-        return cells if self.foreground_ is None else cells * self._masks([(id_, query)])[0]
+        kept = None if self.foreground_ is None else self._masks([(id_, query)])[0]
+        return self._compared(others.search(query, **self._how), query, kept, others)
 
     def _compare(self, features: Features, watch: Stopwatch) -> Iterator[Compared]:
         query = features.pyramid
@@ -165,17 +169,21 @@ class CoresetDetector(NearestDetector):
             if self.foreground_ is not None:
                 kept = self._masks((id_, query[i]) for i, id_ in enumerate(features.ids))
         for index in range(len(features.ids)):
-            found = neighbors[index]
-            with watch.stage("maps"):
-                cells = self._cell_scores(found)
-                if kept is not None:
-                    cells *= kept[index]
-                cells = self.border_.divide(cells)
-            score = float("nan")
-            if self.score == "image":
-                with watch.stage("matching"):
-                    score = self._own_score(cells, query[index], found)
-            yield Compared(found, cells, score, is_part=None if kept is None else kept[index])
+            part = None if kept is None else kept[index]
+            yield self._compared(neighbors[index], query[index], part, self._searcher)
+
+    def _compared(
+        self,
+        found: Neighbors,
+        query: FeaturePyramid,
+        kept: NDArray[np.bool_] | None,
+        searched: Searched,
+    ) -> Compared:
+        """Return the scores of an image by what was found for it in `searched`."""
+        cells = self._cell_scores(found) if kept is None else self._cell_scores(found) * kept
+        cells = self.border_.divide(cells)
+        own = self._own_score(cells, query, found, searched) if self.score == "image" else np.nan
+        return Compared(found, cells, own, is_part=kept)
 
     def _cell_scores(self, neighbors: Neighbors) -> NDArray[Any]:
         return np.sqrt(neighbors.sq_distances[0, ..., 0].astype(np.float64))
@@ -185,6 +193,7 @@ class CoresetDetector(NearestDetector):
         cells: NDArray[Any],
         query: FeaturePyramid,  # noqa: ARG002 - for those that look closer
         neighbors: Neighbors,  # noqa: ARG002
+        searched: Searched,  # noqa: ARG002
     ) -> float:
         """Return the image score of the only image of `query`, by the scores of its cells."""
         return float(cells.max())

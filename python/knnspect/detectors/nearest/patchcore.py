@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 from knnspect.constraints import Count
 from knnspect.detectors.base import Presets
 from knnspect.detectors.nearest.base import PAPER
-from knnspect.detectors.nearest.coreset import CoresetDetector
+from knnspect.detectors.nearest.coreset import CoresetDetector, Searched
 from knnspect.errors import ParameterError
+from knnspect.gallery import Coreset
+from knnspect.gallery.reading import ReadOnlyGallery
 from knnspect.parameters import parameter
 from knnspect.pyramid import FeaturePyramid
 from knnspect.search import Neighbors
@@ -91,20 +93,22 @@ class PatchCore(CoresetDetector):
                 parameter="fusion",
             )
 
-    def _own_score(self, cells: NDArray[Any], query: FeaturePyramid, neighbors: Neighbors) -> float:
+    def _own_score(
+        self, cells: NDArray[Any], query: FeaturePyramid, neighbors: Neighbors, searched: Searched
+    ) -> float:
         """Return the score of equation 7."""
         row, column = map(int, np.unravel_index(cells.argmax(), cells.shape))
         score = float(cells[row, column])
-        n_rows = self.searched_.n_rows
-        if self.coreset_ is None:
-            n_rows = self._n_comparable(self.searched_.n_images)
+        of_all = cast("ReadOnlyGallery | Coreset", searched)  # late fusion was refused
+        is_coreset = isinstance(of_all, Coreset)
+        n_rows = of_all.n_rows if is_coreset else self._n_comparable(of_all.n_images)
         n_neighbors = min(self.neighbors, n_rows)
         if n_neighbors == 1:
             return score
         at = (0, row, column, 0)
         image = neighbors.image_ids[int(neighbors.image_index[at])]
         cell = (int(neighbors.cells[at][0]), int(neighbors.cells[at][1]))
-        nearest, support = self.searched_.around(image, cell, n_neighbors, **self._how)
+        nearest, support = of_all.around(image, cell, n_neighbors, **self._how)
         farthest: NDArray[np.float32] = query.concatenated(self.upsample)[0, row, column]
         return score * _weight(farthest, nearest, support)
 

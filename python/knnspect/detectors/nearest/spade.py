@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,9 +22,12 @@ from knnspect.normal_features import NormalFeatures, Run
 from knnspect.normal_features.checks import check_pooled, naming_images, warn_of_too_many
 from knnspect.parameters import learnt, parameter
 from knnspect.progress import Stopwatch
+from knnspect.pyramid import FeaturePyramid
 from knnspect.search import Neighbors
 
 __all__ = ["Spade"]
+
+Nearest: TypeAlias = list[tuple[str, float]]
 
 
 class Spade(NearestDetector):
@@ -103,12 +106,12 @@ class Spade(NearestDetector):
 
     @property
     def nbytes_(self) -> int:
-        """Bytes of all that was learnt: the gallery and the pooled features."""
+        """Bytes of all that was learnt."""
         return super().nbytes_ + self.pooled_.nbytes
 
     def nearest_images(
         self, pooled: NDArray[np.float32], without: str | Collection[str] = ()
-    ) -> list[tuple[str, float]]:
+    ) -> Nearest:
         """Return the K normal images that an image is compared with: the image stage alone.
 
         Parameters
@@ -121,8 +124,7 @@ class Spade(NearestDetector):
         Returns
         -------
         list of (str, float)
-            Ids and squared L2 distances (of an image's nearest variant), nearest first; ties go to
-            the lowest id.
+            Ids and squared L2 distances (of the nearest variant), nearest first; ties by id.
 
         Raises
         ------
@@ -130,30 +132,25 @@ class Spade(NearestDetector):
             Before `fit`; if `pooled` has another shape.
         """
         self._check_fitted()
-        left_out = {without} if isinstance(without, str) else set(without)
-        return self._stored.nearest(self.pooled_, pooled, self.image_neighbors_, left_out)
+        left_out = {without} if isinstance(without, str) else without
+        return self._nearest(pooled, left_out)[: self.image_neighbors_]
 
     def _learn(self, normal: NormalFeatures, run: Run) -> None:
         self._keep(normal.gallery, self.variants)
         self.pooled_ = normal.pooled
         self._check_against_learnt()
         with run.watch.stage("gallery"):
-            self._calibrate(normal)
-        for name in ("image_neighbors", "score_neighbors"):
-            if (asked := getattr(self, name)) != self.parameters[name].default:
-                warn_of_too_many(name, asked, self.n_images_)
+            self._calibrate(normal, run)
+        warn_of_too_many(self, ("image_neighbors", "score_neighbors"), self.n_images_)
 
-    def _normal_cells(
+    def _compare_normal(
         self, index: int, normal: NormalFeatures, left_out: Collection[str]
-    ) -> NDArray[Any] | None:
-        nearest = self.nearest_images(normal.pooled[index], without=left_out)
-        near = self._stored.ids_of(id_ for id_, _ in nearest)
-        if not near:
+    ) -> Compared | None:
+        nearest = self._nearest(normal.pooled[index], left_out)
+        if not nearest:
             return None
         query = normal.gallery.pyramid([normal.gallery.ids[index]])
-        k = min(self.pixel_neighbors, self._n_comparable(len(near)))
-        searched = self._by_fusion(self.gallery_)
-        return self._cell_scores(searched.search(query, k, near, **self._how))
+        return self._compared(self._search(query, [nearest]), nearest)
 
     def _cell_scores(self, neighbors: Neighbors) -> NDArray[Any]:
         return np.asarray(neighbors.sq_distances[0].mean(axis=-1))
@@ -161,21 +158,26 @@ class Spade(NearestDetector):
     def _compare(self, features: Features, watch: Stopwatch) -> Iterator[Compared]:
         with watch.stage("retrieval"):
             check_pooled(features)
-            k, n_scored = self.image_neighbors_, self.score_neighbors or self.image_neighbors_
-            n = max(k, n_scored)
-            nearest = [self._stored.nearest(self.pooled_, row, n) for row in features.pooled]
+            nearest = [self._nearest(row) for row in features.pooled]
         with watch.stage("matching"), naming_images(features):
-            images = [self._stored.ids_of(id_ for id_, _ in near[:k]) for near in nearest]
-            found = self._by_fusion(self.gallery_).search(
-                features.pyramid, self.pixel_neighbors, images, **self._how
-            )
-        for index, near in enumerate(nearest):
-            with watch.stage("maps"):
-                cells = self.border_.divide(self._cell_scores(found[index]))
-            score = float("nan")
-            if self.score == "image":
-                score = float(np.mean([far for _, far in near[:n_scored]]))
-            yield Compared(found[index], cells, score, tuple(near[:k]))
+            found = self._search(features.pyramid, nearest)
+        yield from (self._compared(found[index], near) for index, near in enumerate(nearest))
+
+    def _nearest(self, pooled: NDArray[np.float32], left_out: Collection[str] = ()) -> Nearest:
+        n = max(self.image_neighbors_, self.score_neighbors or 0)  # searched, and scoring
+        return self._stored.nearest(self.pooled_, pooled, n, left_out)
+
+    def _search(self, query: FeaturePyramid, nearest: Sequence[Nearest]) -> Neighbors:
+        n = self.image_neighbors_
+        images = [self._stored.ids_of(id_ for id_, _ in near[:n]) for near in nearest]
+        k = min(self.pixel_neighbors, self._n_comparable(min(map(len, images))))  # of fewer, all
+        return self._by_fusion(self.gallery_).search(query, k, images, **self._how)
+
+    def _compared(self, found: Neighbors, nearest: Nearest) -> Compared:
+        scored = nearest[: self.score_neighbors or self.image_neighbors_]
+        own = np.mean([far for _, far in scored]) if self.score == "image" else np.nan
+        cells = self.border_.divide(self._cell_scores(found))
+        return Compared(found, cells, float(own), tuple(nearest[: self.image_neighbors_]))
 
     def _state(self) -> State:
         return replace(super()._state(), about_images={"pooled": self.pooled_})

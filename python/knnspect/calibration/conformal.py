@@ -1,0 +1,295 @@
+"""Conformal p-values and thresholds: decisions with a stated false-alarm rate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Sequence
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from knnspect.errors import CalibrationError, DTypeError, ParameterError, ShapeError
+
+__all__ = ["DEFAULT_RATE", "Calibration", "CalibrationKind", "check_rate", "n_needed"]
+
+#: The false-alarm rate that is used where none is asked for, if there are images enough for it.
+DEFAULT_RATE = 0.01
+
+#: How scores of normal images came about.
+CalibrationKind = Literal["held out", "leave one out", "validation"]
+
+_GUARANTEES: dict[CalibrationKind, str] = {
+    "held out": "exact for images like these: they were learnt from by nothing",
+    "leave one out": "approximate: each normal image was compared with the others, and an image "
+    "that is judged is compared with all of them",
+    "validation": "approximate: training held these images out, and was stopped by them",
+}
+
+#: Rates and sums of weights are compared with this much room for their rounding.
+_ROUNDING = 1e-9
+
+
+class Calibration:
+    """Scores of normal images that a detector did not learn from, and the decisions they allow.
+
+    An image's p-value is the share of normal images, itself counted among them, that score at least
+    as high: ``(1 + number of scores at or above its own) / (n + 1)``. If it is normal, and came
+    about as these did, its p-value is at most any rate with at most that probability (Vovk et al.,
+    "Algorithmic Learning in a Random World", 2005). So calling an image anomalous where its p-value
+    is at most the false-alarm rate keeps that rate; nothing is assumed about how scores are
+    distributed. The largest values of the maps do the same for pixels.
+
+    Images that come in blocks, such as frames of one video, say less than as many that came one by
+    one. Each block counts once: its images share its weight (Lee, Barber, Willett,
+    "Distribution-free inference with hierarchical data", 2025), and the rate holds for the
+    next image of a new block.
+
+    Parameters
+    ----------
+    scores : array-like of float, shape (n,)
+        Scores of normal images.
+    map_maxima : array-like of float, shape (n,)
+        The largest map value of each of them.
+    kind : {"held out", "leave one out", "validation"}, default "held out"
+        How they came about, which decides what is promised; see `guarantee`.
+    ids : sequence of str, optional
+        The images; numbers by default.
+    blocks : sequence of hashable, shape (n,), optional
+        The block of each image; by default each is one of its own.
+    n_images : int, optional
+        How many normal images these were chosen from, where not all of them were scored.
+
+    Raises
+    ------
+    CalibrationError
+        If a score is not finite, or there is none.
+    ShapeError, DTypeError, ParameterError
+        If lengths differ, scores are no numbers, or there is no such kind.
+
+    Examples
+    --------
+    >>> calibration = Calibration([0.2, 0.4, 0.3, 0.1], [0.5, 0.7, 0.9, 0.4])
+    >>> calibration.p_value(0.35), calibration.smallest_rate
+    (0.4, 0.2)
+    >>> calibration.threshold(0.2), calibration.threshold(0.4), calibration.pixel_threshold(0.2)
+    (0.4, 0.3, 0.9)
+    >>> calibration.threshold(0.1)
+    Traceback (most recent call last):
+    ...
+    knnspect.errors.CalibrationError: false_alarm_rate: 0.1 needs 9 normal images that were not \
+learnt from, this model is calibrated with 4: the smallest rate they can promise is 0.2
+    """
+
+    def __init__(
+        self,
+        scores: ArrayLike,
+        map_maxima: ArrayLike,
+        kind: CalibrationKind = "held out",
+        *,
+        ids: Sequence[str] | None = None,
+        blocks: Sequence[Hashable] | None = None,
+        n_images: int | None = None,
+    ) -> None:
+        if kind not in _GUARANTEES:
+            raise ParameterError(
+                f"kind: expected one of {', '.join(map(repr, _GUARANTEES))}, got {kind!r}",
+                parameter="kind",
+            )
+        self.kind: CalibrationKind = kind
+        self.scores = _values("scores", scores)
+        self.map_maxima = _values("map_maxima", map_maxima)
+        n = len(self.scores)
+        self.ids = tuple(map(str, range(n) if ids is None else ids))
+        numbers: dict[Hashable, int] = {}
+        of_each = range(n) if blocks is None else blocks
+        self.blocks = np.array([numbers.setdefault(b, len(numbers)) for b in of_each], np.int64)
+        self.n_images = n if n_images is None else n_images
+        for name, length in (
+            ("map_maxima", len(self.map_maxima)),
+            ("ids", len(self.ids)),
+            ("blocks", len(self.blocks)),
+        ):
+            if length != n:
+                raise ShapeError(f"{name}: expected {n}, one for each score, got {length}")
+        self.n_blocks = len(numbers)
+        weights = 1.0 / np.bincount(self.blocks, minlength=self.n_blocks)[self.blocks]
+        self._scores = _Ranked(self.scores, weights, self.n_blocks)
+        self._maxima = _Ranked(self.map_maxima, weights, self.n_blocks)
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def __repr__(self) -> str:
+        blocks = "" if self.n_blocks == len(self) else f" in {self.n_blocks} blocks"
+        return (
+            f"Calibration({len(self)} images{blocks}, {self.kind}, "
+            f"smallest_rate={self.smallest_rate:.4g})"
+        )
+
+    @property
+    def smallest_rate(self) -> float:
+        """The smallest false-alarm rate that can be promised."""
+        return 1 / (self.n_blocks + 1)
+
+    @property
+    def guarantee(self) -> str:
+        """What is promised, in words."""
+        blocks = "" if self.n_blocks == len(self) else f" in {self.n_blocks} blocks"
+        chosen = "" if self.n_images == len(self) else f", chosen from {self.n_images},"
+        return f"{len(self)} normal images{blocks}{chosen} {self.kind}: {_GUARANTEES[self.kind]}"
+
+    def rate(self, asked: float | None) -> float:
+        """Return the false-alarm rate that is used.
+
+        Parameters
+        ----------
+        asked : float or None
+            The rate asked for; None: `DEFAULT_RATE`, or the smallest that can be promised where
+            that is larger.
+
+        Raises
+        ------
+        CalibrationError
+            If the rate asked for is smaller than can be promised.
+        """
+        if asked is None:
+            return max(DEFAULT_RATE, self.smallest_rate)
+        check_rate(asked)
+        if asked * (self.n_blocks + 1) < 1 - _ROUNDING:
+            of = "normal images" if self.n_blocks == len(self) else "blocks of normal images"
+            raise CalibrationError(
+                f"false_alarm_rate: {asked:g} needs {n_needed(asked)} {of} that were not learnt "
+                f"from, this model is calibrated with {self.n_blocks}: the smallest rate they can "
+                f"promise is {self.smallest_rate:.4g}",
+                parameter="false_alarm_rate",
+            )
+        return asked
+
+    def p_value(self, score: float) -> float:
+        """Return the p-value of an image with this score, between `smallest_rate` and 1."""
+        return self._scores.p_value(score)
+
+    def pixel_p_value(self, value: float) -> float:
+        """Return the p-value of a map's pixel, or of a region with this largest value.
+
+        It is that of the largest pixel of an image: a normal image has any pixel with a p-value of
+        at most a rate with at most this probability.
+        """
+        return self._maxima.p_value(value)
+
+    def threshold(self, rate: float | None = None) -> float:
+        """Return the score above which an image is anomalous.
+
+        Parameters
+        ----------
+        rate : float, optional
+            The share of normal images that may be called anomalous; see `rate`.
+
+        Raises
+        ------
+        CalibrationError
+            If the rate is smaller than can be promised.
+        """
+        return self._scores.threshold(self.rate(rate))
+
+    def pixel_threshold(self, rate: float | None = None) -> float:
+        """Return the map value above which a pixel is anomalous.
+
+        A normal image has any such pixel with at most this probability.
+        """
+        return self._maxima.threshold(self.rate(rate))
+
+    def to_state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        """Return what is kept in a file: JSON-compatible values, and arrays by name."""
+        values = {"kind": self.kind, "ids": list(self.ids), "n_images": self.n_images}
+        arrays = {
+            "scores": self.scores,
+            "map_maxima": self.map_maxima,
+            "blocks": self.blocks,
+        }
+        return values, arrays
+
+    @classmethod
+    def from_state(cls, values: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Calibration:
+        """Return what `to_state` was called on.
+
+        Raises
+        ------
+        KeyError, TypeError, ValueError
+            If something is missing or of another kind.
+        """
+        return cls(
+            arrays["scores"],
+            arrays["map_maxima"],
+            values["kind"],
+            ids=values["ids"],
+            blocks=arrays["blocks"].tolist(),
+            n_images=values["n_images"],
+        )
+
+
+class _Ranked:
+    """Values with weights, ranked from the largest on."""
+
+    def __init__(
+        self, values: NDArray[np.float64], weights: NDArray[np.float64], total: int
+    ) -> None:
+        order = np.argsort(-values, kind="stable")
+        self._values = values[order]
+        #: The weight of each value and of all larger ones, rank by rank.
+        self._cumulative = np.cumsum(weights[order])
+        self._total = total
+
+    def p_value(self, value: float) -> float:
+        if math.isnan(value):
+            return math.nan
+        at_or_above = int(np.searchsorted(-self._values, -value, side="right"))
+        weight = float(self._cumulative[at_or_above - 1]) if at_or_above else 0.0
+        return min(1.0, (1 + weight) / (self._total + 1))
+
+    def threshold(self, rate: float) -> float:
+        # The largest value whose own p-value is above the rate: what lies above it is anomalous.
+        last = len(self._values) - np.searchsorted(self._values[::-1], self._values, "left") - 1
+        above = 1 + self._cumulative[last] > rate * (self._total + 1) + _ROUNDING
+        return float(self._values[int(np.argmax(above))])
+
+
+def check_rate(rate: float, name: str = "false_alarm_rate") -> float:
+    """Return a rate; raise a ParameterError or DTypeError unless it lies between 0 and 1."""
+    if isinstance(rate, (bool, np.bool_)) or not isinstance(rate, (int, float, np.floating)):
+        raise DTypeError(f"{name}: expected a number, got {type(rate).__name__}", parameter=name)
+    if not 0 < rate < 1:
+        raise ParameterError(
+            f"{name}: expected a number above 0 and below 1, got {rate:g}", parameter=name
+        )
+    return float(rate)
+
+
+def n_needed(rate: float) -> int:
+    """Return how many normal images a false-alarm rate needs at least.
+
+    >>> n_needed(0.01), n_needed(0.05), n_needed(0.3)
+    (99, 19, 3)
+    """
+    return math.ceil(1 / check_rate(rate) - _ROUNDING) - 1
+
+
+def _values(name: str, values: ArrayLike) -> NDArray[np.float64]:
+    try:
+        array = np.asarray(values, np.float64)
+    except (TypeError, ValueError) as error:
+        raise DTypeError(f"{name}: expected numbers: {error}", parameter=name) from error
+    if array.ndim != 1:
+        raise ShapeError(f"{name}: expected one dimension, got {array.ndim}", parameter=name)
+    if not len(array):
+        raise CalibrationError(
+            f"{name}: expected those of at least one normal image, got none", parameter=name
+        )
+    if not np.isfinite(array).all():
+        first = int(np.argmin(np.isfinite(array)))
+        raise CalibrationError(
+            f"{name}: expected finite numbers, got {array[first]} for image {first}",
+            parameter=name,
+        )
+    return array
