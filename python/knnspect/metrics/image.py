@@ -125,7 +125,8 @@ def f1(is_defective: npt.ArrayLike, scores: npt.ArrayLike, threshold: float) -> 
     scores
         Shape ``(n_images,)``, real and finite: higher is more defective.
     threshold
-        An image is called defective when its score is at least this; not NaN.
+        An image is called defective when its score is at least this; not NaN. A prediction is
+        anomalous above its `threshold`: give ``np.nextafter(threshold, np.inf)``.
 
     Returns
     -------

@@ -121,7 +121,9 @@ def pixel_f1(masks: Arrays, maps: Arrays, threshold: float) -> float:
         One array per image, of the same shape as its mask, real and finite: higher is more
         defective.
     threshold
-        A pixel is called defective when its value is at least this; not NaN.
+        A pixel is called defective when its value is at least this; not NaN. Of a prediction,
+        pixels are anomalous above its `pixel_threshold`: give
+        ``np.nextafter(pixel_threshold, np.inf)``.
 
     Returns
     -------

@@ -110,6 +110,7 @@ def test_a_threshold_is_not_rounded_to_the_type_of_the_scores() -> None:
     assert f1([1, 1, 0], scores, 0.3) == pytest.approx(2 / 3)
     assert f1([1, 1, 0], scores, float(scores[1])) == pytest.approx(2 / 3)
     assert f1([1, 1, 0], scores, float(scores[1]) + 1e-12) == 0
+    assert f1([1, 1, 0], scores, np.nextafter(float(scores[1]), np.inf)) == 0
 
 
 @pytest.mark.parametrize("threshold", [np.nan, "high", None])
