@@ -146,6 +146,58 @@ def test_the_state_of_a_folder_model_is_in_its_folder(
     assert (tmp_path / "model" / "drift.json").is_file()
 
 
+def test_scores_are_compared_with_those_of_calibration(
+    run: Run, model: Path, cells: Path, tmp_path: Path
+) -> None:
+    one, *others = sorted((cells / "line").iterdir())[:9]
+    code, _, err = run("watch", "model.ks", one)
+    assert code == 0, err
+    assert "model.ks.drift.json: begins; scores are compared with those of 4 normal images" in err
+    known = DriftWatch.load(tmp_path / "model.ks.drift.json")
+    patchcore = ks.load(model)
+    assert patchcore.calibration_ is not None
+    expected = sorted(patchcore.calibration_.scores.tolist())
+    assert known.monitors["score"].calibration_scores.tolist() == expected
+    assert len(known.monitors["brightness"].calibration_scores) == 0
+
+    # Of images that came in blocks, one of each block.
+    before = state_of(model)
+    blocks = {str(file): number // 2 for number, file in enumerate(others)}
+    patchcore.calibrate([str(file) for file in others], blocks=blocks).save(model)
+    code, out, err = run("watch", "model.ks", one)
+    assert (code, out) == (1, "")
+    assert "was begun with other calibration scores than the model has now" in err
+    assert state_of(model) == before
+    code, _, err = run("watch", "model.ks", one, "--reset")
+    assert code == 0, err
+    assert "those of 8 normal images in 4 blocks held out" in err
+    known = DriftWatch.load(tmp_path / "model.ks.drift.json")
+    expected = sorted(patchcore.calibration_.scores[::2].tolist())
+    assert known.monitors["score"].calibration_scores.tolist() == expected
+
+
+def test_a_model_without_calibration_is_watched_by_what_it_judges(
+    run: Run, model: Path, cells: Path, tmp_path: Path
+) -> None:
+    backbone = ks.Backbone(image_size=64, levels=(1, 2), device="cpu")
+    one = sorted((cells / "normal").iterdir())[0]
+    ks.PatchCore(backbone, coreset=50).fit(one).save(model)
+    code, _, err = run("watch", "model.ks", cells / "normal")
+    assert code == 0, err
+    assert "scores are compared with those of images before alone (the model has none" in err
+    known = DriftWatch.load(tmp_path / "model.ks.drift.json")
+    assert len(known.monitors["score"].calibration_scores) == 0
+
+
+def test_a_state_that_watches_other_quantities_needs_a_reset(
+    run: Run, model: Path, cells: Path, tmp_path: Path
+) -> None:
+    DriftWatch({"score": (), "weight": ()}).save(tmp_path / "model.ks.drift.json")
+    code, out, err = run("watch", "model.ks", sorted((cells / "line").iterdir())[0])
+    assert (code, out) == (1, "")
+    assert "expected the quantities score, map median, brightness, sharpness, it has" in err
+
+
 @pytest.mark.parametrize(
     ("probability", "code", "words"),
     [

@@ -9,13 +9,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import numpy as np
 import typer
 
 from knnspect.cli.left_out import LeftOut
 from knnspect.cli.models import Backend, Device, MaxPixels, Threads, load_to_judge
 from knnspect.cli.options import BatchSize, Config, SkipBad, Workers
 from knnspect.cli.places import check_writable
-from knnspect.errors import ParameterError
+from knnspect.errors import ParameterError, StoreError
 from knnspect.files import is_folder, is_there
 from knnspect.validation import check_count
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from knnspect.calibration import DriftAlarm, DriftWatch
     from knnspect.data import ImageSource
     from knnspect.data.sources import ImageItem
+    from knnspect.detectors import Detector
 
 __all__ = ["watch"]
 
@@ -75,7 +77,7 @@ def watch(
     file = drift_file(model)
     check_writable(file)
     follow_links = not is_folder(model)  # names in a folder are no links of ours
-    known = _begin(file, follow_links, false_alarm_probability, reset)
+    known = _begin(detector, file, follow_links, false_alarm_probability, reset)
     for name, alarm in known.alarms.items():
         typer.echo(_in_words(name, alarm))
     items = {item.id: item for item in _unseen(_opened(images), images, known.last_image)}
@@ -108,13 +110,17 @@ def watch(
         raise typer.Exit(_EXIT_OF_ALARM)
 
 
-def _begin(file: Path, follow_links: bool, probability: float | None, reset: bool) -> DriftWatch:
+def _begin(
+    detector: Detector, file: Path, follow_links: bool, probability: float | None, reset: bool
+) -> DriftWatch:
     """Return what is known from earlier runs, or what begins."""
     from knnspect.calibration import QUANTITIES, DriftWatch
 
+    scores, with_what = _normal_scores(detector)
     if reset or not is_there(file):
+        typer.echo(f"{file}: begins; scores are compared with {with_what}", err=True)
         return DriftWatch(
-            dict.fromkeys(QUANTITIES, ()),
+            dict.fromkeys(QUANTITIES, ()) | {"score": scores},
             false_alarm_probability=_DEFAULT_PROBABILITY if probability is None else probability,
         )
     known = DriftWatch.load(file, follow_links=follow_links)
@@ -124,7 +130,29 @@ def _begin(file: Path, follow_links: bool, probability: float | None, reset: boo
             f"{file} was begun, got {probability}; --reset begins anew",
             path=file,
         )
+    if tuple(known.monitors) != QUANTITIES:
+        raise StoreError(
+            f"{file}: expected the quantities {', '.join(QUANTITIES)}, it has "
+            f"{', '.join(known.monitors)}; --reset begins anew",
+            path=file,
+        )
+    if known.monitors["score"].calibration_scores.tolist() != sorted(scores):
+        raise StoreError(
+            f"{file}: was begun with other calibration scores than the model has now: it was "
+            "changed since; --reset begins anew",
+            path=file,
+        )
     return known
+
+
+def _normal_scores(detector: Detector) -> tuple[list[float], str]:
+    """Return the scores that judged images are compared with from the first on, and which."""
+    calibration, reason = detector._valid_calibration()
+    if calibration is None:
+        return [], f"those of images before alone ({reason})"
+    # Images of a block are alike; what is drawn of each is like the next block.
+    first = np.unique(calibration.blocks, return_index=True)[1]
+    return calibration.scores[first].tolist(), f"those of {calibration.guarantee}"
 
 
 def _opened(images: Path) -> ImageSource:
