@@ -74,7 +74,8 @@ class BorderFactors:
         Parameters
         ----------
         normal : sequence of ndarray of float, shape (height, width)
-            The scores of the cells of normal images, each compared with the others only.
+            The scores of the cells of normal images, each compared with the others only; NaN where
+            cells do not count.
         shapes : sequence of (int, int, int)
             Height, width and channels of each level, finest first.
 
@@ -112,6 +113,9 @@ class BorderFactors:
 
 
 def _large(scores: NDArray[np.float64]) -> float:
+    scores = scores[~np.isnan(scores)]
+    if not scores.size:
+        return 0.0
     # One of the scores and no mean of two, so that factors of squares are squares of factors.
     return float(np.quantile(scores, _QUANTILE, method="inverted_cdf"))
 

@@ -134,3 +134,15 @@ def test_defects_at_the_border_are_still_found(place: tuple[int, int]) -> None:
         peak = np.unravel_index(after.map.argmax(), after.map.shape)
         assert abs(peak[0] - (row + 3.5)) <= 10
         assert abs(peak[1] - (column + 3.5)) <= 10
+
+
+def test_cells_that_do_not_count_say_nothing_of_the_border() -> None:
+    normal = RNG.uniform(1, 2, (4, 16, 20))
+    normal[:, :4] *= 3
+    factors = BorderFactors.of(normal, SHAPES)
+    hidden = normal.copy()
+    hidden[:, 8:] = np.nan  # the upper half counts
+    of_half = BorderFactors.of(hidden, SHAPES).factors
+    assert of_half[0, 4] == pytest.approx(factors.factors[0, 4], rel=0.3)
+    hidden[:, :8] = np.nan
+    assert (BorderFactors.of(hidden, SHAPES).factors == 1).all()
