@@ -38,6 +38,13 @@ class Constraint(ABC):
     def check(self, name: str, value: Any) -> None:
         """Raise a ParameterError or DTypeError that names the parameter, for other values."""
 
+    def kept(self, value: Any) -> Any:
+        """Return what an object keeps of a value that is given: the value, unless it is read first.
+
+        It raises nothing: `check` says what is wrong. What it returned it leaves as it is.
+        """
+        return value
+
     def parse(self, name: str, text: str) -> Any:
         """Return the value that a text stands for, on a command line or in a settings file.
 
@@ -283,6 +290,10 @@ class Optional(Constraint):
         """Check anything but None."""
         if value is not None:
             self.of.check(name, value)
+
+    def kept(self, value: Any) -> Any:
+        """Return None, or what the other constraint makes of a value."""
+        return None if value is None else self.of.kept(value)
 
     def parse(self, name: str, text: str) -> Any:
         """Return None for "none"."""

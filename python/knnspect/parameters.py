@@ -203,6 +203,10 @@ class Parametrized:
             setattr(self, name, value)
         self._begin()
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        declared = self.parameters.get(name)
+        super().__setattr__(name, value if declared is None else declared.constraint.kept(value))
+
     def _begin(self) -> None:
         """Set what a new object has besides its parameters."""
 

@@ -5,12 +5,14 @@
 ``turning``         their pixels, and the way back
 ``query_variants``  those of images that are judged
 ``foreground``      which cells show the part
-``constraints``     variants as a parameter
+``region``          which pixels count, drawn by the user
+``constraints``     variants and masks as parameters
 """
 
 from __future__ import annotations
 
 from knnspect.views.placement import Box, Placement, Sizes
+from knnspect.views.region import Region
 from knnspect.views.variants import StoredImages, Variant, Variants
 
-__all__ = ["Box", "Placement", "Sizes", "StoredImages", "Variant", "Variants"]
+__all__ = ["Box", "Placement", "Region", "Sizes", "StoredImages", "Variant", "Variants"]

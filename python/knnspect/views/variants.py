@@ -309,6 +309,8 @@ class StoredImages:
 
     Attributes
     ----------
+    variants : Variants or None
+        The same.
     images : list of str
         The images, in the order of the ids.
     places : ndarray of intp, shape (n_images,)
@@ -324,6 +326,7 @@ class StoredImages:
     """
 
     def __init__(self, ids: Sequence[str], variants: Variants | None) -> None:
+        self.variants = variants
         self._ids: dict[str, list[str]] | None = None
         self.images = list(ids)
         self.places = self._image_of = np.arange(len(ids))
