@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import json
 import pickle
 from collections.abc import Iterator
 from typing import Any
@@ -176,6 +177,9 @@ def test_values_become_json(tmp_path: Any) -> None:
     assert {name: type(value) for name, value in saved.items()}["sigma"] is float
     assert saved["image_neighbors"] == 3
     assert "threads" not in saved, "it says how a machine works"
+    mask = ks.Spade(mask=np.eye(2, dtype=np.uint8))
+    saved = json.loads(json.dumps(mask.saved_params()["mask"]))
+    assert ks.Spade.parameters["mask"].constraint.restored("mask", saved) == mask.mask
     assert ks.Spade(variants=ks.Variants(4, [0.8])).saved_params()["variants"] == (
         "rotations=4,brightness=0.8"
     )

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from knnspect.data.decoded import ImageArray
 from knnspect.errors import ShapeError
 from knnspect.pyramid import FeaturePyramid
-from knnspect.views import Placement
+from knnspect.views import Placement, Variant
 
 __all__ = ["Features"]
 
@@ -32,6 +32,8 @@ class Features:
         How each image met the network.
     pictures : list of ndarray or None
         The images as they came, (height, width, 3), if they were to be kept and are not large.
+    variants : list of Variant
+        In which variant each image was seen; empty if all were as they came.
     """
 
     pyramid: FeaturePyramid
@@ -39,6 +41,7 @@ class Features:
     ids: list[str]
     placements: list[Placement]
     pictures: list[ImageArray | None] = field(default_factory=list)
+    variants: list[Variant] = field(default_factory=list)
 
     @property
     def sizes(self) -> list[tuple[int, int]]:
@@ -68,4 +71,5 @@ class Features:
             [id_ for part in parts for id_ in part.ids],
             [placement for part in parts for placement in part.placements],
             [picture for part in parts for picture in part.pictures],
+            [variant for part in parts for variant in part.variants],
         )

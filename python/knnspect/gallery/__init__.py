@@ -1,14 +1,15 @@
 """Normal features, kept and searched.
 
-``gallery``       feature pyramids of normal images, in memory or in a folder
-``reading``       what of a gallery changes nothing: looking at it
-``searching``     searching it
-``late_fusion``   searching each of its levels on its own
-``coreset``       a few rows of a gallery, searched in place of all
-``picking``       which rows these are
-``coreset_file``  coresets in files
-``pickling``      galleries as pickles hold them
-``folder``        galleries in folders, as far as Python looks at them itself
+``gallery``         feature pyramids of normal images, in memory or in a folder
+``reading``         what of a gallery changes nothing: looking at it
+``searching``       searching it
+``late_fusion``     searching each of its levels on its own
+``coreset``         a few rows of a gallery, searched in place of all
+``picking``         which rows these are
+``coreset_file``    coresets in files
+``rows_of_images``  searching those of some images
+``pickling``        galleries as pickles hold them
+``folder``          galleries in folders, as far as Python looks at them itself
 """
 
 from __future__ import annotations

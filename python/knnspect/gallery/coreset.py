@@ -280,9 +280,8 @@ class Coreset:
         (('000001',), 8)
         """
         dropped = set(check_ids(ids, "ids"))
-        for id_ in dropped:
-            if id_ not in self.image_ids:
-                raise ParameterError(f"ids: there is no image {id_!r} in the coreset")
+        for id_ in dropped.difference(self.image_ids):
+            raise ParameterError(f"ids: there is no image {id_!r} in the coreset")
         kept = np.array([id_ not in dropped for id_ in self.image_ids], dtype=bool)
         stays = kept[self.image_index]
         if not stays.all():

@@ -11,7 +11,7 @@ from knnspect.files import as_damage, check_path, is_folder, is_there, parse_jso
 from knnspect.gallery import Coreset, Gallery
 from knnspect.model_files.layout import MODEL
 from knnspect.normal_features.folder import GALLERY
-from knnspect.views import Variants
+from knnspect.views import Region, Variants
 
 __all__ = ["contents", "size_of"]
 
@@ -99,6 +99,15 @@ def _of_history(history: Any) -> Iterator[tuple[str, object]]:
     )
 
 
+def _of_mask(mask: Any) -> Iterator[tuple[str, object]]:
+    if not isinstance(mask, dict):
+        yield "mask", mask
+        return
+    region = Region.from_json(mask)
+    height, width = region.size
+    yield "mask", f"{height} x {width} pixels, of which {region.share:.1%} count"
+
+
 def _of_sizes(sizes: Any) -> Iterator[tuple[str, object]]:
     height, width = sizes["most"]
     others = len(sizes["others"])
@@ -109,6 +118,7 @@ def _of_sizes(sizes: Any) -> Iterator[tuple[str, object]]:
 _DESCRIBED: dict[str, Callable[[Any], Iterator[tuple[str, object]]]] = {
     "border_factors": _of_border,
     "history": _of_history,
+    "mask": _of_mask,
     "sizes": _of_sizes,
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -115,8 +116,8 @@ class StoredModel:
             )
         return gallery
 
-    def pooled(self, gallery: Gallery) -> NDArray[np.float32]:
-        """Return the pooled features of the images of `gallery`, from the same place.
+    def pooled(self, ids: Sequence[str]) -> NDArray[np.float32]:
+        """Return the pooled features of the images that are searched, from the same place.
 
         Raises
         ------
@@ -126,10 +127,10 @@ class StoredModel:
         if self._folder is None or "pooled" in self._store.names:
             pooled: NDArray[Any] = self._store.tensor("pooled")
         else:
-            pooled = about_images(self._folder, gallery.ids)[0]
-        if pooled.dtype != np.float32 or pooled.ndim != 2 or len(pooled) != len(gallery):
+            pooled = about_images(self._folder, list(ids))[0]
+        if pooled.dtype != np.float32 or pooled.ndim != 2 or len(pooled) != len(ids):
             raise StoreError(
-                f"{self._store.path}: is damaged: expected pooled features of {len(gallery)} "
+                f"{self._store.path}: is damaged: expected pooled features of {len(ids)} "
                 f"images, got {pooled.dtype} of shape {pooled.shape}"
             )
         if not np.isfinite(pooled).all():

@@ -1,9 +1,11 @@
-"""Methods that compare with the nearest normal features; each module but four is one.
+"""Methods that compare with the nearest normal features; each module but six is one.
 
 ``base``           what they have in common
 ``coreset``        what those have in common that compare every cell, with a coreset or with all
 ``compared``       what a comparison gives, before there is a map
 ``leave_one_out``  normal images compared with the others: which, and without which
+``masked``         what they have in common with a mask
+``masking``        which cells count then
 """
 
 from __future__ import annotations

@@ -19,17 +19,20 @@ from knnspect.constraints import (
     Optional,
     PositionWindow,
 )
-from knnspect.detectors.base import Detector, Presets
+from knnspect.detectors.base import Presets
 from knnspect.detectors.border import BorderFactors
 from knnspect.detectors.maps import pixel_map
-from knnspect.detectors.nearest.compared import Compared, LeastOfVariants
+from knnspect.detectors.nearest.compared import Compared, Counts, LeastOfVariants
 from knnspect.detectors.nearest.leave_one_out import LeaveOneOut
+from knnspect.detectors.nearest.masked import MaskedDetector
 from knnspect.detectors.prediction import Prediction
 from knnspect.detectors.state import State
 from knnspect.errors import DTypeError, ParameterError
 from knnspect.features import Backbone, Features
 from knnspect.gallery import Coreset, Gallery, LateFusion
 from knnspect.gallery.late_fusion import fewest_cells_of_levels
+from knnspect.gallery.picking import all_rows
+from knnspect.gallery.rows_of_images import RowsOfImages
 from knnspect.model_files import StoredModel
 from knnspect.normal_features import NormalFeatures, Run
 from knnspect.normal_features.checks import evenly_spaced
@@ -60,7 +63,7 @@ class BackendWord(Constraint):
         yield 3, DTypeError
 
 
-class NearestDetector(Detector):
+class NearestDetector(MaskedDetector):
     """Compares the cells of an image with those of normal images.
 
     Parameters
@@ -186,6 +189,22 @@ class NearestDetector(Detector):
         searched = self.searched_
         return searched if isinstance(searched, Coreset) else self._by_fusion(searched)
 
+    @property
+    def _pyramids(self) -> Gallery:
+        """The gallery of a method that always has one, but for masks."""
+        self._check_fitted()
+        if isinstance(self.searched_, Coreset):
+            raise AttributeError("gallery_: with a mask only rows are kept, as searched_")
+        return self.searched_
+
+    @property
+    def _by_images(self) -> Gallery | LateFusion | RowsOfImages:
+        """The same, of which images may be chosen for each query image."""
+        searched = self.searched_
+        return (
+            RowsOfImages(searched) if isinstance(searched, Coreset) else self._by_fusion(searched)
+        )
+
     def _by_fusion(self, gallery: Gallery) -> Gallery | LateFusion:
         """Return `searched_`, if it is a gallery, as `fusion` says."""
         if self.fusion == "concatenated":
@@ -196,16 +215,57 @@ class NearestDetector(Detector):
 
     def _n_comparable(self, n_stored: int) -> int:
         """Return with how many cells of so many stored images every cell can be compared."""
+        if isinstance(self.searched_, Coreset):
+            n_rows = np.bincount(self.searched_.image_index, minlength=self.searched_.n_images)
+            return int(np.sort(n_rows)[:n_stored].sum())
         fewest = fewest_cells if self.fusion == "concatenated" else fewest_cells_of_levels
         return n_stored * fewest(self.searched_.shapes, self.window)
+
+    @property
+    def _words_of_cells(self) -> str:
+        if isinstance(self.searched_, Coreset):
+            return "cells that count"
+        return "cells" if self.window is None else "cells within the window"
 
     def _gallery(self) -> Gallery:
         return Gallery(self.upsample, self.gallery_dtype)
 
     def _prepare(self, run: Run) -> None:
         super()._prepare(run)
-        radii_of(self.window, len(self.backbone.levels))
+        radii = radii_of(self.window, len(self.backbone.levels))
+        if self.mask is not None and radii is not None:
+            raise ParameterError(
+                "window: expected None with a mask, which leaves single rows, and maybe none near "
+                "a place: use window=None, or mask=None",
+                parameter="window",
+            )
+        self._check_fusion(self.mask is not None)
+        self._check_score(self.mask is not None)
         run.variants = self.variants
+
+    def _check_against_learnt(self) -> None:
+        super()._check_against_learnt()
+        self._check_fusion(isinstance(self.searched_, Coreset))
+        self._check_score(self._cell_mask is not None)
+
+    def _check_fusion(self, keeps_rows: bool) -> None:
+        """Raise a ParameterError if levels are to be fused late that cannot be."""
+        if self.fusion == "levels" and keeps_rows:
+            raise ParameterError(
+                'fusion: expected "concatenated" with a coreset or a mask, which keep rows of all '
+                "levels together: use coreset=None, mask=None",
+                parameter="fusion",
+            )
+
+    def _all_that_counts(self, normal: NormalFeatures) -> Gallery | Coreset:
+        """Return the gallery; with a mask, the rows of all cells that count."""
+        counts = self._learn_mask(normal)
+        return normal.gallery if counts is None else all_rows(normal.gallery, counts)
+
+    def _evened_out(self, neighbors: Neighbors, counts: Counts) -> NDArray[Any]:
+        """Return the scores of an image's cells, 0 where they do not count, as its map has them."""
+        cells = self._cell_scores(neighbors)
+        return self.border_.divide(cells if counts is None else cells * counts)
 
     def _keep(self, searched: Gallery | Coreset, variants: Variants | None) -> None:
         """Take over what is searched from now on."""
@@ -223,7 +283,7 @@ class NearestDetector(Detector):
 
         few = evenly_spaced(len(others.ids))
         self.border_ = BorderFactors()
-        cells = [found.cells for index in few if (found := compare(index)) is not None]
+        cells = [found.counted for index in few if (found := compare(index)) is not None]
         self.border_ = BorderFactors.of(cells, normal.gallery.shapes)
         chosen = others.sample(self.false_alarm_rate) if run.calibrates else []
         judged: dict[int, tuple[float, float]] = {}
@@ -243,10 +303,12 @@ class NearestDetector(Detector):
         values = {"border_factors": self.border_.factors.tolist()}
         if self.variants != self.variants_:  # the parameter was changed after `fit`
             values["variants"] = self.parameters["variants"].constraint.saved(self.variants_)
-        return State(values, searched=self.searched_)
+        of_mask = self._state_of_mask()
+        return replace(of_mask, values={**values, **of_mask.values}, searched=self.searched_)
 
     def _set_state(self, stored: StoredModel) -> None:
         self._keep(stored.searched(), self.variants)
+        self._set_mask(stored, self.searched_)
         self.border_ = BorderFactors(stored.config.get("border_factors", ()))
 
     def _judge(self, features: Features, watch: Stopwatch) -> Iterator[Prediction]:
@@ -282,7 +344,9 @@ class NearestDetector(Detector):
         """Judge images by batches of all of their variants, which may begin and end anywhere."""
         self.seconds_ = watch.seconds
         place = 0
-        for features in batches:
+        for batch in batches:
+            shown = [variants.each[(place + i) % len(variants)] for i in range(len(batch.ids))]
+            features = replace(batch, variants=shown)
             for index, found in enumerate(self._compare(features, watch)):
                 with watch.stage("maps"):
                     if place == 0:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,12 @@ from knnspect.search import Neighbors
 from knnspect.views import Placement, Variants
 from knnspect.views.query_variants import ChosenVariants, cells_of_variant
 
-__all__ = ["Compared", "LeastOfVariants"]
+__all__ = ["Compared", "Counts", "LeastOfVariants", "Nearest"]
+
+#: Which cells of an image count, shape (height, width); None: all.
+Counts: TypeAlias = NDArray[np.bool_] | None
+#: Normal images and their squared distances, nearest first.
+Nearest: TypeAlias = list[tuple[str, float]]
 
 
 class Compared(NamedTuple):
@@ -36,7 +41,12 @@ class Compared(NamedTuple):
     cells: NDArray[Any]
     own_score: float
     images: tuple[tuple[str, float], ...] = ()
-    is_part: NDArray[np.bool_] | None = None
+    is_part: Counts = None
+
+    @property
+    def counted(self) -> NDArray[Any]:
+        """The scores of its cells, NaN where they are masked."""
+        return self.cells if self.is_part is None else np.where(self.is_part, self.cells, np.nan)
 
 
 class LeastOfVariants:

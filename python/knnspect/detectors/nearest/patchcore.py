@@ -84,8 +84,8 @@ class PatchCore(CoresetDetector):
     method: ClassVar[str] = "patchcore"
     presets: ClassVar[Presets] = {"paper": {**PAPER, "backbone__levels": (2, 3), "coreset": 0.01}}
 
-    def _check_fusion(self, has_coreset: bool) -> None:
-        super()._check_fusion(has_coreset)
+    def _check_fusion(self, keeps_rows: bool) -> None:
+        super()._check_fusion(keeps_rows)
         if self.fusion == "levels" and self.score == "image":
             raise ParameterError(
                 'fusion: expected "concatenated" with score="image", which weighs by the features '

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, TypeAlias, cast
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from knnspect.constraints import Count, Optional
 from knnspect.detectors.base import Presets
 from knnspect.detectors.nearest.base import PAPER, NearestDetector
-from knnspect.detectors.nearest.compared import Compared
+from knnspect.detectors.nearest.compared import Compared, Counts, Nearest
 from knnspect.detectors.state import State
 from knnspect.errors import ParameterError
 from knnspect.features import Features
@@ -26,8 +26,6 @@ from knnspect.pyramid import FeaturePyramid
 from knnspect.search import Neighbors
 
 __all__ = ["Spade"]
-
-Nearest: TypeAlias = list[tuple[str, float]]
 
 
 class Spade(NearestDetector):
@@ -56,7 +54,7 @@ class Spade(NearestDetector):
     Attributes
     ----------
     pooled_ : ndarray of float32, shape (n_images, n_features)
-        Their pooled features, in the order of ``gallery_.ids``, variants included.
+        Their pooled features, in the order of ``searched_.image_ids``, variants included.
     seconds_ : dict of str to float
         Of the last `fit` or `predict`: "decode" (waiting for images), "features", "gallery" (with
         calibration), "retrieval" (the image stage), "matching" (the pixel stage), "maps".
@@ -90,6 +88,7 @@ class Spade(NearestDetector):
     method: ClassVar[str] = "spade"
     presets: ClassVar[Presets] = {"paper": {**PAPER, "backbone__patch_size": 1}}
     _needs_pooled: ClassVar[bool] = True
+    _own_score_sees_all: ClassVar[bool] = True
     pooled_: NDArray[np.float32] = learnt()
 
     @property
@@ -100,9 +99,8 @@ class Spade(NearestDetector):
 
     @property
     def gallery_(self) -> Gallery:
-        """The pyramids of the normal images."""
-        self._check_fitted()
-        return cast("Gallery", self.searched_)
+        """The pyramids of the normal images; with a mask there are rows, `searched_`, instead."""
+        return self._pyramids
 
     @property
     def nbytes_(self) -> int:
@@ -136,7 +134,7 @@ class Spade(NearestDetector):
         return self._nearest(pooled, left_out)[: self.image_neighbors_]
 
     def _learn(self, normal: NormalFeatures, run: Run) -> None:
-        self._keep(normal.gallery, self.variants)
+        self._keep(self._all_that_counts(normal), self.variants)
         self.pooled_ = normal.pooled
         self._check_against_learnt()
         with run.watch.stage("gallery"):
@@ -147,10 +145,11 @@ class Spade(NearestDetector):
         self, index: int, normal: NormalFeatures, left_out: Collection[str]
     ) -> Compared | None:
         nearest = self._nearest(normal.pooled[index], left_out)
-        if not nearest:
+        if not self._n_comparable(len(nearest)):
             return None
-        query = normal.gallery.pyramid([normal.gallery.ids[index]])
-        return self._compared(self._search(query, [nearest]), nearest)
+        query = normal.gallery.pyramid([id_ := normal.gallery.ids[index]])
+        counts = self._counts_of_normal(normal, id_)
+        return self._compared(self._search(query, [nearest]), nearest, counts)
 
     def _cell_scores(self, neighbors: Neighbors) -> NDArray[Any]:
         return np.asarray(neighbors.sq_distances[0].mean(axis=-1))
@@ -160,8 +159,8 @@ class Spade(NearestDetector):
             check_pooled(features)
             nearest = [self._nearest(row) for row in features.pooled]
         with watch.stage("matching"), naming_images(features):
-            found = self._search(features.pyramid, nearest)
-        yield from (self._compared(found[index], near) for index, near in enumerate(nearest))
+            found, counts = self._search(features.pyramid, nearest), self._counts_of(features)
+        yield from (self._compared(found[i], near, counts[i]) for i, near in enumerate(nearest))
 
     def _nearest(self, pooled: NDArray[np.float32], left_out: Collection[str] = ()) -> Nearest:
         n = max(self.image_neighbors_, self.score_neighbors or 0)  # searched, and scoring
@@ -171,30 +170,31 @@ class Spade(NearestDetector):
         n = self.image_neighbors_
         images = [self._stored.ids_of(id_ for id_, _ in near[:n]) for near in nearest]
         k = min(self.pixel_neighbors, self._n_comparable(min(map(len, images))))  # of fewer, all
-        return self._by_fusion(self.gallery_).search(query, k, images, **self._how)
+        return self._by_images.search(query, k, images, **self._how)
 
-    def _compared(self, found: Neighbors, nearest: Nearest) -> Compared:
+    def _compared(self, found: Neighbors, nearest: Nearest, counts: Counts) -> Compared:
         scored = nearest[: self.score_neighbors or self.image_neighbors_]
         own = np.mean([far for _, far in scored]) if self.score == "image" else np.nan
-        cells = self.border_.divide(self._cell_scores(found))
-        return Compared(found, cells, float(own), tuple(nearest[: self.image_neighbors_]))
+        images = tuple(nearest[: self.image_neighbors_])
+        return Compared(found, self._evened_out(found, counts), float(own), images, counts)
 
     def _state(self) -> State:
         return replace(super()._state(), about_images={"pooled": self.pooled_})
 
     def _set_state(self, stored: StoredModel) -> None:
         super()._set_state(stored)
-        # Earlier versions kept no type besides that of the gallery.
-        self.upsample, self.gallery_dtype = self.gallery_.upsample, self.gallery_.dtype  # type: ignore[assignment]
-        self.pooled_ = stored.pooled(self.gallery_)
+        self.upsample = self.searched_.upsample  # type: ignore[assignment]
+        if isinstance(self.searched_, Gallery):  # earlier versions kept no type besides its own
+            self.gallery_dtype = self.searched_.dtype  # type: ignore[assignment]
+        self.pooled_ = stored.pooled(self.searched_.image_ids)
 
     def _check_against_learnt(self) -> None:
+        super()._check_against_learnt()
         n_images = min(self.image_neighbors_, max(1, self.n_images_ - 1))
         n_cells = self._n_comparable(n_images * self.searched_.n_images // self.n_images_)
-        near = "" if self.window is None else " within the window"
         if self.pixel_neighbors > n_cells:
             raise ParameterError(
-                f"pixel_neighbors: expected at most the {n_cells} cells{near} of {n_images} "
-                f"images, got {self.pixel_neighbors}",
+                f"pixel_neighbors: expected at most the {n_cells} {self._words_of_cells} of "
+                f"{n_images} images, got {self.pixel_neighbors}",
                 parameter="pixel_neighbors",
             )

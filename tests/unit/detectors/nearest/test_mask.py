@@ -67,5 +67,5 @@ def test_what_a_mask_cannot_be_used_with_is_refused(backbone: Backbone) -> None:
         PatchCore(backbone, coreset=None, mask="pca", fusion="levels").fit(normal)
     with pytest.raises(ParameterError, match="window"):
         PatchCore(backbone, coreset=None, mask="pca", window=2).fit(normal)
-    with pytest.raises(ParameterError, match="cells of the part in all images, got 288"):
+    with pytest.raises(ParameterError, match="cells that count in all images, got 288"):
         PatchCore(backbone, coreset=288, mask="pca").fit(normal)
