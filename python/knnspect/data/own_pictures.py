@@ -9,9 +9,10 @@ from pathlib import Path
 __all__ = ["COLUMNS", "MAPS", "OVERLAYS", "SHEET", "SOFTWARE", "TABLE", "described", "own_pictures"]
 
 #: What a folder of results holds: the folders of overlays and of maps, the table of scores, and
-#: its columns.
+#: its columns: those that tables of every version begin with, and the later ones.
 OVERLAYS, MAPS, TABLE = "overlays", "maps", "scores.csv"
-COLUMNS = ("id", "score", "map_max", "relative", "row", "column", "nearest_image")
+_FIRST_COLUMNS = ("id", "score", "map_max", "relative", "row", "column", "nearest_image")
+COLUMNS = (*_FIRST_COLUMNS, "p_value", "verdict", "n_regions")
 #: Where the demonstration shows its finds.
 SHEET = "contact_sheet.png"
 #: The text by which a PNG of ours is recognised, under "Software".
@@ -76,8 +77,7 @@ def described(own: dict[Path, Path]) -> str:
 
 def _is_own_table(file: Path) -> bool:
     # An overlay written by an earlier version has no mark, but a table beside it.
-    start = ",".join(COLUMNS).encode() + b"\n"
-    return _begins_with(file, start, 0)
+    return _begins_with(file, ",".join(_FIRST_COLUMNS).encode(), 0)
 
 
 def _is_marked(file: Path) -> bool:

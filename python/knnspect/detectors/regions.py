@@ -64,14 +64,25 @@ def regions_of(
     """
     from scipy import ndimage
 
-    labels, _ = ndimage.label(mask, np.ones((3, 3), int))
+    if not mask.any():
+        return []
+    # Of the part that has any, since labels take four times the memory of a mask.
+    top, bottom = _span(mask, axis=1)
+    left, right = _span(mask, axis=0)
+    labels, _ = ndimage.label(mask[top:bottom, left:right], np.ones((3, 3), int))
     regions = []
     for number, (rows, columns) in enumerate(ndimage.find_objects(labels), start=1):
         inside = labels[rows, columns] == number
-        values = np.where(inside, map_[rows, columns], -np.inf)
+        box = Box(top + rows.start, left + columns.start, top + rows.stop, left + columns.stop)
+        values = np.where(inside, map_[box.top : box.bottom, box.left : box.right], -np.inf)
         row, column = np.unravel_index(int(values.argmax()), values.shape)
-        peak = (rows.start + int(row), columns.start + int(column))
+        peak = (box.top + int(row), box.left + int(column))
         value = float(map_[peak])
-        box = Box(rows.start, columns.start, rows.stop, columns.stop)
         regions.append(AnomalousRegion(box, int(inside.sum()), peak, value, p_value(value)))
     return sorted(regions, key=lambda region: (-region.peak_value, region.peak))
+
+
+def _span(mask: NDArray[np.bool_], axis: int) -> tuple[int, int]:
+    """Return from the first to behind the last row (axis 1) or column (axis 0) that is marked."""
+    places = np.flatnonzero(mask.any(axis=axis))
+    return int(places[0]), int(places[-1]) + 1

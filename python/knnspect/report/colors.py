@@ -1,4 +1,4 @@
-"""The colours of a map: from near black through purple and red to pale yellow."""
+"""The colours of a map, from near black through purple and red to pale yellow; those of marks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,13 @@ import numpy.typing as npt
 
 from knnspect.errors import DTypeError, ParameterError, ShapeError
 
-__all__ = ["colorize"]
+__all__ = ["ALARM", "EDGE", "INK", "OUTLINE", "PLAQUE", "colorize"]
+
+#: Outlines of regions, and the ink of their numbers: a colour that no map has. Beside it lies a
+#: dark edge, so that it is seen on light images, too.
+OUTLINE, EDGE = (60, 230, 255), (8, 20, 28)
+#: The verdict: its ink, and what it stands on, where the image is normal or anomalous.
+INK, PLAQUE, ALARM = (255, 255, 255), (22, 23, 27), (176, 0, 40)
 
 # (position, red, green, blue). Lightness rises along the way, at a rate that is about even, so a
 # larger value is a brighter colour: on a grey print and to a colour-blind reader as well.

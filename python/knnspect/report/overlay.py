@@ -12,6 +12,7 @@ import numpy.typing as npt
 from knnspect.data.geometry import strips
 from knnspect.errors import DTypeError, ParameterError, ShapeError
 from knnspect.report.colors import colorize
+from knnspect.report.marks import Marks
 from knnspect.report.png import write_png
 
 __all__ = ["overlay", "overlay_strips", "save_png", "to_rgb"]
@@ -22,6 +23,8 @@ _DESATURATION = 0.5
 # first the image is as it was; even at the second it shines through a little.
 _OPACITY_FROM, _OPACITY_TO = 0.1, 0.9
 _OPACITY_MAX = 0.85
+# Where a threshold decides, the opacity above it: the colour is seen, and the image through it.
+_OPACITY_DECIDED = 0.3, 0.6
 # Rec. 601: the weights of red, green and blue in what the eye calls bright.
 _LUMINANCE = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
@@ -30,6 +33,7 @@ def overlay(
     image: npt.NDArray[Any],
     map: npt.NDArray[Any],  # noqa: A002 - the word for it everywhere in knnspect
     scale: float,
+    marks: Marks | None = None,
 ) -> npt.NDArray[np.uint8]:
     """Return the image with its map laid over it in colour.
 
@@ -46,6 +50,10 @@ def overlay(
     scale
         The value of the map that gets the strongest colour; larger values get the same one, and
         values below 0 get the colour of 0. Give images that are to be compared the same scale.
+    marks
+        A decision: then nothing is coloured but the pixels above its threshold, regions are
+        outlined and numbered, and the verdict stands in a corner. `Marks.of` returns those of a
+        prediction.
 
     Returns
     -------
@@ -69,7 +77,7 @@ def overlay(
     [[[100, 100, 100], [232, 225, 142]]]
     """
     picture = np.empty((*np.shape(map)[:2], 3), np.uint8)
-    for rows, strip in overlay_strips(image, map, scale):
+    for rows, strip in overlay_strips(image, map, scale, marks):
         picture[rows] = strip
     return picture
 
@@ -78,12 +86,13 @@ def overlay_strips(
     image: npt.NDArray[Any],
     map: npt.NDArray[Any],  # noqa: A002 - the word for it everywhere in knnspect
     scale: float,
+    marks: Marks | None = None,
 ) -> Iterator[tuple[slice, npt.NDArray[np.uint8]]]:
     """Return what `overlay` returns, some rows at a time, so that large images need little memory.
 
     Parameters
     ----------
-    image, map, scale
+    image, map, scale, marks
         As for `overlay`, which also says what is raised.
 
     Returns
@@ -112,20 +121,46 @@ def overlay_strips(
         raise ParameterError("map: expected finite numbers, got NaN or an infinity")
     if not (np.isfinite(scale) and scale > 0):
         raise ParameterError(f"scale: expected a positive finite number, got {scale}")
-    return ((rows, _strip(array[rows], values[rows], scale)) for rows in strips(array.shape))
+    return _strips(array, values, scale, marks)
 
 
-def _strip(
-    image: npt.NDArray[Any], values: npt.NDArray[Any], scale: float
-) -> npt.NDArray[np.uint8]:
-    # Divided in float64: a float16 map with a small scale would overflow.
-    share = np.clip(values / np.float64(scale), 0, 1).astype(np.float32)
+def _strips(
+    image: npt.NDArray[Any], values: npt.NDArray[Any], scale: float, marks: Marks | None
+) -> Iterator[tuple[slice, npt.NDArray[np.uint8]]]:
+    plaques = [] if marks is None else marks.plaques(values)
+    for rows in strips(image.shape):
+        strip = _pale(image[rows])
+        if marks is None:
+            _tint(strip, values[rows], scale)
+        elif (above := values[rows] > marks.threshold).any():
+            _tint(strip, values[rows], scale, above)
+        picture = np.rint(strip).astype(np.uint8)
+        if marks is not None:
+            marks.draw(picture, rows, values, plaques)
+        yield rows, picture
+
+
+def _pale(image: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """Return an image with paler colours."""
     base = _rgb(image).astype(np.float32)
     grey = (base @ _LUMINANCE)[..., np.newaxis]
     base += _DESATURATION * (grey - base)
-    opacity = _opacity(share)[..., np.newaxis]
-    base += opacity * (colorize(share) - base)
-    return np.rint(base).astype(np.uint8)
+    return base
+
+
+def _tint(
+    base: npt.NDArray[np.float32],
+    values: npt.NDArray[Any],
+    scale: float,
+    above: npt.NDArray[np.bool_] | None = None,
+) -> None:
+    """Lay the colours of a map over an image; if a threshold decides, where the map is above it."""
+    # Divided in float64: a float16 map with a small scale would overflow.
+    share = np.clip(values / np.float64(scale), 0, 1).astype(np.float32)
+    opacity = _opacity(share)
+    if above is not None:
+        opacity = np.where(above, np.clip(opacity, *_OPACITY_DECIDED), np.float32(0))
+    base += opacity[..., np.newaxis] * (colorize(share) - base)
 
 
 def to_rgb(image: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:

@@ -8,6 +8,7 @@ import io
 import json
 import os
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
@@ -18,17 +19,23 @@ from knnspect.data.own_pictures import COLUMNS, MAPS, OVERLAYS, SOFTWARE, TABLE
 from knnspect.detectors import Prediction
 from knnspect.errors import StoreError
 from knnspect.files import replace_file
+from knnspect.report.marks import Marks
 from knnspect.report.overlay import overlay_strips
 from knnspect.report.png import write_png
 
 __all__ = ["ResultsFolder", "check_apart"]
 
 
+#: What ``scores.json`` says of decisions; None without a calibration.
+_OF_DECISIONS = ("false_alarm_rate", "threshold", "pixel_threshold", "guarantee")
+
+
 class ResultsFolder:
     """A folder that receives predictions one by one.
 
     It holds ``overlays/<id>.png``, ``maps/<id>`` if asked for, and after `finish` ``scores.csv``
-    and ``scores.json``.
+    and ``scores.json``. Verdicts, p-values and regions are there for predictions that have a
+    calibration.
 
     Parameters
     ----------
@@ -39,6 +46,11 @@ class ResultsFolder:
         colour, and ``relative`` is a multiple of it. NaN: each image is scaled by itself.
     maps : {"npy", "tiff"}, optional
         Also write ``maps/<id>.npy`` or ``.tiff``: float32, of the size of the image as it came.
+
+    Attributes
+    ----------
+    n_anomalous : int
+        How many images were called anomalous so far.
 
     Raises
     ------
@@ -56,6 +68,8 @@ class ResultsFolder:
         self._maps = maps
         self._normal_map_max = normal_map_max
         self._rows: list[dict[str, Any]] = []
+        self._decisions: dict[str, Any] = dict.fromkeys(_OF_DECISIONS)
+        self.n_anomalous = 0
         self._names: set[str] = set()
         self._folders: set[str] = set()
         self._make(self.folder / OVERLAYS)
@@ -69,7 +83,16 @@ class ResultsFolder:
         return len(self._rows)
 
     def add(self, prediction: Prediction, image: NDArray[Any]) -> None:
-        """Write the overlay of an image, shape (height, width, 3), and remember its scores."""
+        """Write the overlay of an image, shape (height, width, 3), and remember its scores.
+
+        Raises
+        ------
+        CalibrationError
+            If its false-alarm rate is smaller than its calibration can promise.
+        StoreError
+            If a file cannot be written.
+        """
+        marks = Marks.of(prediction)
         peak = np.unravel_index(int(prediction.map.argmax()), prediction.map.shape)
         map_max = float(prediction.map[peak])
         evidence = prediction.evidence(int(peak[0]), int(peak[1]))
@@ -82,6 +105,7 @@ class ResultsFolder:
             "row": int(peak[0]),
             "column": int(peak[1]),
             "nearest_image": None if evidence is None else evidence.image,
+            **self._decided(prediction),
         }
         if evidence is not None and evidence.variant:
             row["nearest_variant"] = evidence.variant
@@ -90,7 +114,8 @@ class ResultsFolder:
         file = self.folder / OVERLAYS / self._name(prediction.id)
         self._make(file.parent)
         size = (prediction.map.shape[0], prediction.map.shape[1])
-        parts = overlay_strips(image, prediction.map, self.scale if known else map_max or 1.0)
+        scale = self.scale if known else map_max or 1.0
+        parts = overlay_strips(image, prediction.map, scale, marks)
         write_png((strip for _, strip in parts), size, file)
         row["overlay"] = file.relative_to(self.folder).as_posix()
         if self._maps is not None:
@@ -116,11 +141,33 @@ class ResultsFolder:
         document = {
             **about,
             "normal_map_max": known,
+            **self._decisions,
             "images": self._rows,
             "left_out": list(left_out),
         }
         text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         replace_file(self.folder / "scores.json", _encoded(text))
+
+    def _decided(self, prediction: Prediction) -> dict[str, Any]:
+        """Return the columns of a decision, and keep what all of them have in common."""
+        calibration = prediction.calibration
+        if calibration is None:
+            return {"p_value": None, "verdict": None, "n_regions": None, "regions": None}
+        self._decisions = {
+            "false_alarm_rate": calibration.rate(prediction.false_alarm_rate),
+            "threshold": prediction.threshold,
+            "pixel_threshold": prediction.pixel_threshold,
+            "guarantee": calibration.guarantee,
+        }
+        self.n_anomalous += prediction.is_anomalous
+        return {
+            "p_value": prediction.p_value,
+            "verdict": prediction.verdict,
+            "n_regions": len(prediction.regions),
+            "regions": [
+                {**asdict(region), "box": region.box._asdict()} for region in prediction.regions
+            ],
+        }
 
     def _write_map(self, overlay: Path, map_: NDArray[np.float32]) -> str:
         """Write a map under the name of its overlay; return its place in the folder."""

@@ -14,10 +14,11 @@ import pytest
 import tifffile
 from PIL import Image
 
+from knnspect.calibration import Calibration
 from knnspect.data import Geometry
 from knnspect.data.own_pictures import own_pictures
 from knnspect.detectors import Prediction
-from knnspect.errors import StoreError
+from knnspect.errors import CalibrationError, StoreError
 from knnspect.report import ResultsFolder, check_apart
 from knnspect.search import Neighbors
 from knnspect.views import Placement, Variants
@@ -36,6 +37,16 @@ def prediction(id_: str, score: float = 2.5, peak: tuple[int, int] = (4, 21)) ->
         np.zeros((1, 2, 3, 1), "f4"), index, np.zeros((1, 2, 3, 1, 2), "u4"), ("x.png", "y.png")
     )
     return Prediction(id_, score, map_, neighbors, placement=PLACEMENT)
+
+
+#: What a table has where there is no calibration.
+UNDECIDED = {"p_value": "", "verdict": "", "n_regions": ""}
+
+
+def decided(id_: str, score: float, rate: float | None = 0.25) -> Prediction:
+    calibration = Calibration([1.0, 2.0, 3.0], [1.0, 2.0, 3.0])
+    own = prediction(id_, score)
+    return replace(own, calibration=calibration, false_alarm_rate=rate)
 
 
 def files(folder: Path) -> set[str]:
@@ -141,6 +152,7 @@ class TestContents:
                 "row": "4",
                 "column": "21",
                 "nearest_image": "y.png",
+                **UNDECIDED,
             },
             {
                 "id": "a.jpg",
@@ -150,6 +162,7 @@ class TestContents:
                 "row": "19",
                 "column": "0",
                 "nearest_image": "x.png",
+                **UNDECIDED,
             },
         ]
         document = strict_json(tmp_path / "scores.json")
@@ -160,6 +173,45 @@ class TestContents:
             "overlays/a.jpg.png",
         ]
         assert document["images"][1]["score"] == 1 / 3
+
+    def test_the_tables_hold_decisions_where_there_is_a_calibration(self, tmp_path: Path) -> None:
+        results = ResultsFolder(tmp_path, 4.0)
+        results.add(decided("a.png", 3.5), IMAGE)
+        results.add(decided("b.png", 2.5), IMAGE)
+        assert results.n_anomalous == 1
+        results.finish({})
+        first, second = csv.DictReader((tmp_path / "scores.csv").read_text().splitlines())
+        assert (first["p_value"], first["verdict"], first["n_regions"]) == (
+            "0.25",
+            "anomalous",
+            "1",
+        )
+        assert (second["p_value"], second["verdict"]) == ("0.5", "normal")
+        document = strict_json(tmp_path / "scores.json")
+        assert document["false_alarm_rate"] == 0.25
+        assert document["threshold"] == document["pixel_threshold"] == 3.0
+        assert document["guarantee"] == decided("", 0.0).calibration.guarantee  # type: ignore[union-attr]
+        entry = document["images"][0]
+        assert (entry["p_value"], entry["verdict"], entry["n_regions"]) == (0.25, "anomalous", 1)
+        box = {"top": 4, "left": 21, "bottom": 5, "right": 22}
+        region = {"box": box, "area": 1, "peak": [4, 21], "peak_value": 6.0, "p_value": 0.25}
+        assert entry["regions"] == [region]
+
+    def test_without_a_calibration_decisions_are_left_empty(self, tmp_path: Path) -> None:
+        results = ResultsFolder(tmp_path, 4.0)
+        results.add(prediction("a.png"), IMAGE)
+        results.finish({})
+        document = strict_json(tmp_path / "scores.json")
+        for name in ("false_alarm_rate", "threshold", "pixel_threshold", "guarantee"):
+            assert document[name] is None
+        for name in ("p_value", "verdict", "n_regions", "regions"):
+            assert document["images"][0][name] is None
+
+    def test_a_rate_that_cannot_be_promised_writes_nothing(self, tmp_path: Path) -> None:
+        results = ResultsFolder(tmp_path, 4.0)
+        with pytest.raises(CalibrationError, match="needs 9 normal images"):
+            results.add(decided("a.png", 3.5, 0.1), IMAGE)
+        assert files(tmp_path) == set()
 
     def test_overlays_are_pictures_with_the_find_in_colour(self, tmp_path: Path) -> None:
         results = ResultsFolder(tmp_path, 4.0)
