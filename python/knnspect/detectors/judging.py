@@ -107,6 +107,10 @@ class Judge(Parametrized, ABC):
 
     def _iter_predict(self, batches: Iterator[Features], watch: Stopwatch) -> Iterator[Prediction]:
         self.seconds_ = watch.seconds
+        yield from self._judge_batches(batches, watch)
+
+    def _judge_batches(self, batches: Iterator[Features], watch: Stopwatch) -> Iterator[Prediction]:
+        """Judge the images of all batches, in order."""
         for features in batches:
             for index, prediction in enumerate(self._judge(features, watch)):
                 yield replace(

@@ -96,9 +96,10 @@ class NearestDetector(MaskedDetector):
         In which variants images are judged: the score of a cell is the least that it has in any of
         them, turned back, and the method's own image score the least of any. For parts that may lie
         in any direction, where `variants` would make the gallery too large; judging takes as many
-        times longer as there are variants. It can be set after `fit`, which judges normal images as
-        they are: a minimum can only be lower, so `normal_map_max_` and what else is known of their
-        scores are upper bounds. None: each image as it is.
+        times longer as there are variants. `fit` judges normal images as they are: a minimum can
+        only be lower, so `normal_map_max_` and the scores that calibrate are upper bounds, and
+        fewer false alarms come than promised; `calibrate` judges held out images in variants, too.
+        None: each image as it is.
 
     Attributes
     ----------
@@ -330,9 +331,9 @@ class NearestDetector(MaskedDetector):
         variants = self.query_variants
         return None if variants is None or len(variants) == 1 else QueryViews(variants)
 
-    def _iter_predict(self, batches: Iterator[Features], watch: Stopwatch) -> Iterator[Prediction]:
+    def _judge_batches(self, batches: Iterator[Features], watch: Stopwatch) -> Iterator[Prediction]:
         views = self._query_views
-        predictions = super()._iter_predict(batches, watch)
+        predictions = super()._judge_batches(batches, watch)
         if views is not None:
             predictions = self._least_of_variants(views.variants, batches, watch)
         for prediction in predictions:
@@ -342,7 +343,6 @@ class NearestDetector(MaskedDetector):
         self, variants: Variants, batches: Iterator[Features], watch: Stopwatch
     ) -> Iterator[Prediction]:
         """Judge images by batches of all of their variants, which may begin and end anywhere."""
-        self.seconds_ = watch.seconds
         place = 0
         for batch in batches:
             shown = [variants.each[(place + i) % len(variants)] for i in range(len(batch.ids))]

@@ -308,6 +308,28 @@ def test_normal_images_are_calibrated_as_they_are(backbone: ks.Backbone, normal:
     assert detector.border_ == plain.border_
 
 
+def test_decisions_are_made_of_them_by_what_calibrated(
+    backbone: ks.Backbone, normal: Images, queries: Images
+) -> None:
+    """By scores of upright images, which are upper bounds, or by those of images held out."""
+    detector = ks.PatchCore(backbone, coreset=None, query_variants=QUARTERS).fit(normal)
+    plain = ks.PatchCore(backbone, coreset=None).fit(normal)
+    found, alone = detector.predict(queries), plain.predict(queries)
+    for one, other in zip(found, alone, strict=True):
+        assert one.calibration is not None
+        assert other.calibration is not None
+        np.testing.assert_array_equal(one.calibration.scores, other.calibration.scores)
+        assert one.p_value >= other.p_value
+        assert one.false_alarm_rate == other.false_alarm_rate
+    expected = sorted(prediction.score for prediction in found)
+    detector.calibrate(turned(queries, 1))
+    calibrated = detector.predict(queries)[0].calibration
+    assert calibrated is not None
+    np.testing.assert_allclose(np.sort(calibrated.scores), expected, rtol=1e-6)
+    detector.set_params(query_variants=None)
+    assert "query_variants changed since" in (detector.predict(queries)[0].uncalibrated or "")
+
+
 def test_the_command_line_has_them() -> None:
     for kind in (ks.Spade, ks.PatchCore):
         detector = build_detector(kind, {"query_variants": "rotations=8,brightness=0.8:1.2"})
