@@ -146,19 +146,19 @@ def test_the_state_of_a_folder_model_is_in_its_folder(
     assert (tmp_path / "model" / "drift.json").is_file()
 
 
-def test_scores_are_compared_with_those_of_calibration(
+def test_scores_are_compared_with_those_of_images_held_out(
     run: Run, model: Path, cells: Path, tmp_path: Path
 ) -> None:
     one, *others = sorted((cells / "line").iterdir())[:9]
-    code, _, err = run("watch", "model.ks", one)
-    assert code == 0, err
-    assert "model.ks.drift.json: begins; scores are compared with those of 4 normal images" in err
-    known = DriftWatch.load(tmp_path / "model.ks.drift.json")
     patchcore = ks.load(model)
     assert patchcore.calibration_ is not None
-    expected = sorted(patchcore.calibration_.scores.tolist())
-    assert known.monitors["score"].calibration_scores.tolist() == expected
-    assert len(known.monitors["brightness"].calibration_scores) == 0
+    assert patchcore.calibration_.kind == "leave one out"
+    code, _, err = run("watch", "model.ks", one)
+    assert code == 0, err
+    assert "model.ks.drift.json: begins; scores are compared with those of images before" in err
+    assert "of images leave one out, which score higher than new ones" in err
+    known = DriftWatch.load(tmp_path / "model.ks.drift.json")
+    assert len(known.monitors["score"].calibration_scores) == 0
 
     # Of images that came in blocks, one of each block.
     before = state_of(model)
@@ -174,6 +174,7 @@ def test_scores_are_compared_with_those_of_calibration(
     known = DriftWatch.load(tmp_path / "model.ks.drift.json")
     expected = sorted(patchcore.calibration_.scores[::2].tolist())
     assert known.monitors["score"].calibration_scores.tolist() == expected
+    assert len(known.monitors["brightness"].calibration_scores) == 0
 
 
 def test_a_model_without_calibration_is_watched_by_what_it_judges(

@@ -148,6 +148,12 @@ def _begin(
 def _normal_scores(detector: Detector) -> tuple[list[float], str]:
     """Return the scores that judged images are compared with from the first on, and which."""
     calibration, reason = detector._valid_calibration()
+    if calibration is not None and calibration.kind != "held out":
+        # Those left out are compared with one image less, which a monitor takes for a change.
+        reason = (
+            f"its calibration is of images {calibration.kind}, which score higher than new ones"
+        )
+        calibration = None
     if calibration is None:
         return [], f"those of images before alone ({reason})"
     # Images of a block are alike; what is drawn of each is like the next block.
