@@ -215,6 +215,19 @@ class TestPredict:
             with Image.open(tmp_path / "results" / entry["overlay"]) as overlay:
                 assert overlay.size == prediction.map.shape[::-1]
 
+    def test_writes_a_report_where_it_is_asked_for(
+        self, run: Run, model: Path, data: Path, tmp_path: Path
+    ) -> None:
+        command = ("predict", model, data / "damaged", "--skip-bad", "--output", "results")
+        assert run(*command).returncode == 0
+        assert not (tmp_path / "results/report.html").exists()
+        done = run(*command, "--report")
+        assert done.returncode == 0, done.stderr
+        page = (tmp_path / "results/report.html").read_text(encoding="utf-8")
+        assert page.count("<article") == 3
+        assert "2 images left out." in page
+        assert "left out image broken.png" in page
+
     def test_judges_a_single_image(self, run: Run, model: Path, data: Path, tmp_path: Path) -> None:
         image = min((data / "queries").glob("*.png"))
         done = run("predict", model, image, "--output", "results")

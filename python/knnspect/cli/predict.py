@@ -35,6 +35,9 @@ def predict(
     maps: Annotated[
         Maps | None, typer.Option(help="Also write the map of each image, float32, as it came.")
     ] = None,
+    report: Annotated[
+        bool, typer.Option("--report", help="Also write report.html: one page, to be looked at.")
+    ] = False,
     config: Config = None,  # noqa: ARG001 - it was read before
     backend: Backend = None,
     threads: Threads = None,
@@ -61,6 +64,11 @@ def predict(
         maps=None if maps is None else maps.value,
     )
     items = {item.id: item for item in source}
+    page = None
+    if report:
+        from knnspect.report.html import HtmlReport
+
+        page = HtmlReport(detector, str(model), len(items))
     reader = detector.backbone.reader()
     lines: list[str] = []
     left_out = LeftOut()
@@ -76,9 +84,13 @@ def predict(
         if picture is None:  # too large to be kept with others
             picture = items[prediction.id].read(reader)
         results.add(prediction, picture)
+        if page is not None:
+            page.add(prediction, picture)
         lines.append(f"{prediction.score:.6g}\t{prediction.id}")
     about = {"model": str(model), "method": detector.method, "score": detector.score}
     results.finish(about, left_out.reasons)
+    if page is not None:
+        page.write(output / "report.html", left_out.reasons)
     typer.echo("\n".join(lines))
     typer.echo(f"{output}: {len(results)} images{left_out.summary()}", err=True)
 
