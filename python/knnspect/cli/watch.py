@@ -149,10 +149,8 @@ def _normal_scores(detector: Detector) -> tuple[list[float], str]:
     """Return the scores that judged images are compared with from the first on, and which."""
     calibration, reason = detector._valid_calibration()
     if calibration is not None and calibration.kind != "held out":
-        # Those left out are compared with one image less, which a monitor takes for a change.
-        reason = (
-            f"its calibration is of images {calibration.kind}, which score higher than new ones"
-        )
+        # Those left out were compared with one image less: a monitor takes that for a change.
+        reason = f"its calibration, {calibration.kind}, is not quite like scores of new images"
         calibration = None
     if calibration is None:
         return [], f"those of images before alone ({reason})"
