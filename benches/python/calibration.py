@@ -19,7 +19,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from common import write_result
@@ -34,7 +34,7 @@ RATES = (0.01, 0.02, 0.05, 0.1, 0.2)
 class StoredBackbone(ks.Backbone):
     """Gives features that were computed before, by the id of an image."""
 
-    stored: dict[str, ks.Features]
+    stored: ClassVar[dict[str, ks.Features]]
 
     def iterate(self, images: Any, batch_size: int = 16, *_: Any, **__: Any) -> Iterator[Any]:
         """Yield batches of stored features; files are read, for their digests."""
