@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from knnspect.cli.check import without_listed
 from knnspect.cli.left_out import LeftOut
 from knnspect.cli.options import BatchSize, Config, Method, SkipBad, Workers, build_detector
 from knnspect.cli.places import check_writable
@@ -43,11 +44,16 @@ def fit(
             "beside OUTPUT by default, deleted when all is done."
         ),
     ] = None,
+    without: Annotated[
+        Path | None,
+        typer.Option(help="List of images to leave out, one a line, as `check --drop` writes it."),
+    ] = None,
     skip_bad: SkipBad = False,
     kind: type[Detector],
     given: dict[str, str],
 ) -> None:
     """Learn what is normal from a folder of images."""
+    from knnspect.data import open_to_learn
     from knnspect.model_files.inspect import size_of
     from knnspect.normal_features.folder import CHECKPOINT
 
@@ -63,9 +69,10 @@ def fit(
         resumable = checkpoint or output / CHECKPOINT
     start = time.perf_counter()
     left_out = LeftOut()
+    learnt_from = images if without is None else without_listed(open_to_learn(images), without)
     with _Resumable(resumable):
         detector.fit(
-            images,
+            learnt_from,
             batch_size=batch_size,
             n_workers=workers,
             skip_bad=left_out if skip_bad else False,

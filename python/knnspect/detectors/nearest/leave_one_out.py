@@ -54,6 +54,11 @@ class LeaveOneOut:
             self._left_out[index] = self._stored.ids_of(belonging)
         return self._left_out[index]
 
+    @property
+    def near_duplicates(self) -> list[tuple[str, str]]:
+        """Those found so far: an image, and one that belongs to it."""
+        return self._duplicates.pairs
+
     def sample(self, false_alarm_rate: float | None) -> list[int]:
         """Return the images that are scored: as many as a rate needs, and 200 if there are."""
         needed = 0 if false_alarm_rate is None else n_needed(false_alarm_rate)
