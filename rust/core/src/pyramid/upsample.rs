@@ -186,6 +186,20 @@ fn blend_into(
     let (rows, columns) = (grid.rows[row], grid.columns[column]);
     let corners = grid.corners(row, column);
     let is_one = rows.second == rows.first && columns.second == columns.first;
+    let blend = |[a, b, c, d]: [f64; 4]| {
+        let top = a + columns.second_weight * (b - a);
+        let bottom = c + columns.second_weight * (d - c);
+        top + rows.second_weight * (bottom - top)
+    };
+    if let LevelData::F32(values) = level
+        && !is_one
+    {
+        // What is nearly always stored is blended where it lies.
+        let [a, b, c, d] = corners.map(|cell| &values[cell * channels..][..channels]);
+        let cells = a.iter().zip(b).zip(c.iter().zip(d));
+        feature.extend(cells.map(|((a, b), (c, d))| blend([*a, *b, *c, *d].map(f64::from))));
+        return;
+    }
     let corners = if is_one { &corners[..1] } else { &corners[..] };
     // The cells to be blended, one after the other; the blend takes the place of the first.
     let start = feature.len();
@@ -197,9 +211,7 @@ fn blend_into(
         let (b, rest) = rest.split_at(channels);
         let (c, d) = rest.split_at(channels);
         for (((a, b), c), d) in a.iter_mut().zip(b).zip(c).zip(d) {
-            let top = *a + columns.second_weight * (b - *a);
-            let bottom = c + columns.second_weight * (d - c);
-            *a = top + rows.second_weight * (bottom - top);
+            *a = blend([*a, *b, *c, *d]);
         }
         feature.truncate(start + channels);
     }
