@@ -38,6 +38,19 @@ fn shapes() -> impl Strategy<Value = Shapes> {
                 let (tall, wide) = (h * down, w * across);
                 vec![(2 * tall, 2 * wide, c), (tall, wide, 3), (h, w, d)]
             }),
+        // As many columns as fill the lanes of vectors, and some of the next.
+        (
+            side(3_usize),
+            4..=17_usize,
+            ratio(),
+            ratio(),
+            channels(),
+            channels()
+        )
+            .prop_map(|(h, w, down, across, c, d)| {
+                let (tall, wide) = (h * down, w * across);
+                vec![(tall, wide, c), (tall, wide, 2), (h, wide, 3), (h, w, d)]
+            }),
     ]
 }
 
@@ -50,7 +63,7 @@ fn cases() -> impl Strategy<Value = Case> {
         (1..=4_usize, 1..=2_usize),
         prop::sample::select(vec![DType::F32, DType::F16, DType::I8]),
         prop::sample::select(vec![1_usize, 1, 2, 5, 70, 1000]),
-        prop::array::uniform3(radius()),
+        prop::array::uniform4(radius()),
         any::<u64>(),
     )
         .prop_map(
@@ -125,9 +138,51 @@ fn only_what_is_within_is_counted_and_bounds_leave_most_of_it_out() {
         let along = 32 * 9 - 2 * (1 + 2 + 3 + 4);
         assert_eq!(near.stats.pairs, 16 * along * along);
         assert_eq!(stage(&near, "exhaustive"), None, "{:?}", near.stats);
-        for level in ["level 2", "level 1", "level 0"] {
-            let (near, all) = (stage(&near, level), stage(&all, level));
-            assert!(near.unwrap() < all.unwrap(), "{level}: {near:?}, {all:?}");
+        if upsample == Upsample::Block {
+            for level in ["level 2", "level 1", "level 0"] {
+                let (near, all) = (stage(&near, level), stage(&all, level));
+                assert!(near.unwrap() < all.unwrap(), "{level}: {near:?}, {all:?}");
+            }
+            continue;
+        }
+        // All coarse levels are summed up at once, within the window alone.
+        assert_eq!(stage(&near, "level 2"), None, "{:?}", near.stats);
+        assert_eq!(stage(&near, "level 1"), Some(near.stats.pairs));
+        let (left, all) = (stage(&near, "level 0").unwrap(), stage(&all, "level 0"));
+        assert!(left < all.unwrap(), "{left}, {all:?}");
+        assert!(left * 10 < near.stats.pairs, "{:?}", near.stats);
+    }
+}
+
+#[test]
+fn images_that_are_added_later_are_centred_as_those_before() {
+    let shapes = vec![(8, 16, 5), (4, 8, 7)];
+    let normal = features(Kind::Structured, 1, 4, &shapes);
+    let query = features(Kind::Structured, 2, 1, &shapes);
+    let query = batch(&shapes, 1, &query);
+    let radii = [Some(2), None];
+    let how = |matcher| (2, InstructionSet::best(), 2, matcher);
+    for dtype in [DType::F32, DType::F16] {
+        let mut gallery = Gallery::new(Upsample::Bilinear, dtype);
+        let images = batch(&shapes, 4, &normal);
+        for start in 0..3 {
+            // Far from those before: what was kept of them stays right.
+            let offset = [0.0, 30.0, -2.0][start];
+            let moved: Vec<Vec<f32>> = normal
+                .iter()
+                .map(|level| level.iter().map(|value| value + offset).collect())
+                .collect();
+            let moved = batch(&shapes, 4, &moved);
+            let names: Vec<String> = (0..4).map(|at| format!("{start}-{at}")).collect();
+            gallery
+                .add(if start == 0 { &images } else { &moved }, &names)
+                .unwrap();
+            let selections = [gallery.select(None).unwrap()];
+            let of = |matcher| {
+                let found = search_within(&gallery, &query, &selections, &radii, how(matcher));
+                (found.sq_distances, found.ranks, found.cells)
+            };
+            assert_eq!(of(Matcher::Auto), of(Matcher::Exhaustive));
         }
     }
 }

@@ -4,9 +4,13 @@
 use super::sphere::Sphere;
 use crate::kernels::CentredImage;
 use crate::pyramid::{LevelData, LevelGrid, decode_into};
+use std::sync::OnceLock;
+
+/// Where a gallery and its copies keep what they are centred by, for searches that keep centred images.
+pub(crate) type CenteringSlot = OnceLock<Centering>;
 
 /// What features are centred and scaled by.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Centering {
     /// The mean feature of each level.
     pub means: Vec<Vec<f32>>,
@@ -37,20 +41,57 @@ impl Centering {
             }
             means.push(mean);
         }
-        // Within what float32 can hold; features that equal their mean have any scale.
-        let exponent = if largest > 0.0 {
-            (-largest.log2().floor()).clamp(-120.0, 120.0)
-        } else {
-            0.0
-        };
-        let scale = exponent.exp2() as f32;
+        let scale = scale_of(largest);
         Self { means, scale }
+    }
+
+    /// That of images, each given by the spheres around its levels.
+    pub(crate) fn of_spheres(images: &[&[Sphere]]) -> Self {
+        let (mut means, mut largest) = (Vec::new(), 0.0_f64);
+        for level in 0..images.first().map_or(0, |levels| levels.len()) {
+            let spheres = || images.iter().map(|levels| &levels[level]);
+            let mut sums = vec![0.0_f64; images[0][level].centre.len()];
+            for sphere in spheres() {
+                for (sum, value) in sums.iter_mut().zip(&sphere.centre) {
+                    *sum += f64::from(*value);
+                }
+            }
+            let mean = |sum| (sum / images.len() as f64) as f32;
+            let mean: Vec<f32> = sums.into_iter().map(mean).collect();
+            for sphere in spheres() {
+                let norm = sq_norm(&sphere.centre, &mean).sqrt() + sphere.radius;
+                largest = largest.max(norm);
+            }
+            means.push(mean);
+        }
+        let scale = scale_of(largest);
+        Self { means, scale }
+    }
+
+    /// A gallery image, to be centred and scaled.
+    pub(crate) fn centred_image<'a>(&'a self, levels: &'a [LevelData<'a>]) -> CentredImage<'a> {
+        CentredImage {
+            levels,
+            means: &self.means,
+            scale: self.scale,
+        }
     }
 
     /// The square of the scale: what squared distances are multiplied by.
     pub(crate) fn sq_scale(&self) -> f64 {
         f64::from(self.scale).powi(2)
     }
+}
+
+/// A power of two that brings a magnitude near 1, within what float32 can hold; features that equal their
+/// mean have any scale.
+fn scale_of(largest: f64) -> f32 {
+    let exponent = if largest > 0.0 {
+        (-largest.log2().floor()).clamp(-120.0, 120.0)
+    } else {
+        0.0
+    };
+    exponent.exp2() as f32
 }
 
 /// A query image, centred and scaled.
@@ -65,15 +106,24 @@ pub(crate) struct CentredQuery {
 }
 
 impl CentredQuery {
+    /// A query image, centred by its own means.
     pub(crate) fn new(grids: &[LevelGrid], levels: &[LevelData<'_>]) -> Self {
-        let decode = |level: &LevelData<'_>| {
-            let mut values = Vec::new();
-            decode_into(level, 0..level.len(), &mut values);
-            values
-        };
-        let mut levels: Vec<Vec<f32>> = levels.iter().map(decode).collect();
+        let levels = decoded(levels);
         let values = levels.iter().map(Vec::as_slice);
         let centering = Centering::fit(values.zip(grids.iter().map(|grid| grid.shape.channels)));
+        Self::of(grids, levels, centering)
+    }
+
+    /// A query image, centred as a gallery is.
+    pub(crate) fn centred_by(
+        centering: &Centering,
+        grids: &[LevelGrid],
+        levels: &[LevelData<'_>],
+    ) -> Self {
+        Self::of(grids, decoded(levels), centering.clone())
+    }
+
+    fn of(grids: &[LevelGrid], mut levels: Vec<Vec<f32>>, centering: Centering) -> Self {
         let scale = f64::from(centering.scale);
         let mut norms = Vec::with_capacity(grids.len());
         for (values, mean) in levels.iter_mut().zip(&centering.means) {
@@ -138,10 +188,17 @@ impl CentredQuery {
 
     /// Squared norm of an upsampled, concatenated feature of the query, once centred and scaled.
     pub(crate) fn sq_norm(&self, feature: &[f64]) -> f64 {
-        let centred = feature.iter().zip(self.centering.means.iter().flatten());
-        let sum: f64 = centred
-            .map(|(value, mean)| (value - f64::from(*mean)).powi(2))
-            .sum();
+        let mut sums = [0.0_f64; 8];
+        let mut rest = feature;
+        for mean in &self.centering.means {
+            let values = rest.split_off(..mean.len()).unwrap_or_default();
+            for (values, mean) in values.chunks(8).zip(mean.chunks(8)) {
+                for ((sum, value), mean) in sums.iter_mut().zip(values).zip(mean) {
+                    *sum += (value - f64::from(*mean)).powi(2);
+                }
+            }
+        }
+        let sum: f64 = sums.iter().sum();
         sum * self.centering.sq_scale()
     }
 
@@ -157,6 +214,15 @@ impl CentredQuery {
             ((s + error) as f32).next_up(),
         )
     }
+}
+
+fn decoded(levels: &[LevelData<'_>]) -> Vec<Vec<f32>> {
+    let decode = |level: &LevelData<'_>| {
+        let mut values = Vec::new();
+        decode_into(level, 0..level.len(), &mut values);
+        values
+    };
+    levels.iter().map(decode).collect()
 }
 
 /// `|row - mean|^2`, with eight partial sums, which is a shape that compilers vectorise.

@@ -8,7 +8,7 @@ mod pca;
 mod projection;
 mod sphere;
 
-pub(crate) use centering::CentredQuery;
+pub(crate) use centering::{Centering, CenteringSlot, CentredQuery};
 pub(crate) use error::error_bounds;
 pub(crate) use leading::leading_directions;
 pub(crate) use projection::{PcaProjection, Projected, ProjectedRows, ProjectionSlot, TINY};

@@ -1,9 +1,10 @@
 //! The stored pyramid of one image, in memory or in a file.
 
 use super::folder::{Checksum, RecordLayout, RecordPlace, checksum};
-use crate::bounds::{PcaProjection, ProjectedRows, ProjectionSlot, Sphere};
+use crate::bounds::{CenteringSlot, PcaProjection, ProjectedRows, ProjectionSlot, Sphere};
 use crate::error::{Error, Result};
 use crate::kernels::InstructionSet;
+use crate::kernels::window::{WindowImage, WindowLayout};
 use crate::pyramid::{DType, LevelData, LevelGrid, LevelShape, PyramidShape, append_flat_rows};
 use crate::quantize::{QuantizedLevel, quantize};
 use crate::storage::{Buffer, Dtype, Mapping, Store, StoredTensor, to_bytes};
@@ -22,6 +23,8 @@ pub struct StoredImage {
     spheres: OnceLock<Vec<Sphere>>,
     /// The only level in the coordinates of a flat gallery; made by the first search.
     projected: OnceLock<(Arc<ProjectionSlot>, Option<ProjectedRows>)>,
+    /// What searches within windows keep of a pyramid; made by the first one.
+    windowed: OnceLock<(Arc<CenteringSlot>, WindowImage)>,
     origin: Origin,
 }
 
@@ -120,6 +123,7 @@ impl StoredImage {
             serial: next_serial(),
             spheres: OnceLock::new(),
             projected: OnceLock::new(),
+            windowed: OnceLock::new(),
             origin,
         }
     }
@@ -279,6 +283,31 @@ impl StoredImage {
             (Arc::clone(slot), projection.project_rows(set, &rows))
         });
         rows.as_ref().filter(|_| Arc::ptr_eq(of, slot))
+    }
+
+    /// Whether [`windowed`](Self::windowed) has only to look, or may not keep anything: of features that
+    /// are stored as less than float32 that would take more memory than they do.
+    pub(crate) fn is_windowed(&self) -> bool {
+        self.windowed.get().is_some() || !matches!(*self.levels[0], StoredLevel::F32(_))
+    }
+
+    /// What searches within windows keep of an image of pyramids, once the gallery's centering is known; None
+    /// if nothing is kept, or it is centred as another gallery.
+    pub(crate) fn windowed(
+        &self,
+        layout: &WindowLayout<'_>,
+        slot: &Arc<CenteringSlot>,
+        set: InstructionSet,
+    ) -> Option<&WindowImage> {
+        let centering = slot.get()?;
+        if !matches!(*self.levels[0], StoredLevel::F32(_)) {
+            return None;
+        }
+        let (of, image) = self.windowed.get_or_init(|| {
+            let image = WindowImage::new(set, layout, centering.centred_image(&self.levels()));
+            (Arc::clone(slot), image)
+        });
+        Arc::ptr_eq(of, slot).then_some(image)
     }
 
     /// The values of each level.

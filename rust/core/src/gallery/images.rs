@@ -3,7 +3,7 @@
 use super::additions::{Additions, OnConflict};
 use super::image::StoredImage;
 use super::selection::Selection;
-use crate::bounds::ProjectionSlot;
+use crate::bounds::{CenteringSlot, ProjectionSlot};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::pyramid::{DType, PyramidBatch, PyramidContext, PyramidShape, Upsample};
@@ -20,6 +20,8 @@ pub struct Gallery {
     pub(super) images: BTreeMap<String, Arc<StoredImage>>,
     /// The coordinates of flat galleries, fitted by the first search that uses them.
     projection: Arc<ProjectionSlot>,
+    /// What pyramids are centred by that are searched within windows; fitted likewise.
+    centering: Arc<CenteringSlot>,
 }
 
 impl Gallery {
@@ -32,6 +34,7 @@ impl Gallery {
             shape: None,
             images: BTreeMap::new(),
             projection: Arc::default(),
+            centering: Arc::default(),
         }
     }
 
@@ -48,6 +51,7 @@ impl Gallery {
             shape,
             images,
             projection: Arc::default(),
+            centering: Arc::default(),
         }
     }
 
@@ -213,6 +217,7 @@ impl Gallery {
         if self.images.is_empty() {
             self.shape = None; // the next image decides anew
             self.projection = Arc::default();
+            self.centering = Arc::default();
         }
         Ok(removed)
     }
@@ -263,6 +268,7 @@ impl Gallery {
                     .map(|(rank, image)| (rank, Arc::clone(image)))
                     .collect(),
                 projection: Arc::clone(&self.projection),
+                centering: Arc::clone(&self.centering),
             }
         });
         let selections = selections.collect();
@@ -290,6 +296,7 @@ impl Gallery {
         Ok(Selection {
             images,
             projection: Arc::clone(&self.projection),
+            centering: Arc::clone(&self.centering),
         })
     }
 

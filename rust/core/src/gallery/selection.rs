@@ -1,7 +1,7 @@
 //! The images that a search looks through.
 
 use super::image::StoredImage;
-use crate::bounds::ProjectionSlot;
+use crate::bounds::{CenteringSlot, ProjectionSlot};
 use crate::cancel::Cancel;
 use crate::error::Result;
 use crate::parallel::for_each;
@@ -14,6 +14,7 @@ use std::sync::Arc;
 pub struct Selection {
     pub(super) images: Vec<(u32, Arc<StoredImage>)>,
     pub(super) projection: Arc<ProjectionSlot>,
+    pub(super) centering: Arc<CenteringSlot>,
 }
 
 impl Selection {
@@ -68,6 +69,11 @@ impl Selection {
     /// Where the gallery of these images keeps their coordinates.
     pub(crate) const fn projection(&self) -> &Arc<ProjectionSlot> {
         &self.projection
+    }
+
+    /// Where it keeps what they are centred by.
+    pub(crate) const fn centering(&self) -> &Arc<CenteringSlot> {
+        &self.centering
     }
 }
 

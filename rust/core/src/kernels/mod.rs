@@ -25,6 +25,7 @@ pub(crate) mod product;
 mod scan;
 mod simd;
 mod tile;
+pub(crate) mod window;
 
 pub use instruction_set::InstructionSet;
 pub(crate) use instruction_set::TILE_VECTORS;

@@ -73,6 +73,12 @@ impl Window {
         fewest(&self.rows) * fewest(&self.columns)
     }
 
+    /// The number of cells of a gallery image that any cell is compared with at most.
+    pub(crate) fn most_cells(&self) -> usize {
+        let most = |ranges: &[Range<usize>]| ranges.iter().map(Range::len).max().unwrap_or(0);
+        most(&self.rows) * most(&self.columns)
+    }
+
     /// Whether it is one for levels of this height and width.
     pub(crate) fn fits(&self, finest: &LevelShape) -> bool {
         (self.rows.len(), self.columns.len()) == (finest.height, finest.width)

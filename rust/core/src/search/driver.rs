@@ -9,6 +9,7 @@ use super::matcher::{JobMatcher, Request};
 use super::neighbors::Neighbors;
 use super::options::{Matcher, Options};
 use super::shortlist::Shortlist;
+use super::window::Windowed;
 use crate::error::{Error, Result};
 use crate::gallery::{Selection, verify};
 use crate::kernels::InstructionSet;
@@ -64,6 +65,10 @@ pub fn search_checked(
         set: options.instruction_set.unwrap_or_else(InstructionSet::best),
         threads: n_threads(options.threads),
     };
+    let windowed = (options.matcher != Matcher::Exhaustive).then(|| Windowed::new(&request));
+    if let Some(windowed) = windowed.flatten() {
+        return drive(&windowed, &request, query);
+    }
     if options.matcher != Matcher::Exhaustive && Cascade::suits(&context.grids, options.k) {
         return drive(&Cascade::new(&request), &request, query);
     }

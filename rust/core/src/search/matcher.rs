@@ -1,4 +1,4 @@
-//! What the three matchers have in common: each finds the neighbours of a job's cells.
+//! What the matchers have in common: each finds the neighbours of a job's cells.
 
 use super::job::Job;
 use super::options::Options;

@@ -21,6 +21,7 @@ mod rescore;
 mod shortlist;
 mod stats;
 mod tile;
+mod window;
 
 pub use check::check;
 pub use driver::{search, search_checked};

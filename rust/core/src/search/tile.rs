@@ -120,29 +120,25 @@ impl Tile {
         width: usize,
     ) {
         self.packed.reset(source.query_grids, width);
-        self.cells = [NO_QUERY; MAX_TILE];
-        self.seeds = [f32::INFINITY; MAX_TILE];
-        self.bounds = [const { Cell::new(f32::NEG_INFINITY) }; MAX_TILE];
-        for values in [&mut self.norms, &mut self.sq_norms] {
-            values.clear();
-            values.resize(source.query_grids.len(), [0.0; MAX_TILE]);
-        }
+        self.place(source, cells);
+        self.sq_norms.clear();
+        self.sq_norms
+            .resize(source.query_grids.len(), [0.0; MAX_TILE]);
         let fine_width = source.query_grids[0].shape.width;
         let mut feature = Vec::new();
-        for (lane, cell) in cells.enumerate().filter(|(_, cell)| *cell != NO_QUERY) {
-            self.cells[lane] = cell;
-            self.bounds[lane].set(f32::INFINITY);
+        for lane in 0..MAX_TILE {
+            let cell = self.cells[lane];
+            if cell == NO_QUERY {
+                continue;
+            }
             let (row, column) = (cell as usize / fine_width, cell as usize % fine_width);
             for (level, grid) in source.query_grids.iter().enumerate() {
                 let centred = &source.centred.levels[level];
                 grid.interpolate_into(centred, row, column, &mut feature);
                 self.packed.set(level, lane, &feature);
-                let norms = &source.centred.norms[level];
-                let corners = grid.corners(row, column).map(|at| norms[at]);
-                let norm = 1.001 * corners.into_iter().fold(0.0, f32::max);
-                self.norms[level][lane] = norm;
                 // A sum of n terms is wrong by n roundings at most, and the feature by a dozen
                 // roundings of values as large as those it was interpolated from.
+                let norm = self.norms[level][lane];
                 let roundings = (grid.shape.channels + 16) as f32 * f32::EPSILON;
                 let sq_norm = dot(&feature, &feature);
                 self.sq_norms[level][lane] =
@@ -150,6 +146,26 @@ impl Tile {
             }
         }
         self.area = source.area_around(self.queries().map(|(_, cell)| cell));
+    }
+
+    /// Takes the queries at these fine cells (or [`NO_QUERY`]), for kernels that have packed them.
+    pub(super) fn place(&mut self, source: &Source<'_>, cells: impl Iterator<Item = u32>) {
+        self.cells = [NO_QUERY; MAX_TILE];
+        self.seeds = [f32::INFINITY; MAX_TILE];
+        self.bounds = [const { Cell::new(f32::NEG_INFINITY) }; MAX_TILE];
+        self.norms.clear();
+        self.norms.resize(source.query_grids.len(), [0.0; MAX_TILE]);
+        let fine_width = source.query_grids[0].shape.width;
+        for (lane, cell) in cells.enumerate().filter(|(_, cell)| *cell != NO_QUERY) {
+            self.cells[lane] = cell;
+            self.bounds[lane].set(f32::INFINITY);
+            let (row, column) = (cell as usize / fine_width, cell as usize % fine_width);
+            for (level, grid) in source.query_grids.iter().enumerate() {
+                let norms = &source.centred.norms[level];
+                let corners = grid.corners(row, column).map(|at| norms[at]);
+                self.norms[level][lane] = 1.001 * corners.into_iter().fold(0.0, f32::max);
+            }
+        }
     }
 
     /// Makes it known that no neighbour of a query has a true partial distance above `seed`.
