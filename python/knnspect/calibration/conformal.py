@@ -26,6 +26,12 @@ _GUARANTEES: dict[CalibrationKind, str] = {
     "validation": "approximate: training held these images out, and was stopped by them",
 }
 
+_IN_WORDS: dict[CalibrationKind, str] = {
+    "held out": "held out",
+    "leave one out": "left out one by one",
+    "validation": "held out from training",
+}
+
 #: Rates and sums of weights are compared with this much room for their rounding.
 _ROUNDING = 1e-9
 
@@ -135,9 +141,32 @@ learnt from, this model is calibrated with 4: the smallest rate they can promise
     @property
     def guarantee(self) -> str:
         """What is promised, in words."""
-        blocks = "" if self.n_blocks == len(self) else f" in {self.n_blocks} blocks"
-        chosen = "" if self.n_images == len(self) else f", chosen from {self.n_images},"
-        return f"{len(self)} normal images{blocks}{chosen} {self.kind}: {_GUARANTEES[self.kind]}"
+        return f"{self._images}: {self.promise}"
+
+    @property
+    def summary(self) -> str:
+        """How it came about, and from which false-alarm rate on it decides, in a few words.
+
+        >>> Calibration([1, 2, 3], [1, 2, 3], "leave one out").summary
+        '3 normal images left out one by one: false-alarm rates from 0.25'
+        """
+        return f"{self._images}: false-alarm rates from {self.smallest_rate:.3g}"
+
+    @property
+    def promise(self) -> str:
+        """How far a false-alarm rate can be trusted, in words."""
+        return _GUARANTEES[self.kind]
+
+    @property
+    def _images(self) -> str:
+        """The images, and how they were scored, in words."""
+        n, n_blocks = len(self), self.n_blocks
+        words = f"{n} normal image{'s' if n > 1 else ''}"
+        if n_blocks != n:
+            words += f" in {n_blocks} block{'s' if n_blocks > 1 else ''},"
+        if self.n_images != n:
+            words = f"{words.removesuffix(',')}, chosen from {self.n_images},"
+        return f"{words} {_IN_WORDS[self.kind]}"
 
     def rate(self, asked: float | None) -> float:
         """Return the false-alarm rate that is used.

@@ -124,7 +124,8 @@ def _check_type(where: str, type_: Any, value: Any) -> bool:
         return True
     if int in kinds and (isinstance(value, bool) or not isinstance(value, int)):
         raise ParameterError(f"{where}: expected a whole number, got {value!r}")
-    if kinds & {str, Path} and not isinstance(value, (str, int, list)):
+    takes = (str, int, float, list) if str in kinds else (str, int)
+    if kinds & {str, Path} and not isinstance(value, takes):
         raise ParameterError(f"{where}: expected a text, got {value!r}")
     return False
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from knnspect.cli.check import without_listed
+from knnspect.cli.decisions import Blocks, promise
 from knnspect.cli.left_out import LeftOut
 from knnspect.cli.options import BatchSize, Config, Method, SkipBad, Workers, build_detector
 from knnspect.cli.places import check_writable
@@ -48,6 +49,14 @@ def fit(
         Path | None,
         typer.Option(help="List of images to leave out, one a line, as `check --drop` writes it."),
     ] = None,
+    calibrate: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of normal images that are not learnt from, whose scores decide what is "
+            "anomalous; by default those of images learnt from do."
+        ),
+    ] = None,
+    blocks: Blocks = None,
     skip_bad: SkipBad = False,
     kind: type[Detector],
     given: dict[str, str],
@@ -61,6 +70,8 @@ def fit(
     if checkpoint is not None and checkpoint.absolute() == output.absolute():
         raise ParameterError(f"--checkpoint: expected another file than --output, got {output}")
     detector = build_detector(kind, given)
+    # Before the work, which may be long.
+    held_out = None if calibrate is None else open_to_learn(calibrate)
     resumable = None
     if kind.trains:
         if checkpoint is None and max_memory is None:
@@ -80,11 +91,14 @@ def fit(
             max_memory=max_memory,
             folder=None if max_memory is None else output,
             checkpoint=checkpoint,
+            calibration_images=held_out,
+            blocks=None if blocks is None else blocks.value,
         )
     detector.save(output)
     typer.echo(
         f"{output}: learnt from {detector.n_images_} images in {time.perf_counter() - start:.1f} "
-        f"s, {size_of(output) / 1e6:.1f} MB{left_out.summary()}"
+        f"s, {size_of(output) / 1e6:.1f} MB{left_out.summary()}; "
+        f"{promise(detector)}"
     )
 
 

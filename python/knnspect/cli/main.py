@@ -16,7 +16,18 @@ from knnspect.errors import ParameterError
 __all__ = ["main"]
 
 #: In the order in which they are listed; each is a function in a file of its name.
-_COMMANDS = ("demo", "fit", "predict", "watch", "evaluate", "check", "bench", "info", "methods")
+_COMMANDS = (
+    "demo",
+    "fit",
+    "calibrate",
+    "predict",
+    "watch",
+    "evaluate",
+    "check",
+    "bench",
+    "info",
+    "methods",
+)
 #: Those that have the options of a method, and what of these they have not.
 _OF_METHODS: dict[str, Sequence[str]] = {
     "fit": (),

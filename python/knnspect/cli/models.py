@@ -1,4 +1,4 @@
-"""Models that commands judge with, and the options of the machine that judges."""
+"""Models that commands judge with, and the options of how they do."""
 
 from __future__ import annotations
 
@@ -12,7 +12,14 @@ from knnspect.cli.options import check_option, flag, parsed
 if TYPE_CHECKING:
     from knnspect.detectors import Detector
 
-__all__ = ["Backend", "Device", "MaxPixels", "Threads", "load_to_judge"]
+__all__ = [
+    "Backend",
+    "Device",
+    "FalseAlarmRate",
+    "MaxPixels",
+    "Threads",
+    "load_to_judge",
+]
 
 Backend = Annotated[
     str | None, typer.Option(help="Methods that search: what searches; auto by default.")
@@ -25,6 +32,14 @@ MaxPixels = Annotated[
     str | None, typer.Option(help="Pixels that an image may have; 200MP by default.")
 ]
 
+FalseAlarmRate = Annotated[
+    str | None,
+    typer.Option(
+        help="The share of normal images that may be called anomalous; the model's own by default.",
+        metavar="NUM",
+    ),
+]
+
 
 def load_to_judge(
     model: Path,
@@ -32,6 +47,7 @@ def load_to_judge(
     backend: str | None,
     threads: str | None,
     max_pixels: str | None,
+    false_alarm_rate: str | None = None,
 ) -> Detector:
     """Return the detector of a model, with the settings of this machine.
 
@@ -52,5 +68,8 @@ def load_to_judge(
     if max_pixels is not None:
         declared = detector.backbone.parameters["max_pixels"]
         detector.backbone.max_pixels = parsed(declared, max_pixels)
+    if false_alarm_rate is not None:
+        declared = detector.parameters["false_alarm_rate"]
+        detector.set_params(false_alarm_rate=parsed(declared, false_alarm_rate))
     detector.check_params()
     return detector

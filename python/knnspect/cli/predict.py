@@ -8,8 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from knnspect.cli.decisions import EXIT_OF_ANOMALY, check_decides
 from knnspect.cli.left_out import LeftOut
-from knnspect.cli.models import Backend, Device, MaxPixels, Threads, load_to_judge
+from knnspect.cli.models import (
+    Backend,
+    Device,
+    FalseAlarmRate,
+    MaxPixels,
+    Threads,
+    load_to_judge,
+)
 from knnspect.cli.options import BatchSize, Config, SkipBad, Workers
 from knnspect.cli.places import check_results_folder
 from knnspect.validation import check_count
@@ -38,6 +46,11 @@ def predict(
     report: Annotated[
         bool, typer.Option("--report", help="Also write report.html: one page, to be looked at.")
     ] = False,
+    false_alarm_rate: FalseAlarmRate = None,
+    fail_on_anomaly: Annotated[
+        bool,
+        typer.Option("--fail-on-anomaly", help="End with exit code 3 if an image is anomalous."),
+    ] = False,
     config: Config = None,  # noqa: ARG001 - it was read before
     backend: Backend = None,
     threads: Threads = None,
@@ -47,17 +60,21 @@ def predict(
     workers: Workers = 2,
     skip_bad: SkipBad = False,
 ) -> None:
-    """Judge images: a score and a heat-map overlay for each."""
+    """Judge images: a score, a verdict and an overlay for each.
+
+    Standard output has a line for each image: its score, a tab, its id.
+    """
     from knnspect.data import open_to_judge
     from knnspect.report import ResultsFolder, check_apart
 
     check_results_folder(output)
     check_count("batch_size", batch_size)
     check_count("n_workers", workers, minimum=0)
-    detector = load_to_judge(model, device, backend, threads, max_pixels)
+    detector = load_to_judge(model, device, backend, threads, max_pixels, false_alarm_rate)
     source = open_to_judge(images)
     check_apart(output, images, [item.id for item in source])
     source = _outside(output, source)
+    check_decides(detector, model, false_alarm_rate is not None or fail_on_anomaly)
     results = ResultsFolder(
         output,
         detector.normal_map_max_,
@@ -93,6 +110,14 @@ def predict(
         page.write(output / "report.html", left_out.reasons)
     typer.echo("\n".join(lines))
     typer.echo(f"{output}: {len(results)} images{left_out.summary()}", err=True)
+    if results.false_alarm_rate is not None:
+        typer.echo(
+            f"{results.n_anomalous} of {len(results)} images anomalous at a false-alarm rate of "
+            f"{results.false_alarm_rate:.4g}",
+            err=True,
+        )
+    if fail_on_anomaly and results.n_anomalous:
+        raise typer.Exit(EXIT_OF_ANOMALY)
 
 
 def _outside(output: Path, source: ImageSource) -> ImageSource:

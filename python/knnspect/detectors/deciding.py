@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from knnspect.calibration import Calibration
 from knnspect.calibration.blocks import Blocks, blocks_of, merged_blocks
 from knnspect.constraints import Optional, Positive
-from knnspect.data import open_to_judge
+from knnspect.data import open_to_learn
 from knnspect.data.loading import OnBad
 from knnspect.data.sources import ImageSource
 from knnspect.detectors.judging import Judge
@@ -22,6 +22,7 @@ from knnspect.detectors.state import State
 from knnspect.errors import CalibrationError, CalibrationWarning
 from knnspect.features import Features
 from knnspect.model_files import StoredModel
+from knnspect.model_files.layout import CALIBRATION
 from knnspect.parameters import learnt, parameter
 from knnspect.progress import Stopwatch
 from knnspect.validation import some_ids
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Decider", "shortened_digests"]
 
-#: Before the names of its arrays in a file.
-_PREFIX = "calibration."
 #: What scores do not depend on.
 _NO_MATTER = frozenset({"false_alarm_rate"})
 #: Bytes of a digest that are kept: two of a million images agree by accident once in 10^7 models.
@@ -113,7 +112,7 @@ class Decider(Judge):
         """
         self._check_fitted()
         digests: dict[str, bytes] = {}
-        opened = open_to_judge(images)
+        opened = open_to_learn(images)  # defective images are refused alike
         source = ImageSource((item.recorded(digests) for item in opened), opened.n_images)
         ids: list[str] = []
         scores: list[float] = []
@@ -140,6 +139,11 @@ class Decider(Judge):
         of_each = merged_blocks(ids, copies, blocks_of(ids, blocks))
         self._take(Calibration(scores, maxima, "held out", ids=ids, blocks=of_each))
         return self
+
+    @property
+    def uncalibrated(self) -> str:
+        """Why there is no calibration that the present settings give; empty if there is one."""
+        return self._valid_calibration()[1]
 
     def _take(self, calibration: Calibration) -> None:
         """Decide by these scores from now on, if there are enough for the rate asked for."""
@@ -207,11 +211,11 @@ class Decider(Judge):
             changed = {k: v for k, v in self._calibrated_with.items() if now[k] != v}
             values = {"calibration": {**about, "changed": changed}}
             arrays |= of_images
-        return State(values, {_PREFIX + name: array for name, array in arrays.items()})
+        return State(values, {CALIBRATION + name: array for name, array in arrays.items()})
 
     def _set_decisions(self, stored: StoredModel) -> None:
         """Take over what `_state_of_decisions` returned."""
-        arrays = stored.tensors(_PREFIX)
+        arrays = stored.tensors(CALIBRATION)
         self._digests = arrays.get("digests")
         self.calibration_, self._calibrated_with = None, {}
         about = stored.config.get("calibration")

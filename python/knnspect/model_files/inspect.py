@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from knnspect import _core
+from knnspect.calibration import Calibration
 from knnspect.files import as_damage, check_path, is_folder, is_there, parse_json
 from knnspect.gallery import Coreset, Gallery
-from knnspect.model_files.layout import MODEL
+from knnspect.model_files.layout import CALIBRATION, MODEL
 from knnspect.normal_features.folder import GALLERY
 from knnspect.views import Region, Variants
 
@@ -54,7 +55,7 @@ def _contents(path: Path, verify: bool) -> Iterator[tuple[str, object]]:
     folder = (path / GALLERY if is_model else path) if in_folder else None
     yield from _of_searched(store, folder, verify)
     if store is not None:
-        yield from _of_settings(path, store.metadata)
+        yield from _of_settings(path, store)
 
 
 def _of_searched(
@@ -73,18 +74,46 @@ def _of_searched(
         yield from _of_gallery(Gallery.from_core(_core.Gallery.from_store(store)), n_variants)
 
 
-def _of_settings(path: Path, metadata: Mapping[str, str]) -> Iterator[tuple[str, object]]:
+def _of_settings(path: Path, store: _core.Store) -> Iterator[tuple[str, object]]:
     """Say what a model was made with, but for what is said of its features."""
+    metadata = store.metadata
     is_searching = "gallery.ids" in metadata or "coreset" in metadata
     said = {"upsample", "gallery_dtype"} if is_searching else {"shapes"}
     config = parse_json(metadata.get("config", "{}"), path, "its settings")
+    if "normal_map_max" in config:
+        yield from _of_calibration(config, store)
     for name, value in config.items():
+        if name in ("calibration", "false_alarm_rate"):
+            continue
         if name in _DESCRIBED:
             yield from _DESCRIBED[name](value)
         elif isinstance(value, dict):
             yield from ((f"{name} {key}".replace("_", " "), part) for key, part in value.items())
         elif name not in said:
             yield name.replace("_", " "), value
+
+
+def _of_calibration(config: Mapping[str, Any], store: _core.Store) -> Iterator[tuple[str, object]]:
+    """Say what decisions of a model promise."""
+    rate = config.get("false_alarm_rate")
+    about = config.get("calibration")
+    if about is None:
+        yield "calibration", "none, so that images have scores, and no verdicts"
+        yield from () if rate is None else [("false alarm rate", rate)]
+        return
+    arrays = {
+        name.removeprefix(CALIBRATION): store.tensor(name)
+        for name in store.names
+        if name.startswith(CALIBRATION)
+    }
+    calibration = Calibration.from_state(about, arrays)
+    yield "calibration", calibration.summary
+    yield "guarantee", calibration.promise
+    if about["changed"]:
+        names = ", ".join(about["changed"])
+        yield "no verdicts", f"{names} changed since it was calibrated: calibrate it again"
+    by_default = f"{calibration.rate(None):.4g} by default"
+    yield "false alarm rate", by_default if rate is None else f"{rate:.4g}, as asked for"
 
 
 def _of_border(factors: Any) -> Iterator[tuple[str, object]]:

@@ -6,12 +6,14 @@ from pathlib import Path
 
 from knnspect.files import is_folder
 
-__all__ = ["BACKBONE", "MODEL", "OF_IMAGES", "drift_file"]
+__all__ = ["BACKBONE", "CALIBRATION", "MODEL", "OF_IMAGES", "drift_file"]
 
 #: The file of a folder that is a model.
 MODEL = "model"
 #: Before the names of a backbone's tensors.
 BACKBONE = "backbone."
+#: Before the names of a calibration's arrays.
+CALIBRATION = "calibration."
 #: The entry of the metadata that says which images are in the gallery beside the file.
 OF_IMAGES = "images"
 

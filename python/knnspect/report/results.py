@@ -79,6 +79,12 @@ class ResultsFolder:
         """The map value that gets the strongest colour."""
         return 1.5 * self._normal_map_max
 
+    @property
+    def false_alarm_rate(self) -> float | None:
+        """The share of normal images that may be called anomalous; None without decisions."""
+        rate: float | None = self._decisions["false_alarm_rate"]
+        return rate
+
     def __len__(self) -> int:
         return len(self._rows)
 

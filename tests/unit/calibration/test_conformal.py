@@ -184,4 +184,4 @@ def test_what_is_kept_in_a_file_is_the_same() -> None:
 def test_each_kind_says_what_it_promises() -> None:
     assert calibration([1.0, 2.0]).guarantee.startswith("2 normal images held out: exact")
     text = calibration([1.0, 2.0], kind="leave one out", blocks=[0, 0], n_images=9).guarantee
-    assert text.startswith("2 normal images in 1 blocks, chosen from 9, leave one out: approximate")
+    assert text.startswith("2 normal images in 1 block, chosen from 9, left out one by one: approx")

@@ -99,7 +99,7 @@ def test_images_have_verdict_score_and_p_value_those_that_score_most_come_first(
 
 def test_what_is_promised_is_said_in_words(page: Page) -> None:
     assert "At a false-alarm rate of 10 %, at most 10 of 100 normal images" in page.text
-    assert "12 normal images leave one out" in page.text
+    assert "12 normal images left out one by one" in page.text
     assert "threshold" in page.all("svg", role="img")[0]["aria-label"]
 
 
