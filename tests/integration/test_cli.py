@@ -423,6 +423,7 @@ class TestEvaluate:
             "aupimo_median",
             "aupimo_by_image",
             "kinds",
+            "decisions",
             "seconds",
             "peak_memory_mb",
             "version",
@@ -445,6 +446,18 @@ class TestEvaluate:
         assert set(figures["aupimo_by_image"]) == {f"test/spot/{n}.png" for n in spots_of(dataset)}
         assert figures["kinds"]["spot"]["aupro_05"] == figures["aupro_05"]
         assert "kind" not in done.stdout, "there is one"
+        decisions = figures["decisions"]
+        assert decisions["false_alarm_rate"] == pytest.approx(1 / 7), "of six normal images"
+        for name, label, more in (
+            ("false_alarms", "false alarms", "; 0.1429 asked"),
+            ("detections", "detections", ""),
+        ):
+            share = decisions[name]
+            said = f"{share['count']} of 2: {share['rate']:.3f} ({share['low']:.3f} to "
+            said += f"{share['high']:.3f}){more}"
+            assert any(label in line and said in line for line in lines)
+        decided = f"; decided: {decisions['pixel_f1']:.4f}"
+        assert any("pixel f1 max" in line and decided in line for line in lines)
 
     def test_prints_the_figures_without_a_file_too(
         self, run: Run, dataset: Path, tmp_path: Path
@@ -501,6 +514,14 @@ class TestEvaluate:
         kinds = json.loads((tmp_path / "figures.json").read_text())["kinds"]
         assert list(kinds) == ["a kind with a long [b]name", "spot"]
         _, table = done.stdout.split("by kind of defect")
+        table, found = table.split("detections")
+        shares = json.loads((tmp_path / "figures.json").read_text())["decisions"]["kinds"]
+        spot = next(line for line in found.splitlines() if line.startswith("│ spot"))
+        share = shares["spot"]
+        assert [cell.strip() for cell in spot.split("│")[2:-1]] == [
+            f"{share['count']} of 1",
+            f"{share['rate']:.3f} ({share['low']:.3f} to {share['high']:.3f})",
+        ]
         spot = next(line for line in table.splitlines() if line.startswith("│ spot"))
         names = ("image_auroc", "pixel_auroc", "aupro", "aupro_05", "aupimo")
         assert [cell.strip() for cell in spot.split("│")[2:-1]] == [

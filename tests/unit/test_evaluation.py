@@ -24,7 +24,13 @@ from knnspect import (
     metrics,
 )
 from knnspect.data import MVTecDataset, TestImage, elpv_split
-from knnspect.evaluation import Evaluation, KindEvaluation, evaluate, peak_memory_mb
+from knnspect.evaluation import (
+    DecisionEvaluation,
+    Evaluation,
+    KindEvaluation,
+    evaluate,
+    peak_memory_mb,
+)
 from knnspect.parameters import learnt
 
 SIZE = 160  # four normal images have the 100,000 pixels that AUPIMO needs
@@ -104,6 +110,7 @@ def test_the_figures_are_those_that_the_documentation_lists(
         "aupimo_median",
         "aupimo_by_image",
         "kinds",
+        "decisions",
         "seconds",
         "peak_memory_mb",
         "version",
@@ -209,6 +216,44 @@ def test_of_a_single_kind_the_figures_are_those_of_the_whole(
     }
 
 
+def test_decisions_are_those_of_the_predictions(
+    dataset: Path, result: tuple[Evaluation, list[Prediction]]
+) -> None:
+    from sklearn.metrics import f1_score
+
+    files, (evaluation, predictions) = MVTecDataset(dataset), result
+    found = evaluation.decisions
+    assert found.false_alarm_rate == pytest.approx(1 / 11), "the smallest of ten normal images"
+    assert {p.threshold for p in predictions} == {found.threshold}
+    assert {p.pixel_threshold for p in predictions} == {found.pixel_threshold}
+    assert found.guarantee is not None
+    assert "10 normal images left out one by one" in found.guarantee
+    called = [p.is_anomalous for p in predictions]
+    truth = [image.is_defective for image in files.test]
+    for share, flag in ((found.false_alarms, False), (found.detections, True)):
+        own = [c for c, t in zip(called, truth, strict=True) if t == flag]
+        assert share == metrics.rate(sum(own), len(own))
+    assert found.kinds == {"spot": found.detections}
+    assert found.image_f1 == f1_score(truth, called)
+    masks = np.concatenate([mask_of(image).ravel() for image in files.test])
+    marked = np.concatenate([p.mask.ravel() for p in predictions])
+    assert found.pixel_f1 == pytest.approx(f1_score(masks, marked))
+    assert found.undefined == {}
+
+
+def test_without_a_calibration_there_are_no_decisions_and_it_is_said_why(dataset: Path) -> None:
+    single = MVTecDataset(dataset)
+    single.train = single.train[:1]
+    evaluation, _ = evaluate(Spade(BACKBONE, image_neighbors=1), single)
+    found = evaluation.decisions
+    assert found == DecisionEvaluation(undefined=found.undefined)
+    reason = "the detector has no calibration: the model has none"
+    assert all(why.startswith(reason) for why in found.undefined.values())
+    assert {"false_alarms", "detections", "image_f1"} < set(found.undefined)
+    assert evaluation.pixel_auroc is not None
+    assert set(evaluation.to_dict()["decisions"]) >= {"threshold", "undefined"}
+
+
 @pytest.fixture
 def copied(dataset: Path, tmp_path: Path) -> Path:
     shutil.copytree(dataset, tmp_path / "copy")
@@ -285,6 +330,11 @@ class TestWhatIsNotDefined:
         shutil.rmtree(copied / "test/good")
         evaluation, said = evaluated(copied)
         assert set(evaluation.undefined) == {*OF_IMAGES, *AUPIMO}
+        decisions = evaluation.decisions
+        assert decisions.false_alarms is None
+        assert decisions.image_f1 is None
+        assert set(decisions.undefined) == {"false_alarms", "image_f1"}
+        assert decisions.detections is not None
         (words,) = said
         assert (
             "image_auroc, image_average_precision, image_f1_max, map_max_auroc and aupimo are not "

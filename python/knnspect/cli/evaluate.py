@@ -22,7 +22,8 @@ from knnspect.cli.printing import console, figure, print_columns, print_table
 
 if TYPE_CHECKING:
     from knnspect.detectors import Detector
-    from knnspect.evaluation import Evaluation
+    from knnspect.evaluation import DecisionEvaluation, Evaluation
+    from knnspect.metrics import Rate
 
 __all__ = ["evaluate"]
 
@@ -64,10 +65,10 @@ def evaluate(
 def _print(title: str, evaluation: Evaluation) -> None:
     figures = evaluation.to_dict()
     # The notes were said before the work; overlaps of images are for the file.
-    for name in ("notes", "aupimo_by_image", "kinds"):
+    for name in ("notes", "aupimo_by_image", "kinds", "decisions"):
         figures.pop(name, None)
     reasons, seconds = figures.pop("undefined", {}), figures.pop("seconds")
-    rows = {}
+    rows: dict[str, str] = {}
     for name, value in figures.items():
         if name.endswith("_threshold") or name == "aupimo_median":
             continue
@@ -76,12 +77,48 @@ def _print(title: str, evaluation: Evaluation) -> None:
             text += f" at a threshold of {figure(threshold)}"
         if value is not None and name == "aupimo":
             text += f" (median {figure(figures['aupimo_median'])})"
+        decided = getattr(evaluation.decisions, name.removesuffix("_max"), None)
+        if name.endswith("_f1_max") and decided is not None:
+            text += f"; decided: {figure(decided)}"
+        if name == "peak_memory_mb":  # after all that says how good it is
+            rows |= _rows_of_decisions(evaluation.decisions)
         rows[_words(name)] = text
     rows["seconds"] = ", ".join(f"{stage} {value:.2f}" for stage, value in seconds.items())
     print_table(title, rows)
     _print_reasons(reasons)
+    _print_reasons_of_decisions(evaluation)
     if len(evaluation.kinds) > 1:
         _print_kinds(evaluation)
+
+
+def _rows_of_decisions(decisions: DecisionEvaluation) -> dict[str, str]:
+    """Return the rows that say how often images were called anomalous."""
+    if decisions.false_alarm_rate is None:
+        return {}
+    asked = f"{decisions.false_alarm_rate:.4g}"
+    return {
+        "false alarms": _share(decisions.false_alarms, f"; {asked} asked"),
+        "detections": _share(decisions.detections),
+    }
+
+
+def _share(rate: Rate | None, more: str = "") -> str:
+    """Return a share with its interval, as it is printed."""
+    if rate is None:
+        return f"not defined{more}"
+    return f"{rate.count} of {rate.total}: {_interval(rate)}{more}"
+
+
+def _interval(rate: Rate) -> str:
+    return f"{rate.rate:.3f} ({rate.low:.3f} to {rate.high:.3f})"
+
+
+def _print_reasons_of_decisions(evaluation: Evaluation) -> None:
+    """Print why decisions are not defined, but for what was said of the labels."""
+    decisions = evaluation.decisions
+    if decisions.false_alarm_rate is None:
+        reason = decisions.undefined["false_alarm_rate"]
+        console().print(f"false alarms, detections: not defined: {reason}")
 
 
 def _print_kinds(evaluation: Evaluation) -> None:
@@ -97,6 +134,9 @@ def _print_kinds(evaluation: Evaluation) -> None:
     for kind, own in evaluation.kinds.items():
         said = evaluation.undefined
         _print_reasons({n: why for n, why in own.undefined.items() if n not in said}, f"{kind}: ")
+    if found := evaluation.decisions.kinds:
+        called = [[kind, f"{r.count} of {r.total}", _interval(r)] for kind, r in found.items()]
+        print_columns("detections", ("kind", "found", "share (95 % interval)"), called)
 
 
 def _print_reasons(reasons: dict[str, str], where: str = "") -> None:

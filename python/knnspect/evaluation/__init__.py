@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from knnspect.evaluation.run import Evaluation, KindEvaluation, evaluate, peak_memory_mb
+from knnspect.evaluation.figures import DecisionEvaluation, Evaluation, KindEvaluation
+from knnspect.evaluation.run import evaluate, peak_memory_mb
 
-__all__ = ["Evaluation", "KindEvaluation", "evaluate", "peak_memory_mb"]
+__all__ = ["DecisionEvaluation", "Evaluation", "KindEvaluation", "evaluate", "peak_memory_mb"]

@@ -1,10 +1,10 @@
-"""How good a detector is on a labelled dataset."""
+"""Fitting a detector on a dataset, and measuring how good it is."""
 
 from __future__ import annotations
 
 import sys
 import time
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -12,9 +12,10 @@ import numpy as np
 from knnspect import _core, metrics
 from knnspect.data import Labels, MVTecDataset, Need
 from knnspect.detectors import Detector, Prediction
+from knnspect.evaluation.figures import DecisionEvaluation, Evaluation, KindEvaluation
 from knnspect.metrics import PixelScores
 
-__all__ = ["Evaluation", "KindEvaluation", "evaluate", "peak_memory_mb"]
+__all__ = ["evaluate", "peak_memory_mb"]
 
 _NEEDS: dict[str, Need] = {
     "image_auroc": "images",
@@ -39,116 +40,6 @@ _DEFINED_WITH = {
 
 #: Those that do not depend on how many images, or pixels, are defective.
 _OF_KINDS = ("image_auroc", "pixel_auroc", "aupro", "aupro_05", "aupimo")
-
-
-@dataclass(frozen=True)
-class KindEvaluation:
-    """How well one kind of defect is told from normal: a folder of ``test``, by its name.
-
-    All normal test images count, and the images of this kind. Only figures are given that do not
-    depend on how many images, or pixels, a kind has, so that kinds can be compared.
-
-    Parameters
-    ----------
-    images : int
-        Number of test images of this kind.
-    image_auroc, pixel_auroc, aupro, aupro_05, aupimo : float or None
-        As in `Evaluation`.
-    undefined : dict of str to str
-        Why figures are None, by their names.
-    """
-
-    images: int
-    image_auroc: float | None
-    pixel_auroc: float | None
-    aupro: float | None
-    aupro_05: float | None
-    aupimo: float | None
-    undefined: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What `evaluate` measures; areas are between 0 and 1.
-
-    Parameters
-    ----------
-    method : str
-        The detector.
-    backbone : str
-        Its backbone.
-    train_images, test_images : int
-        Number of images learnt from, and judged.
-    image_auroc : float or None
-        Area under the ROC curve of the detector's image scores. None, as all figures down to
-        `aupimo_median`, where it is not defined.
-    image_average_precision : float or None
-        Average precision of the image scores.
-    image_f1_max, image_f1_max_threshold : float or None
-        The best F1 of the image scores that any threshold reaches, and that threshold. It is
-        chosen with the labels in hand: no threshold that was fixed beforehand reaches more.
-    map_max_auroc : float or None
-        Area under the ROC curve when the maximum of the map is the score.
-    pixel_auroc : float or None
-        The same over all pixels; of defective images those count whose mask marks some of them.
-    pixel_average_precision, pixel_f1_max, pixel_f1_max_threshold : float or None
-        As of images, over the same pixels.
-    aupro, aupro_05 : float or None
-        Per-region overlap up to a false-positive rate of 0.3, and of 0.05, over the same pixels.
-    aupimo, aupimo_median : float or None
-        Mean and median of the per-image overlap at false-positive rates from 1e-5 to 1e-4 on
-        normal images, of the defective images; see `metrics.aupimo`.
-    aupimo_by_image : dict of str to float
-        The overlap of each defective image, by its path in the dataset.
-    kinds : dict of str to KindEvaluation
-        How well each kind of defect is found.
-    seconds : dict of str to float
-        "features" (reading images included), "gallery" (a coreset included), "training" (of a
-        network) and "retrieval" (of normal images) where the detector has such a stage, "matching"
-        (maps included), "total".
-    peak_memory_mb : float
-        Largest resident memory of the process so far, in MB (10^6 bytes).
-    version : str
-        Of knnspect.
-    undefined : dict of str to str
-        Why figures are None, by their names.
-    notes : list of str
-        What is to be known about the labels, such as images without a mask.
-    """
-
-    method: str
-    backbone: str
-    train_images: int
-    test_images: int
-    image_auroc: float | None
-    image_average_precision: float | None
-    image_f1_max: float | None
-    image_f1_max_threshold: float | None
-    map_max_auroc: float | None
-    pixel_auroc: float | None
-    pixel_average_precision: float | None
-    pixel_f1_max: float | None
-    pixel_f1_max_threshold: float | None
-    aupro: float | None
-    aupro_05: float | None
-    aupimo: float | None
-    aupimo_median: float | None
-    aupimo_by_image: dict[str, float]
-    kinds: dict[str, KindEvaluation]
-    seconds: dict[str, float]
-    peak_memory_mb: float
-    version: str
-    undefined: dict[str, str] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the figures under their names, JSON-compatible.
-
-        "undefined" and "notes" are there only if there is something to say.
-        """
-        figures = _without_empty(asdict(self))
-        figures["kinds"] = {kind: _without_empty(own) for kind, own in figures["kinds"].items()}
-        return figures
 
 
 def evaluate(
@@ -208,7 +99,7 @@ def evaluate(
         seconds[stage] = seconds.get(stage, 0.0) + value
     total = time.perf_counter() - start
 
-    of_pixels = _figures_of_pixels(labels, predictions)
+    of_pixels = _figures_of_pixels(labels, predictions, detector)
     figures = _figures_of_images(labels, predictions) | of_pixels.figures
     undefined = labels.undefined | {
         name: labels.undefined[other]
@@ -225,6 +116,7 @@ def evaluate(
         **{name: figures.get(name) for name in (*_NEEDS, *_DEFINED_WITH)},
         aupimo_by_image={paths[i]: overlap for i, overlap in of_pixels.overlaps.items()},
         kinds={kind: _kind(kind, labels, predictions, of_pixels) for kind in kinds},
+        decisions=_decisions(labels, predictions, detector, of_pixels),
         seconds={
             "features": seconds["decode"] + seconds["features"],
             "gallery": seconds["gallery"] + seconds.get("coreset", 0.0),
@@ -261,10 +153,6 @@ def peak_memory_mb() -> float:
     return largest * (1 if sys.platform == "darwin" else 1024) / 1e6
 
 
-def _without_empty(figures: dict[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in figures.items() if v or k not in ("undefined", "notes")}
-
-
 def _figures_of_images(labels: Labels, predictions: list[Prediction]) -> dict[str, float]:
     """Return the figures of images, if they are defined."""
     if "image_auroc" in labels.undefined:
@@ -287,9 +175,12 @@ class _OfPixels:
     figures: dict[str, float] = field(default_factory=dict)  # of all images
     overlaps: dict[int, float] = field(default_factory=dict)  # by the number of the image
     kinds: dict[str, dict[str, float]] = field(default_factory=dict)
+    f1: float | None = None  # at the threshold of pixels, if there is one
 
 
-def _figures_of_pixels(labels: Labels, predictions: list[Prediction]) -> _OfPixels:
+def _figures_of_pixels(
+    labels: Labels, predictions: list[Prediction], detector: Detector
+) -> _OfPixels:
     found = _OfPixels()
     if "pixel_auroc" in labels.undefined:
         return found
@@ -312,6 +203,8 @@ def _figures_of_pixels(labels: Labels, predictions: list[Prediction]) -> _OfPixe
         "pixel_f1_max": best.f1,
         "pixel_f1_max_threshold": best.threshold,
     }
+    if not detector.uncalibrated and whole.n_defective:
+        found.f1 = whole.f1(predictions[0].pixel_threshold)
     if "aupimo" not in labels.undefined:
         overlaps = whole.aupimo()[len(good) :]
         found.figures["aupimo"] = float(overlaps.mean())
@@ -327,6 +220,41 @@ def _figures_of_pixels(labels: Labels, predictions: list[Prediction]) -> _OfPixe
             own = [found.overlaps[labels.in_pixels[place]] for place in of_kind]
             found.kinds[kind]["aupimo"] = float(np.mean(own))
     return found
+
+
+def _decisions(
+    labels: Labels, predictions: list[Prediction], detector: Detector, of_pixels: _OfPixels
+) -> DecisionEvaluation:
+    calibration = detector.calibration_
+    if calibration is None or detector.uncalibrated:
+        names = [each.name for each in fields(DecisionEvaluation)]
+        why = f"the detector has no calibration: {detector.uncalibrated}"
+        return DecisionEvaluation(undefined=dict.fromkeys(names[:-1], why))
+    rates = metrics.decision_rates(
+        labels.is_defective, [p.is_anomalous for p in predictions], labels.kinds
+    )
+    undefined = dict(rates.undefined)
+    image_f1 = None
+    threshold = predictions[0].threshold
+    if "image_f1_max" in labels.undefined:
+        undefined["image_f1"] = labels.undefined["image_f1_max"]
+    else:
+        scores = [prediction.score for prediction in predictions]
+        image_f1 = metrics.f1(labels.is_defective, scores, threshold)
+    if of_pixels.f1 is None:
+        undefined["pixel_f1"] = labels.undefined.get("pixel_f1_max", "no pixel is defective")
+    return DecisionEvaluation(
+        false_alarm_rate=calibration.rate(detector.false_alarm_rate),
+        threshold=threshold,
+        pixel_threshold=predictions[0].pixel_threshold,
+        guarantee=calibration.guarantee,
+        false_alarms=rates.false_alarms,
+        detections=rates.detections,
+        kinds=rates.kinds,
+        image_f1=image_f1,
+        pixel_f1=of_pixels.f1,
+        undefined=undefined,
+    )
 
 
 def _ranking(pixels: PixelScores) -> dict[str, float]:
