@@ -288,7 +288,13 @@ impl StoredImage {
     /// Whether [`windowed`](Self::windowed) has only to look, or may not keep anything: of features that
     /// are stored as less than float32 that would take more memory than they do.
     pub(crate) fn is_windowed(&self) -> bool {
-        self.windowed.get().is_some() || !matches!(*self.levels[0], StoredLevel::F32(_))
+        self.windowed.get().is_some() || !self.keeps_windowed()
+    }
+
+    /// Of codes and half-precision features nothing is kept, nor in a folder, which may be larger than memory.
+    fn keeps_windowed(&self) -> bool {
+        let is_in_folder = matches!(&self.origin, Origin::File(file) if file.seal.is_some());
+        !is_in_folder && matches!(*self.levels[0], StoredLevel::F32(_))
     }
 
     /// What searches within windows keep of an image of pyramids, once the gallery's centering is known; None
@@ -300,7 +306,7 @@ impl StoredImage {
         set: InstructionSet,
     ) -> Option<&WindowImage> {
         let centering = slot.get()?;
-        if !matches!(*self.levels[0], StoredLevel::F32(_)) {
+        if !self.keeps_windowed() {
             return None;
         }
         let (of, image) = self.windowed.get_or_init(|| {
