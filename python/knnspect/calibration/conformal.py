@@ -20,7 +20,7 @@ DEFAULT_RATE = 0.01
 CalibrationKind = Literal["held out", "leave one out", "validation"]
 
 _GUARANTEES: dict[CalibrationKind, str] = {
-    "held out": "exact for images like these: they were learnt from by nothing",
+    "held out": "exact for images like these, which were not learnt from",
     "leave one out": "approximate: each normal image was compared with the others, and an image "
     "that is judged is compared with all of them",
     "validation": "approximate: training held these images out, and was stopped by them",
