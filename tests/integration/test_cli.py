@@ -1071,6 +1071,7 @@ class TestEndings:
             "gallery",
             "images",
             "settings.json",
+            "thumbnails",
         }
         gallery = ks.Gallery.open(tmp_path / "model/gallery", "r+")  # nobody holds its lock
         assert 0 < len(gallery) < 2624

@@ -79,7 +79,7 @@ def test_all_pictures_of_the_page_are_drawn(page: Page) -> None:
 def test_the_slider_changes_how_much_of_the_map_is_seen(page: Page) -> None:
     layer = page.locator(".layer.above").first
     opacity = "e => getComputedStyle(e).opacity"
-    assert layer.evaluate(opacity) == "0.8"
+    assert layer.evaluate(opacity) == "0.6"
     page.get_by_label("Map opacity").fill("25")
     assert layer.evaluate(opacity) == "0.25"
     page.keyboard.press("Escape")

@@ -51,6 +51,7 @@ OTHERS: dict[str, Any] = {
     "noise": 0.25,
     "margin": 0.75,
     "false_alarm_rate": 0.3,
+    "thumbnails": 12,
 }
 
 

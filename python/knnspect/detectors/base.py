@@ -29,6 +29,7 @@ from knnspect.errors import ParameterError
 from knnspect.gallery import Gallery
 from knnspect.model_files import StoredModel, write_model
 from knnspect.normal_features import NormalFeatures, Run, extract
+from knnspect.normal_features.thumbnails import Thumbnails
 from knnspect.parameters import learnt, parameter, section
 from knnspect.validation import check_choice
 from knnspect.views import Placement, Sizes
@@ -91,6 +92,8 @@ class Detector(Decider):
     presets: ClassVar[Presets] = {}
 
     normal_map_max_: float = learnt()
+    #: Small copies of normal images, of those methods that keep some.
+    _thumbnails: Thumbnails | None = learnt()
     #: What a model keeps of parameters that belong to a machine, such as threads: to be told, not
     #: to be used again.
     fitted_with_: dict[str, Any] = learnt()
@@ -266,6 +269,7 @@ class Detector(Decider):
         learnt._digests = shortened_digests(normal.digests.values())
         learnt._learn(normal, run)
         learnt._normal_sizes = Sizes(normal.sizes)
+        learnt._thumbnails = normal.thumbnails
         learnt.fitted_with_ = self._unsaved_params()
         if calibration_images is not None:
             learnt.calibrate(

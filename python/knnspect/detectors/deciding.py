@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["Decider", "shortened_digests"]
 
 #: What scores do not depend on.
-_NO_MATTER = frozenset({"false_alarm_rate"})
+_NO_MATTER = frozenset({"false_alarm_rate", "thumbnails"})
 #: Bytes of a digest that are kept: two of a million images agree by accident once in 10^7 models.
 _DIGEST_TYPE = np.dtype("<i8")
 

@@ -28,7 +28,7 @@ _GROUP = "knnspect.detectors"
 #: Packages of methods, each a module.
 _ROOMS: tuple[ModuleType, ...] = (nearest, heads)
 #: The modules in them that methods share.
-_SHARED = ("base", "compared", "coreset", "leave_one_out", "masked", "masking")
+_SHARED = ("base", "compared", "illustrated", "coreset", "leave_one_out", "masked", "masking")
 
 
 def methods() -> list[str]:

@@ -55,6 +55,8 @@ def _contents(path: Path, verify: bool) -> Iterator[tuple[str, object]]:
     folder = (path / GALLERY if is_model else path) if in_folder else None
     yield from _of_searched(store, folder, verify)
     if store is not None:
+        if "thumbnails.jpeg.ends" in store.names:
+            yield "thumbnails", len(store.tensor("thumbnails.jpeg.ends"))
         yield from _of_settings(path, store)
 
 
@@ -78,7 +80,7 @@ def _of_settings(path: Path, store: _core.Store) -> Iterator[tuple[str, object]]
     """Say what a model was made with, but for what is said of its features."""
     metadata = store.metadata
     is_searching = "gallery.ids" in metadata or "coreset" in metadata
-    said = {"upsample", "gallery_dtype"} if is_searching else {"shapes"}
+    said = {"upsample", "gallery_dtype", "thumbnails"} if is_searching else {"shapes"}
     config = parse_json(metadata.get("config", "{}"), path, "its settings")
     if "normal_map_max" in config:
         yield from _of_calibration(config, store)

@@ -24,6 +24,7 @@ from knnspect.normal_features.checks import ConstantLevels, add_to_gallery, chec
 from knnspect.normal_features.folder import (
     GALLERY,
     IMAGES,
+    THUMBNAILS,
     about_images,
     digests_of,
     forget,
@@ -35,6 +36,7 @@ from knnspect.normal_features.folder import (
 from knnspect.normal_features.memory_plan import check_room, plan_build, warn_of_variants
 from knnspect.normal_features.pending import Pending
 from knnspect.normal_features.run import Run
+from knnspect.normal_features.thumbnails import ThumbnailMaker, Thumbnails
 from knnspect.validation import check_count, some_ids
 from knnspect.views import Placement, StoredImages, Variants
 
@@ -59,6 +61,8 @@ class NormalFeatures:
         How images meet the network.
     stored : StoredImages
         Which ids of the gallery belong to which image.
+    thumbnails : Thumbnails
+        Small copies of the images, as many as are to be kept.
     """
 
     gallery: Gallery
@@ -67,6 +71,7 @@ class NormalFeatures:
     digests: dict[str, bytes]
     geometry: Geometry
     stored: StoredImages
+    thumbnails: Thumbnails
 
     def placement(self, id_: str) -> Placement:
         """Return how an image met the network."""
@@ -132,8 +137,8 @@ def _remove_folder(path: Path, process: int) -> None:
 
 
 def _in_memory(backbone: Backbone, images: object, gallery: Gallery, run: Run) -> NormalFeatures:
-    source = open_to_learn(images)
-    pending = Pending(source, {})
+    maker = ThumbnailMaker(run.n_thumbnails)
+    pending = Pending(maker.watching(open_to_learn(images)), {})
     ids: list[str] = []
     sizes: list[tuple[int, int]] = []
     pooled: list[NDArray[np.float32]] = []
@@ -158,6 +163,7 @@ def _in_memory(backbone: Backbone, images: object, gallery: Gallery, run: Run) -
         {image: pending.digests[image] for image in stored.images},
         backbone.geometry,
         stored,
+        maker.of(stored.images),
     )
 
 
@@ -177,6 +183,8 @@ def _in_folder(
         open_or_create(folder / GALLERY, empty.upsample, empty.dtype) as gallery,
         open_or_create(folder / IMAGES) as about,
     ):
+        maker = ThumbnailMaker(run.n_thumbnails, folder / THUMBNAILS)
+        source = maker.watching(source)
         # The gallery is what counts: an image is added to it last, and removed from it first.
         about.remove([id_ for id_ in about.ids if id_ not in gallery])
         known = _known(folder, gallery, about, run.variants)
@@ -218,7 +226,7 @@ def _in_folder(
         if not len(gallery):
             raise ImageError("images: none could be used")
     constant.check()
-    return _of_folder(folder, backbone.geometry, run.variants)
+    return _of_folder(folder, backbone.geometry, run.variants, maker)
 
 
 def _add(
@@ -236,7 +244,9 @@ def _add(
     add_to_gallery(gallery, features)
 
 
-def _of_folder(folder: Path, geometry: Geometry, variants: Variants | None) -> NormalFeatures:
+def _of_folder(
+    folder: Path, geometry: Geometry, variants: Variants | None, maker: ThumbnailMaker
+) -> NormalFeatures:
     """Return the features of all images in a folder."""
     gallery = Gallery.open(folder / GALLERY)
     ids = gallery.ids
@@ -246,7 +256,8 @@ def _of_folder(folder: Path, geometry: Geometry, variants: Variants | None) -> N
         image: of_ids[place] for image, place in zip(stored.images, stored.places, strict=True)
     }
     digests = digests_of(Gallery.open(folder / IMAGES), stored.images)
-    return NormalFeatures(gallery, pooled, sizes, digests, geometry, stored)
+    thumbnails = maker.of(stored.images)
+    return NormalFeatures(gallery, pooled, sizes, digests, geometry, stored, thumbnails)
 
 
 def _ids_of(image: str, variants: Variants | None) -> list[str]:

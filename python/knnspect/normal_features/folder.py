@@ -1,8 +1,9 @@
 """A folder of the features of normal images, which `extract` fills and goes on with.
 
 It holds ``gallery``, the pyramids; ``images``, the pooled features, sizes and digests of the same
-images, as a gallery, too; ``settings.json``, what the features were made with; and ``checkpoint``
-while a network is trained on them.
+images, as a gallery, too; ``settings.json``, what the features were made with; ``thumbnails``,
+small copies of images, from which a fit that goes on takes them; and ``checkpoint`` while a network
+is trained on them.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ __all__ = [
     "CHECKPOINT",
     "GALLERY",
     "IMAGES",
+    "THUMBNAILS",
     "about_images",
     "digest_of_images",
     "digests_of",
@@ -39,7 +41,7 @@ __all__ = [
     "settings_of",
 ]
 
-GALLERY, IMAGES, CHECKPOINT = "gallery", "images", "checkpoint"
+GALLERY, IMAGES, CHECKPOINT, THUMBNAILS = "gallery", "images", "checkpoint", "thumbnails"
 _SETTINGS = "settings.json"
 #: Settings that are left out where they have their default.
 _DEFAULTS: dict[str, Any] = {**DEFAULTS, "variants": None}

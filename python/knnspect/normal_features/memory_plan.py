@@ -17,6 +17,7 @@ from knnspect.gallery import Gallery
 from knnspect.memory import PeakMemory, anonymous_bytes, describe_bytes
 from knnspect.normal_features.pending import Pending
 from knnspect.normal_features.run import Run
+from knnspect.normal_features.thumbnails import THUMBNAIL_BYTES
 
 __all__ = ["Plan", "check_room", "plan_build", "warn_of_variants"]
 
@@ -88,6 +89,8 @@ def plan_build(
     n_variants = 1 if run.variants is None else len(run.variants)
     # With its share of the journal.
     image_bytes = n_variants * (sample.nbytes + features.pooled.nbytes + 300)
+    image_bytes += THUMBNAIL_BYTES if run.n_thumbnails else 0
+    n_thumbnails = run.n_thumbnails if n_images is None else min(run.n_thumbnails, n_images)
     now = anonymous_bytes() or 0
 
     def needed(batch: int, workers: int) -> int:
@@ -96,6 +99,7 @@ def plan_build(
         if n_variants > 1:
             # They are made of the decoded image, and those of two images a thread may wait.
             decoding += (8 * largest + 2 * n_variants * prepared) * max(workers, 1)
+        decoding += n_thumbnails * THUMBNAIL_BYTES
         return now + network + decoding + batch * (4 * prepared + 3 * pyramid)
 
     batch, workers = run.batch_size, run.n_workers

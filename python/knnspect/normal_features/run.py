@@ -33,6 +33,8 @@ class Run:
     calibrates: bool = True
     #: Which images belong together; see `Detector.fit`.
     blocks: Blocks = None
+    #: Of how many images thumbnails are kept.
+    n_thumbnails: int = 0
     #: In which variants images are learnt; None: each as it is.
     variants: Variants | None = None
 

@@ -304,12 +304,17 @@ class NearestDetector(MaskedDetector):
         values = {"border_factors": self.border_.factors.tolist()}
         if self.variants != self.variants_:  # the parameter was changed after `fit`
             values["variants"] = self.parameters["variants"].constraint.saved(self.variants_)
-        of_mask = self._state_of_mask()
-        return replace(of_mask, values={**values, **of_mask.values}, searched=self.searched_)
+        of_mask, of_thumbnails = self._state_of_mask(), self._state_of_thumbnails()
+        return State(
+            values | of_mask.values,
+            of_mask.arrays | of_thumbnails.arrays,
+            searched=self.searched_,
+        )
 
     def _set_state(self, stored: StoredModel) -> None:
         self._keep(stored.searched(), self.variants)
         self._set_mask(stored, self.searched_)
+        self._set_thumbnails(stored)
         self.border_ = BorderFactors(stored.config.get("border_factors", ()))
 
     def _judge(self, features: Features, watch: Stopwatch) -> Iterator[Prediction]:

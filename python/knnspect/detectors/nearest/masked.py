@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from knnspect.constraints import Optional
-from knnspect.detectors.base import Detector
 from knnspect.detectors.nearest.compared import Counts
+from knnspect.detectors.nearest.illustrated import IllustratedDetector
 from knnspect.detectors.nearest.masking import CellMask, check_some_count
 from knnspect.detectors.state import State
 from knnspect.errors import ParameterError
@@ -29,7 +29,7 @@ __all__ = ["MaskedDetector"]
 _MaskedBy = TypeVar("_MaskedBy", Foreground, Region)
 
 
-class MaskedDetector(Detector):
+class MaskedDetector(IllustratedDetector):
     """Leaves out the cells of images that do not count.
 
     Parameters

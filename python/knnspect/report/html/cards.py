@@ -40,6 +40,14 @@ class NormalPlace:
     #: What of the normal image is shown.
     window: Window | None
 
+    @property
+    def part(self) -> Box | None:
+        """The same as a box."""
+        if self.window is None:
+            return None
+        left, top, width, height = self.window
+        return Box(top, left, top + height, left + width)
+
 
 @dataclass(frozen=True)
 class Place:

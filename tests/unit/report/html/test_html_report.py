@@ -108,7 +108,24 @@ def test_each_region_is_outlined_and_shown_beside_the_nearest_normal_place(page:
     assert "Nearest: normal" in page.text
     outlines = page.all("svg", **{"class": "outlines"})
     assert len(outlines) == 2
+    normal = page.all("image", id="normal-0")
+    assert normal[0]["href"].startswith("data:image/jpeg;base64,")
+    drawn = page.all("use", href="#normal-0")
+    assert len(drawn) % 2 == 0, "enlarged, and where it lies"
+    assert drawn[0]["transform"] == "scale(64 64)"
+    assert "The model keeps no picture" not in page.text
     assert {outline["viewbox"] for outline in outlines} == {"0 0 64 64"}
+
+
+def test_without_thumbnails_the_page_says_that_there_are_none(
+    detector: ks.Spade, tmp_path: Path
+) -> None:
+    bare = copy.copy(detector)
+    bare.thumbnails = 0
+    page = Page(write_report(bare, {"a.png": texture(101, True)}, tmp_path / "report.html"))
+    assert not page.all("use")
+    assert "The model keeps no picture of the nearest normal image." in page.text
+    assert "Nearest: normal" in page.text
 
 
 def test_every_picture_has_a_text_or_is_a_layer_of_one_that_has(page: Page) -> None:
