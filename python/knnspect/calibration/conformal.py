@@ -83,8 +83,8 @@ class Calibration:
     >>> calibration.threshold(0.1)
     Traceback (most recent call last):
     ...
-    knnspect.errors.CalibrationError: false_alarm_rate: 0.1 needs 9 normal images that were not \
-learnt from, this model is calibrated with 4: the smallest rate they can promise is 0.2
+    knnspect.errors.CalibrationError: false_alarm_rate: 0.1 needs 9 normal images to be calibrated \
+with, there are 4: the smallest rate they can promise is 0.2
     """
 
     def __init__(
@@ -188,9 +188,9 @@ learnt from, this model is calibrated with 4: the smallest rate they can promise
         if asked * (self.n_blocks + 1) < 1 - _ROUNDING:
             of = "normal images" if self.n_blocks == len(self) else "blocks of normal images"
             raise CalibrationError(
-                f"false_alarm_rate: {asked:g} needs {n_needed(asked)} {of} that were not learnt "
-                f"from, this model is calibrated with {self.n_blocks}: the smallest rate they can "
-                f"promise is {self.smallest_rate:.4g}",
+                f"false_alarm_rate: {asked:g} needs {n_needed(asked)} {of} to be calibrated with, "
+                f"there are {self.n_blocks}: the smallest rate they can promise is "
+                f"{self.smallest_rate:.4g}",
                 parameter="false_alarm_rate",
             )
         return asked

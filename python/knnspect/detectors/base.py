@@ -280,6 +280,7 @@ class Detector(Decider):
                 skip_bad=skip_bad,
                 progress=progress,
             )
+        learnt._check_rate()
         learnt.seconds_ = run.watch.seconds
         if run.checkpoint is not None:
             Path(run.checkpoint).unlink(missing_ok=True)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from knnspect.calibration import Calibration
 from knnspect.calibration.blocks import Blocks, blocks_of, merged_blocks
+from knnspect.calibration.conformal import n_needed
 from knnspect.constraints import Optional, Positive
 from knnspect.data import open_to_learn
 from knnspect.data.loading import OnBad
@@ -144,6 +145,16 @@ class Decider(Judge):
     def uncalibrated(self) -> str:
         """Why there is no calibration that the present settings give; empty if there is one."""
         return self._valid_calibration()[1]
+
+    def _check_rate(self) -> None:
+        """Raise a CalibrationError if a rate is asked for, and nothing calibrates."""
+        if self.calibration_ is None and self.false_alarm_rate is not None:
+            raise CalibrationError(
+                f"false_alarm_rate: {self.false_alarm_rate:g} needs "
+                f"{n_needed(self.false_alarm_rate)} normal images to be calibrated with, there are "
+                f"none: {self.uncalibrated}",
+                parameter="false_alarm_rate",
+            )
 
     def _take(self, calibration: Calibration) -> None:
         """Decide by these scores from now on, if there are enough for the rate asked for."""

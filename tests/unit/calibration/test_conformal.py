@@ -114,13 +114,13 @@ class TestRates:
         with pytest.raises(CalibrationError) as caught:
             calibration(np.arange(50.0)).threshold(0.001)
         assert str(caught.value) == (
-            "false_alarm_rate: 0.001 needs 999 normal images that were not learnt from, this model "
-            "is calibrated with 50: the smallest rate they can promise is 0.01961"
+            "false_alarm_rate: 0.001 needs 999 normal images to be calibrated with, there are 50: "
+            "the smallest rate they can promise is 0.01961"
         )
         assert caught.value.parameter == "false_alarm_rate"
 
     def test_too_few_blocks_say_so(self) -> None:
-        with pytest.raises(CalibrationError, match=r"needs 19 blocks of normal images .* with 10:"):
+        with pytest.raises(CalibrationError, match=r"needs 19 blocks of normal images .* are 10:"):
             calibration(np.arange(50.0), blocks=[n // 5 for n in range(50)]).threshold(0.05)
 
     @pytest.mark.parametrize("rate", [0, 1, -0.1, 1.5, float("nan")])

@@ -144,6 +144,8 @@ class TestLeaveOneOut:
         first = dict(list(normal.items())[:1])
         detector = PatchCore(backbone, coreset=None).fit(first)
         assert detector.calibration_ is None
+        with pytest.raises(CalibrationError, match=r"false_alarm_rate: 0\.5 needs .* single image"):
+            Spade(backbone, false_alarm_rate=0.5).fit(first)
         (prediction,) = detector.predict(first)
         with pytest.raises(CalibrationError, match="single image: calibrate it with normal images"):
             prediction.verdict  # noqa: B018
@@ -171,7 +173,7 @@ class TestRates:
     ) -> None:
         before = fitted.searched_
         fitted.set_params(false_alarm_rate=0.01)
-        with pytest.raises(CalibrationError, match=r"needs 99 .* is calibrated with 12"):
+        with pytest.raises(CalibrationError, match=r"needs 99 .* there are 12"):
             fitted.fit(normal)
         assert fitted.searched_ is before
 
@@ -234,7 +236,7 @@ class TestHeldOutImages:
     ) -> None:
         before = fitted.calibration_
         fitted.set_params(false_alarm_rate=0.08)
-        with pytest.raises(CalibrationError, match=r"needs 12 .* is calibrated with 9"):
+        with pytest.raises(CalibrationError, match=r"needs 12 .* there are 9"):
             fitted.calibrate(others)
         assert fitted.calibration_ is before
 
