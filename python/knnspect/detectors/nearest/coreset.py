@@ -14,6 +14,7 @@ from knnspect.detectors.nearest.compared import Compared, Counts
 from knnspect.errors import ParameterError
 from knnspect.features import Features
 from knnspect.gallery import Coreset, Gallery, LateFusion
+from knnspect.gallery.leaving_out import nearest_without
 from knnspect.gallery.picking import pick_coreset
 from knnspect.gallery.reading import ReadOnlyGallery
 from knnspect.normal_features import NormalFeatures, Run
@@ -93,12 +94,16 @@ class CoresetDetector(NearestDetector):
     def _compare_normal(
         self, index: int, normal: NormalFeatures, left_out: Collection[str]
     ) -> Compared | None:
-        others = self._searcher.without(list(left_out))
-        if not others.n_rows:
-            return None
         id_ = normal.gallery.ids[index]
         query = normal.gallery.pyramid([id_])
         counts = self._counts_of_normal(normal, id_)
+        searched = self._searcher
+        if isinstance(searched, Coreset) and self.score != "image":
+            found = nearest_without(searched, query, left_out, **self._how)
+            return None if found is None else self._compared(found, query, counts, searched)
+        others = searched.without(list(left_out))
+        if not others.n_rows:
+            return None
         return self._compared(others.search(query, **self._how), query, counts, others)
 
     def _compare(self, features: Features, watch: Stopwatch) -> Iterator[Compared]:

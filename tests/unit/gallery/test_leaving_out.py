@@ -1,0 +1,61 @@
+"""The nearest row that did not come from some images is that of a coreset without them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from knnspect import FeaturePyramid, Gallery
+from knnspect.gallery import Coreset
+from knnspect.gallery.leaving_out import nearest_without
+
+IDS = ["a", "b", "c", "d", "e"]
+
+
+def gallery(seed: int, apart: float = 0.0) -> Gallery:
+    rng = np.random.default_rng(seed)
+    levels = [
+        np.round(2 * rng.normal(size=(len(IDS), side, side, n))).astype("f4") / 2  # with ties
+        for side, n in ((8, 3), (4, 5))
+    ]
+    for level in levels:
+        level[0] += apart
+    found = Gallery()
+    found.add(FeaturePyramid(levels), ids=IDS)
+    return found
+
+
+def check(coreset: Coreset, query: FeaturePyramid, ids: list[str]) -> None:
+    found = nearest_without(coreset, query, ids)
+    expected = coreset.without(ids).search(query)
+    assert found is not None
+    np.testing.assert_array_equal(found.sq_distances, expected.sq_distances)
+    np.testing.assert_array_equal(found.images, expected.images)
+    np.testing.assert_array_equal(found.cells, expected.cells)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("share", [0.1, 0.5, 1.0])
+def test_it_is_the_same_to_the_bit(seed: int, share: float) -> None:
+    stored = gallery(seed)
+    coreset = stored.coreset(share, seed=seed)
+    for ids in (["a"], ["c"], ["b", "e"], ["a", "b", "c", "d"]):
+        check(coreset, stored.pyramid([ids[0]]), ids)
+
+
+def test_an_image_apart_finds_rows_although_all_near_ones_are_its_own() -> None:
+    stored = gallery(0, apart=1000.0)
+    coreset = stored.coreset(1.0)
+    query = stored.pyramid(["a"])
+    nearest = coreset.search(query, 32)
+    assert (nearest.images == "a").all()
+    check(coreset, query, ["a"])
+
+
+def test_where_no_row_is_left_there_is_none() -> None:
+    stored = gallery(0)
+    query = stored.pyramid(["a"])
+    assert nearest_without(stored.coreset(0.5), query, IDS) is None
+    one = stored.coreset(1)
+    (owner,) = {one.image_ids[place] for place in one.image_index}
+    assert nearest_without(one, query, [owner]) is None
