@@ -170,7 +170,7 @@ def test_scores_are_compared_with_those_of_images_held_out(
     assert state_of(model) == before
     code, _, err = run("watch", "model.ks", one, "--reset")
     assert code == 0, err
-    assert "those of 8 normal images in 4 blocks held out" in err
+    assert "those of 8 normal images in 4 blocks, held out" in err
     known = DriftWatch.load(tmp_path / "model.ks.drift.json")
     expected = sorted(patchcore.calibration_.scores[::2].tolist())
     assert known.monitors["score"].calibration_scores.tolist() == expected
