@@ -6,6 +6,7 @@ from collections.abc import Collection
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from knnspect.gallery.coreset import Coreset
 from knnspect.pyramid import FeaturePyramid
@@ -13,8 +14,8 @@ from knnspect.search import Neighbors
 
 __all__ = ["nearest_without"]
 
-#: So many nearest rows are looked at first, then so many.
-_STEPS = (4, 32)
+#: So many nearest rows of a cell are looked at first, then so many where all of them are hidden.
+_STEPS = (1, 8, 64)
 
 
 def nearest_without(
@@ -53,18 +54,40 @@ def nearest_without(
     hidden = np.array([id_ in hidden_ids for id_ in coreset.image_ids], bool)
     if hidden[coreset.image_index].all():
         return None
+    how.pop("window", None)  # rows have no place
+    rows = query.concatenated(coreset.upsample)[0]  # type: ignore[arg-type]
+    shape = rows.shape[:2]
+    rows = rows.reshape(-1, rows.shape[-1])
+    sq_distances = np.empty(len(rows), np.float32)
+    image_index = np.empty(len(rows), np.uint32)
+    cells = np.empty((len(rows), 2), np.uint32)
+    open_ = np.arange(len(rows))  # cells of which all rows found so far are hidden
     for k in _STEPS:
-        found = coreset.search(query, min(k, len(coreset)), **how)
-        is_hidden = hidden[found.image_index]
-        if not is_hidden.all(axis=-1).any():
-            first = is_hidden.argmin(axis=-1)[..., None]
-            return Neighbors(
-                np.take_along_axis(found.sq_distances, first, axis=-1),
-                np.take_along_axis(found.image_index, first, axis=-1),
-                np.take_along_axis(found.cells, first[..., None], axis=-2),
-                found.image_ids,
-            )
-    left = coreset.without([id_ for id_ in coreset.image_ids if id_ in hidden_ids])
-    found = left.search(query, **how)
-    places = np.flatnonzero(~hidden).astype(np.uint32)
-    return Neighbors(found.sq_distances, places[found.image_index], found.cells, coreset.image_ids)
+        found = _of_rows(coreset, rows[open_], min(k, len(coreset)), how)
+        is_hidden = hidden[found.image_index[0, :, 0]]
+        settled = ~is_hidden.all(axis=-1)
+        at, first = np.flatnonzero(settled), is_hidden.argmin(axis=-1)[settled]
+        sq_distances[open_[settled]] = found.sq_distances[0, at, 0, first]
+        image_index[open_[settled]] = found.image_index[0, at, 0, first]
+        cells[open_[settled]] = found.cells[0, at, 0, first]
+        open_ = open_[~settled]
+        if not len(open_):
+            break
+    else:
+        left = coreset.without([id_ for id_ in coreset.image_ids if id_ in hidden_ids])
+        found = _of_rows(left, rows[open_], 1, how)
+        places = np.flatnonzero(~hidden).astype(np.uint32)
+        sq_distances[open_] = found.sq_distances[0, :, 0, 0]
+        image_index[open_] = places[found.image_index[0, :, 0, 0]]
+        cells[open_] = found.cells[0, :, 0, 0]
+    return Neighbors(
+        sq_distances.reshape(1, *shape, 1),
+        image_index.reshape(1, *shape, 1),
+        cells.reshape(1, *shape, 1, 2),
+        coreset.image_ids,
+    )
+
+
+def _of_rows(coreset: Coreset, rows: NDArray[Any], k: int, how: dict[str, Any]) -> Neighbors:
+    """Return the nearest rows of rows of upsampled, concatenated features: (n, channels)."""
+    return coreset.evidence(coreset.bank.search(FeaturePyramid([rows[None, :, None]]), k, **how))
