@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from command_line import Run
 
 # Shells start jobs in the background with Ctrl-C ignored, which the processes that tests start and
 # interrupt would inherit.
@@ -41,6 +43,26 @@ if "hypothesis" not in MISSING:
         suppress_health_check=[HealthCheck.too_slow],
     )
     settings.load_profile("knnspect")
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs ``knnspect`` in this process, in an empty folder; returns code, output and errors."""
+    from knnspect.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+
+    def run_here(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["knnspect", *map(str, arguments)])
+        code = 0
+        try:
+            main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+        return (code, *capsys.readouterr())
+
+    return run_here
 
 
 @pytest.fixture

@@ -5,41 +5,19 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
 import pytest
+from command_line import Run
 from PIL import Image
 
 import knnspect as ks
-from knnspect.cli import main
 from knnspect.data import elpv_split, read_image
-
-Run: TypeAlias = Callable[..., tuple[int, str, str]]
 
 SMALL = ("--image-size", "64", "--levels", "1,2", "--device", "cpu")
 METHOD = ("--method", "patchcore", "--coreset", "60", *SMALL)
 N_LEARNT, N_HELD, N_GOOD, N_BAD = 6, 12, 3, 3
-
-
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs ``knnspect`` in this process, in an empty folder; returns code, output and errors."""
-    monkeypatch.chdir(tmp_path)
-
-    def run_here(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["knnspect", *map(str, arguments)])
-        code = 0
-        try:
-            main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-        return (code, *capsys.readouterr())
-
-    return run_here
 
 
 @pytest.fixture(scope="module")

@@ -8,38 +8,18 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
 import pytest
+from command_line import Run
 from PIL import Image
 
 import knnspect as ks
 from knnspect.calibration import DriftWatch
-from knnspect.cli import main
 from knnspect.data import elpv_split, read_image
 
-Run: TypeAlias = Callable[..., tuple[int, str, str]]
 N_BEFORE, N = 40, 75
-
-
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs ``knnspect`` in this process, in an empty folder; returns code, output and errors."""
-    monkeypatch.chdir(tmp_path)
-
-    def run_here(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["knnspect", *map(str, arguments)])
-        code = 0
-        try:
-            main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-        return (code, *capsys.readouterr())
-
-    return run_here
 
 
 @pytest.fixture(scope="module")
