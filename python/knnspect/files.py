@@ -20,6 +20,7 @@ __all__ = [
     "parse_json",
     "read_json",
     "replace_file",
+    "write_json",
 ]
 
 #: JSON of ours is a few levels deep.
@@ -61,6 +62,27 @@ def replace_file(
     'whole'
     """
     _core.replace_file(check_path(path), contents, follow_links)
+
+
+def write_json(path: str | os.PathLike[str], value: Any, *, follow_links: bool = False) -> None:
+    """Write a value to a JSON file, in one step: a reader finds the old one or the new one.
+
+    Parameters
+    ----------
+    path : path-like
+        The file.
+    value
+        JSON-compatible; numbers are finite.
+    follow_links : bool, default False
+        Replace the file that a symbolic link points to; if False, a link is refused.
+
+    Raises
+    ------
+    StoreError
+        If the file cannot be written.
+    """
+    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
+    replace_file(path, text.encode(), follow_links=follow_links)
 
 
 def read_json(path: Path, *, follow_links: bool = False) -> Any:

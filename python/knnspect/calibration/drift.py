@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
@@ -17,7 +16,7 @@ from knnspect.calibration.alarm import DIRECTIONS, DriftAlarm
 from knnspect.calibration.betting import Martingale
 from knnspect.calibration.ranks import Ranks, check_score, check_scores
 from knnspect.errors import ParameterError, ShapeError, StoreError, errors_about
-from knnspect.files import as_damage, check_path, read_json, replace_file
+from knnspect.files import as_damage, check_path, read_json, write_json
 from knnspect.validation import check_count, check_positive
 
 __all__ = ["DriftMonitor"]
@@ -349,8 +348,7 @@ class DriftMonitor:
         StoreError
             If the file cannot be written.
         """
-        text = json.dumps(self.to_json(), allow_nan=False, separators=(",", ":"))
-        replace_file(path, text.encode(), follow_links=follow_links)
+        write_json(path, self.to_json(), follow_links=follow_links)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, follow_links: bool = True) -> DriftMonitor:

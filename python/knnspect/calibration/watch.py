@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +12,7 @@ from knnspect.calibration.alarm import DriftAlarm
 from knnspect.calibration.drift import DriftMonitor
 from knnspect.calibration.ranks import check_score
 from knnspect.errors import DTypeError, ParameterError, StoreError, errors_about
-from knnspect.files import as_damage, check_path, read_json, replace_file
+from knnspect.files import as_damage, check_path, read_json, write_json
 from knnspect.validation import check_positive
 
 __all__ = ["DriftWatch"]
@@ -205,8 +204,7 @@ class DriftWatch:
         StoreError
             If the file cannot be written.
         """
-        text = json.dumps(self.to_json(), allow_nan=False, separators=(",", ":"))
-        replace_file(path, text.encode(), follow_links=follow_links)
+        write_json(path, self.to_json(), follow_links=follow_links)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, follow_links: bool = True) -> DriftWatch:
