@@ -265,23 +265,26 @@ class _Ranked:
         self, values: NDArray[np.float64], weights: NDArray[np.float64], total: int
     ) -> None:
         order = np.argsort(-values, kind="stable")
-        self._values = values[order]
+        #: With the other sign, so that they rise.
+        self._negative = -values[order]
         #: The weight of each value and of all larger ones, rank by rank.
         self._cumulative = np.cumsum(weights[order])
+        #: The same with all values that are equal.
+        last = np.searchsorted(self._negative, self._negative, side="right") - 1
+        self._at_or_above = self._cumulative[last]
         self._total = total
 
     def p_value(self, value: float) -> float:
         if math.isnan(value):
             return math.nan
-        at_or_above = int(np.searchsorted(-self._values, -value, side="right"))
-        weight = float(self._cumulative[at_or_above - 1]) if at_or_above else 0.0
+        n = int(np.searchsorted(self._negative, -value, side="right"))
+        weight = float(self._cumulative[n - 1]) if n else 0.0
         return min(1.0, (1 + weight) / (self._total + 1))
 
     def threshold(self, rate: float) -> float:
         # The largest value whose own p-value is above the rate: what lies above it is anomalous.
-        last = len(self._values) - np.searchsorted(self._values[::-1], self._values, "left") - 1
-        above = 1 + self._cumulative[last] > rate * (self._total + 1) + _ROUNDING
-        return float(self._values[int(np.argmax(above))])
+        above = 1 + self._at_or_above > rate * (self._total + 1) + _ROUNDING
+        return float(-self._negative[int(np.argmax(above))])
 
 
 def check_rate(rate: float, name: str = "false_alarm_rate") -> float:

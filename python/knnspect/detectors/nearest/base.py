@@ -284,12 +284,18 @@ class NearestDetector(MaskedDetector):
 
         few = evenly_spaced(len(others.ids))
         self.border_ = BorderFactors()
-        cells = [found.counted for index in few if (found := compare(index)) is not None]
+        first = {index: near for index in few if (near := compare(index)) is not None}
+        cells = [each.counted for each in first.values()]
         self.border_ = BorderFactors.of(cells, normal.gallery.shapes)
         chosen = others.sample(self.false_alarm_rate) if run.calibrates else []
         judged: dict[int, tuple[float, float]] = {}
         for index in sorted({*few, *chosen}):
-            if (found := compare(index)) is not None:
+            found = first.get(index)
+            if found is None or self.score == "image":  # which looks at the largest cell
+                found = compare(index)
+            else:
+                found = found._replace(cells=self.border_.divide(found.cells))
+            if found is not None:
                 id_ = others.ids[index]
                 one = self._prediction(id_, normal.placement(id_), found, Stopwatch())
                 judged[index] = (one.score, float(one.map.max()))
