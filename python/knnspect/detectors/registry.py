@@ -17,7 +17,7 @@ from types import ModuleType
 from knnspect.detectors import heads, nearest
 from knnspect.detectors.base import Detector
 from knnspect.errors import ParameterError, StoreError, errors_about
-from knnspect.features.network import check_device
+from knnspect.features.torch.network import check_device
 from knnspect.files import as_damage, check_path
 from knnspect.model_files import StoredModel
 

@@ -4,8 +4,7 @@
 ``constraints``  what values its parameters may have
 ``features``     what it gives of images
 ``reading``      how it reads images
-``network``      its network, once it is loaded
-``weights``      where pretrained weights come from
+``torch``        networks of timm, and where their weights come from
 """
 
 from __future__ import annotations

@@ -25,10 +25,10 @@ from knnspect.features.constraints import (
 )
 from knnspect.features.features import Features
 from knnspect.features.mixed_sizes import forward_in_order
-from knnspect.features.network import POOLED, PRECISIONS, Network, NetworkSettings
 from knnspect.features.reading import ReadsImages, Skipped
 from knnspect.features.stored import digest_of, pack, unpack
-from knnspect.features.weights import resolve_weights
+from knnspect.features.torch.network import POOLED, PRECISIONS, Network, NetworkSettings
+from knnspect.features.torch.weights import resolve_weights
 from knnspect.parameters import learnt, parameter
 from knnspect.progress import Progress, Stopwatch
 from knnspect.pyramid import FeaturePyramid

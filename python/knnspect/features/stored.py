@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from knnspect.data import ImageReader
 from knnspect.errors import StoreError
-from knnspect.features.architectures import needed_tensors
-from knnspect.features.network import Network, NetworkSettings, check_device
-from knnspect.features.weights import as_tensor, check_name
+from knnspect.features.torch.architectures import needed_tensors
+from knnspect.features.torch.network import Network, NetworkSettings, check_device
+from knnspect.features.torch.weights import as_tensor, check_name
 
 __all__ = ["DEFAULTS", "digest_of", "pack", "unpack"]
 

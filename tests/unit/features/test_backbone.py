@@ -20,7 +20,7 @@ from PIL import Image
 from knnspect.data import elpv_split, open_images, read_image
 from knnspect.errors import DTypeError, ImageError, ImageWarning, ParameterError
 from knnspect.features import Backbone, Features
-from knnspect.features.weights import resolve_weights
+from knnspect.features.torch.weights import resolve_weights
 
 
 def assert_identical(one: Features, other: Features) -> None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 import knnspect as ks
 from knnspect.cli.options import build_detector
-from knnspect.features.network import unit_rows
+from knnspect.features.torch.network import unit_rows
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

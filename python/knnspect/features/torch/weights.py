@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from knnspect.errors import DTypeError, ParameterError, StoreError
-from knnspect.features.architectures import (
+from knnspect.features.torch.architectures import (
     Blueprint,
     is_architecture,
     needed_tensors,
     similar_names,
 )
-from knnspect.features.weight_files import WeightsFile, read_weights
+from knnspect.features.torch.weight_files import WeightsFile, read_weights
 
 if TYPE_CHECKING:
     import torch
@@ -236,7 +236,7 @@ def _has_other_tensors(network: nn.Module) -> bool:
 
 
 def _with_file(blueprint: Blueprint, file: WeightsFile) -> nn.Module:
-    from knnspect.features.checkpoints import load_published
+    from knnspect.features.torch.checkpoints import load_published
 
     try:
         planned = blueprint.outline()

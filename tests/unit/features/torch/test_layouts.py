@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 import knnspect as ks
 from knnspect.errors import ParameterError
-from knnspect.features.architectures import channels_first
+from knnspect.features.torch.architectures import channels_first
 
 #: Networks with a level that is as high as it has channels, and one of another size: channels last,
 #: in each way in which timm gives maps.

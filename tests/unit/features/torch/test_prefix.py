@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import knnspect as ks
-from knnspect.features.prefix import Prefix
+from knnspect.features.torch.prefix import Prefix
 
 
 def images(n: int = 2, size: int = 64) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:

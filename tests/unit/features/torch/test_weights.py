@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from knnspect.data import elpv_split
 from knnspect.errors import DTypeError, ParameterError, StoreError
 from knnspect.features import Backbone
-from knnspect.features.weights import resolve_weights
+from knnspect.features.torch.weights import resolve_weights
 
 Tensors: TypeAlias = Mapping[str, torch.Tensor]
 

@@ -14,7 +14,7 @@ import knnspect as ks
 from knnspect.data import elpv_split, read_image
 from knnspect.errors import StoreError
 from knnspect.features import Backbone
-from knnspect.features.weights import resolve_weights
+from knnspect.features.torch.weights import resolve_weights
 from knnspect.metrics import auroc
 
 

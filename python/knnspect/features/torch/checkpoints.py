@@ -19,8 +19,8 @@ import torch
 from torch import nn
 
 from knnspect.errors import StoreError
-from knnspect.features.architectures import Blueprint, needed_tensors
-from knnspect.features.weight_files import WeightsFile
+from knnspect.features.torch.architectures import Blueprint, needed_tensors
+from knnspect.features.torch.weight_files import WeightsFile
 
 __all__ = ["load_published"]
 

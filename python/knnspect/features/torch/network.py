@@ -15,16 +15,16 @@ from numpy.typing import NDArray
 from knnspect.constraints import Choice, Flag
 from knnspect.data import Geometry
 from knnspect.errors import DTypeError, ParameterError, StoreError
-from knnspect.features.architectures import Blueprint, channels_first, offer_all_blocks
-from knnspect.features.blocks import Blocks
 from knnspect.features.constraints import (
     PatchSize,
     check_multiples,
     checked_image_size,
     checked_levels,
 )
-from knnspect.features.prefix import Prefix
-from knnspect.features.weights import build_network
+from knnspect.features.torch.architectures import Blueprint, channels_first, offer_all_blocks
+from knnspect.features.torch.blocks import Blocks
+from knnspect.features.torch.prefix import Prefix
+from knnspect.features.torch.weights import build_network
 from knnspect.forked import check_cuda, fork_safe, lock
 from knnspect.pyramid import FeaturePyramid
 
@@ -83,7 +83,7 @@ class Network:
     source : str
         Where the weights come from, in words.
     weights : Path, mapping, or None
-        As `knnspect.features.weights.build_network` takes them.
+        As `knnspect.features.torch.weights.build_network` takes them.
 
     Raises
     ------
