@@ -38,6 +38,7 @@ _HOMES = {
     "ImageError": "errors",
     "ImageWarning": "errors",
     "KnnspectError": "errors",
+    "MissingPackageError": "errors",
     "Neighbors": "search",
     "NotFittedError": "errors",
     "ParameterError": "errors",

@@ -18,6 +18,7 @@ __all__ = [
     "ImageError",
     "ImageWarning",
     "KnnspectError",
+    "MissingPackageError",
     "NotFittedError",
     "ParameterError",
     "ReadingWarning",
@@ -132,6 +133,12 @@ class CalibrationError(KnnspectError, ValueError):
 
 class BackendUnavailable(KnnspectError, ImportError):  # noqa: N818 - reads as what it says
     """A backend was asked for that cannot run here; the message says what it lacks."""
+
+    path: Any = None  # an ImportError has one, too
+
+
+class MissingPackageError(KnnspectError, ImportError):
+    """A package that comes with an extra of knnspect is missing; the message says how to get it."""
 
     path: Any = None  # an ImportError has one, too
 
