@@ -17,7 +17,6 @@ from types import ModuleType
 from knnspect.detectors import heads, nearest
 from knnspect.detectors.base import Detector
 from knnspect.errors import ParameterError, StoreError, errors_about
-from knnspect.features.torch.network import check_device
 from knnspect.files import as_damage, check_path
 from knnspect.model_files import StoredModel
 
@@ -139,6 +138,8 @@ def _load(
                 f"{stored.path}: expected a {expected}, the file holds a {stored.kind}"
             )
         if device is not None:
+            from knnspect.features.torch.network import check_device
+
             check_device(device)  # so that it is not taken for a setting of the file
         kind = get_method(stored.kind) if kind is None else kind
         with as_damage(stored.path, "its settings"):

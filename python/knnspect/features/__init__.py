@@ -1,9 +1,11 @@
-"""From images to feature pyramids, with a frozen PyTorch backbone.
+"""From images to feature pyramids, with a frozen backbone.
 
 ``backbone``     the backbone and what it extracts
 ``constraints``  what values its parameters may have
 ``features``     what it gives of images
 ``reading``      how it reads images
+``network``      what it asks of its network
+``stored``       how it is kept in models and pickles
 ``torch``        networks of timm, and where their weights come from
 """
 

@@ -15,6 +15,8 @@ from knnspect.data import Geometry, iterate_batches, open_images
 from knnspect.data.loading import OnBad, Views
 from knnspect.errors import ImageError
 from knnspect.features.constraints import (
+    POOLED,
+    PRECISIONS,
     Device,
     ImageSize,
     Levels,
@@ -25,10 +27,9 @@ from knnspect.features.constraints import (
 )
 from knnspect.features.features import Features
 from knnspect.features.mixed_sizes import forward_in_order
+from knnspect.features.network import Network, NetworkSettings
 from knnspect.features.reading import ReadsImages, Skipped
 from knnspect.features.stored import digest_of, pack, unpack
-from knnspect.features.torch.network import POOLED, PRECISIONS, Network, NetworkSettings
-from knnspect.features.torch.weights import resolve_weights
 from knnspect.parameters import learnt, parameter
 from knnspect.progress import Progress, Stopwatch
 from knnspect.pyramid import FeaturePyramid
@@ -102,6 +103,8 @@ class Backbone(ReadsImages):
         On first use: if a parameter lies outside its values, or the network cannot be built.
     StoreError
         On first use: if the weights cannot be read or do not fit.
+    MissingPackageError
+        On first use: if PyTorch or timm is not installed (``pip install "knnspect[torch]"``).
 
     Examples
     --------
@@ -387,6 +390,9 @@ class Backbone(ReadsImages):
             self._loaded = self.from_state(*stored, device=self.device)._loaded
             self._stored = None
         if self._loaded is None:
+            from knnspect.features.torch.network import TorchNetwork
+            from knnspect.features.torch.weights import resolve_weights
+
             architecture, file, source = resolve_weights(self.name, self.weights)
-            self._loaded = Network(self._settings, architecture, source, file)
+            self._loaded = TorchNetwork(self._settings, architecture, source, file)
         return self._loaded

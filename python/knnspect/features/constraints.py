@@ -18,6 +18,8 @@ from knnspect.errors import DTypeError, ParameterError
 from knnspect.validation import check_count, parse_numbers
 
 __all__ = [
+    "POOLED",
+    "PRECISIONS",
     "Device",
     "ImageSize",
     "Levels",
@@ -31,6 +33,11 @@ __all__ = [
     "checked_image_size",
     "checked_levels",
 ]
+
+
+#: What images may be described by as a whole, and what a network may compute in.
+POOLED = Choice("mean", "max", "cls")
+PRECISIONS = Choice("float32", "float16")
 
 
 class Name(Constraint):

@@ -9,7 +9,7 @@ from itertools import groupby
 import numpy as np
 from numpy.typing import NDArray
 
-from knnspect.features.torch.network import Images, Network
+from knnspect.features.network import Images, Network
 from knnspect.pyramid import FeaturePyramid
 
 __all__ = ["forward_in_order"]

@@ -10,9 +10,7 @@ from numpy.typing import NDArray
 
 from knnspect.data import ImageReader
 from knnspect.errors import StoreError
-from knnspect.features.torch.architectures import needed_tensors
-from knnspect.features.torch.network import Network, NetworkSettings, check_device
-from knnspect.features.torch.weights import as_tensor, check_name
+from knnspect.features.network import Network, NetworkSettings
 
 __all__ = ["DEFAULTS", "digest_of", "pack", "unpack"]
 
@@ -32,26 +30,13 @@ def pack(
     name: str, network: Network, white: int | None
 ) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     """Return the settings of a backbone, JSON-compatible, and its tensors."""
-    settings = {
-        "name": name,
-        "architecture": network.architecture,
-        "levels": network.levels,
-        "image_size": list(network.geometry.image_size),
-        "resize": network.geometry.resize,
-        "patch_size": network.patch_size,
-        "source": network.source,
+    settings = {"name": name, **network.settings(), "white": white}
+    kept = {
+        key: value
+        for key, value in settings.items()
+        if key not in DEFAULTS or value != DEFAULTS[key]
     }
-    others = {
-        "white": white,
-        "unit": network.unit,
-        "norm": network.norm,
-        "pooled": network.pooled,
-        "precision": network.precision,
-        "blocks": network.n_blocks,
-    }
-    settings |= {key: value for key, value in others.items() if value != DEFAULTS[key]}
-    weights = network.module.state_dict()
-    return settings, {name: weights[name].cpu().numpy() for name in needed_tensors(weights)}
+    return kept, network.tensors()
 
 
 def digest_of(settings: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> dict[str, Any]:
@@ -75,7 +60,12 @@ def unpack(
         If the settings are not those of a backbone, or the tensors not those of its network.
     ParameterError, DTypeError
         If the device cannot be used.
+    MissingPackageError
+        If PyTorch or timm is not installed.
     """
+    from knnspect.features.torch.network import TorchNetwork, check_device
+    from knnspect.features.torch.weights import as_tensor, check_name
+
     check_device(device)
     try:
         check_name(settings["name"])
@@ -93,7 +83,7 @@ def unpack(
         }
         white = ImageReader(known["white"]).white
         levels = tuple(settings["levels"])
-        network = Network(
+        network = TorchNetwork(
             NetworkSettings(**given, levels=levels, counts_offered=known["blocks"] is None),
             str(settings["architecture"]),
             str(settings["source"]),

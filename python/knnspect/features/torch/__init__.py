@@ -1,4 +1,4 @@
-"""Networks of timm, in PyTorch.
+"""Networks of timm, in PyTorch, imported where they are used.
 
 ``network``       a network once it is loaded: prepared images in, feature maps out
 ``architectures`` which networks there are, how one is built, what its tensors and its maps are
@@ -8,3 +8,9 @@
 ``blocks``        the blocks of a transformer
 ``prefix``        a network, run only as far as its feature maps are needed
 """
+
+from __future__ import annotations
+
+from knnspect.extras import require
+
+require("torch", "timm", for_="a network of timm")

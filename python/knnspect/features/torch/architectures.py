@@ -6,13 +6,14 @@ import difflib
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import timm
+import torch
+from timm.models._features import FeatureGetterNet
+from torch import nn
 
 from knnspect.errors import ParameterError
-
-if TYPE_CHECKING:
-    import torch
-    from torch import nn
 
 __all__ = [
     "Blueprint",
@@ -35,16 +36,12 @@ def is_architecture(name: str) -> bool:
     >>> is_architecture("hf-hub:timm/resnet18.a1_in1k"), is_architecture("resnet18.no_such_tag")
     (False, False)
     """
-    import timm
-
     base = name.partition(".")[0]
     return timm.is_model(base) and (name == base or name in _tagged(base))
 
 
 def similar_names(name: str, others: Collection[str]) -> list[str]:
     """Return up to three names, of timm or among others, that are spelled much like this one."""
-    import timm
-
     base = name.partition(".")[0]
     tagged = _tagged(base) if timm.is_model(base) else ()
     return difflib.get_close_matches(name, [*timm.list_models(), *others, *tagged], n=3)
@@ -89,8 +86,6 @@ class Blueprint:
             Of many kinds, from timm.
         """
         if self.norm:
-            from timm.models._features import FeatureGetterNet
-
             if not _may_have_norm(replace(self, norm=False)):
                 raise self._no_norm()
             options["feature_cls"] = partial(FeatureGetterNet, norm=True)
@@ -109,14 +104,10 @@ class Blueprint:
         features_only : bool, default True
             False: the whole network, with its classifier.
         """
-        import torch
-
         with torch.device("meta"):
             return self.create() if features_only else self._create()
 
     def _create(self, **options: Any) -> nn.Module:
-        import timm
-
         config = timm.get_pretrained_cfg(self.architecture, allow_unregistered=True)
         if config is not None and config.fixed_input_size:
             size = {"dynamic_img_size": True} if self.any_size else {"img_size": self.image_size}
@@ -139,8 +130,6 @@ class Blueprint:
 @lru_cache(maxsize=16)
 def _may_have_norm(blueprint: Blueprint) -> bool:
     """Return whether timm takes the maps from a method of the network, which can apply a norm."""
-    from timm.models._features import FeatureGetterNet
-
     return isinstance(blueprint.outline(), FeatureGetterNet)
 
 
@@ -158,8 +147,6 @@ def offer_all_blocks(network: nn.Module) -> list[int] | None:
         The blocks that it offered before; None, and nothing is changed, for networks whose maps are
         those of stages.
     """
-    from timm.models._features import FeatureGetterNet
-
     if not isinstance(network, FeatureGetterNet):
         return None
     getter: Any = network
@@ -193,8 +180,6 @@ def channels_first(feature: torch.Tensor, layout: str) -> torch.Tensor:
 
 def _tagged(base: str) -> Collection[str]:
     """Return the names with tags, which stand for pretrained weights, of a network."""
-    import timm
-
     names: Collection[str] = timm.models.get_arch_pretrained_cfgs(base)
     return names
 

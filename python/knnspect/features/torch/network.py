@@ -4,75 +4,48 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
+import timm
+import torch
 from numpy.typing import NDArray
+from timm.data.config import resolve_data_config
+from timm.models import FeatureHookNet
+from torch import nn
+from torch.nn.functional import avg_pool2d
 
-from knnspect.constraints import Choice, Flag
+from knnspect.constraints import Flag
 from knnspect.data import Geometry
 from knnspect.errors import DTypeError, ParameterError, StoreError
 from knnspect.features.constraints import (
+    POOLED,
+    PRECISIONS,
     PatchSize,
     check_multiples,
     checked_image_size,
     checked_levels,
 )
-from knnspect.features.torch.architectures import Blueprint, channels_first, offer_all_blocks
+from knnspect.features.network import Images, NetworkSettings
+from knnspect.features.torch.architectures import (
+    Blueprint,
+    channels_first,
+    needed_tensors,
+    offer_all_blocks,
+)
 from knnspect.features.torch.blocks import Blocks
 from knnspect.features.torch.prefix import Prefix
 from knnspect.features.torch.weights import build_network
 from knnspect.forked import check_cuda, fork_safe, lock
 from knnspect.pyramid import FeaturePyramid
 
-if TYPE_CHECKING:
-    import torch
-    from torch import nn
-
-__all__ = [
-    "POOLED",
-    "PRECISIONS",
-    "Images",
-    "Network",
-    "NetworkSettings",
-    "check_device",
-    "unit_rows",
-]
-
-#: Prepared images, (3, height, width) each.
-Images = NDArray[np.float32] | list[NDArray[np.float32]]
-
-#: What images may be described by as a whole, and what a network may compute in.
-POOLED = Choice("mean", "max", "cls")
-PRECISIONS = Choice("float32", "float16")
+__all__ = ["TorchNetwork", "check_device", "unit_rows"]
 
 
-@dataclass(frozen=True)
-class NetworkSettings:
-    """What is asked of a network; the parameters are those of `Backbone`, not checked yet.
-
-    With `counts_offered`, levels of a transformer are those of the blocks that timm offers, the
-    last ones, as earlier versions counted them.
-    """
-
-    name: str
-    levels: Sequence[int]
-    image_size: int | tuple[int, int]
-    resize: Any
-    patch_size: int
-    device: str | None
-    unit: bool = False
-    norm: bool = False
-    pooled: str = "mean"
-    precision: str = "float32"
-    counts_offered: bool = False
-
-
-class Network:
-    """The network of a backbone and what it needs around it, with all parameters checked.
+class TorchNetwork:
+    """A network of timm and what it needs around it, with all parameters checked.
 
     Parameters
     ----------
@@ -102,10 +75,6 @@ class Network:
     def __init__(
         self, settings: NetworkSettings, architecture: str, source: str, weights: Any
     ) -> None:
-        import torch
-        from timm.data.config import resolve_data_config
-        from timm.models import FeatureHookNet
-
         _check(settings)
         image_size = checked_image_size(settings.image_size)
         self.patch_size = int(settings.patch_size)
@@ -171,6 +140,27 @@ class Network:
         shared = isinstance(self.module, FeatureHookNet)
         self._alone = lock() if shared else nullcontext()
 
+    def settings(self) -> dict[str, Any]:
+        """Return all that features depend on beside the weights; and `source`, for people."""
+        return {
+            "architecture": self.architecture,
+            "levels": self.levels,
+            "image_size": list(self.geometry.image_size),
+            "resize": self.geometry.resize,
+            "patch_size": self.patch_size,
+            "source": self.source,
+            "unit": self.unit,
+            "norm": self.norm,
+            "pooled": self.pooled,
+            "precision": self.precision,
+            "blocks": self.n_blocks,
+        }
+
+    def tensors(self) -> dict[str, NDArray[Any]]:
+        """Return the weights by name."""
+        weights = self.module.state_dict()
+        return {name: weights[name].cpu().numpy() for name in needed_tensors(weights)}
+
     @fork_safe
     def forward(
         self, images: Images, batch_size: int, pooled: bool = True
@@ -179,9 +169,6 @@ class Network:
 
         Without pooled features, of which there are then none, only as far as the levels need.
         """
-        import torch
-        from torch.nn.functional import avg_pool2d
-
         check_cuda(self.device.type)
         if self.device.type == "cpu" and len(images) > 1:
             # PyTorch chooses its kernels, with other rounding, by the size of the batch. One image
@@ -230,8 +217,6 @@ class Network:
 
         Of the images behind the first `n_images`, which fill the batch, there are maps only.
         """
-        import torch
-
         last = len(self.channels) - 1
         try:
             with self._alone:
@@ -290,8 +275,6 @@ def _check_range(name: str, levels: list[int], n_levels: int, kind: str) -> None
 
 def _check_size(settings: NetworkSettings, blueprint: Blueprint) -> None:
     """Raise a ParameterError if that is why a network was not built: its size is no multiple."""
-    import timm
-
     config = timm.get_pretrained_cfg(blueprint.architecture)
     if config is None:
         return
@@ -325,8 +308,6 @@ def unit_rows(level: torch.Tensor) -> torch.Tensor:
 
 def check_device(device: str | None) -> torch.device:
     """Return the device to use, CUDA where there is one by default, or raise a ParameterError."""
-    import torch
-
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if not isinstance(device, (str, torch.device)):

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from torch import nn
 
 from knnspect.forked import lock
-
-if TYPE_CHECKING:
-    import torch
-    from torch import nn
 
 __all__ = ["Prefix"]
 
@@ -61,8 +60,6 @@ class Prefix:
         return [maps[level] for level in self._levels]
 
     def _try(self, batch: torch.Tensor) -> list[torch.Tensor]:
-        import torch
-
         outputs: list[tuple[nn.Module, Any]] = []
         others = [module for module in self._module.modules() if module is not self._module]
         handles = [

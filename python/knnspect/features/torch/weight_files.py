@@ -6,12 +6,13 @@ import pickle
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
 
 from knnspect.errors import StoreError
-
-if TYPE_CHECKING:
-    import torch
 
 __all__ = ["WeightsFile", "read_weights"]
 
@@ -49,8 +50,6 @@ def read_weights(path: Path) -> WeightsFile:
     StoreError
         If it cannot be read, or holds more than tensors.
     """
-    import torch
-
     contents = _read(path)
     for key in _KEYS:
         if isinstance(contents, dict) and isinstance(contents.get(key), dict):
@@ -75,10 +74,6 @@ def read_weights(path: Path) -> WeightsFile:
 
 
 def _read(path: Path) -> Any:
-    import safetensors
-    import safetensors.torch
-    import torch
-
     try:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
@@ -98,8 +93,6 @@ def _read(path: Path) -> Any:
 
 def _other_kind(value: Any) -> str | None:
     """Return what a value is if it cannot be a weight, else None."""
-    import torch
-
     if not isinstance(value, torch.Tensor):
         return f"no tensor but {type(value).__name__}"
     if value.is_nested:

@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from knnspect.errors import DTypeError, ParameterError, StoreError
 from knnspect.features.torch.architectures import (
@@ -18,11 +20,8 @@ from knnspect.features.torch.architectures import (
     needed_tensors,
     similar_names,
 )
+from knnspect.features.torch.checkpoints import load_published
 from knnspect.features.torch.weight_files import WeightsFile, read_weights
-
-if TYPE_CHECKING:
-    import torch
-    from torch import nn
 
 __all__ = ["as_tensor", "build_network", "check_name", "resolve_weights"]
 
@@ -220,8 +219,6 @@ def _built(
 
 def _has_other_tensors(network: nn.Module) -> bool:
     """Return whether a network also computes tensors, such as masks, that are in no file."""
-    import torch
-
     for module in network.modules():
         if module._non_persistent_buffers_set:
             return True
@@ -236,8 +233,6 @@ def _has_other_tensors(network: nn.Module) -> bool:
 
 
 def _with_file(blueprint: Blueprint, file: WeightsFile) -> nn.Module:
-    from knnspect.features.torch.checkpoints import load_published
-
     try:
         planned = blueprint.outline()
     except Exception:  # timm raises many kinds; what is wrong is said when it is built
@@ -267,8 +262,6 @@ def _create(blueprint: Blueprint) -> nn.Module:
 
 def as_tensor(array: NDArray[Any]) -> torch.Tensor:
     """Return an array, of a file or of a pickle, as a tensor to copy from."""
-    import torch
-
     return torch.from_numpy(array if array.flags.writeable else array.copy())
 
 

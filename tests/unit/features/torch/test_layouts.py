@@ -47,7 +47,7 @@ def test_maps_have_rows_columns_and_channels_where_timm_has_them(
         name, levels=(level,), image_size=size, weights=tmp_path / "w.safetensors", device="cpu"
     )
     images = [np.random.default_rng(0).integers(0, 255, (size, size, 3)).astype(np.uint8)]
-    loaded = backbone._load()
+    loaded: Any = backbone._load()
     batch = (torch.from_numpy(loaded.geometry.prepare(images[0]))[None] - loaded.mean) / loaded.std
     with torch.inference_mode():
         theirs = network(batch)[level]
@@ -70,7 +70,8 @@ def test_channels_first_moves_channels_only_where_they_are_last() -> None:
 
 def test_another_layout_than_the_network_says_is_an_error() -> None:
     backbone = ks.Backbone(levels=(1,), image_size=64, device="cpu")
-    backbone._load().layout = "NHWC"
+    network: Any = backbone._load()
+    network.layout = "NHWC"
     with pytest.raises(ParameterError, match=r"level 4 should be a map of 320 channels as NHWC"):
         backbone.extract(np.zeros((1, 64, 64, 3), np.uint8))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import numpy as np
 import pytest
@@ -54,10 +55,10 @@ def test_levels_are_the_same_without_pooled_features(
 def test_later_stages_are_not_run() -> None:
     backbone = ks.Backbone(levels=(1, 2), image_size=64)
     list(backbone.iterate(images(), pooled=False))
-    network = backbone._load()
+    network: Any = backbone._load()
     assert network.prefix.is_shorter
     runs = []
-    network.module.blocks[6].register_forward_hook(lambda *_: runs.append(1))  # type: ignore[index, union-attr]
+    network.module.blocks[6].register_forward_hook(lambda *_: runs.append(1))
     list(backbone.iterate(images(), pooled=False))
     assert runs == []
     list(backbone.iterate(images()))

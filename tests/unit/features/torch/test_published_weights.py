@@ -168,7 +168,8 @@ def test_weights_of_another_family_are_refused(tmp_path: Path) -> None:
 def test_the_network_does_not_keep_the_tensors_of_the_file(tmp_path: Path) -> None:
     file = save(random_network("convnext_atto").state_dict(), tmp_path / "w.safetensors")
     backbone = Backbone("convnext_atto", levels=(0,), image_size=32, weights=file, device="cpu")
-    for module in backbone._load().module.modules():
+    network: Any = backbone._load()
+    for module in network.module.modules():
         assert "state_dict" not in (getattr(module, "pretrained_cfg", None) or {})
         assert "state_dict" not in (getattr(module, "default_cfg", None) or {})
 

@@ -1,0 +1,80 @@
+"""What a backbone asks of its network, whatever runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from knnspect.data import Geometry
+from knnspect.pyramid import FeaturePyramid
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["Images", "Network", "NetworkSettings"]
+
+#: Prepared images, (3, height, width) each.
+Images = NDArray[np.float32] | list[NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class NetworkSettings:
+    """What is asked of a network; the parameters are those of `Backbone`, not checked yet.
+
+    With `counts_offered`, levels of a transformer are those of the blocks that timm offers, the
+    last ones, as earlier versions counted them.
+    """
+
+    name: str
+    levels: Sequence[int]
+    image_size: int | tuple[int, int]
+    resize: Any
+    patch_size: int
+    device: str | None
+    unit: bool = False
+    norm: bool = False
+    pooled: str = "mean"
+    precision: str = "float32"
+    counts_offered: bool = False
+
+
+class Network(Protocol):
+    """A network that is loaded: prepared images in, feature maps out.
+
+    Attributes
+    ----------
+    source : str
+        Where the weights come from, in words.
+    geometry : Geometry
+        How images meet the network.
+    device : torch.device
+        Where it runs.
+    levels : list of int
+        Which of its maps make the pyramid, counted from 0.
+    channels : list of int
+        How many channels each of its maps has.
+    """
+
+    source: str
+    geometry: Geometry
+    device: torch.device
+    levels: list[int]
+    channels: list[int]
+
+    def forward(
+        self, images: Images, batch_size: int, pooled: bool = True
+    ) -> tuple[FeaturePyramid, NDArray[np.float32]]:
+        """Return the pyramids of images of one size and, if they are asked for, pooled features."""
+        ...
+
+    def settings(self) -> dict[str, Any]:
+        """Return, JSON-compatible, all that features depend on beside the weights; and `source`."""
+        ...
+
+    def tensors(self) -> dict[str, NDArray[Any]]:
+        """Return its weights by name."""
+        ...
