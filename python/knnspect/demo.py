@@ -10,6 +10,7 @@ from knnspect import metrics
 from knnspect.data import elpv_split, read_image
 from knnspect.data.own_pictures import SHEET
 from knnspect.detectors import Spade
+from knnspect.extras import require
 from knnspect.report import ResultsFolder, SheetEntry, contact_sheet, save_png
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ def run_demo(
     StoreError
         If the results cannot be written.
     """
+    require("torch", "timm", "sklearn", for_="the demo")  # before the work, not within it
     start = time.perf_counter()
     split = elpv_split()
     spade = Spade().set_params(backbone__name=backbone, backbone__weights="package")

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from knnspect.backends.rows import Rows, RowsBackend
 from knnspect.errors import BackendUnavailable
+from knnspect.extras import require
 from knnspect.forked import fork_safe
 from knnspect.search import Capabilities
 
@@ -40,12 +41,9 @@ class SklearnBackend(RowsBackend):
 
     def __init__(self) -> None:
         super().__init__()
-        try:
-            from sklearn.neighbors import NearestNeighbors
-        except ImportError as error:
-            raise BackendUnavailable(
-                "backend 'sklearn': scikit-learn is not installed: pip install scikit-learn"
-            ) from error
+        require("sklearn", for_="backend 'sklearn'", error=BackendUnavailable)
+        from sklearn.neighbors import NearestNeighbors
+
         self._make = NearestNeighbors
 
     def build(self, rows: Rows, threads: int | None) -> Any:  # noqa: ARG002 - nothing to do

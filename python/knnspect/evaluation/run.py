@@ -13,6 +13,7 @@ from knnspect import _core, metrics
 from knnspect.data import Labels, MVTecDataset, Need
 from knnspect.detectors import Detector, Prediction
 from knnspect.evaluation.figures import DecisionEvaluation, Evaluation, KindEvaluation
+from knnspect.extras import require
 from knnspect.metrics import PixelScores
 
 __all__ = ["evaluate", "peak_memory_mb"]
@@ -75,12 +76,15 @@ def evaluate(
     ------
     ImageError
         If an image or a mask cannot be used.
+    MissingPackageError
+        If scikit-learn is not installed.
 
     Warns
     -----
     DatasetWarning
         Before the work: figures are not defined, or `Labels` has something to say of masks.
     """
+    require("sklearn", for_="an evaluation")  # before the work, not after it
     start = time.perf_counter()
     labels = Labels(dataset, detector.backbone.max_pixels, _NEEDS)
     options: dict[str, Any] = {

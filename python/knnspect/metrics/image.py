@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from knnspect.errors import ParameterError, ShapeError
+from knnspect.extras import require
 from knnspect.metrics.checks import flags, threshold_value, vector
 
 __all__ = ["F1Max", "auroc", "average_precision", "f1", "f1_max"]
@@ -61,12 +62,15 @@ def auroc(is_defective: npt.ArrayLike, scores: npt.ArrayLike) -> float:
     ParameterError
         If a label is neither 0 nor 1, a score is not finite, or one of the two classes is
         missing.
+    MissingPackageError
+        If scikit-learn is not installed.
 
     Examples
     --------
     >>> auroc([False, False, True, True], [0.1, 0.4, 0.3, 0.9])
     0.75
     """
+    require("sklearn", for_="the AUROC of images")
     from sklearn.metrics import roc_auc_score
 
     return float(roc_auc_score(*_checked(is_defective, scores)))
@@ -99,12 +103,15 @@ def average_precision(is_defective: npt.ArrayLike, scores: npt.ArrayLike) -> flo
     ParameterError
         If a label is neither 0 nor 1, a score is not finite, or one of the two classes is
         missing.
+    MissingPackageError
+        If scikit-learn is not installed.
 
     Examples
     --------
     >>> round(average_precision([False, False, True, True], [0.1, 0.4, 0.3, 0.9]), 4)
     0.8333
     """
+    require("sklearn", for_="the average precision of images")
     from sklearn.metrics import average_precision_score
 
     return float(average_precision_score(*_checked(is_defective, scores)))
@@ -188,12 +195,15 @@ def f1_max(is_defective: npt.ArrayLike, scores: npt.ArrayLike) -> F1Max:
     ParameterError
         If a label is neither 0 nor 1, a score is not finite, or one of the two classes is
         missing.
+    MissingPackageError
+        If scikit-learn is not installed.
 
     Examples
     --------
     >>> f1_max([False, False, True, True], [0.1, 0.4, 0.3, 0.9])
     F1Max(f1=0.8, threshold=0.3)
     """
+    require("sklearn", for_="the best F1 of images")
     from sklearn.metrics import precision_recall_curve
 
     precision, recall, thresholds = precision_recall_curve(*_checked(is_defective, scores))

@@ -6,3 +6,9 @@
 ``schedule``    how the learning rate goes up and down
 ``sources``     what training reads: features, or images
 """
+
+from __future__ import annotations
+
+from knnspect.extras import require
+
+require("torch", for_="training a network")

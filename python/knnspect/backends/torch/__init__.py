@@ -12,6 +12,11 @@
 
 from __future__ import annotations
 
-from knnspect.backends.torch.backend import TensorNeighbors, TorchBackend
+from knnspect.errors import BackendUnavailable
+from knnspect.extras import require
+
+require("torch", for_="backend 'torch'", error=BackendUnavailable)
+
+from knnspect.backends.torch.backend import TensorNeighbors, TorchBackend  # noqa: E402 - it needs it
 
 __all__ = ["TensorNeighbors", "TorchBackend"]

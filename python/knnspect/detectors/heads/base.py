@@ -17,6 +17,7 @@ from knnspect.detectors.base import Detector
 from knnspect.detectors.prediction import Prediction
 from knnspect.detectors.state import State
 from knnspect.errors import ImageError, StoreError
+from knnspect.extras import require
 from knnspect.features import Features
 from knnspect.files import check_path, is_folder
 from knnspect.forked import fork_safe
@@ -84,6 +85,8 @@ class TrainedDetector(Detector):
     seed: int = parameter(Count(minimum=0, maximum=_LARGEST_SEED), default=0)
 
     trains: ClassVar[bool] = True
+    #: What must be installed for the network.
+    _needs: ClassVar[tuple[str, ...]] = ("torch",)
     _mark_of_fitted: ClassVar[str] = "network_"
     network_: CellScorer = learnt()
     history_: list[dict[str, float]] = learnt()
@@ -127,7 +130,12 @@ class TrainedDetector(Detector):
         self._check_fitted()
         return sum(array.nbytes for array in self.network_.arrays().values())
 
+    def _require(self) -> None:
+        """Raise a MissingPackageError, before the work, if the network cannot be built here."""
+        require(*self._needs, for_=type(self).__name__)
+
     def _prepare(self, run: Run) -> None:
+        self._require()
         # The user's own path may be a link to the file; names in a folder are no links of ours.
         run.follow_links = run.checkpoint is not None
         if run.max_memory is not None:
@@ -174,6 +182,7 @@ class TrainedDetector(Detector):
 
     @fork_safe
     def _new_network(self, shapes: list[tuple[int, int, int]]) -> CellScorer:
+        self._require()
         import torch
 
         # The generator of the whole process is left as it was.
@@ -254,6 +263,7 @@ class TrainedDetector(Detector):
 
         The network is built without values, so that its size is known before it takes memory.
         """
+        self._require()
         import torch
 
         channels = [n for _, _, n in self._shapes]

@@ -93,6 +93,7 @@ class CFlow(TrainedDetector):
     score: Literal["image", "map", "top"] = parameter(default="map")
 
     method: ClassVar[str] = "cflow"
+    _needs: ClassVar[tuple[str, ...]] = ("torch", "zuko")
 
     def _network(self, shapes: list[tuple[int, int, int]]) -> CFlowNetwork:
         from knnspect.detectors.heads.networks.cflow import CFlowNetwork

@@ -6,3 +6,9 @@
 ``simplenet``        a feature adaptor and a discriminator
 ``standardization``  mean and standard deviation of each channel
 """
+
+from __future__ import annotations
+
+from knnspect.extras import require
+
+require("torch", for_="a network over frozen features")
