@@ -17,6 +17,7 @@ from knnspect.data.geometry import strips
 from knnspect.data.quiet import quiet
 from knnspect.data.tiff import decode_tiff, open_tiff
 from knnspect.errors import ImageError
+from knnspect.extras import require
 
 __all__ = ["MAX_PIXELS", "check_size", "decode", "from_pillow"]
 
@@ -154,7 +155,7 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _deep_png(image: Image.Image, stream: IO[bytes]) -> Decoded | None:
-    """Return a PNG of 16 bits, or a grey one of less than 8; None for others.
+    """Return a PNG of which Pillow would not read all; None for others.
 
     Pillow reads colours of 16 bits with 8, and compares the transparent value of greys that are
     not of 8 bits with values of another scale.
@@ -163,6 +164,9 @@ def _deep_png(image: Image.Image, stream: IO[bytes]) -> Decoded | None:
     depth, colour_type = stream.read(2)
     if depth == 8 or (depth < 8 and colour_type != 0):
         return None
+    if colour_type == 0 and "transparency" not in image.info:
+        return None
+    require("imagecodecs", for_="reading this file")
     import imagecodecs
 
     stream.seek(0)
@@ -213,6 +217,7 @@ def _deep_jpeg2000(image: Image.Image, stream: IO[bytes]) -> Decoded | None:
         return None
     if len(depths) > 1 or max(depths) > 16:
         raise ValueError(f"components of {sorted(depths)} bits, signed ones counted from 129")
+    require("imagecodecs", for_="reading this file")
     import imagecodecs
 
     with quiet():

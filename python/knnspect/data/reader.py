@@ -19,6 +19,7 @@ from knnspect.data.formats import FORMAT_WORDS
 from knnspect.errors import (
     DTypeError,
     ImageError,
+    MissingPackageError,
     ParameterError,
     ReadingWarning,
     ShapeError,
@@ -91,11 +92,8 @@ class ImageReader:
             raise ImageError(f"{where}: expected an image file, but there is no such file") from (
                 None
             )
-        except ImportError as error:
-            raise ImageError(
-                f"{where}: reading this file needs {error.name}, which cannot be imported "
-                f"({error}): pip install {error.name}"
-            ) from error
+        except MissingPackageError as error:
+            raise ImageError(f"{where}: {error}") from error
         except Exception as error:
             if isinstance(error, OSError) and error.strerror:  # from the system
                 raise ImageError(

@@ -13,6 +13,7 @@ from PIL import Image
 from knnspect.data.decoded import Decoded, turned
 from knnspect.data.quiet import quiet
 from knnspect.errors import ImageError
+from knnspect.extras import require
 
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPage
@@ -108,8 +109,7 @@ def decode_tiff(header: TiffHeader, stream: IO[bytes], file_size: int, where: st
     compression = int(page.compression)
     if compression in (*_FAX, _OLD_JPEG) or (photometric == _YCBCR and compression != _JPEG):
         return Decoded(_by_libtiff(page, stream), 255, None, False, _orientation(page), remark)
-    # Threads of ours read images already.
-    pixels = page.asarray(maxworkers=1)
+    pixels = _by_tifffile(page)
     if pixels.dtype == np.bool_ and photometric == _PALETTE:
         pixels = pixels.view(np.uint8)
     n_channels = page.samplesperpixel
@@ -149,11 +149,21 @@ def decode_tiff(header: TiffHeader, stream: IO[bytes], file_size: int, where: st
     )
 
 
+def _by_tifffile(page: TiffPage) -> NDArray[Any]:
+    try:
+        return page.asarray(maxworkers=1)  # threads of ours read images already
+    except Exception as error:
+        if isinstance(error, ImportError) or "requires the 'imagecodecs' package" in str(error):
+            require("imagecodecs", for_="reading this file")
+        raise
+
+
 def _by_libtiff(page: TiffPage, stream: IO[bytes]) -> NDArray[Any]:
     """Return grey or colours of 8 bits, as libtiff converts them.
 
     It knows faxes, old JPEG, and luminance and chrominance that are not in a JPEG stream.
     """
+    require("imagecodecs", for_="reading this file")
     import imagecodecs
 
     stream.seek(0)

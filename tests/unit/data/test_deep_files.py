@@ -240,3 +240,16 @@ def test_a_missing_decoder_is_no_damage(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setitem(sys.modules, "imagecodecs", None)  # as if it were not installed
     with pytest.raises(ImageError, match=r"deep\.png: reading this file needs imagecodecs.*pip"):
         read_image(path)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 16])
+def test_greys_of_a_png_need_no_other_library(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bits: int
+) -> None:
+    pixels = DEEP[..., 0] >> (16 - bits)
+    path = png(tmp_path / "grey.png", pixels[..., np.newaxis], bits, GREY)
+    monkeypatch.setitem(sys.modules, "imagecodecs", None)  # as if it were not installed
+    expected = (pixels / (2**bits - 1))[..., np.newaxis]
+    image = read_image(path)
+    found = image / 255 if image.dtype == np.uint8 else image
+    np.testing.assert_allclose(found, np.repeat(expected, 3, axis=2), rtol=0, atol=1e-7)
