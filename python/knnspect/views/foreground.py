@@ -9,8 +9,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
-from scipy.sparse.linalg import LinearOperator, eigsh
 
 from knnspect.errors import ImageWarning, ParameterError
 
@@ -87,6 +85,8 @@ class Foreground:
 
     def mask(self, features: NDArray[Any]) -> NDArray[np.bool_]:
         """Return which cells of an image, shape (height, width, n_features), are the part's."""
+        from scipy import ndimage
+
         part = features.astype(np.float64) @ self.direction > self.threshold
         square = np.ones((3, 3), bool)
         numbers, n = ndimage.label(part, square)
@@ -144,6 +144,8 @@ def _direction(cells: NDArray[np.float64]) -> NDArray[np.float64]:
     n_features = cells.shape[1]
     if n_features < 64:
         return np.asarray(np.linalg.eigh(cells.T @ cells)[1][:, -1])
+    from scipy.sparse.linalg import LinearOperator, eigsh
+
     operator = LinearOperator(
         (n_features, n_features), matvec=lambda x: cells.T @ (cells @ x), dtype=np.float64
     )
