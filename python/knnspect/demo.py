@@ -50,9 +50,9 @@ def run_demo(
     StoreError
         If the results cannot be written.
     """
-    require("torch", "timm", "sklearn", for_="the demo")  # before the work, not within it
     start = time.perf_counter()
-    split = elpv_split()
+    split = elpv_split()  # first of all, as the extra that has its images has all the rest
+    require("torch", "timm", "sklearn", for_="the demo")  # before the work, not within it
     spade = Spade().set_params(backbone__name=backbone, backbone__weights="package")
     spade.fit(_by_name(split.train), n_workers=n_workers, progress=True)
     results = ResultsFolder(output, spade.normal_map_max_)

@@ -35,10 +35,9 @@ ROOMS = {
 }
 SECONDS = """
 import time
-start = time.perf_counter()
 import knnspect as ks
 ks.Gallery, ks.Spade, ks.Backbone, ks.Calibration
-print(time.perf_counter() - start)
+print(time.process_time())  # which does not depend on what else the machine does
 """
 
 
@@ -156,12 +155,15 @@ def the_command_line_works(folder: Path, model: Path) -> None:
         assert "Traceback" not in done.stderr, done.stderr
         assert TORCH in " ".join(done.stderr.split()), done.stderr
     assert not (folder / "new.ks").exists()
+    demo = knnspect("demo", "--output", str(folder / "demo"))
+    assert demo.returncode == 1, demo
+    assert 'pip install "knnspect[demo]"' in " ".join(demo.stderr.split()), demo.stderr
 
 
 def the_import_is_quick() -> None:
     seconds = min(float(python(SECONDS).stdout) for _ in range(3))
-    print(f"import of the public names: {seconds:.2f} s")
-    assert seconds < 1  # a third of it, on one slow core
+    print(f"Python starts and imports the public names in {seconds:.2f} s of its core")
+    assert seconds < 1.5  # less than half of it, on a core that does nothing else
 
 
 def main(model: Path) -> None:
