@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -128,9 +129,8 @@ class Positive(Constraint):
 
     def check(self, name: str, value: Any) -> None:
         """Check the type and the bounds."""
-        number = check_positive(name, value, self.or_zero)
-        if self.below is not None and not number < self.below:
-            raise ParameterError(f"{name}: expected less than {self.below:g}, got {value}")
+        below = math.inf if self.below is None else self.below
+        number = check_positive(name, value, self.or_zero, below)
         if self.at_most is not None and number > self.at_most:
             raise ParameterError(f"{name}: expected at most {self.at_most:g}, got {value}")
 

@@ -38,17 +38,21 @@ def check_count(name: str, value: object, minimum: int = 1, maximum: int | None 
     return int(value)
 
 
-def check_positive(name: str, value: object, or_zero: bool = False) -> float:
+def check_positive(
+    name: str, value: object, or_zero: bool = False, below: float = math.inf
+) -> float:
     """Return a finite positive number, or raise a ParameterError or DTypeError that names it.
 
-    >>> check_positive("sigma", 4)
-    4.0
+    >>> check_positive("sigma", 4), check_positive("false_alarm_rate", 0.01, below=1)
+    (4.0, 0.01)
     """
     if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
         raise DTypeError(f"{name}: expected a number, got {type(value).__name__}", parameter=name)
     number = float(value)
-    if not math.isfinite(number) or number < 0 or (number == 0 and not or_zero):
-        kind = "a finite number of at least 0" if or_zero else "a finite number above 0"
+    if not 0 <= number < below or (number == 0 and not or_zero):
+        kind = "a finite number" if math.isinf(below) else "a number"
+        kind += " of at least 0" if or_zero else " above 0"
+        kind += "" if math.isinf(below) else f" and below {below:g}"
         raise ParameterError(f"{name}: expected {kind}, got {value}", parameter=name)
     return number
 

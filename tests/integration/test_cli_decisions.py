@@ -83,7 +83,11 @@ class TestFit:
         ("options", "code", "words"),
         [
             (("--false-alarm-rate", "0.05"), 1, "0.05 needs 19 normal images"),
-            (("--false-alarm-rate", "1"), 2, "false_alarm_rate: expected less than 1, got 1"),
+            (
+                ("--false-alarm-rate", "1"),
+                2,
+                "false_alarm_rate: expected a number above 0 and below 1, got 1",
+            ),
             (("--false-alarm-rate", "x"), 2, "--false-alarm-rate: expected a number"),
             (("--calibrate", "normal"), 1, "6 of the 6 calibration images were learnt from"),
             (("--calibrate", "gone"), 1, "gone"),

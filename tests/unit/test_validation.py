@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
+from knnspect.calibration import DriftMonitor
+from knnspect.calibration.conformal import n_needed
+from knnspect.detectors import Spade
 from knnspect.errors import DTypeError, KnnspectError, ParameterError
+from knnspect.metrics.rates import calibration_curve, rate, verdicts
 from knnspect.validation import check_choice, check_count, check_positive
 
 
@@ -56,6 +61,23 @@ def test_zero_is_positive_only_when_allowed() -> None:
     assert check_positive("sigma", 0, or_zero=True) == 0
     with pytest.raises(ParameterError, match="above 0, got 0"):
         check_positive("sigma", 0)
+
+
+@pytest.mark.parametrize("value", [0, 1, 1.0, -0.5, 2, float("nan"), float("inf"), np.float32(1)])
+def test_a_rate_out_of_range_is_named_in_the_same_words_everywhere(value: float) -> None:
+    words = f"expected a number above 0 and below 1, got {re.escape(str(value))}$"
+    scores = [0.25, 0.5]
+    checks: list[tuple[str, Callable[[], object]]] = [
+        ("false_alarm_rate", lambda: verdicts(scores, value)),
+        ("false_alarm_rate", lambda: n_needed(value)),
+        ("false_alarm_rate", lambda: Spade(false_alarm_rate=value).check_params()),
+        ("confidence", lambda: rate(1, 2, confidence=value)),
+        (r"rates\[0\]", lambda: calibration_curve(scores, [value])),
+        ("false_alarm_probability", lambda: DriftMonitor(scores, false_alarm_probability=value)),
+    ]
+    for name, check in checks:
+        with pytest.raises(ParameterError, match=f"^{name}: {words}"):
+            check()
 
 
 def test_a_choice_is_one_of_the_words() -> None:

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from knnspect.errors import CalibrationError, DTypeError, ParameterError, ShapeError
+from knnspect.validation import check_positive
 
-__all__ = ["DEFAULT_RATE", "Calibration", "CalibrationKind", "check_rate", "n_needed"]
+__all__ = ["DEFAULT_RATE", "Calibration", "CalibrationKind", "n_needed"]
 
 #: The false-alarm rate that is used where none is asked for, if there are images enough for it.
 DEFAULT_RATE = 0.01
@@ -184,7 +185,7 @@ with, there are 4: the smallest rate they can promise is 0.2
         """
         if asked is None:
             return max(DEFAULT_RATE, self.smallest_rate)
-        check_rate(asked)
+        check_positive("false_alarm_rate", asked, below=1)
         if asked * (self.n_blocks + 1) < 1 - _ROUNDING:
             of = "normal images" if self.n_blocks == len(self) else "blocks of normal images"
             raise CalibrationError(
@@ -287,24 +288,13 @@ class _Ranked:
         return float(-self._negative[int(np.argmax(above))])
 
 
-def check_rate(rate: float, name: str = "false_alarm_rate") -> float:
-    """Return a rate; raise a ParameterError or DTypeError unless it lies between 0 and 1."""
-    if isinstance(rate, (bool, np.bool_)) or not isinstance(rate, (int, float, np.floating)):
-        raise DTypeError(f"{name}: expected a number, got {type(rate).__name__}", parameter=name)
-    if not 0 < rate < 1:
-        raise ParameterError(
-            f"{name}: expected a number above 0 and below 1, got {rate:g}", parameter=name
-        )
-    return float(rate)
-
-
 def n_needed(rate: float) -> int:
     """Return how many normal images a false-alarm rate needs at least.
 
     >>> n_needed(0.01), n_needed(0.05), n_needed(0.3)
     (99, 19, 3)
     """
-    return math.ceil(1 / check_rate(rate) - _ROUNDING) - 1
+    return math.ceil(1 / check_positive("false_alarm_rate", rate, below=1) - _ROUNDING) - 1
 
 
 def _values(name: str, values: ArrayLike) -> NDArray[np.float64]:

@@ -119,11 +119,7 @@ class DriftMonitor:
         max_scores: int = 50_000,
     ) -> None:
         name = "false_alarm_probability"
-        self._probability = check_positive(name, false_alarm_probability)
-        if self._probability >= 1:
-            raise ParameterError(
-                f"{name}: expected less than 1, got {false_alarm_probability}", parameter=name
-            )
+        self._probability = check_positive(name, false_alarm_probability, below=1)
         self._ceiling = None if ceiling is None else check_score(ceiling, "ceiling")
         self._seed = check_count("seed", seed, minimum=0)
         self._max_scores = check_count("max_scores", max_scores, 1, _MOST_SCORES)

@@ -69,12 +69,8 @@ class DriftWatch:
     ) -> None:
         if not calibration:
             raise ParameterError("calibration: expected quantities, got none")
-        self._probability = check_positive("false_alarm_probability", false_alarm_probability)
-        if self._probability >= 1:
-            raise ParameterError(
-                f"false_alarm_probability: expected less than 1, got {false_alarm_probability}",
-                parameter="false_alarm_probability",
-            )
+        name = "false_alarm_probability"
+        self._probability = check_positive(name, false_alarm_probability, below=1)
         self.monitors: dict[str, DriftMonitor] = {}
         for number, (name, scores) in enumerate(calibration.items()):
             with errors_about(parameter=name):

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from knnspect.errors import DTypeError, ParameterError, ShapeError
 from knnspect.metrics.checks import flags, vector
-from knnspect.validation import check_choice, check_count
+from knnspect.validation import check_choice, check_count, check_positive
 
 __all__ = [
     "CalibrationPoint",
@@ -173,7 +173,9 @@ def verdicts(p_values: npt.ArrayLike, false_alarm_rate: float) -> npt.NDArray[np
     >>> verdicts([0.01, 0.05, 0.3], 0.05)
     array([ True,  True, False])
     """
-    return _checked_p_values(p_values) <= _checked_rate("false_alarm_rate", false_alarm_rate)
+    return _checked_p_values(p_values) <= check_positive(
+        "false_alarm_rate", false_alarm_rate, below=1
+    )
 
 
 def decision_rates(
@@ -325,26 +327,13 @@ def calibration_curve(
             ),
         )
         for i, number in enumerate(asked)
-        for checked in [_checked_rate(f"rates[{i}]", float(number))]
+        for checked in [check_positive(f"rates[{i}]", number, below=1)]
     ]
 
 
 def _check_interval(confidence: float, interval: Interval) -> None:
-    if not 0 < confidence < 1:
-        raise ParameterError(
-            f"confidence: expected a number above 0 and below 1, got {confidence}",
-            parameter="confidence",
-        )
+    check_positive("confidence", confidence, below=1)
     check_choice("interval", interval, list(_SCIPY_NAMES))
-
-
-def _checked_rate(name: str, value: float) -> float:
-    if not 0 < value < 1:
-        raise ParameterError(
-            f"{name}: expected a false-alarm rate above 0 and below 1, got {value}",
-            parameter=name.partition("[")[0],
-        )
-    return float(value)
 
 
 def _checked_p_values(p_values: npt.ArrayLike) -> npt.NDArray[np.float64]:

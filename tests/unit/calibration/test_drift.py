@@ -214,7 +214,11 @@ def test_a_state_of_a_later_version_is_refused() -> None:
     ("arguments", "error", "words"),
     [
         ({"false_alarm_probability": 0}, ParameterError, "false_alarm_probability: expected"),
-        ({"false_alarm_probability": 1}, ParameterError, "expected less than 1, got 1"),
+        (
+            {"false_alarm_probability": 1},
+            ParameterError,
+            "expected a number above 0 and below 1, got 1",
+        ),
         ({"false_alarm_probability": "1"}, DTypeError, "false_alarm_probability: expected"),
         ({"calibration_scores": [1.0, np.nan]}, ParameterError, r"calibration_scores\[1\]: .*nan"),
         ({"calibration_scores": [[1.0]]}, ShapeError, r"expected shape \(n,\), got \(1, 1\)"),

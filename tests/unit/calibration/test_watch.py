@@ -68,7 +68,9 @@ def test_bad_quantities_change_nothing() -> None:
     assert watch.to_json() == before
     with pytest.raises(ParameterError, match="expected quantities, got none"):
         DriftWatch({})
-    with pytest.raises(ParameterError, match="false_alarm_probability: expected less than 1"):
+    with pytest.raises(
+        ParameterError, match="false_alarm_probability: expected a number above 0 and below 1"
+    ):
         DriftWatch({"a": ()}, false_alarm_probability=1.5)
     with pytest.raises(DTypeError, match="false_alarm_probability: expected a number"):
         DriftWatch({"a": ()}, false_alarm_probability="1")  # type: ignore[arg-type]
