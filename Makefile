@@ -21,6 +21,7 @@ lint:  ## check formatting, lints, and which module imports which
 	$(PYTHON) -m ruff check .
 	lint-imports
 	$(PYTHON) rust/layers.py
+	$(PYTHON) rust/licenses.py --check
 
 type:  ## check types, and the stub of the Rust module
 	$(PYTHON) -m mypy
