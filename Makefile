@@ -1,7 +1,7 @@
 .DEFAULT_GOAL := help
 PYTHON ?= python
 
-.PHONY: help dev fmt lint type check test soak fuzz asan bench wheel
+.PHONY: help dev fmt lint type check test soak fuzz asan bench wheel licenses
 
 help:  ## show what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 8
@@ -59,5 +59,8 @@ bench:  ## run the benchmarks of the public path and of the kernels
 	$(PYTHON) -m pytest benches/python
 	cargo bench -p knnspect-core
 
-wheel:  ## build the wheel into dist/
-	$(PYTHON) -m maturin build --release --out dist
+wheel:  ## build what is published, and check it, into dist/: a wheel for any Linux, and the source distribution
+	.ci/wheel dist
+
+licenses:  ## write the licences of the crates that are compiled in to rust/LICENSES.txt
+	$(PYTHON) rust/licenses.py
