@@ -62,10 +62,10 @@ def regions_of(
     >>> first.peak, first.area, second.box, second.peak_value
     ((3, 5), 1, Box(top=0, left=1, bottom=2, right=3), 7.0)
     """
-    from scipy import ndimage
-
     if not mask.any():
         return []
+    from scipy import ndimage
+
     # Of the part that has any, since labels take four times the memory of a mask.
     top, bottom = _span(mask, axis=1)
     left, right = _span(mask, axis=0)
