@@ -122,8 +122,10 @@ impl Kernel for ScanRows<'_> {
             // SAFETY: as promised by the caller; `row + n <= n_rows` for the `n` chosen.
             row += unsafe {
                 match n_rows - row {
-                    left if left >= CELLS => self.block::<L, CELLS>(row, &mut n_found),
-                    4.. => self.block::<L, 4>(row, &mut n_found),
+                    // Few coordinates leave no time in which a register could be spilled and read
+                    // again, and the sums of 4 rows would leave none for anything else.
+                    left if left >= CELLS && CELLS > 4 => self.block::<L, CELLS>(row, &mut n_found),
+                    3.. => self.block::<L, 3>(row, &mut n_found),
                     2.. => self.block::<L, 2>(row, &mut n_found),
                     _ => self.block::<L, 1>(row, &mut n_found),
                 }
