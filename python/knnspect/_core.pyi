@@ -292,9 +292,16 @@ class Search:
     def search_image(self, levels: list[NDArray[Any]], image: int) -> Neighbors:
         """Search for one query image; the arrays are ``(n_cells, k)``."""
     def search(
-        self, levels: list[NDArray[Any]], instruction_set: str | None, matcher: str
+        self,
+        levels: list[NDArray[Any]],
+        instruction_set: str | None,
+        matcher: str,
+        hidden: list[list[tuple[int, int]]] | None = None,
     ) -> Neighbors:
-        """Search for all query images; the arrays are ``(n_images, n_cells, k)``."""
+        """Search for all query images; the arrays are ``(n_images, n_cells, k)``.
+
+        `hidden` has, for each query image, runs of cells that it is not compared with.
+        """
 
 @final
 class Store:

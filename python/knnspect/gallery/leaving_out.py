@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from knnspect.backends import RustBackend, get_backend
 from knnspect.gallery.coreset import Coreset
 from knnspect.pyramid import FeaturePyramid
 from knnspect.search import Neighbors
@@ -25,9 +26,9 @@ def nearest_without(
 
     Return None if no other row is there.
 
-    The same as ``coreset.without(ids).search(query)``, but for `image_ids`, which are all. Most
-    cells have one among a few nearest rows of all; that takes less time than a coreset without
-    some rows, for which an index is to be made.
+    The same as ``coreset.without(ids).search(query)``, but for `image_ids`, which are all. It takes
+    less time, as no index is made of the rows that are left: the Rust core passes over the others.
+    For other backends most cells have one among a few nearest rows of all.
 
     Parameters
     ----------
@@ -55,6 +56,26 @@ def nearest_without(
     if hidden[coreset.image_index].all():
         return None
     how.pop("window", None)  # rows have no place
+    backend = get_backend(how.get("backend", "auto"))
+    if isinstance(backend, RustBackend):
+        rows = FeaturePyramid([query.concatenated(coreset.upsample)])  # type: ignore[arg-type]
+        search = coreset.bank.prepare(rows, threads=how.get("threads"))
+        runs = [_runs(hidden[coreset.image_index])] * query.n_images
+        found = search.by_core(backend.instruction_set, backend.matcher, runs)
+        return coreset.evidence(found)
+    return _by_steps(coreset, query, hidden, how)
+
+
+def _runs(is_hidden: NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """Return the runs of rows that are hidden: the first, and one after the last."""
+    ends = np.flatnonzero(np.diff(is_hidden, prepend=False, append=False))
+    return [(int(start), int(end)) for start, end in ends.reshape(-1, 2)]
+
+
+def _by_steps(
+    coreset: Coreset, query: FeaturePyramid, hidden: NDArray[np.bool_], how: dict[str, Any]
+) -> Neighbors:
+    """Find the nearest row that is not hidden for each cell of an image, by any backend."""
     rows = query.concatenated(coreset.upsample)[0]  # type: ignore[arg-type]
     shape = rows.shape[:2]
     rows = rows.reshape(-1, rows.shape[-1])
@@ -74,7 +95,7 @@ def nearest_without(
         if not len(open_):
             break
     else:
-        left = coreset.without([id_ for id_ in coreset.image_ids if id_ in hidden_ids])
+        left = coreset.without([coreset.image_ids[place] for place in np.flatnonzero(hidden)])
         found = _of_rows(left, rows[open_], 1, how)
         places = np.flatnonzero(~hidden).astype(np.uint32)
         sq_distances[open_] = found.sq_distances[0, :, 0, 0]

@@ -226,9 +226,24 @@ class Search:
         found = self._checked.search_image(self._levels, image)
         return found.sq_distances, found.ranks, found.cells
 
-    def by_core(self, instruction_set: str | None = None, matcher: str = "auto") -> Neighbors:
-        """Let the Rust core search; for the arguments see `RustBackend`."""
-        found = self._checked.search(self._levels, instruction_set, matcher)
+    def by_core(
+        self,
+        instruction_set: str | None = None,
+        matcher: str = "auto",
+        hidden: Sequence[Sequence[tuple[int, int]]] | None = None,
+    ) -> Neighbors:
+        """Let the Rust core search.
+
+        Parameters
+        ----------
+        instruction_set, matcher
+            See `RustBackend`.
+        hidden : sequence of sequences of (int, int), optional
+            For each query image, runs of cells that it is not compared with, of every image: the
+            first, and one after the last, at the finest level, in order. Not with a window.
+        """
+        runs = None if hidden is None else [list(of_image) for of_image in hidden]
+        found = self._checked.search(self._levels, instruction_set, matcher, runs)
         stats = SearchStats(found.stats.pairs, dict(found.stats.stages))
         return self.found(found.sq_distances, found.ranks, found.cells, stats)
 

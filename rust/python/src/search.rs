@@ -100,6 +100,18 @@ impl Search {
         })
     }
 
+    /// The gallery images for each query image, of which runs of cells are hidden.
+    fn hiding(&self, hidden: Vec<Bounds>) -> Result<Vec<Selection>> {
+        let n_cells = self.context.shape().finest().cells();
+        let selections = self.selections.iter().cycle().cloned().zip(hidden);
+        selections
+            .map(|(selection, runs)| {
+                let runs = runs.into_iter().map(|(start, end)| start..end).collect();
+                selection.hiding(runs, n_cells)
+            })
+            .collect()
+    }
+
     /// The features of the query, which must be as they were announced.
     fn query<'a>(&self, py: Python<'_>, levels: &'a Levels<'_>) -> PyResult<PyramidBatch<'a>> {
         let query = levels.batch(py)?;
@@ -316,18 +328,29 @@ impl Search {
     }
 
     /// The `k` nearest cells of every cell of all query images: distances, ranks and cells, each
-    /// `(n_images, n_cells, k)`, and what was compared.
+    /// `(n_images, n_cells, k)`, and what was compared. `hidden` has, for each query image, runs of cells
+    /// of every gallery image that it is not compared with.
+    #[pyo3(signature = (levels, instruction_set, matcher, hidden=None))]
     fn search<'py>(
         &self,
         py: Python<'py>,
         levels: Vec<Bound<'py, PyUntypedArray>>,
         instruction_set: Option<&str>,
         matcher: &str,
+        hidden: Option<Vec<Bounds>>,
     ) -> PyResult<Neighbors> {
         let instruction_set = instruction_set_from(py, instruction_set)?;
         let matcher: Matcher = matcher.parse().or_raise(py)?;
         let levels = Levels::new(py, &levels)?;
         let query = self.query(py, &levels)?;
+        if let Some(hidden) = hidden.as_ref().filter(|h| h.len() != self.n_images) {
+            let message = format!(
+                "hidden: expected one list for each of {} query images, got {}",
+                self.n_images,
+                hidden.len()
+            );
+            return Err(parameter_error(py, "hidden", message));
+        }
         let found = interrupt::run(py, |cancel| {
             let options = Options {
                 k: self.k,
@@ -337,7 +360,13 @@ impl Search {
                 matcher,
                 cancel,
             };
-            search::search_checked(&query, &self.context, &self.selections, &options)
+            match hidden {
+                None => search::search_checked(&query, &self.context, &self.selections, &options),
+                Some(hidden) => {
+                    let selections = self.hiding(hidden)?;
+                    search::search(&query, &self.context, &selections, &options)
+                }
+            }
         })?;
         let shape = [self.n_images, self.query.finest().cells(), self.k];
         Neighbors::new(py, found, &shape)

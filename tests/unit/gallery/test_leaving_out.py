@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 
 from knnspect import FeaturePyramid, Gallery
+from knnspect.backends import RustBackend
+from knnspect.backends.sklearn import SklearnBackend
+from knnspect.errors import ParameterError
 from knnspect.gallery import Coreset
 from knnspect.gallery.leaving_out import nearest_without
 
@@ -26,12 +29,13 @@ def gallery(seed: int, apart: float = 0.0) -> Gallery:
 
 
 def check(coreset: Coreset, query: FeaturePyramid, ids: list[str]) -> None:
-    found = nearest_without(coreset, query, ids)
     expected = coreset.without(ids).search(query)
-    assert found is not None
-    np.testing.assert_array_equal(found.sq_distances, expected.sq_distances)
-    np.testing.assert_array_equal(found.images, expected.images)
-    np.testing.assert_array_equal(found.cells, expected.cells)
+    for backend in ("rust", RustBackend(matcher="pruned"), SklearnBackend()):
+        found = nearest_without(coreset, query, ids, backend=backend, threads=2)
+        assert found is not None
+        np.testing.assert_array_equal(found.sq_distances, expected.sq_distances)
+        np.testing.assert_array_equal(found.images, expected.images)
+        np.testing.assert_array_equal(found.cells, expected.cells)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -59,3 +63,36 @@ def test_where_no_row_is_left_there_is_none() -> None:
     one = stored.coreset(1)
     (owner,) = {one.image_ids[place] for place in one.image_index}
     assert nearest_without(one, query, [owner]) is None
+
+
+def test_hidden_rows_are_never_compared() -> None:
+    rng = np.random.default_rng(0)
+    bank = Gallery()
+    bank.add(FeaturePyramid([rng.normal(size=(1, 1, 6000, 64)).astype("f4")]), ids=["rows"])
+    query = FeaturePyramid([rng.normal(size=(1, 20, 20, 64)).astype("f4")])
+    all_rows = bank.prepare(query).by_core(matcher="exhaustive")
+    few = bank.prepare(query).by_core(matcher="exhaustive", hidden=[[(0, 2500), (3000, 6000)]])
+    assert all_rows.stats is not None
+    assert few.stats is not None
+    assert (all_rows.stats.pairs, few.stats.pairs) == (400 * 6000, 400 * 500)
+    at = few.cells[..., 1]
+    assert ((at >= 2500) & (at < 3000)).all()
+
+
+@pytest.mark.parametrize(
+    ("hidden", "message"),
+    [
+        ([], "hidden: expected one list for each of 1 query images, got 0"),
+        ([[(0, 17)]], "hidden: expected runs of cells below 16, in order and apart, got 0..17"),
+        ([[(4, 6), (5, 8)]], "hidden: expected runs of cells below 16"),
+        ([[(0, 16)]], "k must be between 1 and the number of gallery cells searched, 0"),
+    ],
+)
+def test_cells_that_cannot_be_hidden_are_an_error(
+    hidden: list[list[tuple[int, int]]], message: str
+) -> None:
+    bank = Gallery()
+    rows = FeaturePyramid([np.eye(16, dtype="f4").reshape(1, 1, 16, 16)])
+    bank.add(rows, ids=["rows"])
+    with pytest.raises(ParameterError, match=message):
+        bank.prepare(rows).by_core(hidden=hidden)

@@ -269,6 +269,7 @@ impl Gallery {
                     .collect(),
                 projection: Arc::clone(&self.projection),
                 centering: Arc::clone(&self.centering),
+                hidden: Vec::new(),
             }
         });
         let selections = selections.collect();
@@ -297,6 +298,7 @@ impl Gallery {
             images,
             projection: Arc::clone(&self.projection),
             centering: Arc::clone(&self.centering),
+            hidden: Vec::new(),
         })
     }
 

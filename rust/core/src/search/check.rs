@@ -33,6 +33,10 @@ pub fn check(
         )));
     }
     if let Some(window) = window {
+        if selections.iter().any(Selection::hides_some) {
+            let message = "hidden: cells cannot be hidden where there is a window";
+            return Err(Error::parameter("hidden", message));
+        }
         check_window(window, query, context.shape())?;
     }
     let gallery_cells = match window {
@@ -49,7 +53,7 @@ pub fn check(
         ));
     }
     for selection in selections {
-        let available = selection.len() * gallery_cells;
+        let available = selection.n_visible(gallery_cells);
         if k == 0 || k > available {
             let (which, at) = match window {
                 Some(_) => ("within the window", ", at a corner"),

@@ -65,11 +65,15 @@ pub fn search_checked(
         set: options.instruction_set.unwrap_or_else(InstructionSet::best),
         threads: n_threads(options.threads),
     };
-    let windowed = (options.matcher != Matcher::Exhaustive).then(|| Windowed::new(&request));
+    // What hides cells is made of single rows, which have no window and no coarse levels.
+    let hides = selections.iter().any(Selection::hides_some);
+    let windowed =
+        (!hides && options.matcher != Matcher::Exhaustive).then(|| Windowed::new(&request));
     if let Some(windowed) = windowed.flatten() {
         return drive(&windowed, &request, query);
     }
-    if options.matcher != Matcher::Exhaustive && Cascade::suits(&context.grids, options.k) {
+    if !hides && options.matcher != Matcher::Exhaustive && Cascade::suits(&context.grids, options.k)
+    {
         return drive(&Cascade::new(&request), &request, query);
     }
     // With a window few rows are left to be compared, fewer than would repay that all are projected.

@@ -22,11 +22,14 @@ pub(super) struct Job<'a> {
 impl Job<'_> {
     /// Pairs of the job's cells and those of the gallery images that they are compared with.
     pub(super) fn n_pairs(&self, context: &PyramidContext, window: Option<&Window>) -> u64 {
-        let of_each_image = match window {
-            Some(window) => self.cells().map(|cell| window.n_cells(cell)).sum(),
-            None => self.n_cells * context.shape().finest().cells(),
+        let n_pairs = match window {
+            Some(window) => {
+                let n_cells = self.cells().map(|cell| window.n_cells(cell));
+                self.selection.len() * n_cells.sum::<usize>()
+            }
+            None => self.n_cells * self.selection.n_visible(context.shape().finest().cells()),
         };
-        (self.selection.len() * of_each_image) as u64
+        n_pairs as u64
     }
 
     /// The job's cells.

@@ -53,8 +53,9 @@ impl Source<'_> {
 
     /// Whether a query cell is compared with a gallery cell.
     pub(super) fn is_within(&self, query: u32, cell: usize) -> bool {
-        self.window
-            .is_none_or(|window| window.contains(query as usize, cell))
+        let window = self.window;
+        window.is_none_or(|window| window.contains(query as usize, cell))
+            && !self.selection.hides(cell)
     }
 
     /// The exact squared distance between the query's feature `x` and a gallery cell, whose feature is

@@ -41,7 +41,7 @@ impl<'a> FlatPlan<'a> {
         let (cells, channels) = (shape.finest().cells(), shape.n_features());
         let n_queries = query_context.shape().finest().cells();
         let slot = selections.first()?.projection();
-        let n_rows = selections.iter().map(Selection::len).min()? * cells;
+        let n_rows = selections.iter().map(|s| s.n_visible(cells)).min()?;
         let pays = match options.matcher {
             Matcher::Exhaustive => false,
             Matcher::Auto => cost::promises_to_pay(channels, n_queries, n_rows, options.k),

@@ -15,6 +15,7 @@ use crate::search::options::Matcher;
 use crate::search::shortlist::{Neighbor, Place};
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
+use std::ops::Range;
 
 /// Rows that all tiles are compared with before the next ones: their coordinates stay in the cache.
 pub(super) const CHUNK: usize = 512;
@@ -187,16 +188,19 @@ impl<'a> FlatJob<'a> {
     pub(super) fn scan(&mut self, selection: &Selection) -> bool {
         let (set, filters, lanes) = (self.plan.set, self.plan.projection.filters(), self.lanes());
         let images: Vec<_> = self.images(selection).collect();
-        let n_rows: usize = images
-            .iter()
-            .map(|(_, _, projected)| projected.bounds.len())
-            .sum();
+        let n_rows = selection.n_visible(self.plan.shape.finest().cells());
         let mut lists: [Vec<u32>; TILE_VECTORS] = Default::default();
         let mut found: Vec<Survivor> = Vec::new();
         let mut row = Vec::new();
         for (rank, levels, projected) in images {
-            for start in (0..projected.bounds.len()).step_by(CHUNK) {
-                let rows = chunk_of(projected, self.plan.projection.n_leading(), start, CHUNK);
+            let runs = selection.visible(projected.bounds.len());
+            let chunks = runs.flat_map(|run| {
+                let starts = run.clone().step_by(CHUNK);
+                starts.map(move |start| start..run.end.min(start + CHUNK))
+            });
+            for Range { start, end } in chunks {
+                let m = self.plan.projection.n_leading();
+                let rows = chunk_of(projected, m, start..end);
                 for tile in 0..self.tiles.len() {
                     if self.plan.options.cancel.is_set() {
                         return true; // the search fails, whatever was found
@@ -290,17 +294,15 @@ const fn patch_order(row: usize, column: usize) -> [usize; 6] {
     ]
 }
 
-/// Up to `n` rows of an image.
+/// Some rows of an image.
 pub(super) fn chunk_of(
     projected: &ProjectedRows,
     n_leading: usize,
-    start: usize,
-    n: usize,
+    rows: Range<usize>,
 ) -> ProjectedSlice<'_> {
-    let end = (start + n).min(projected.bounds.len());
     ProjectedSlice {
-        leading: &projected.leading[start * n_leading..end * n_leading],
-        bounds: &projected.bounds[start..end],
+        leading: &projected.leading[rows.start * n_leading..rows.end * n_leading],
+        bounds: &projected.bounds[rows],
     }
 }
 

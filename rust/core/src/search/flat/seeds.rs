@@ -1,12 +1,13 @@
 //! Seeds: rows that are likely to be near, compared first, so that limits are low from the start.
 
 use super::search::{CHUNK, FlatJob, bits, chunk_of, relative_error, row_of};
-use crate::bounds::{Projected, TINY};
+use crate::bounds::{Projected, ProjectedRows, TINY};
 use crate::gallery::Selection;
 use crate::kernels::TILE_VECTORS;
-use crate::kernels::flat::{Filter, ProjectedSlice, ProjectedTile, scan_listed};
+use crate::kernels::flat::{Filter, ProjectedSlice, ProjectedTile, scan_listed, scan_rows};
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
+use std::ops::Range;
 
 /// Which filter estimates distances to the means.
 const FILTER: usize = 0;
@@ -73,19 +74,28 @@ fn nearest_to_means(
     let mut tiles = tiles_of(search, &means);
     let mut near: Vec<BinaryHeap<Seed>> = Vec::new();
     near.resize_with(projected.rests.len().div_ceil(lanes), BinaryHeap::new);
-    let listed: Vec<u32> = (0..CHUNK as u32).collect();
+    let mut lists: [Vec<u32>; TILE_VECTORS] = Default::default();
     let mut found = Vec::new();
     // The first chunks are small: until a few rows are known every row is of interest.
     let mut chunk = 32;
-    for (image, (_, _, projected)) in search.images(selection).enumerate() {
-        let mut start = 0;
-        while start < projected.bounds.len() {
-            let rows = chunk_of(projected, m, start, chunk);
+    for (image, run, projected) in visible_runs(search, selection) {
+        let mut start = run.start;
+        while start < run.end {
+            let rows = chunk_of(projected, m, start..run.end.min(start + chunk));
             for (at, near) in near.chunks_mut(lanes).enumerate() {
                 let n_lanes = near.len();
                 let (tile, vector) = (&mut tiles[at / TILE_VECTORS], at % TILE_VECTORS);
-                let listed = &listed[..rows.bounds.len()];
-                scan_listed(set, (tile, vector), rows, filter, listed, &mut found);
+                if vector == 0 {
+                    scan_rows(set, tile, rows, filter, &mut lists);
+                }
+                scan_listed(
+                    set,
+                    (tile, vector),
+                    rows,
+                    filter,
+                    &lists[vector],
+                    &mut found,
+                );
                 for &(row, which) in &found {
                     for lane in bits(which).take_while(|&lane| lane < n_lanes) {
                         let query = vector * lanes + lane;
@@ -103,6 +113,18 @@ fn nearest_to_means(
         }
     }
     near
+}
+
+/// The rows that are compared, in runs: the place of their image among the selected ones, and which.
+fn visible_runs<'s>(
+    search: &FlatJob<'_>,
+    selection: &'s Selection,
+) -> impl Iterator<Item = (usize, Range<usize>, &'s ProjectedRows)> {
+    let images = search.images(selection).enumerate();
+    images.flat_map(|(image, (_, _, projected))| {
+        let runs = selection.visible(projected.bounds.len());
+        runs.map(move |run| (image, run, projected))
+    })
 }
 
 /// The mean of the queries of a vector, in leading coordinates.
