@@ -222,7 +222,8 @@ class Detector(Decider):
             An interrupted `fit` goes on where it stopped: images that are in the folder already,
             with the same id and the same contents, are not learnt again. Those that changed since
             are, with a warning, and those that are not among `images` are removed. So the next
-            `fit` with some more images costs only these.
+            `fit` with some more images costs only these. A file is not read again if its size and
+            the times of its last change are those of then, and not of the last two seconds.
         checkpoint : path-like, optional
             For detectors that train a network: a file for the state of the training, written at the
             end of every epoch and every 30 seconds of a long one; in `folder` by default, if there

@@ -2,6 +2,7 @@
 
 ``checks``           what nothing can be learnt from
 ``extract``          filling a gallery with them, in memory or in a folder
+``file_stamps``      sizes and times of files, by which they need not be read again
 ``folder``           what is in such a folder
 ``memory_plan``      what a limit of memory allows
 ``near_duplicates``  images that are nearly the same as others

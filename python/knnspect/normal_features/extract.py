@@ -21,6 +21,7 @@ from knnspect.files import check_path
 from knnspect.gallery import Gallery
 from knnspect.memory import check_memory, parse_bytes
 from knnspect.normal_features.checks import ConstantLevels, add_to_gallery, check_pooled
+from knnspect.normal_features.file_stamps import FILES, FileStamps
 from knnspect.normal_features.folder import (
     GALLERY,
     IMAGES,
@@ -91,9 +92,10 @@ def extract(backbone: Backbone, images: object, gallery: Gallery, run: Run) -> N
         An empty gallery in memory; its settings are those of one in a folder.
     run : Run
         How it is to be done. With a folder, what an earlier call has left there is kept: images
-        that it knows are not learnt again if their digests are the same, those that changed are,
-        with a warning, and those that are not among `images` are removed. With a limit of memory
-        and no folder there is a temporary one, which goes with the gallery.
+        that it knows are not learnt again if their digests are the same, which are taken anew where
+        size or times of a file are others; those that changed are, with a warning, and those that
+        are not among `images` are removed. With a limit of memory and no folder there is a
+        temporary one, which goes with the gallery.
 
     Returns
     -------
@@ -188,7 +190,8 @@ def _in_folder(
         # The gallery is what counts: an image is added to it last, and removed from it first.
         about.remove([id_ for id_ in about.ids if id_ not in gallery])
         known = _known(folder, gallery, about, run.variants)
-        new = Pending(source, known, run.n_workers, run.progress, backbone.reader())
+        stamps = FileStamps(folder / FILES)
+        new = Pending(source, known, run.n_workers, run.progress, backbone.reader(), stamps)
         pending = new.source()
         constant = ConstantLevels(run.variants)
         plan = plan_build(backbone, pending, new, gallery, run, limit)
@@ -225,6 +228,7 @@ def _in_folder(
             constant.see(gallery.pyramid([id_]), [id_])
         if not len(gallery):
             raise ImageError("images: none could be used")
+        stamps.save({**{id_: known[id_] for id_ in new.unchanged}, **new.digests})
     constant.check()
     return _of_folder(folder, backbone.geometry, run.variants, maker)
 

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from knnspect.data import ImageItem, ImageReader, ImageSource
 from knnspect.errors import ImageError
+from knnspect.normal_features.file_stamps import FileStamps
 from knnspect.progress import Progress
 
 __all__ = ["Pending"]
@@ -29,6 +30,8 @@ class Pending:
         Report on standard error how many were compared.
     reader : ImageReader, optional
         Reads the images that are not files, to compare them.
+    stamps : FileStamps, optional
+        Says of which files the digests need not be taken anew.
 
     Attributes
     ----------
@@ -58,8 +61,9 @@ class Pending:
         n_workers: int = 0,
         progress: bool = False,
         reader: ImageReader | None = None,
+        stamps: FileStamps | None = None,
     ) -> None:
-        self._source, self._known, self._reader = source, known, reader
+        self._source, self._known, self._reader, self._stamps = source, known, reader, stamps
         self._n_workers, self._progress = n_workers, progress
         self.digests: dict[str, bytes] = {}
         self.unchanged: set[str] = set()
@@ -84,7 +88,7 @@ class Pending:
                     report.advance(1)
         finally:
             pool.shutdown(wait=True, cancel_futures=True)  # also after Ctrl-C
-        left = [item.recorded(self.digests) for item in items if item.id not in self.unchanged]
+        left = [self._recorded(item) for item in items if item.id not in self.unchanged]
         return ImageSource(left, len(left))
 
     def __iter__(self) -> Iterator[ImageItem]:
@@ -93,7 +97,7 @@ class Pending:
             if item.id in self._known:
                 self._note(item, self._is_unchanged(item))
             if item.id not in self.unchanged:
-                yield item.recorded(self.digests)
+                yield self._recorded(item)
 
     def _note(self, item: ImageItem, is_unchanged: bool) -> None:
         if is_unchanged:
@@ -101,8 +105,16 @@ class Pending:
         else:
             self.changed.append(item.id)
 
+    def _recorded(self, item: ImageItem) -> ImageItem:
+        if self._stamps is not None and item.id not in self._known:
+            self._stamps.see(item)
+        return item.recorded(self.digests)
+
     def _is_unchanged(self, item: ImageItem) -> bool:
+        known = self._known[item.id]
+        if self._stamps is not None and self._stamps.is_unchanged(item, known):
+            return True
         try:
-            return item.digest(self._reader) == self._known[item.id]
+            return item.digest(self._reader) == known
         except ImageError:
             return False  # what is to be done about it is decided when it is loaded
