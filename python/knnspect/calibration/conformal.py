@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -229,6 +229,42 @@ with, there are 4: the smallest rate they can promise is 0.2
         A normal image has any such pixel with at most this probability.
         """
         return self._maxima.threshold(self.rate(rate))
+
+    def following(
+        self,
+        added: Mapping[str, tuple[float, float]],
+        removed: Collection[str],
+        n_images: int,
+    ) -> Calibration | None:
+        """Return the calibration after images came and went; None if no score is left.
+
+        Parameters
+        ----------
+        added : mapping of str to (float, float)
+            Score and largest map value of images that came, each a block of its own.
+        removed : collection of str
+            Images that went; they need not be among `ids`.
+        n_images : int
+            How many normal images there are by now.
+
+        Examples
+        --------
+        >>> Calibration([1, 2], [1, 2], ids=["a", "b"]).following({"c": (3, 3)}, ["a"], 2).scores
+        array([2., 3.])
+        """
+        kept = np.array([id_ not in removed for id_ in self.ids], bool)
+        values = list(added.values())
+        if not kept.any() and not values:
+            return None
+        blocks: list[Hashable] = [*self.blocks[kept].tolist(), *added]
+        return Calibration(
+            [*self.scores[kept], *(score for score, _ in values)],
+            [*self.map_maxima[kept], *(largest for _, largest in values)],
+            self.kind,
+            ids=[*(id_ for id_, stays in zip(self.ids, kept, strict=True) if stays), *added],
+            blocks=blocks,
+            n_images=n_images,
+        )
 
     def to_state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """Return what is kept in a file: JSON-compatible values, and arrays by name."""

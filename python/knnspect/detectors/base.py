@@ -325,6 +325,7 @@ class Detector(Decider):
             state.arrays | decisions.arrays,
             state.searched,
             state.about_images,
+            state.of_fit,
         )
 
     @classmethod
@@ -346,7 +347,11 @@ class Detector(Decider):
         if "sizes" in config:  # earlier versions did not keep them
             detector._normal_sizes = Sizes.from_json(config["sizes"])
         detector.seconds_ = {}
+        detector._set_corrections(stored)
         return detector
+
+    def _set_corrections(self, stored: StoredModel) -> None:
+        """Take over what was corrected since the fit, where a method can be."""
 
     def _map(self, cells: NDArray[Any], placement: Placement) -> NDArray[np.float32]:
         """Return the map of an image, at its original size, from the scores of its cells."""

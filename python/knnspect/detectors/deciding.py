@@ -190,19 +190,29 @@ class Decider(Judge):
         if self._digests is None:
             return
         given = _shortened(digests.values())
-        learnt = [id_ for id_, known in zip(digests, np.isin(given, self._digests)) if known]  # noqa: B905
-        if learnt:
+        is_learnt = np.isin(given, self._learnt_digests(self._digests))
+        if is_learnt.any():
+            learnt = [id_ for id_, known in zip(digests, is_learnt, strict=True) if known]
             raise CalibrationError(
                 f"{len(learnt)} of the {len(digests)} calibration images were learnt from: "
                 f"{some_ids(learnt)}; what they score says nothing of images to come: give others",
                 image=learnt[0],
             )
 
+    def _learnt_digests(self, of_fit: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the digests of the images that are learnt from by now."""
+        return of_fit
+
+    def _calibration_of_fit(self) -> Calibration | None:
+        """Return the calibration that is kept in a file."""
+        return self.calibration_
+
     def _iter_predict(self, batches: Iterator[Features], watch: Stopwatch) -> Iterator[Prediction]:
-        calibration, reason = self._valid_calibration()
+        calibration, _ = self._valid_calibration()
         if calibration is not None:
             calibration.rate(self.false_alarm_rate)
         for prediction in super()._iter_predict(batches, watch):
+            calibration, reason = self._valid_calibration()  # it may have been corrected meanwhile
             yield replace(
                 prediction,
                 calibration=calibration,
@@ -216,8 +226,9 @@ class Decider(Judge):
         values: dict[str, Any] = {}
         if self._digests is not None:
             arrays["digests"] = self._digests
-        if self.calibration_ is not None:
-            about, of_images = self.calibration_.to_state()
+        calibration = self._calibration_of_fit()
+        if calibration is not None:
+            about, of_images = calibration.to_state()
             now = self._scoring_params()
             changed = {k: v for k, v in self._calibrated_with.items() if now[k] != v}
             values = {"calibration": {**about, "changed": changed}}

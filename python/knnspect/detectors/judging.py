@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from knnspect.constraints import Instance
 from knnspect.data import open_to_judge
 from knnspect.data.loading import OnBad, Views
+from knnspect.detectors.judged_file import JudgedFile, noting_files
 from knnspect.detectors.prediction import Prediction
 from knnspect.errors import NotFittedError
 from knnspect.features import Backbone, Features
@@ -91,8 +92,9 @@ class Judge(Parametrized, ABC):
         self.check_params()
         self._check_against_learnt()
         watch = Stopwatch()
+        files: dict[str, JudgedFile] = {}
         batches = self.backbone.iterate(
-            open_to_judge(images),
+            noting_files(open_to_judge(images), files),
             batch_size,
             n_workers,
             skip_bad,
@@ -103,7 +105,8 @@ class Judge(Parametrized, ABC):
             keep_pictures=keep_pictures,
             views=self._query_views,
         )
-        return self._iter_predict(batches, watch)
+        predictions = self._iter_predict(batches, watch)
+        return (replace(one, file=files.pop(one.id, None)) for one in predictions)
 
     def _iter_predict(self, batches: Iterator[Features], watch: Stopwatch) -> Iterator[Prediction]:
         self.seconds_ = watch.seconds

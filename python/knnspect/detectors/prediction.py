@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from knnspect.calibration import Calibration
 from knnspect.data.decoded import ImageArray
+from knnspect.detectors.judged_file import JudgedFile
+from knnspect.detectors.known_defects import KnownCells, KnownDefect
 from knnspect.detectors.regions import AnomalousRegion, regions_of
 from knnspect.errors import CalibrationError, ParameterError
 from knnspect.search import Neighbors
@@ -90,6 +92,13 @@ class Prediction:
         None: 0.01, or the smallest that its calibration can promise.
     uncalibrated : str, default ""
         Why there is no `calibration`.
+    file : JudgedFile, optional
+        The file that was judged, if it was one.
+    n_corrections : int, default 0
+        How many corrections the detector had by then.
+    known : KnownCells, optional
+        Which cells are nearer to a defect that was rejected before than to normal ones; None where
+        none was rejected.
 
     Examples
     --------
@@ -115,6 +124,23 @@ class Prediction:
     calibration: Calibration | None = None
     false_alarm_rate: float | None = None
     uncalibrated: str = ""
+    file: JudgedFile | None = None
+    n_corrections: int = 0
+    known: KnownCells | None = None
+
+    @property
+    def known_defect(self) -> KnownDefect | None:
+        """The rejected defect that looks most like the strongest place; None if none does.
+
+        It is nearer to what is there than all normal features are.
+        """
+        row, column = np.unravel_index(int(self.map.argmax()), self.map.shape)
+        return self._known_at(int(row), int(column))
+
+    def _known_at(self, row: int, column: int) -> KnownDefect | None:
+        if self.known is None or self.placement is None:
+            return None
+        return self.known.at(self.placement.cell_at(row, column, self.known.grid))
 
     @property
     def p_value(self) -> float:
@@ -157,7 +183,8 @@ class Prediction:
     @cached_property
     def regions(self) -> list[AnomalousRegion]:
         """The connected parts of `mask`, those with the largest value first."""
-        return regions_of(self.map, self.mask, self._calibrated().pixel_p_value)
+        regions = regions_of(self.map, self.mask, self._calibrated().pixel_p_value)
+        return [replace(region, known_defect=self._known_at(*region.peak)) for region in regions]
 
     def _calibrated(self) -> Calibration:
         if self.calibration is None:

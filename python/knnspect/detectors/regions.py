@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from knnspect.detectors.known_defects import KnownDefect
 from knnspect.views import Box
 
 __all__ = ["AnomalousRegion", "regions_of"]
@@ -29,6 +30,8 @@ class AnomalousRegion:
         The map there.
     p_value : float
         How often a normal image has a pixel with a value as large, anywhere.
+    known_defect : KnownDefect, optional
+        The rejected defect that looks most like its peak, if one does; see `Prediction`.
     """
 
     box: Box
@@ -36,6 +39,7 @@ class AnomalousRegion:
     peak: tuple[int, int]
     peak_value: float
     p_value: float
+    known_defect: KnownDefect | None = None
 
 
 def regions_of(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,9 +27,12 @@ class State:
         What it searches.
     about_images : dict of str to ndarray
         Arrays that a folder of features has, too, and that need not be written there.
+    of_fit : sequence of str, optional
+        The ids in a gallery in a folder that did not come by a correction; None: all.
     """
 
     values: dict[str, Any] = field(default_factory=dict)
     arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
     searched: Gallery | Coreset | None = None
     about_images: dict[str, NDArray[Any]] = field(default_factory=dict)
+    of_fit: Sequence[str] | None = None

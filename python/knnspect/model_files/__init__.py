@@ -9,6 +9,6 @@
 from __future__ import annotations
 
 from knnspect.model_files.read import StoredModel
-from knnspect.model_files.write import write_model
+from knnspect.model_files.write import is_in, write_model
 
-__all__ = ["StoredModel", "write_model"]
+__all__ = ["StoredModel", "is_in", "write_model"]

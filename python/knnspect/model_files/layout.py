@@ -6,7 +6,15 @@ from pathlib import Path
 
 from knnspect.files import is_folder
 
-__all__ = ["BACKBONE", "CALIBRATION", "MODEL", "OF_IMAGES", "drift_file"]
+__all__ = [
+    "BACKBONE",
+    "CALIBRATION",
+    "CORRECTIONS",
+    "LINES",
+    "MODEL",
+    "OF_IMAGES",
+    "drift_file",
+]
 
 #: The file of a folder that is a model.
 MODEL = "model"
@@ -14,6 +22,10 @@ MODEL = "model"
 BACKBONE = "backbone."
 #: Before the names of a calibration's arrays.
 CALIBRATION = "calibration."
+#: The file of a folder with what was corrected since its model was fitted.
+CORRECTIONS = "corrections"
+#: Of a model that is one file: the arrays with the same.
+LINES = "corrections.lines"
 #: The entry of the metadata that says which images are in the gallery beside the file.
 OF_IMAGES = "images"
 

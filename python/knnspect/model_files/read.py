@@ -11,12 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from knnspect import _core
+from knnspect.corrections import Journal
 from knnspect.errors import StoreError
 from knnspect.features import Backbone
 from knnspect.files import check_path, is_folder, is_there, parse_json
 from knnspect.gallery import Coreset, Gallery, is_gallery_folder
-from knnspect.model_files.layout import BACKBONE, MODEL, OF_IMAGES
+from knnspect.model_files.layout import BACKBONE, CORRECTIONS, LINES, MODEL, OF_IMAGES
 from knnspect.normal_features.folder import GALLERY, about_images, digest_of_images
+from knnspect.packed import unpacked
 from knnspect.validation import check_positive
 
 __all__ = ["StoredModel"]
@@ -84,6 +86,26 @@ class StoredModel:
             return float("nan")
         return check_positive("normal_map_max", value, or_zero=True)
 
+    def journal(self) -> Journal | None:
+        """Return what was corrected since the model was fitted; None if nothing was.
+
+        Raises
+        ------
+        StoreError
+            If it is damaged.
+        """
+        if LINES in self._store.names:
+            journal: Journal | None = Journal.parse(
+                unpacked("lines", self.tensors("corrections."))[0], self.path
+            )
+        elif self._folder is not None:
+            journal = Journal.read(self._folder / CORRECTIONS)
+        else:
+            return None
+        # That of a model that was there before is deleted before another is written.
+        is_ours = journal is not None and journal.model == self.config.get("fitted", "")
+        return journal if is_ours else None
+
     def searched(self) -> Gallery | Coreset:
         """Return the coreset, or the gallery: that of the file, or of the folder in which it is.
 
@@ -107,8 +129,11 @@ class StoredModel:
         if self._folder is None or "gallery.ids" in self._store.metadata:
             return Gallery.from_core(_core.Gallery.from_store(self._store))
         gallery = Gallery.open(self._folder / GALLERY)
+        journal = self.journal()
+        ids = gallery.ids if journal is None or journal.images is None else list(journal.images)
+        is_whole = all(id_ in gallery for id_ in ids)
         saved_with = self._store.metadata.get(OF_IMAGES)  # earlier versions did not keep it
-        if saved_with is not None and saved_with != digest_of_images(self._folder, gallery.ids):
+        if not is_whole or saved_with not in (None, digest_of_images(self._folder, ids)):
             raise StoreError(
                 f"{self._folder}: its images were changed after its model was saved: fit it again, "
                 "with the same folder, and save it",

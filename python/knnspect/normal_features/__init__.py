@@ -12,7 +12,7 @@
 
 from __future__ import annotations
 
-from knnspect.normal_features.extract import NormalFeatures, extract
+from knnspect.normal_features.extract import NormalFeatures, extract, extract_in_memory
 from knnspect.normal_features.run import Run
 
-__all__ = ["NormalFeatures", "Run", "extract"]
+__all__ = ["NormalFeatures", "Run", "extract", "extract_in_memory"]

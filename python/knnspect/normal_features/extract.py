@@ -41,7 +41,7 @@ from knnspect.normal_features.thumbnails import ThumbnailMaker, Thumbnails
 from knnspect.validation import check_count, some_ids
 from knnspect.views import Placement, StoredImages, Variants
 
-__all__ = ["NormalFeatures", "extract"]
+__all__ = ["NormalFeatures", "extract", "extract_in_memory"]
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,22 @@ class NormalFeatures:
     geometry: Geometry
     stored: StoredImages
     thumbnails: Thumbnails
+
+    def of_image(self, image: str) -> NormalFeatures:
+        """Return the features of one image, in a gallery of its own."""
+        ids = self.stored.ids_of([image])
+        gallery = Gallery(self.gallery.upsample, self.gallery.dtype)
+        gallery.add(self.gallery.pyramid(ids), ids)
+        places = {id_: place for place, id_ in enumerate(self.gallery.ids)}
+        return NormalFeatures(
+            gallery,
+            self.pooled[[places[id_] for id_ in gallery.ids]],
+            {image: self.sizes[image]},
+            {image: self.digests[image]},
+            self.geometry,
+            StoredImages(gallery.ids, self.stored.variants),
+            Thumbnails({}),
+        )
 
     def placement(self, id_: str) -> Placement:
         """Return how an image met the network."""
@@ -118,7 +134,7 @@ def extract(backbone: Backbone, images: object, gallery: Gallery, run: Run) -> N
         images = open_to_learn(images)
         backbone.find_white(images, run.n_workers, run.skip_bad, run.progress)
     if run.max_memory is None and run.folder is None:
-        return _in_memory(backbone, images, gallery, run)
+        return extract_in_memory(backbone, images, gallery, run)
     limit = None if run.max_memory is None else parse_bytes("max_memory", run.max_memory)
     if run.folder is not None:
         return _in_folder(backbone, images, gallery, run, limit, check_path(run.folder))
@@ -138,7 +154,10 @@ def _remove_folder(path: Path, process: int) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _in_memory(backbone: Backbone, images: object, gallery: Gallery, run: Run) -> NormalFeatures:
+def extract_in_memory(
+    backbone: Backbone, images: object, gallery: Gallery, run: Run
+) -> NormalFeatures:
+    """Fill a gallery in memory, by a backbone that knows the white level; as `extract`."""
     maker = ThumbnailMaker(run.n_thumbnails)
     pending = Pending(maker.watching(open_to_learn(images)), {})
     ids: list[str] = []
@@ -244,7 +263,8 @@ def _add(
     check_pooled(features)
     forget(features.ids, gallery, about)
     images = [id_ if variants is None else variants.split(id_)[0] for id_ in features.ids]
-    about.add(rows_about(features, [digests[image] for image in images]), features.ids)
+    of_each = [digests[image] for image in images]
+    about.add(rows_about(features.pooled, features.sizes, of_each), features.ids)
     add_to_gallery(gallery, features)
 
 

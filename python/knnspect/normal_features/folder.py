@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 
 from knnspect.data.digests import DIGEST_BYTES
 from knnspect.errors import ParameterError, StoreError
-from knnspect.features import Backbone, Features
+from knnspect.features import Backbone
 from knnspect.features.stored import DEFAULTS
 from knnspect.files import as_damage, is_there, read_json, replace_file
 from knnspect.gallery import Gallery, is_gallery_folder
@@ -84,13 +85,16 @@ def forget(ids: list[str], gallery: Gallery, about: Gallery) -> None:
         there.remove([id_ for id_ in ids if id_ in there])
 
 
-def rows_about(features: Features, digests: list[bytes]) -> FeaturePyramid:
-    """Return pooled features, sizes and digests as pyramids of one cell."""
-    n_images = len(features.ids)
-    sizes = np.array(features.sizes, np.float32).reshape(n_images, 1, 1, 2)
+def rows_about(
+    pooled: NDArray[np.float32], sizes: Sequence[tuple[int, int]], digests: Sequence[bytes]
+) -> FeaturePyramid:
+    """Return pooled features, sizes and digests of images as pyramids of one cell."""
+    n_images = len(pooled)
+    of_sizes = np.array(sizes, np.float32).reshape(n_images, 1, 1, 2)
     of_images = np.frombuffer(b"".join(digests), np.uint8).reshape(n_images, 1, 1, DIGEST_BYTES)
-    pooled = features.pooled.reshape(n_images, 1, 1, -1)
-    return FeaturePyramid([pooled, sizes, of_images.astype(np.float32)])
+    return FeaturePyramid(
+        [pooled.reshape(n_images, 1, 1, -1), of_sizes, of_images.astype(np.float32)]
+    )
 
 
 def settings_of(

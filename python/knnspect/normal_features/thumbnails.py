@@ -19,6 +19,7 @@ from PIL import Image
 from knnspect.data import ImageItem, ImageReader, ImageSource
 from knnspect.data.decoded import ImageArray
 from knnspect.errors import StoreError
+from knnspect.packed import packed, unpacked
 
 __all__ = ["MOST_THUMBNAILS", "THUMBNAIL_BYTES", "ThumbnailMaker", "Thumbnails", "thumbnail_of"]
 
@@ -31,8 +32,6 @@ _LONGEST = 256
 _QUALITY = 80
 #: Of their files: none of images, or a folder of images that has a model in it would have more.
 _SUFFIX = ".thumbnail"
-#: Bytes are kept as such numbers: files of ours hold no single bytes.
-_WORD = np.dtype("<i8")
 #: How a JPEG begins and ends; what was cut short by a kill does not.
 _BEGINNING, _END = b"\xff\xd8", b"\xff\xd9"
 
@@ -74,7 +73,7 @@ class Thumbnails(Mapping[str, bytes]):
         if not self._contents:
             return {}
         ids = [id_.encode("utf-8", "surrogatepass") for id_ in self._contents]
-        return _joined("ids", ids) | _joined("jpeg", list(self._contents.values()))
+        return packed("ids", ids) | packed("jpeg", list(self._contents.values()))
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Thumbnails:
@@ -87,8 +86,8 @@ class Thumbnails(Mapping[str, bytes]):
         """
         if not arrays:
             return cls({})
-        ids = [id_.decode("utf-8", "surrogatepass") for id_ in _parts("ids", arrays)]
-        return cls(dict(zip(ids, _parts("jpeg", arrays), strict=True)))
+        ids = [id_.decode("utf-8", "surrogatepass") for id_ in unpacked("ids", arrays)]
+        return cls(dict(zip(ids, unpacked("jpeg", arrays), strict=True)))
 
 
 class ThumbnailMaker:
@@ -228,26 +227,6 @@ def thumbnail_of(image: ImageArray) -> bytes:
     contents = io.BytesIO()
     made.save(contents, "JPEG", quality=_QUALITY)
     return contents.getvalue()
-
-
-def _joined(name: str, parts: list[bytes]) -> dict[str, NDArray[Any]]:
-    """Return byte strings as arrays: their bytes, eight in a number, and where each ends."""
-    ends = np.cumsum([len(part) for part in parts], dtype=np.int64)
-    whole = b"".join(parts)
-    padded = whole + bytes(-len(whole) % _WORD.itemsize)
-    return {name: np.frombuffer(padded, _WORD), f"{name}.ends": ends}
-
-
-def _parts(name: str, arrays: Mapping[str, NDArray[Any]]) -> list[bytes]:
-    """Return what `_joined` was called with."""
-    words, ends = arrays[name], arrays[f"{name}.ends"]
-    is_right = words.dtype == ends.dtype == _WORD and words.ndim == ends.ndim == 1 and len(ends)
-    starts = np.concatenate([[0], ends[:-1]]) if is_right else ends
-    padding = words.nbytes - int(ends[-1]) if is_right else -1
-    if not 0 <= padding < _WORD.itemsize or (ends < starts).any():
-        raise ValueError(f"thumbnails: expected {name} one after the other")
-    whole = words.tobytes()
-    return [whole[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
 
 
 def _name_of(id_: str) -> str:

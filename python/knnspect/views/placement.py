@@ -163,6 +163,17 @@ class Sizes:
     def __getitem__(self, id_: str) -> tuple[int, int]:
         return self._others.get(id_, self._most)
 
+    def including(self, sizes: Mapping[str, tuple[int, int]]) -> Sizes:
+        """Return them with those of more images.
+
+        >>> Sizes({"a": (9, 9)}).including({"b": (5, 7)})["b"]
+        (5, 7)
+        """
+        found = Sizes({"": self._most})
+        others = {id_: size for id_, size in sizes.items() if size != self._most}
+        found._others = {**self._others, **others}
+        return found
+
     def to_json(self) -> dict[str, Any]:
         """Return them, JSON-compatible."""
         return {"most": list(self._most), "others": {k: list(v) for k, v in self._others.items()}}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Collection, Iterator
+from copy import copy
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
@@ -23,8 +24,9 @@ from knnspect.detectors.base import Presets
 from knnspect.detectors.border import BorderFactors
 from knnspect.detectors.maps import pixel_map
 from knnspect.detectors.nearest.compared import Compared, Counts, LeastOfVariants
+from knnspect.detectors.nearest.correcting import CorrectableDetector
+from knnspect.detectors.nearest.correcting.scores import Score
 from knnspect.detectors.nearest.leave_one_out import LeaveOneOut
-from knnspect.detectors.nearest.masked import MaskedDetector
 from knnspect.detectors.prediction import Prediction
 from knnspect.detectors.state import State
 from knnspect.errors import DTypeError, ParameterError
@@ -40,7 +42,7 @@ from knnspect.parameters import learnt, parameter
 from knnspect.progress import Stopwatch
 from knnspect.search import Neighbors, Window
 from knnspect.search.window import fewest_cells, radii_of
-from knnspect.views import Placement, StoredImages, Variants
+from knnspect.views import Placement, Variants
 from knnspect.views.constraints import IsVariants
 from knnspect.views.query_variants import QueryViews
 
@@ -63,7 +65,7 @@ class BackendWord(Constraint):
         yield 3, DTypeError
 
 
-class NearestDetector(MaskedDetector):
+class NearestDetector(CorrectableDetector):
     """Compares the cells of an image with those of normal images.
 
     Parameters
@@ -140,13 +142,7 @@ class NearestDetector(MaskedDetector):
 
     presets: ClassVar[Presets] = {"paper": PAPER}
     _mark_of_fitted: ClassVar[str] = "searched_"
-    searched_: Gallery | Coreset = learnt()
     border_: BorderFactors = learnt()
-    variants_: Variants | None = learnt()
-    #: Which ids of `searched_` belong to which image.
-    _stored: StoredImages = learnt()
-    #: `searched_` level by level, once it was asked for.
-    _by_level: LateFusion | None = learnt()
 
     @property
     def n_images_(self) -> int:
@@ -268,11 +264,6 @@ class NearestDetector(MaskedDetector):
         cells = self._cell_scores(neighbors)
         return self.border_.divide(cells if counts is None else cells * counts)
 
-    def _keep(self, searched: Gallery | Coreset, variants: Variants | None) -> None:
-        """Take over what is searched from now on."""
-        self.searched_, self.variants_, self._by_level = searched, variants, None
-        self._stored = StoredImages(searched.image_ids, variants)
-
     def _calibrate(self, normal: NormalFeatures, run: Run) -> None:
         """Compare normal images with the others: for the border, and for decisions."""
         others = LeaveOneOut(normal, run.blocks)
@@ -311,10 +302,11 @@ class NearestDetector(MaskedDetector):
         if self.variants != self.variants_:  # the parameter was changed after `fit`
             values["variants"] = self.parameters["variants"].constraint.saved(self.variants_)
         of_mask, of_thumbnails = self._state_of_mask(), self._state_of_thumbnails()
-        return State(
-            values | of_mask.values,
-            of_mask.arrays | of_thumbnails.arrays,
-            searched=self.searched_,
+        kept = self._state_of_corrections()
+        return replace(
+            kept,
+            values=values | of_mask.values | kept.values,
+            arrays=of_mask.arrays | of_thumbnails.arrays | kept.arrays,
         )
 
     def _set_state(self, stored: StoredModel) -> None:
@@ -324,8 +316,34 @@ class NearestDetector(MaskedDetector):
         self.border_ = BorderFactors(stored.config.get("border_factors", ()))
 
     def _judge(self, features: Features, watch: Stopwatch) -> Iterator[Prediction]:
-        for index, found in enumerate(self._compare(features, watch)):
-            yield self._prediction(features.ids[index], features.placements[index], found, watch)
+        # As the model is now: another thread may correct it meanwhile.
+        self._by_images  # noqa: B018 - which makes levels, once for all batches
+        now = copy(self)
+        for index, found in enumerate(now._compare(features, watch)):
+            judged = now._prediction(features.ids[index], features.placements[index], found, watch)
+            known = None
+            if now._known_defects is not None:
+                normal = found.neighbors.sq_distances[0, ..., 0]
+                image = features.pyramid[index]
+                known = now._known_defects.find(image, now.upsample, normal, **now._how)
+            yield replace(judged, n_corrections=len(now._history), known=known)
+
+    def _check_defects(self) -> None:
+        self._check_fitted()
+        if self.fusion == "levels":
+            raise ParameterError(
+                'fusion: expected "concatenated" to remember defects, whose distances are those '
+                "of all levels together",
+                parameter="fusion",
+            )
+
+    def _score_of(self, image: str, normal: NormalFeatures) -> Score | None:
+        index = int(normal.stored.places[0])
+        found = self._compare_normal(index, normal, self._stored.ids_of([image]))
+        if found is None:
+            return None
+        judged = self._prediction(image, normal.placement(image), found, Stopwatch())
+        return judged.score, float(judged.map.max())
 
     def _prediction(
         self, id_: str, placement: Placement, found: Compared, watch: Stopwatch

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,14 +12,13 @@ from knnspect.constraints import Count, Optional
 from knnspect.detectors.base import Presets
 from knnspect.detectors.nearest.base import PAPER, NearestDetector
 from knnspect.detectors.nearest.compared import Compared, Counts, Nearest
-from knnspect.detectors.state import State
 from knnspect.errors import ParameterError
 from knnspect.features import Features
 from knnspect.gallery import Gallery
 from knnspect.model_files import StoredModel
 from knnspect.normal_features import NormalFeatures, Run
 from knnspect.normal_features.checks import check_pooled, naming_images, warn_of_too_many
-from knnspect.parameters import learnt, parameter
+from knnspect.parameters import parameter
 from knnspect.progress import Stopwatch
 from knnspect.pyramid import FeaturePyramid
 from knnspect.search import Neighbors
@@ -89,7 +87,6 @@ class Spade(NearestDetector):
     presets: ClassVar[Presets] = {"paper": {**PAPER, "backbone__patch_size": 1}}
     _needs_pooled: ClassVar[bool] = True
     _own_score_sees_all: ClassVar[bool] = True
-    pooled_: NDArray[np.float32] = learnt()
 
     @property
     def image_neighbors_(self) -> int:
@@ -134,8 +131,7 @@ class Spade(NearestDetector):
         return self._nearest(pooled, left_out)[: self.image_neighbors_]
 
     def _learn(self, normal: NormalFeatures, run: Run) -> None:
-        self._keep(self._all_that_counts(normal), self.variants)
-        self.pooled_ = normal.pooled
+        self._keep(self._all_that_counts(normal), self.variants, normal.pooled)
         self._check_against_learnt()
         with run.watch.stage("gallery"):
             self._calibrate(normal, run)
@@ -178,15 +174,12 @@ class Spade(NearestDetector):
         images = tuple(nearest[: self.image_neighbors_])
         return Compared(found, self._evened_out(found, counts), float(own), images, counts)
 
-    def _state(self) -> State:
-        return replace(super()._state(), about_images={"pooled": self.pooled_})
-
     def _set_state(self, stored: StoredModel) -> None:
         super()._set_state(stored)
         self.upsample = self.searched_.upsample  # type: ignore[assignment]
         if isinstance(self.searched_, Gallery):  # earlier versions kept no type besides its own
             self.gallery_dtype = self.searched_.dtype  # type: ignore[assignment]
-        self.pooled_ = stored.pooled(self.searched_.image_ids)
+        self._keep(self._all, self.variants, stored.pooled(self._all.image_ids))
 
     def _check_against_learnt(self) -> None:
         super()._check_against_learnt()
