@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from knnspect.model_files.read import StoredModel
+from knnspect.model_files.read import StoredModel, corrections_of
 from knnspect.model_files.write import is_in, write_model
 
-__all__ = ["StoredModel", "is_in", "write_model"]
+__all__ = ["StoredModel", "corrections_of", "is_in", "write_model"]

@@ -11,17 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from knnspect import _core
-from knnspect.corrections import Journal
+from knnspect.corrections import Correction, Journal
 from knnspect.errors import StoreError
 from knnspect.features import Backbone
-from knnspect.files import check_path, is_folder, is_there, parse_json
+from knnspect.files import as_damage, check_path, is_folder, is_there, parse_json
 from knnspect.gallery import Coreset, Gallery, is_gallery_folder
 from knnspect.model_files.layout import BACKBONE, CORRECTIONS, LINES, MODEL, OF_IMAGES
 from knnspect.normal_features.folder import GALLERY, about_images, digest_of_images
 from knnspect.packed import unpacked
 from knnspect.validation import check_positive
 
-__all__ = ["StoredModel"]
+__all__ = ["StoredModel", "corrections_of"]
 
 
 class StoredModel:
@@ -161,6 +161,21 @@ class StoredModel:
         if not np.isfinite(pooled).all():
             raise StoreError(f"{self._store.path}: is damaged: its pooled features are not finite")
         return pooled
+
+
+def corrections_of(path: str | os.PathLike[str]) -> tuple[Correction, ...]:
+    """Return what was corrected since a model was fitted, without its network.
+
+    Raises
+    ------
+    StoreError
+        If there is no model, or it is damaged.
+    """
+    stored = StoredModel(path)
+    with as_damage(stored.path, "its settings"):
+        stored.read_config()
+        journal = stored.journal()
+    return () if journal is None else journal.history.corrections
 
 
 def _model_in(folder: Path) -> Path:

@@ -77,7 +77,7 @@ class CorrectableDetector(CommittingDetector):
         run = Run(batch_size, n_workers, skip_bad, progress)
         normal, files = self._read(open_to_learn(images), run)
         self._bring("add", normal, files)
-        return list(files)
+        return [image for image in files if image in normal.digests]
 
     def accept(
         self,

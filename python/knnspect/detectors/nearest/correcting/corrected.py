@@ -71,6 +71,12 @@ class CorrectedDetector(MaskedDetector):
         return self._history.corrections
 
     @property
+    def is_corrected_in_place(self) -> bool:
+        """Whether each correction is written to a folder at once; else `save` writes them."""
+        self._check_fitted()
+        return self._home is not None
+
+    @property
     def _history(self) -> History:
         return self._journal.history
 
@@ -142,7 +148,7 @@ class CorrectedDetector(MaskedDetector):
             self.calibration_ = alone.following(self._added_scores.scores, removed, self.n_images_)
 
     def _calibration_of_fit(self) -> Calibration | None:
-        return self._calibration_alone
+        return self._calibration_alone if len(self._history) else self.calibration_
 
     def _take(self, calibration: Calibration) -> None:
         super()._take(calibration)

@@ -1,0 +1,84 @@
+"""What the commands that correct a model have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from knnspect.cli.models import load_to_judge
+from knnspect.cli.places import check_writable
+from knnspect.errors import ParameterError
+from knnspect.files import is_folder
+
+if TYPE_CHECKING:
+    from knnspect.data import ImageSource
+    from knnspect.detectors.nearest.correcting import CorrectableDetector
+
+__all__ = ["Model", "Prefix", "correcting", "prefixed", "said"]
+
+Model = Annotated[Path, typer.Argument(help="A model that fit wrote; it is corrected there.")]
+Prefix = Annotated[
+    str,
+    typer.Option(help="Put before the ids of the images, where the model has others of these ids."),
+]
+
+
+@contextmanager
+def correcting(
+    model: Path,
+    device: str | None = None,
+    backend: str | None = None,
+    threads: str | None = None,
+    max_pixels: str | None = None,
+) -> Iterator[CorrectableDetector]:
+    """Give the detector of a model to be corrected, and keep what was done.
+
+    A model in a folder keeps each correction at once; a file is replaced at the end, if nothing has
+    failed.
+    """
+    check_writable(model, folder=is_folder(model))
+    detector = correctable(model, device, backend, threads, max_pixels)
+    n_before = len(detector.history_)
+    yield detector
+    if not detector.is_corrected_in_place and len(detector.history_) > n_before:
+        detector.save(model)
+
+
+def correctable(
+    model: Path,
+    device: str | None = None,
+    backend: str | None = None,
+    threads: str | None = None,
+    max_pixels: str | None = None,
+) -> CorrectableDetector:
+    """Return the detector of a model; raise a ParameterError if such ones cannot be corrected."""
+    from knnspect.detectors.nearest.correcting import CorrectableDetector
+
+    detector = load_to_judge(model, device, backend, threads, max_pixels)
+    if not isinstance(detector, CorrectableDetector):
+        raise ParameterError(
+            f"{model}: expected a model that compares with normal images, such as spade or "
+            f"patchcore: {detector.method} has trained on them, and is to be fitted again"
+        )
+    return detector
+
+
+def prefixed(images: Path, prefix: str, to_learn: bool) -> ImageSource:
+    """Return images whose ids begin with a prefix."""
+    from dataclasses import replace
+
+    from knnspect.data import ImageSource, open_to_judge, open_to_learn
+
+    source = open_to_learn(images) if to_learn else open_to_judge(images)
+    items = (replace(item, id=prefix + item.id) for item in source)
+    return ImageSource(items, source.n_images) if prefix else source
+
+
+def said(model: Path, detector: CorrectableDetector) -> str:
+    """Return what a model is by now, in words, with the number of its last correction."""
+    number = len(detector.history_)
+    return f"{model}: {detector.n_images_} normal images after correction {number}"
