@@ -36,5 +36,6 @@ def reject(
         for prediction in detector.iter_predict(source, progress=True):
             detector.reject(prediction, name)
             n += 1
-    n_known = len({one.name for one in detector.history_ if one.kind == "reject"})
-    typer.echo(f"{model}: {n} images remembered as {name}; {n_known} kinds of defects by now")
+    kinds = sorted({one.name for one in detector.history_ if one.kind == "reject"})
+    n_kinds = f"{len(kinds)} kind{'' if len(kinds) == 1 else 's'} of defect"
+    typer.echo(f"{model}: {n} images remembered as {name}; {n_kinds} by now")

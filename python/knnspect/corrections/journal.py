@@ -78,14 +78,16 @@ class Journal:
         StoreError
             If it is damaged, or of a newer version.
         """
-        *lines, _ = contents.split(b"\n")
+        *lines, rest = contents.split(b"\n")
         checksum, values = "", []
         with as_damage(path, "what was corrected"):
             for number, line in enumerate(lines, start=1):
                 before, checksum = checksum, line[:_DIGITS].decode("ascii", "replace")
-                if _checksum(line[_DIGITS + 1 :], before) != checksum:
+                if not _is_whole(line, before):
                     raise ValueError(f"line {number} was altered")
                 values.append(parse_json(line[_DIGITS + 1 :], path, "what was corrected"))
+            if _is_whole(rest[:-1], checksum):  # no kill leaves a byte in place of the end
+                raise ValueError("the end of the last line was altered")
             if not values:
                 return cls("", None, History())
             head = values[0]
@@ -189,6 +191,11 @@ def _line(value: dict[str, Any], before: str) -> tuple[bytes, str]:
     text = json.dumps(value, allow_nan=False, separators=(",", ":")).encode()
     checksum = _checksum(text, before)
     return checksum.encode() + b" " + text + b"\n", checksum
+
+
+def _is_whole(line: bytes, before: str) -> bool:
+    text = line[_DIGITS + 1 :]
+    return line[: _DIGITS + 1] == f"{_checksum(text, before)} ".encode()
 
 
 def _checksum(text: bytes, before: str) -> str:

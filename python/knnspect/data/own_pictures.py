@@ -12,7 +12,7 @@ __all__ = ["COLUMNS", "MAPS", "OVERLAYS", "SHEET", "SOFTWARE", "TABLE", "describ
 #: its columns: those that tables of every version begin with, and the later ones.
 OVERLAYS, MAPS, TABLE = "overlays", "maps", "scores.csv"
 _FIRST_COLUMNS = ("id", "score", "map_max", "relative", "row", "column", "nearest_image")
-COLUMNS = (*_FIRST_COLUMNS, "p_value", "verdict", "n_regions")
+COLUMNS = (*_FIRST_COLUMNS, "p_value", "verdict", "n_regions", "known_defect")
 #: Where the demonstration shows its finds.
 SHEET = "contact_sheet.png"
 #: The text by which a PNG of ours is recognised, under "Software".

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from knnspect import _core
 from knnspect.calibration import Calibration
+from knnspect.corrections import Correction, History
 from knnspect.files import as_damage, check_path, is_folder, is_there, parse_json
 from knnspect.gallery import Coreset, Gallery
-from knnspect.model_files.layout import CALIBRATION, MODEL
+from knnspect.model_files.layout import CALIBRATION, MODEL, OF_IMAGES
+from knnspect.model_files.read import corrections_of
 from knnspect.normal_features.folder import GALLERY
+from knnspect.validation import some_ids
 from knnspect.views import Region, Variants
 
 __all__ = ["contents", "size_of"]
@@ -57,6 +60,7 @@ def _contents(path: Path, verify: bool) -> Iterator[tuple[str, object]]:
     if store is not None:
         if "thumbnails.jpeg.ends" in store.names:
             yield "thumbnails", len(store.tensor("thumbnails.jpeg.ends"))
+        yield from _of_corrections(corrections_of(path) if "config" in store.metadata else ())
         yield from _of_settings(path, store)
 
 
@@ -79,13 +83,13 @@ def _of_searched(
 def _of_settings(path: Path, store: _core.Store) -> Iterator[tuple[str, object]]:
     """Say what a model was made with, but for what is said of its features."""
     metadata = store.metadata
-    is_searching = "gallery.ids" in metadata or "coreset" in metadata
+    is_searching = any(name in metadata for name in ("gallery.ids", "coreset", OF_IMAGES))
     said = {"upsample", "gallery_dtype", "thumbnails"} if is_searching else {"shapes"}
     config = parse_json(metadata.get("config", "{}"), path, "its settings")
     if "normal_map_max" in config:
         yield from _of_calibration(config, store)
     for name, value in config.items():
-        if name in ("calibration", "false_alarm_rate"):
+        if name in ("calibration", "false_alarm_rate", "fitted"):
             continue
         if name in _DESCRIBED:
             yield from _DESCRIBED[name](value)
@@ -116,6 +120,19 @@ def _of_calibration(config: Mapping[str, Any], store: _core.Store) -> Iterator[t
         yield "no verdicts", f"{names} changed since it was calibrated: calibrate it again"
     by_default = f"{calibration.rate(None):.4g} by default"
     yield "false alarm rate", by_default if rate is None else f"{rate:.4g}, as asked for"
+
+
+def _of_corrections(corrections: Sequence[Correction]) -> Iterator[tuple[str, object]]:
+    """Say how a model was corrected since it was fitted, and what is kept, but not used, by now."""
+    if not corrections:
+        return
+    history = History(corrections)
+    yield "corrections", f"{len(history)}, the last at {corrections[-1].time}"
+    yield "added images", len(history.standing.added)
+    if history.hidden:
+        yield "removed images", f"{len(history.hidden)}, which are kept for rollback"
+    if names := sorted(set(history.standing.defects.values())):
+        yield "known defects", f"{len(history.standing.defects)} images: {some_ids(names)}"
 
 
 def _of_border(factors: Any) -> Iterator[tuple[str, object]]:

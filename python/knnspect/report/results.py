@@ -113,6 +113,8 @@ class ResultsFolder:
             "nearest_image": None if evidence is None else evidence.image,
             **self._decided(prediction),
         }
+        if prediction.known_defect is not None:
+            row["known_defect"] = prediction.known_defect.name
         if evidence is not None and evidence.variant:
             row["nearest_variant"] = evidence.variant
         if evidence is not None and evidence.query_variant:

@@ -86,6 +86,9 @@ resize='shorter', unit=True, norm=True)
     def _cell_scores(self, neighbors: Neighbors) -> NDArray[Any]:
         return neighbors.sq_distances[0, ..., 0].astype(np.float64) / 2
 
+    def _sq_distance_of(self, score: float) -> float:
+        return 2 * score
+
     def _own_score(
         self,
         cells: NDArray[Any],

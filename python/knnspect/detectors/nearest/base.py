@@ -175,6 +175,9 @@ class NearestDetector(CorrectableDetector):
     def _cell_scores(self, neighbors: Neighbors) -> NDArray[Any]:
         """Return the scores of the cells of the only image of `neighbors`: (height, width)."""
 
+    def _sq_distance_of(self, score: float) -> float:
+        return score
+
     @property
     def _how(self) -> dict[str, Any]:
         """How all searches are made."""

@@ -129,6 +129,9 @@ class CoresetDetector(NearestDetector):
     def _cell_scores(self, neighbors: Neighbors) -> NDArray[Any]:
         return np.sqrt(neighbors.sq_distances[0, ..., 0].astype(np.float64))
 
+    def _sq_distance_of(self, score: float) -> float:
+        return score * score
+
     def _own_score(
         self,
         cells: NDArray[Any],

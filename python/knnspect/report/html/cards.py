@@ -125,6 +125,8 @@ def card_of(prediction: Prediction, image: NDArray[Any], scale: float, longest: 
             f"p-value {region.p_value:.3g}, largest value {region.peak_value:.4g}, "
             f"{region.area:,} pixels ({share:.2g} % of the image)"
         )
+        if (like := region.known_defect) is not None:
+            details += f"; looks more like {like.name} ({like.image}) than like anything normal"
         places.append(
             _place(prediction, image, f"Region {number}", details, region.peak, region.box)
         )

@@ -25,9 +25,9 @@ from knnspect.detectors.nearest.correcting.home import add_to, writing
 from knnspect.detectors.nearest.correcting.rows import added_images, rows_taken
 from knnspect.detectors.nearest.correcting.scores import N_RECENT, AddedScores, Score
 from knnspect.detectors.prediction import Prediction
-from knnspect.errors import CalibrationError, ImageError, ParameterError
+from knnspect.errors import ImageError, ParameterError
 from knnspect.gallery import Coreset, Gallery
-from knnspect.gallery.growing import grown
+from knnspect.gallery.growing import grown, sq_reach
 from knnspect.model_files.layout import CORRECTIONS
 from knnspect.normal_features import NormalFeatures, Run, extract_in_memory
 from knnspect.normal_features.checks import evenly_spaced
@@ -48,6 +48,10 @@ class CommittingDetector(CorrectedDetector):
     @abstractmethod
     def _score_of(self, image: str, normal: NormalFeatures) -> Score | None:
         """Return score and largest map value of an added image, compared with all others."""
+
+    @abstractmethod
+    def _sq_distance_of(self, score: float) -> float:
+        """Return the squared distance that gives a cell this score, away from the border."""
 
     @property
     @abstractmethod
@@ -131,7 +135,7 @@ class CommittingDetector(CorrectedDetector):
         """Learn from images; `found` are scores of theirs that are known already."""
         with self._writing() as gallery:
             changed = copy(self)
-            rows = changed._learn_more(normal, gallery)
+            rows = changed._learn_more(normal, gallery, kind)
             correction = self._next(kind, added=added_images(normal, files, rows))
             changed._journal = replace(self._journal, history=self._history.with_(correction))
             changed._show()
@@ -142,16 +146,17 @@ class CommittingDetector(CorrectedDetector):
             )
             self._commit(replace(correction, scores=scores), changed)
 
-    def _learn_more(self, normal: NormalFeatures, folder: Gallery | None) -> dict[str, Rows]:
+    def _learn_more(
+        self, normal: NormalFeatures, folder: Gallery | None, kind: CorrectionKind
+    ) -> dict[str, Rows]:
         """Keep the features of images; return the rows that a coreset takes."""
         before, pooled = self._all, self._all_pooled
         rows: dict[str, Rows] = {}
         if isinstance(before, Coreset):
-            # All rows that count, where a mask alone left some out.
-            takes_all = self._cell_mask is not None and before.sq_radius == 0
-            counts_of = partial(self._counts_of_normal, normal)
             searched = cast("Coreset", self.searched_)
-            rows = rows_taken(searched, normal, counts_of, takes_all, **self._how)
+            counts_of = partial(self._counts_of_normal, normal)
+            reach = self._reach(before, kind)
+            rows = rows_taken(searched, normal, counts_of, reach, **self._how)
             self._all = grown(before, {k: (v.cells, v.features) for k, v in rows.items()})
         elif folder is None or self._home is None:
             self._all = copy(before)
@@ -165,6 +170,19 @@ class CommittingDetector(CorrectedDetector):
             order = [places[id_] for id_ in self._all.image_ids]
             self._all_pooled = np.concatenate([pooled, normal.pooled])[order]
         return rows
+
+    def _reach(self, coreset: Coreset, kind: CorrectionKind) -> float | None:
+        """Return the squared distance from which on rows of new images are taken; None: all are."""
+        if self._cell_mask is not None and coreset.sq_radius == 0:
+            return None  # the rows of all cells that a mask leaves
+        reach = sq_reach(coreset, **self._how)
+        calibration, _ = self._valid_calibration()
+        if kind == "accept" and calibration is not None:
+            # None of its cells is to score more than the thresholds.
+            rate = self._possible_rate(calibration)
+            lowest = min(calibration.threshold(rate), calibration.pixel_threshold(rate))
+            reach = min(reach, self._sq_distance_of(lowest))
+        return reach
 
     def _next(self, kind: CorrectionKind, **what: Any) -> Correction:
         """Return the next correction of the history."""
@@ -191,10 +209,10 @@ class CommittingDetector(CorrectedDetector):
 
         Where some of the images of `fit` decide, as many of those that come do.
         """
-        calibration, _ = super()._valid_calibration()
-        if calibration is None or calibration.kind != "leave one out":
+        alone = self._calibration_alone
+        if alone is None or alone.kind != "leave one out" or super()._valid_calibration()[1]:
             return {}
-        share = len(calibration) / calibration.n_images
+        share = len(alone) / alone.n_images
         chosen = [image for image in normal.stored.images if _drawn(image) < share]
         scores = {
             image: found[image] if image in found else self._score_of(image, normal.of_image(image))
@@ -209,16 +227,17 @@ class CommittingDetector(CorrectedDetector):
     def _settle(self) -> None:
         """Find the scores of added images anew that lie above the threshold, maybe without need."""
         while self._added_scores.outdated and (calibration := self.calibration_) is not None:
-            try:
-                rate = calibration.rate(self.false_alarm_rate)
-            except CalibrationError:
-                return  # this is said when a verdict is asked for
+            rate = self._possible_rate(calibration)
             limits = calibration.threshold(rate), calibration.pixel_threshold(rate)
             image = self._added_scores.above(limits)
             if image is None:
                 return
             self._added_scores = self._added_scores.renewed(image, self._score_of)
             self._follow()
+
+    def _possible_rate(self, calibration: Calibration) -> float:
+        """Return the false-alarm rate that is asked for, or the smallest that can be promised."""
+        return calibration.rate(max(self.false_alarm_rate or 0, calibration.smallest_rate) or None)
 
 
 def _is_numbered(item: ImageItem) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from knnspect.data import open_to_learn
 from knnspect.data.loading import OnBad
 from knnspect.detectors.nearest.correcting.committing import CommittingDetector
-from knnspect.detectors.nearest.correcting.home import bring_journal, writing
+from knnspect.detectors.nearest.correcting.home import bring_journal, warn_of_corrections, writing
 from knnspect.detectors.nearest.correcting.rows import added_images, defect_rows
 from knnspect.detectors.nearest.correcting.scores import Score
 from knnspect.detectors.prediction import Prediction
@@ -33,7 +33,8 @@ class CorrectableDetector(CommittingDetector):
     `save`.
 
     What follows: pooled features, thumbnails, digests and sizes; a coreset, which takes the rows of
-    an image that lie farther from its own than its covering radius, so that this never grows; and
+    an image that lie farther from its own than its covering radius, so that this never grows (of an
+    accepted image also nearer ones, so that it is judged normal); and
     the calibration, if images decide that were learnt from: those that come are compared with all
     others, those that go do not decide any more. The scores of the others are not found anew. They
     are upper bounds after images came, and may be too low after images went. Images that were held
@@ -74,6 +75,7 @@ class CorrectableDetector(CommittingDetector):
             If the model's folder is being written or was corrected by another process, or cannot
             be written.
         """
+        self._check_fitted()
         run = Run(batch_size, n_workers, skip_bad, progress)
         normal, files = self._read(open_to_learn(images), run)
         self._bring("add", normal, files)
@@ -235,6 +237,11 @@ class CorrectableDetector(CommittingDetector):
             self._home = folder.absolute() if is_home else self._home
 
     save.__doc__ = CommittingDetector.save.__doc__
+
+    def _prepare(self, run: Run) -> None:
+        super()._prepare(run)
+        if run.folder is not None:
+            warn_of_corrections(check_path(run.folder))
 
     @abstractmethod
     def _check_defects(self) -> None:

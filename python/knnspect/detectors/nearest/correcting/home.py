@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ from knnspect.model_files.layout import CORRECTIONS
 from knnspect.normal_features import NormalFeatures
 from knnspect.normal_features.folder import GALLERY, IMAGES, forget, rows_about
 
-__all__ = ["add_to", "bring_journal", "writing"]
+__all__ = ["add_to", "bring_journal", "warn_of_corrections", "writing"]
 
 #: Images that are written at a time.
 _BATCH = 64
@@ -72,6 +73,20 @@ def bring_journal(journal: Journal, folder: Path, is_home: bool, was_home: bool)
     else:  # of a model that was there before
         file.unlink(missing_ok=True)
     return journal
+
+
+def warn_of_corrections(folder: Path) -> None:
+    """Warn that a fit in the folder of a model starts anew, if the model was corrected."""
+    journal = Journal.read(folder / CORRECTIONS)
+    if journal is None or not len(journal.history):
+        return
+    n, n_added = len(journal.history), len(journal.history.standing.added)
+    warnings.warn(
+        f"{folder}: the model there has had {n} correction{'s' if n > 1 else ''}, which do not "
+        f"hold for the new fit: {n_added} image{' that was' if n_added == 1 else 's that were'} "
+        "added are learnt only if they are among the images",
+        stacklevel=5,
+    )
 
 
 def _parts(ids: Sequence[str]) -> Iterator[Sequence[str]]:

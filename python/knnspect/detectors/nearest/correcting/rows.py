@@ -12,7 +12,7 @@ from knnspect.corrections import Added, Rows
 from knnspect.detectors.nearest.compared import Counts
 from knnspect.detectors.prediction import Prediction
 from knnspect.gallery import Coreset
-from knnspect.gallery.growing import grown, rows_to_take, sq_reach
+from knnspect.gallery.growing import grown, rows_to_take
 from knnspect.normal_features import NormalFeatures
 
 __all__ = ["added_images", "defect_rows", "rows_taken"]
@@ -27,7 +27,7 @@ def rows_taken(
     coreset: Coreset,
     normal: NormalFeatures,
     counts_of: Callable[[str], Counts],
-    takes_all: bool,
+    reach: float | None,
     **how: Any,
 ) -> dict[str, Rows]:
     """Return the rows of images that a coreset takes, by their ids in the gallery.
@@ -40,19 +40,18 @@ def rows_taken(
         The images.
     counts_of : callable
         Returns which cells of an image count.
-    takes_all : bool
-        Whether all of these are taken, or those that lie farther than the coreset reaches.
+    reach : float or None
+        The squared distance from which on rows are taken; None: all that count are.
     **how
         As `Coreset.search` takes them.
     """
-    reach = 0.0 if takes_all else sq_reach(coreset, **how)
     ids = normal.gallery.ids
     taken: dict[str, Rows] = {}
     for start in range(0, len(ids), _N_TOGETHER):
         part = ids[start : start + _N_TOGETHER]
         cells, rows, of = _rows_that_count(normal, part, counts_of)
         places = np.arange(len(rows))
-        if not takes_all:
+        if reach is not None:
             places = rows_to_take(coreset, rows, reach, **how)
         new = {
             id_: Rows(cells[mine], rows[mine])
@@ -60,7 +59,7 @@ def rows_taken(
             for mine in [places[of[places] == number]]
         }
         taken |= new
-        if not takes_all:
+        if reach is not None:
             coreset = grown(coreset, {k: (v.cells, v.features) for k, v in new.items()})
     return taken
 
