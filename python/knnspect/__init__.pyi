@@ -2,11 +2,13 @@
 
 from knnspect._core import __version__
 from knnspect.calibration import Calibration, DriftAlarm, DriftMonitor
+from knnspect.corrections import Correction
 from knnspect.detectors import (
     AnomalousRegion,
     AnomalyDINO,
     CFlow,
     Detector,
+    KnownDefect,
     PatchCore,
     Prediction,
     Rad,
@@ -49,6 +51,7 @@ __all__ = [
     "CalibrationError",
     "CalibrationWarning",
     "Coreset",
+    "Correction",
     "DTypeError",
     "DatasetWarning",
     "Detector",
@@ -62,6 +65,7 @@ __all__ = [
     "ImageError",
     "ImageWarning",
     "KnnspectError",
+    "KnownDefect",
     "MissingPackageError",
     "Neighbors",
     "NotFittedError",

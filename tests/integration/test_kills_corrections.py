@@ -89,7 +89,7 @@ def correct_for_ever(folder: Path, seed: int, said: Connection) -> None:
         said.send(["done", None])
 
 
-def state(detector: NearestDetector, probes: list[NDArray[np.uint8]]) -> list[Any]:
+def state(detector: NearestDetector, probes: list[NDArray[Any]]) -> list[Any]:
     found: list[Any] = [detector.searched_.image_ids]
     for one in detector.predict(probes):
         known = None if one.known_defect is None else one.known_defect.image
@@ -110,7 +110,7 @@ def test_every_kill_leaves_the_model_as_before_or_after(tmp_path: Path) -> None:
         twin = load(tmp_path / "twin.ks", device="cpu")
         assert isinstance(twin, NearestDetector)
         twins.append(twin)
-    probes = [cells[0], image_of(1), image_of(2)]
+    probes: list[NDArray[Any]] = [cells[0], image_of(1), image_of(2)]
     chance = random.Random(5)
     interrupted: Counter[str] = Counter()
     outcomes: Counter[str] = Counter()

@@ -2,8 +2,11 @@
 
 ``base``        what every detector has in common
 ``border``      how much larger distances are near the border of normal images
+``deciding``    what the scores of normal images allow to be said of others
 ``judging``     judging images, the same for every detector
+``judged_file`` which file was judged
 ``heads``       methods that train a network on features, one a file
+``known_defects``  defects that were rejected before
 ``maps``        from the scores of cells to a map of pixels
 ``nearest``     methods that compare with the nearest normal features, one a file
 ``prediction``  what a detector says of an image
@@ -17,6 +20,7 @@ from __future__ import annotations
 from knnspect.detectors.base import Detector
 from knnspect.detectors.heads.cflow import CFlow
 from knnspect.detectors.heads.simplenet import SimpleNet
+from knnspect.detectors.known_defects import KnownDefect
 from knnspect.detectors.nearest.anomalydino import AnomalyDINO
 from knnspect.detectors.nearest.patchcore import PatchCore
 from knnspect.detectors.nearest.rad import Rad
@@ -32,6 +36,7 @@ __all__ = [
     "AnomalyDINO",
     "CFlow",
     "Detector",
+    "KnownDefect",
     "PatchCore",
     "Prediction",
     "Rad",

@@ -109,6 +109,13 @@ def grown(
     >>> more.image_ids, more.rows[:, 0], more.order, more.sq_radius
     (('a', 'b'), array([1., 0.], dtype=float32), array([1, 0]), 0.0)
     """
+    height, width, _ = coreset.shapes[0]
+    for id_, (cells_of, rows_of) in taken.items():
+        if len(rows_of) and rows_of.shape[1] != coreset.rows.shape[1]:
+            n = coreset.rows.shape[1]
+            raise ValueError(f"image {id_}: expected rows of {n} features, got {rows_of.shape[1]}")
+        if (cells_of >= (height, width)).any():
+            raise ValueError(f"image {id_}: expected cells of {height} x {width}")
     ids = tuple(sorted({*coreset.image_ids, *taken}))
     places = {id_: place for place, id_ in enumerate(ids)}
     of_image = [np.array([places[id_] for id_ in coreset.image_ids], np.int64)[coreset.image_index]]

@@ -40,7 +40,7 @@ def prediction(id_: str, score: float = 2.5, peak: tuple[int, int] = (4, 21)) ->
 
 
 #: What a table has where there is no calibration.
-UNDECIDED = {"p_value": "", "verdict": "", "n_regions": ""}
+UNDECIDED = {"p_value": "", "verdict": "", "n_regions": "", "known_defect": ""}
 
 
 def decided(id_: str, score: float, rate: float | None = 0.25) -> Prediction:

@@ -82,6 +82,7 @@ class CommittingDetector(CorrectedDetector):
                 yield item
 
         run.variants, run.n_thumbnails = self.variants_, self.thumbnails
+        self.seconds_ = run.watch.seconds
         images = ImageSource(named(), source.n_images)
         gallery = Gallery(self._all.upsample)
         return extract_in_memory(self.backbone, images, gallery, run), files
