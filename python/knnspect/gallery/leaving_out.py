@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,24 +20,23 @@ _STEPS = (1, 8, 64)
 
 
 def nearest_without(
-    coreset: Coreset, query: FeaturePyramid, ids: Collection[str], **how: Any
-) -> Neighbors | None:
+    coreset: Coreset, query: FeaturePyramid, ids: Sequence[Collection[str]], **how: Any
+) -> list[Neighbors | None]:
     """Return the nearest row of each cell, but for rows that came from some images.
 
-    Return None if no other row is there.
-
-    The same as ``coreset.without(ids).search(query)``, but for `image_ids`, which are all. It takes
-    less time, as no index is made of the rows that are left: the Rust core passes over the others.
-    For other backends most cells have one among a few nearest rows of all.
+    For each query image, None if no other row is there, or the same as
+    ``coreset.without(ids).search(query)``, but for `image_ids`, which are all. It takes less time,
+    as no index is made of the rows that are left: the Rust core passes over the others. For other
+    backends most cells have one among a few nearest rows of all.
 
     Parameters
     ----------
     coreset : Coreset
         What is searched.
     query : FeaturePyramid
-        One image.
-    ids : collection of str
-        Some of ``coreset.image_ids``.
+        Some images.
+    ids : sequence of collections of str
+        For each of them, some of ``coreset.image_ids``.
     **how
         As `Coreset.search` takes them.
 
@@ -47,23 +46,30 @@ def nearest_without(
     >>> gallery = Gallery()
     >>> rows = np.arange(8, dtype="f4").reshape(2, 2, 2, 1)
     >>> _ = gallery.add(FeaturePyramid([rows]), ids=["a", "b"])
-    >>> found = nearest_without(gallery.coreset(8), gallery.pyramid(["a"]), ["a"])
+    >>> (found,) = nearest_without(gallery.coreset(8), gallery.pyramid(["a"]), [["a"]])
     >>> found.sq_distances[0, ..., 0].tolist()
     [[16.0, 9.0], [4.0, 1.0]]
     """
-    hidden_ids = set(ids)
-    hidden = np.array([id_ in hidden_ids for id_ in coreset.image_ids], bool)
-    if hidden[coreset.image_index].all():
-        return None
+    places = {id_: place for place, id_ in enumerate(coreset.image_ids)}
+    hidden = np.zeros((query.n_images, len(places)), bool)
+    for of_image, left_out in zip(hidden, ids, strict=True):
+        of_image[[places[id_] for id_ in left_out if id_ in places]] = True
+    has_rows = ~hidden[:, coreset.image_index].all(axis=1)
     how.pop("window", None)  # rows have no place
     backend = get_backend(how.get("backend", "auto"))
-    if isinstance(backend, RustBackend):
-        rows = FeaturePyramid([query.concatenated(coreset.upsample)])  # type: ignore[arg-type]
-        search = coreset.bank.prepare(rows, threads=how.get("threads"))
-        runs = [_runs(hidden[coreset.image_index])] * query.n_images
-        found = search.by_core(backend.instruction_set, backend.matcher, runs)
-        return coreset.evidence(found)
-    return _by_steps(coreset, query, hidden, how)
+    each: list[Neighbors | None] = [None] * query.n_images
+    searched = np.flatnonzero(has_rows).tolist()
+    if not isinstance(backend, RustBackend):
+        for image in searched:
+            each[image] = _by_steps(coreset, query[image], hidden[image], how)
+    elif searched:
+        rows = query[searched].concatenated(coreset.upsample)  # type: ignore[arg-type]
+        search = coreset.bank.prepare(FeaturePyramid([rows]), threads=how.get("threads"))
+        runs = [_runs(hidden[image][coreset.image_index]) for image in searched]
+        found = coreset.evidence(search.by_core(backend.instruction_set, backend.matcher, runs))
+        for at, image in enumerate(searched):
+            each[image] = found[at]
+    return each
 
 
 def _runs(is_hidden: NDArray[np.bool_]) -> list[tuple[int, int]]:

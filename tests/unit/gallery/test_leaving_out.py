@@ -31,7 +31,7 @@ def gallery(seed: int, apart: float = 0.0) -> Gallery:
 def check(coreset: Coreset, query: FeaturePyramid, ids: list[str]) -> None:
     expected = coreset.without(ids).search(query)
     for backend in ("rust", RustBackend(matcher="pruned"), SklearnBackend()):
-        found = nearest_without(coreset, query, ids, backend=backend, threads=2)
+        (found,) = nearest_without(coreset, query, [ids], backend=backend, threads=2)
         assert found is not None
         np.testing.assert_array_equal(found.sq_distances, expected.sq_distances)
         np.testing.assert_array_equal(found.images, expected.images)
@@ -59,10 +59,27 @@ def test_an_image_apart_finds_rows_although_all_near_ones_are_its_own() -> None:
 def test_where_no_row_is_left_there_is_none() -> None:
     stored = gallery(0)
     query = stored.pyramid(["a"])
-    assert nearest_without(stored.coreset(0.5), query, IDS) is None
+    assert nearest_without(stored.coreset(0.5), query, [IDS]) == [None]
     one = stored.coreset(1)
     (owner,) = {one.image_ids[place] for place in one.image_index}
-    assert nearest_without(one, query, [owner]) is None
+    assert nearest_without(one, query, [[owner]]) == [None]
+
+
+@pytest.mark.parametrize("backend", ["rust", "sklearn"])
+def test_each_image_of_several_leaves_out_its_own(backend: str) -> None:
+    stored = gallery(1)
+    coreset, query = stored.coreset(0.5), stored.pyramid(["a", "b", "c", "d"])
+    ids = [["a"], IDS, [], ["d", "b"]]
+    each = nearest_without(coreset, query, ids, backend=backend)
+    assert each[1] is None
+    for place in (0, 2, 3):
+        (alone,) = nearest_without(coreset, query[place], [ids[place]])
+        found = each[place]
+        assert found is not None
+        assert alone is not None
+        np.testing.assert_array_equal(found.sq_distances, alone.sq_distances)
+        np.testing.assert_array_equal(found.images, alone.images)
+        np.testing.assert_array_equal(found.cells, alone.cells)
 
 
 def test_hidden_rows_are_never_compared() -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from copy import copy
 from dataclasses import replace
+from itertools import chain
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -167,6 +168,13 @@ class NearestDetector(CorrectableDetector):
         the gallery: those of all variants.
         """
 
+    def _compare_normals(
+        self, indices: Sequence[int], normal: NormalFeatures, others: LeaveOneOut
+    ) -> Iterator[Compared | None]:
+        """Compare some normal images, by their places in ``others.ids``, in order."""
+        for n in indices:
+            yield self._compare_normal(int(normal.stored.places[n]), normal, others.left_out(n))
+
     @abstractmethod
     def _compare(self, features: Features, watch: Stopwatch) -> Iterator[Compared]:
         """Compare the images of a batch, in order, with the normal ones."""
@@ -200,10 +208,8 @@ class NearestDetector(CorrectableDetector):
     @property
     def _by_images(self) -> Gallery | LateFusion | RowsOfImages:
         """The same, of which images may be chosen for each query image."""
-        searched = self.searched_
-        return (
-            RowsOfImages(searched) if isinstance(searched, Coreset) else self._by_fusion(searched)
-        )
+        of_all = self.searched_
+        return RowsOfImages(of_all) if isinstance(of_all, Coreset) else self._by_fusion(of_all)
 
     def _by_fusion(self, gallery: Gallery) -> Gallery | LateFusion:
         """Return `searched_`, if it is a gallery, as `fusion` says."""
@@ -270,32 +276,26 @@ class NearestDetector(CorrectableDetector):
     def _calibrate(self, normal: NormalFeatures, run: Run) -> None:
         """Compare normal images with the others: for the border, and for decisions."""
         others = LeaveOneOut(normal, run.blocks)
-
-        def compare(index: int) -> Compared | None:
-            return self._compare_normal(
-                int(normal.stored.places[index]), normal, others.left_out(index)
-            )
-
         few = evenly_spaced(len(others.ids))
         self.border_ = BorderFactors()
-        first = {index: near for index in few if (near := compare(index)) is not None}
+        near = zip(few, self._compare_normals(few, normal, others), strict=True)
+        first = {index: found for index, found in near if found is not None}
         cells = [each.counted for each in first.values()]
-        self.border_ = BorderFactors.of(cells, normal.gallery.shapes)
+        self.border_ = border = BorderFactors.of(cells, normal.gallery.shapes)
         chosen = others.sample(self.false_alarm_rate) if run.calibrates else []
+        evened: dict[int, Compared] = {}
+        if self.score != "image":  # which looks at the largest cell
+            evened = {n: one._replace(cells=border.divide(one.cells)) for n, one in first.items()}
+        left = sorted({*few, *chosen} - evened.keys())
+        compared = zip(left, self._compare_normals(left, normal, others), strict=True)
         judged: dict[int, tuple[float, float]] = {}
-        for index in sorted({*few, *chosen}):
-            found = first.get(index)
-            if found is None or self.score == "image":  # which looks at the largest cell
-                found = compare(index)
-            else:
-                found = found._replace(cells=self.border_.divide(found.cells))
+        for index, found in chain(evened.items(), compared):
             if found is not None:
                 id_ = others.ids[index]
                 one = self._prediction(id_, normal.placement(id_), found, Stopwatch())
                 judged[index] = (one.score, float(one.map.max()))
         others.warn()
-        maxima = [judged[index][1] for index in few if index in judged]
-        self.normal_map_max_ = max(maxima, default=float("nan"))
+        self.normal_map_max_ = max((judged[n][1] for n in few if n in judged), default=np.nan)
         if scored := [index for index in chosen if index in judged]:
             scores, largest = zip(*(judged[index] for index in scored), strict=True)
             self._take(others.calibration(scored, scores, largest))

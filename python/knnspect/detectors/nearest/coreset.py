@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from knnspect.constraints import Count, Optional, ShareOrCount
 from knnspect.detectors.nearest.base import NearestDetector
 from knnspect.detectors.nearest.compared import Compared, Counts
+from knnspect.detectors.nearest.leave_one_out import LeaveOneOut
 from knnspect.errors import ParameterError
 from knnspect.features import Features
 from knnspect.gallery import Coreset, Gallery, LateFusion
@@ -26,6 +27,9 @@ from knnspect.search import Neighbors
 from knnspect.search.window import refuse_window
 
 __all__ = ["CoresetDetector", "Searched"]
+
+#: Normal images that are compared with the others at a time.
+_AT_ONCE = 8
 
 #: What is searched.
 Searched: TypeAlias = ReadOnlyGallery | Coreset | LateFusion
@@ -91,6 +95,26 @@ class CoresetDetector(NearestDetector):
         how = (self.seed, self.projection, self.threads, progress)
         return pick_coreset(gallery, self.coreset, *how, kept)
 
+    def _compare_normals(
+        self, indices: Sequence[int], normal: NormalFeatures, others: LeaveOneOut
+    ) -> Iterator[Compared | None]:
+        searched = self._searcher
+        if not isinstance(searched, Coreset) or self.score == "image":
+            yield from super()._compare_normals(indices, normal, others)
+            return
+        for start in range(0, len(indices), _AT_ONCE):
+            part = indices[start : start + _AT_ONCE]
+            ids = [others.ids[index] for index in part]
+            query = normal.gallery.pyramid(ids)
+            left_out = [others.left_out(index) for index in part]
+            each = nearest_without(searched, query, left_out, **self._how)
+            for place, (id_, found) in enumerate(zip(ids, each, strict=True)):
+                if found is None:
+                    yield None
+                else:
+                    counts = self._counts_of_normal(normal, id_)
+                    yield self._compared(found, query[place], counts, searched)
+
     def _compare_normal(
         self, index: int, normal: NormalFeatures, left_out: Collection[str]
     ) -> Compared | None:
@@ -99,7 +123,7 @@ class CoresetDetector(NearestDetector):
         counts = self._counts_of_normal(normal, id_)
         searched = self._searcher
         if isinstance(searched, Coreset) and self.score != "image":
-            found = nearest_without(searched, query, left_out, **self._how)
+            (found,) = nearest_without(searched, query, [left_out], **self._how)
             return None if found is None else self._compared(found, query, counts, searched)
         others = searched.without(list(left_out))
         if not others.n_rows:
