@@ -268,6 +268,7 @@ class Detector(Decider):
         learnt = copy(self)  # so that a failure leaves what was learnt before
         learnt.calibration_, learnt._calibrated_with = None, {}
         learnt._digests = shortened_digests(normal.digests.values())
+        learnt._digests_are_in_order = True
         learnt._learn(normal, run)
         learnt._normal_sizes = Sizes(normal.sizes)
         learnt._thumbnails = normal.thumbnails

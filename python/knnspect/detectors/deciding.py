@@ -63,8 +63,10 @@ class Decider(Judge):
     calibration_: Calibration | None = learnt()
     #: The settings that gave its scores.
     _calibrated_with: Mapping[str, Any] = learnt()
-    #: Of the images that were learnt from, shortened; None where they are not known.
+    #: Of the images that were learnt from, shortened, in the order of their ids; None where they
+    #: are not known. Those of earlier versions have an order of their own.
     _digests: NDArray[np.int64] | None = learnt()
+    _digests_are_in_order: bool = learnt()
 
     def calibrate(
         self,
@@ -189,7 +191,7 @@ class Decider(Judge):
         """Raise a CalibrationError if some images were learnt from."""
         if self._digests is None:
             return
-        given = _shortened(digests.values())
+        given = shortened_digests(digests.values())
         is_learnt = np.isin(given, self._learnt_digests(self._digests))
         if is_learnt.any():
             learnt = [id_ for id_, known in zip(digests, is_learnt, strict=True) if known]
@@ -226,12 +228,13 @@ class Decider(Judge):
         values: dict[str, Any] = {}
         if self._digests is not None:
             arrays["digests"] = self._digests
+            values["digests_are_in_order"] = self._digests_are_in_order
         calibration = self._calibration_of_fit()
         if calibration is not None:
             about, of_images = calibration.to_state()
             now = self._scoring_params()
             changed = {k: v for k, v in self._calibrated_with.items() if now[k] != v}
-            values = {"calibration": {**about, "changed": changed}}
+            values["calibration"] = {**about, "changed": changed}
             arrays |= of_images
         return State(values, {CALIBRATION + name: array for name, array in arrays.items()})
 
@@ -239,6 +242,7 @@ class Decider(Judge):
         """Take over what `_state_of_decisions` returned."""
         arrays = stored.tensors(CALIBRATION)
         self._digests = arrays.get("digests")
+        self._digests_are_in_order = stored.config.get("digests_are_in_order", False) is True
         self.calibration_, self._calibrated_with = None, {}
         about = stored.config.get("calibration")
         if about is not None:
@@ -247,11 +251,7 @@ class Decider(Judge):
 
 
 def shortened_digests(digests: Iterable[bytes]) -> NDArray[np.int64]:
-    """Return the beginnings of digests, sorted."""
-    return np.unique(_shortened(digests))
-
-
-def _shortened(digests: Iterable[bytes]) -> NDArray[np.int64]:
+    """Return the beginnings of digests, in the same order."""
     size = _DIGEST_TYPE.itemsize
     return np.frombuffer(b"".join(digest[:size] for digest in digests), _DIGEST_TYPE)
 

@@ -89,7 +89,7 @@ def _of_settings(path: Path, store: _core.Store) -> Iterator[tuple[str, object]]
     if "normal_map_max" in config:
         yield from _of_calibration(config, store)
     for name, value in config.items():
-        if name in ("calibration", "false_alarm_rate", "fitted"):
+        if name in ("calibration", "false_alarm_rate", "fitted", "digests_are_in_order"):
             continue
         if name in _DESCRIBED:
             yield from _DESCRIBED[name](value)

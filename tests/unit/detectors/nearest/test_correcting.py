@@ -116,9 +116,9 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 
 def judged(detector: NearestDetector, images: dict[str, Any]) -> list[Any]:
-    """Return all that is said of images."""
+    """Return all that is said of the first images."""
     found = []
-    for one in detector.predict(images):
+    for one in detector.predict(dict(list(images.items())[:3])):
         evidence = one.evidence(32, 32)
         found.append((one.id, one.score, one.map.tobytes(), one.p_value, evidence))
     return found
@@ -518,6 +518,18 @@ class TestDecisions:
         again = load(tmp_path / "model.ks")
         assert again.calibration_ is not None
         assert again.calibration_.ids == tuple(list(others)[4:6])
+
+    def test_a_removed_image_may_calibrate(
+        self, backbone: Backbone, normal: dict[str, Any], tmp_path: Path
+    ) -> None:
+        detector = MAKERS["spade"](backbone).fit(normal)
+        gone = list(normal)[3]
+        detector.remove([gone])
+        detector.save(tmp_path / "model.ks")
+        for one in (detector, load(tmp_path / "model.ks")):
+            with pytest.raises(CalibrationError, match="1 of the 2 calibration images were learnt"):
+                one.calibrate({id_: normal[id_] for id_ in (gone, list(normal)[4])})
+            one.calibrate({gone: normal[gone]})
 
     def test_where_some_images_decide_as_many_of_the_added_ones_do(
         self, backbone: Backbone, normal: dict[str, Any], others: dict[str, Any]

@@ -160,6 +160,10 @@ class CorrectedDetector(MaskedDetector):
 
     def _learnt_digests(self, of_fit: NDArray[np.int64]) -> NDArray[np.int64]:
         history = self._history
+        images = StoredImages(self._all.image_ids, self.variants_).images
+        images = [image for image in images if image not in history.normal]
+        if self._digests_are_in_order and len(images) == len(of_fit):
+            of_fit = of_fit[[image not in history.standing.removed for image in images]]
         added = [history.came[image].digest for image in history.standing.added]
         return np.concatenate([of_fit, shortened_digests(added)])
 
