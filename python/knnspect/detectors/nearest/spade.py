@@ -179,7 +179,7 @@ class Spade(NearestDetector):
         self.upsample = self.searched_.upsample  # type: ignore[assignment]
         if isinstance(self.searched_, Gallery):  # earlier versions kept no type besides its own
             self.gallery_dtype = self.searched_.dtype  # type: ignore[assignment]
-        self._keep(self._all, self.variants, stored.pooled(self._all.image_ids))
+        self._keep(self._all, self.variants, stored.pooled(self._all_ids))
 
     def _check_against_learnt(self) -> None:
         super()._check_against_learnt()

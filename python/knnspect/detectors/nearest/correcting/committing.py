@@ -122,7 +122,7 @@ class CommittingDetector(CorrectedDetector):
         with writing(self._home) as gallery:
             if self._home is not None:
                 # Before features are written: so that what is there without a line is known.
-                ids = None if isinstance(self._all, Coreset) else self._all.image_ids
+                ids = None if isinstance(self._all, Coreset) else self._all_ids
                 self._journal = self._journal.begun(self._home / CORRECTIONS, ids)
             yield gallery
 
@@ -140,6 +140,7 @@ class CommittingDetector(CorrectedDetector):
             correction = self._next(kind, added=added_images(normal, files, rows))
             changed._journal = replace(self._journal, history=self._history.with_(correction))
             changed._show()
+            changed._check_against_learnt()
             scores = changed._scores_of(normal, found or {})
             latest = list(scores)[-N_RECENT:]
             changed._added_scores = changed._added_scores.after(
@@ -151,25 +152,25 @@ class CommittingDetector(CorrectedDetector):
         self, normal: NormalFeatures, folder: Gallery | None, kind: CorrectionKind
     ) -> dict[str, Rows]:
         """Keep the features of images; return the rows that a coreset takes."""
-        before, pooled = self._all, self._all_pooled
+        before, ids = self._all, self._all_ids
         rows: dict[str, Rows] = {}
         if isinstance(before, Coreset):
             searched = cast("Coreset", self.searched_)
             counts_of = partial(self._counts_of_normal, normal)
             reach = self._reach(before, kind)
             rows = rows_taken(searched, normal, counts_of, reach, **self._how)
-            self._all = grown(before, {k: (v.cells, v.features) for k, v in rows.items()})
+            self._hold(grown(before, {k: (v.cells, v.features) for k, v in rows.items()}))
         elif folder is None or self._home is None:
-            self._all = copy(before)
-            self._all.add(normal.gallery.pyramid(), normal.gallery.ids)
+            more = copy(before)
+            more.add(normal.gallery.pyramid(), normal.gallery.ids)
+            self._hold(more)
         else:
             add_to(folder, self._home, normal)
-            self._all = folder
-        if pooled is not None:
-            ids = [*before.image_ids, *normal.gallery.ids]
-            places = {id_: place for place, id_ in enumerate(ids)}
-            order = [places[id_] for id_ in self._all.image_ids]
-            self._all_pooled = np.concatenate([pooled, normal.pooled])[order]
+            self._hold(folder)
+        if self._all_pooled is not None:
+            places = {id_: place for place, id_ in enumerate((*ids, *normal.gallery.ids))}
+            order = [places[id_] for id_ in self._all_ids]
+            self._all_pooled = np.concatenate([self._all_pooled, normal.pooled])[order]
         return rows
 
     def _reach(self, coreset: Coreset, kind: CorrectionKind) -> float | None:
@@ -194,11 +195,15 @@ class CommittingDetector(CorrectedDetector):
     def _commit(self, correction: Correction, prepared: Self | None = None) -> None:
         """Take a correction over, in the folder of the model first, if it has one."""
         changed = copy(self) if prepared is None else prepared
+        changed._journal = replace(self._journal, history=self._history.with_(correction))
         if correction.kind == "rollback":
             changed._added_scores = AddedScores()  # those of then
-        changed._journal = replace(self._journal, history=self._history.with_(correction))
-        changed._show()
-        changed._check_against_learnt()
+        if prepared is None:
+            changed._show()
+            changed._check_against_learnt()
+        else:  # but for the scores
+            changed._added_scores = changed._added_scores.of(changed._history.standing)
+            changed._follow()
         if self._home is not None:
             changed._journal = self._journal.append(self._home / CORRECTIONS, correction)
         vars(self).update(vars(changed))

@@ -6,6 +6,7 @@ import json
 from collections.abc import Collection, Iterable
 from copy import copy
 from hashlib import sha256
+from itertools import compress
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,8 @@ class CorrectedDetector(MaskedDetector):
     #: `searched_` and `pooled_` with the images that were removed.
     _all: Gallery | Coreset = learnt()
     _all_pooled: NDArray[np.float32] | None = learnt()
+    #: The ids of `_all`, which are many.
+    _all_ids: tuple[str, ...] = learnt()
     #: What tells this fit from others.
     _fitted: str = learnt()
     _journal: Journal = learnt()
@@ -87,16 +90,20 @@ class CorrectedDetector(MaskedDetector):
         pooled: NDArray[np.float32] | None = None,
     ) -> None:
         """Take over what a fit has learnt, or a file holds."""
-        self._all, self._all_pooled, self.variants_ = searched, pooled, variants
+        self._hold(searched)
+        self._all_pooled, self.variants_ = pooled, variants
         self._calibration_alone, self._added_scores = None, AddedScores()
         self._fitted, self._home = self._fingerprint(), None
         self._journal = Journal(self._fitted, None, History())
         self._show()
 
+    def _hold(self, searched: Gallery | Coreset) -> None:
+        self._all, self._all_ids = searched, searched.image_ids
+
     def _fingerprint(self) -> str:
         digests = getattr(self, "_digests", None)
         known = [] if digests is None else digests.tolist()
-        about = [self.method, self._all.image_ids, known, repr(self.backbone)]
+        about = [self.method, self._all_ids, known, repr(self.backbone)]
         return sha256(json.dumps(about).encode()).hexdigest()[:32]
 
     def _show(self) -> None:
@@ -104,9 +111,10 @@ class CorrectedDetector(MaskedDetector):
         history, standing = self._history, self._history.standing
         hidden = self._strays() | self._stored_ids(history.hidden)
         self.searched_, self._by_level = _without(self._all, hidden), None
-        self._stored = StoredImages(self.searched_.image_ids, self.variants_)
+        kept = [id_ not in hidden for id_ in self._all_ids] if hidden else []
+        ids = compress(self._all_ids, kept) if hidden else self._all_ids
+        self._stored = StoredImages(list(ids), self.variants_)
         if self._all_pooled is not None:
-            kept = [id_ not in hidden for id_ in self._all.image_ids]
             self.pooled_ = self._all_pooled[kept] if hidden else self._all_pooled
         if self._normal_sizes is not None:
             came = {id_: history.came[id_].size for id_ in history.normal}
@@ -123,14 +131,17 @@ class CorrectedDetector(MaskedDetector):
     @property
     def _present_ids(self) -> set[str]:
         """All ids of the gallery that stand for an image, also for one that was removed."""
-        return set(self._all.image_ids) - self._strays()
+        return set(self._all_ids) - self._strays()
 
     def _strays(self) -> set[str]:
         """Return the ids in the gallery of a folder that a killed correction has left there."""
         of_fit = self._journal.images
         if of_fit is None:
             return set()
-        return set(self._all.image_ids).difference(of_fit, self._stored_ids(self._history.normal))
+        came = self._stored_ids(self._history.normal)
+        if len(self._all_ids) == len(of_fit) + len(came):
+            return set()
+        return set(self._all_ids).difference(of_fit, came)
 
     def _stored_ids(self, images: Iterable[str]) -> set[str]:
         variants = self.variants_
@@ -160,7 +171,7 @@ class CorrectedDetector(MaskedDetector):
 
     def _learnt_digests(self, of_fit: NDArray[np.int64]) -> NDArray[np.int64]:
         history = self._history
-        images = StoredImages(self._all.image_ids, self.variants_).images
+        images = StoredImages(self._all_ids, self.variants_).images
         images = [image for image in images if image not in history.normal]
         if self._digests_are_in_order and len(images) == len(of_fit):
             of_fit = of_fit[[image not in history.standing.removed for image in images]]
@@ -181,7 +192,7 @@ class CorrectedDetector(MaskedDetector):
         lines = packed(LINES, [self._journal.to_bytes()]) if len(self._history) else {}
         strays, about = self._strays(), {}
         if self._all_pooled is not None:
-            kept = [id_ not in strays for id_ in self._all.image_ids]
+            kept = [id_ not in strays for id_ in self._all_ids]
             about = {"pooled": self._all_pooled[kept]}
         return State(
             {"fitted": self._fitted},
@@ -201,10 +212,10 @@ class CorrectedDetector(MaskedDetector):
                 id_: (part.cells, part.features)
                 for image in history.normal
                 for id_, part in history.came[image].rows.items()
-                if id_ not in self._all.image_ids
+                if id_ not in self._all_ids
             }
-            self._all = grown(self._all, rows) if rows else self._all
-        lacking = self._stored_ids(history.normal).difference(self._all.image_ids)
+            self._hold(grown(self._all, rows) if rows else self._all)
+        lacking = self._stored_ids(history.normal).difference(self._all_ids)
         if lacking:
             raise StoreError(
                 f"{stored.path}: images that were added are not there any more: "
