@@ -94,8 +94,6 @@ class Prediction:
         Why there is no `calibration`.
     file : JudgedFile, optional
         The file that was judged, if it was one.
-    n_corrections : int, default 0
-        How many corrections the detector had by then.
     known : KnownCells, optional
         Which cells are nearer to a defect that was rejected before than to normal ones; None where
         none was rejected.
@@ -125,7 +123,6 @@ class Prediction:
     false_alarm_rate: float | None = None
     uncalibrated: str = ""
     file: JudgedFile | None = None
-    n_corrections: int = 0
     known: KnownCells | None = None
 
     @property

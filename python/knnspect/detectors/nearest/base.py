@@ -329,7 +329,7 @@ class NearestDetector(CorrectableDetector):
                 normal = found.neighbors.sq_distances[0, ..., 0]
                 image = features.pyramid[index]
                 known = now._known_defects.find(image, now.upsample, normal, **now._how)
-            yield replace(judged, n_corrections=len(now._history), known=known)
+            yield judged if known is None else replace(judged, known=known)
 
     def _check_defects(self) -> None:
         self._check_fitted()

@@ -360,6 +360,18 @@ class TestAccept:
         (correction,) = detector.history_
         assert correction.scores == {"strange.png": (before.score, float(before.map.max()))}
 
+    def test_what_another_model_said_does_not_decide(
+        self, backbone: Backbone, normal: dict[str, Any], others: dict[str, Any]
+    ) -> None:
+        image = next(iter(others.values()))
+        one, other = (MAKERS["spade"](backbone).fit(normal) for _ in range(2))
+        other.remove(list(normal)[:4])
+        (prediction,) = other.predict([image])
+        one.accept(prediction, image, id="new")
+        other.rollback(0)
+        (expected,) = other.predict([image])
+        assert one.history_[0].scores["new"][0] == expected.score
+
     def test_scores_are_found_anew_where_they_decide(
         self, backbone: Backbone, normal: dict[str, Any], others: dict[str, Any]
     ) -> None:

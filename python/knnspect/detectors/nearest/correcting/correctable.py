@@ -115,8 +115,9 @@ class CorrectableDetector(CommittingDetector):
         """
         normal, files = self._read_judged(prediction, image, id)
         scores: dict[str, Score] = {}
-        is_current = prediction.n_corrections == len(self._history)
-        if is_current and self._query_views is None:
+        # It was compared with all other images, if this model judged it as it is now.
+        calibration = prediction.calibration
+        if calibration is not None and calibration is self.calibration_ and not self._query_views:
             scores = {normal.stored.images[0]: (prediction.score, float(prediction.map.max()))}
         self._bring("accept", normal, files, found=scores)
         return normal.stored.images[0]
