@@ -4,13 +4,15 @@
 ``predictions``  predictions depend on the images alone, and come in order
 ``models``       saved and loaded they predict the same; what is damaged is refused
 ``learning``     what images are taken, what is refused
+``corrections``  of methods that compare: what is added and removed counts, and can be taken back
 """
 
 from __future__ import annotations
 
 from knnspect.detectors import Detector
+from knnspect.detectors.nearest.correcting import CorrectableDetector
 from knnspect.testing.checks import Check, Results, run_checks
-from knnspect.testing.detectors import learning, models, predictions
+from knnspect.testing.detectors import corrections, learning, models, predictions
 from knnspect.testing.detectors.case import DetectorCase, Material, method_of
 
 __all__ = ["DetectorCase", "Material", "check_detector", "detector_checks"]
@@ -38,6 +40,8 @@ def detector_checks(case: DetectorCase) -> list[Check[DetectorCase]]:
     predictions_differ_from_image_to_image
     """
     checks = [*predictions.CHECKS, *models.CHECKS, *learning.CHECKS, *learning.bad_values(case)]
+    if issubclass(case.kind, CorrectableDetector):
+        checks += corrections.CHECKS
     return [*checks, *models.ELSEWHERE] if method_of(case.kind) is case.kind else checks
 
 
