@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,8 @@ _SHARE = 0.1
 _GRID = 8
 #: Images that say what two images usually differ by, and those that are compared at a time.
 _N_SPACED, _N_NEAR = 64, 16
+#: Images whose features are kept, as the next image is compared with some of them again.
+_N_KEPT = 2048
 
 
 class NearDuplicates:
@@ -78,12 +81,16 @@ class NearDuplicates:
         index : int
             The image, by its place in `ids`.
         """
-        apart = np.square(np.subtract(self._pooled, self._pooled[index], dtype=np.float64))
-        order = [int(i) for i in apart.sum(axis=1).argsort(kind="stable") if i != index]
+        # Few rows at a time stay in the cache.
+        rows = np.array_split(self._pooled, 1 + len(self._pooled) // 1024)
+        apart = (np.subtract(few, self._pooled[index], dtype=np.float64) for few in rows)
+        sq_distances = np.concatenate([np.square(values).sum(axis=1) for values in apart])
+        order = sq_distances.argsort(kind="stable")
+        order = order[order != index]
         found: list[str] = []
         # The nearest first, until some of them in a row are none.
         for start in range(0, len(order), _N_NEAR):
-            part = order[start : start + _N_NEAR]
+            part = order[start : start + _N_NEAR].tolist()
             differences = self._differences(index, part)
             # Of two images there is nothing to compare the difference with, unless it is none.
             share = np.divide(
@@ -131,11 +138,13 @@ class NearDuplicates:
 
     def _samples(self, indices: Sequence[int]) -> list[NDArray[np.float32]]:
         """Return the features at a grid of places, for each level of shape (n_images, n_values)."""
+        if len(self._seen) + len(indices) > _N_KEPT:
+            self._seen.clear()
         for index in indices:
             if index not in self._seen:
                 levels = self._gallery.pyramid([self._ids[index]]).levels
                 self._seen[index] = [
-                    level[0][np.ix_(*map(_places, level.shape[1:3]))].astype(np.float32).ravel()
+                    level[0][_grid(*level.shape[1:3])].astype(np.float32).ravel()
                     for level in levels
                 ]
         return [np.stack(values) for values in zip(*(self._seen[i] for i in indices), strict=True)]
@@ -146,5 +155,9 @@ def _sq_distances(rows: NDArray[np.float32], row: NDArray[np.float32]) -> NDArra
     return distances.astype(np.float64)
 
 
-def _places(n: int) -> NDArray[np.intp]:
-    return np.unique(((np.arange(_GRID) + 0.5) * n / _GRID).astype(np.intp))
+@cache
+def _grid(height: int, width: int) -> tuple[NDArray[np.intp], ...]:
+    """Return the places that are compared on a level, as an index."""
+    spaced = (np.arange(_GRID) + 0.5) / _GRID
+    rows, columns = (np.unique((spaced * n).astype(np.intp)) for n in (height, width))
+    return np.ix_(rows, columns)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import heapq
 import math
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import product
+from itertools import islice, product
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -393,6 +392,7 @@ class StoredImages:
         if self._ids is not None:
             of_ids, sq_distances = sq_distances, np.full(len(self.images), np.inf)
             np.minimum.at(sq_distances, self._image_of, of_ids)
-        pairs = zip(sq_distances.tolist(), self.images, strict=True)
-        nearest = heapq.nsmallest(n, (pair for pair in pairs if pair[1] not in without))
-        return [(image, sq_distance) for sq_distance, image in nearest]
+        without = frozenset(without)
+        order = sq_distances.argsort(kind="stable")  # images are in the order of their ids
+        others = (int(place) for place in order if self.images[place] not in without)
+        return [(self.images[at], float(sq_distances[at])) for at in islice(others, n)]

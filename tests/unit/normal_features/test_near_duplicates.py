@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from knnspect import Backbone, CFlow, Gallery, PatchCore, Spade
+from knnspect import Backbone, CFlow, FeaturePyramid, Gallery, PatchCore, Spade
 from knnspect.data import elpv_split
 from knnspect.normal_features.near_duplicates import NearDuplicates
 
@@ -55,6 +55,18 @@ class TestNearDuplicates:
         ids = sorted(cells | frames)
         assert sorted(found.of(ids.index(first))) == sorted(frames)
         assert found.of(ids.index(second)) == []
+
+    def test_of_many_images_features_of_few_are_kept(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("knnspect.normal_features.near_duplicates._N_KEPT", 200)
+        features = np.random.default_rng(1).random((2500, 2, 2, 4), np.float32)
+        features[2400] = features[7] + 0.001
+        gallery = Gallery()
+        gallery.add(FeaturePyramid([features]))
+        found = NearDuplicates(gallery, features.mean((1, 2)))
+        duplicates = {index: found.of(index) for index in range(0, 2500, 50)}
+        assert not any(duplicates[index] for index in duplicates if index != 2400)
+        assert (found.of(7), duplicates[2400]) == (["002400"], ["000007"])
+        assert len(found._seen) <= 200
 
     def test_where_all_images_are_alike_none_is_a_duplicate(
         self, backbone: Backbone, cells: dict[str, Any]
