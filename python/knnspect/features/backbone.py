@@ -177,13 +177,14 @@ class Backbone(ReadsImages):
     @property
     def channels(self) -> list[int]:
         """How many channels each level has."""
-        loaded = self._load()
-        return [loaded.channels[level] for level in loaded.levels]
+        return self._load().channels
 
     @property
     def torch_device(self) -> torch.device:
-        """The device on which the network runs."""
-        return self._load().device
+        """The device on which the network runs, and what is trained on its features."""
+        import torch
+
+        return torch.device(self._load().device)
 
     def extract(
         self,

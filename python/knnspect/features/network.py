@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from knnspect.constraints import Flag
 from knnspect.data import Geometry
+from knnspect.features.constraints import POOLED, PRECISIONS, PatchSize, checked_levels
 from knnspect.pyramid import FeaturePyramid
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Images", "Network", "NetworkSettings"]
+__all__ = ["Images", "Network", "NetworkSettings", "check_settings"]
 
 #: Prepared images, (3, height, width) each.
 Images = NDArray[np.float32] | list[NDArray[np.float32]]
@@ -42,6 +44,22 @@ class NetworkSettings:
     counts_offered: bool = False
 
 
+def check_settings(settings: NetworkSettings) -> None:
+    """Check what can be without the network.
+
+    Raises
+    ------
+    ParameterError, DTypeError
+        If a parameter lies outside its values.
+    """
+    checked_levels(settings.levels)
+    PatchSize().check("patch_size", settings.patch_size)
+    Flag().check("unit", settings.unit)
+    Flag().check("norm", settings.norm)
+    POOLED.check("pooled", settings.pooled)
+    PRECISIONS.check("precision", settings.precision)
+
+
 class Network(Protocol):
     """A network that is loaded: prepared images in, feature maps out.
 
@@ -51,19 +69,23 @@ class Network(Protocol):
         Where the weights come from, in words.
     geometry : Geometry
         How images meet the network.
-    device : torch.device
-        Where it runs.
     levels : list of int
         Which of its maps make the pyramid, counted from 0.
-    channels : list of int
-        How many channels each of its maps has.
     """
 
     source: str
     geometry: Geometry
-    device: torch.device
     levels: list[int]
-    channels: list[int]
+
+    @property
+    def device(self) -> torch.device | str:
+        """Where it runs."""
+        ...
+
+    @property
+    def channels(self) -> list[int]:
+        """How many channels each of the levels has."""
+        ...
 
     def forward(
         self, images: Images, batch_size: int, pooled: bool = True

@@ -17,18 +17,14 @@ from timm.models import FeatureHookNet
 from torch import nn
 from torch.nn.functional import avg_pool2d
 
-from knnspect.constraints import Flag
 from knnspect.data import Geometry
 from knnspect.errors import DTypeError, ParameterError, StoreError
 from knnspect.features.constraints import (
-    POOLED,
-    PRECISIONS,
-    PatchSize,
     check_multiples,
     checked_image_size,
     checked_levels,
 )
-from knnspect.features.network import Images, NetworkSettings
+from knnspect.features.network import Images, NetworkSettings, check_settings
 from knnspect.features.torch.architectures import (
     Blueprint,
     channels_first,
@@ -75,7 +71,7 @@ class TorchNetwork:
     def __init__(
         self, settings: NetworkSettings, architecture: str, source: str, weights: Any
     ) -> None:
-        _check(settings)
+        check_settings(settings)
         image_size = checked_image_size(settings.image_size)
         self.patch_size = int(settings.patch_size)
         if self.patch_size > min(image_size):
@@ -100,16 +96,17 @@ class TorchNetwork:
         #: How timm says that the maps are laid out; networks that do not say so put channels first.
         self.layout = str(getattr(getattr(self.module, "output_fmt", None), "value", "NCHW"))
         info: Any = self.module.feature_info
-        self.channels: list[int] = info.channels()
+        #: How many channels each of its maps has.
+        self.map_channels: list[int] = info.channels()
         #: How many blocks a transformer has; None for networks whose levels are stages.
-        self.n_blocks = None if offered is None else len(self.channels)
+        self.n_blocks = None if offered is None else len(self.map_channels)
         levels = checked_levels(settings.levels)
         if offered is not None and settings.counts_offered:
             _check_range(settings.name, levels, len(offered), "levels")
             levels = [offered[level] for level in levels]
         kind = "levels" if offered is None else "blocks"
-        _check_range(settings.name, levels, len(self.channels), kind)
-        self.levels = checked_levels(levels, len(self.channels))
+        _check_range(settings.name, levels, len(self.map_channels), kind)
+        self.levels = checked_levels(levels, len(self.map_channels))
         stride = max(info.reduction()[level] for level in self.levels)
         check_multiples(image_size, stride, _name_of_stride(settings.name, offered is not None))
         config: dict[str, Any] = resolve_data_config(model=self.module)  # type: ignore[no-untyped-call]
@@ -139,6 +136,11 @@ class TorchNetwork:
         # would replace them.
         shared = isinstance(self.module, FeatureHookNet)
         self._alone = lock() if shared else nullcontext()
+
+    @property
+    def channels(self) -> list[int]:
+        """How many channels each of the levels has."""
+        return [self.map_channels[level] for level in self.levels]
 
     def settings(self) -> dict[str, Any]:
         """Return all that features depend on beside the weights; and `source`, for people."""
@@ -183,23 +185,12 @@ class TorchNetwork:
         if self.device.type == "cuda" and n_images < batch_size:
             # cuDNN may choose another algorithm, with other rounding, for another batch size.
             batch = torch.cat([batch, batch.new_zeros(batch_size - n_images, *batch.shape[1:])])
-        batch = ((batch - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
         with (
             torch.inference_mode(),
             torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False),
             torch.autocast("cuda", torch.float16) if self._is_half else nullcontext(),
         ):
-            found, vectors = self._run(batch, n_images, pooled)
-            chosen = [
-                self._channels_first(level, feature)[:n_images].float()
-                for level, feature in zip(self.levels, found, strict=True)
-            ]
-            if self.patch_size > 1:
-                chosen = [
-                    avg_pool2d(level, self.patch_size, 1, self.patch_size // 2) for level in chosen
-                ]
-            if self.unit:
-                chosen = [unit_rows(level) for level in chosen]
+            chosen, vectors = self.features(batch, n_images, pooled)
             means = np.zeros((n_images, 0), np.float32)
             if vectors is not None:
                 means = vectors.float().cpu().numpy()
@@ -210,6 +201,28 @@ class TorchNetwork:
             return FeaturePyramid(levels), means
         return FeaturePyramid([level.cpu().numpy() for level in levels]), means
 
+    def features(
+        self, batch: torch.Tensor, n_images: int, pooled: bool
+    ) -> tuple[list[torch.Tensor], torch.Tensor | None]:
+        """Return the levels, channels first, and the pooled features if they are asked for.
+
+        The images, (n, 3, height, width) in [0, 1], are on the network's device; of those behind
+        the first `n_images`, which fill the batch, there are no features.
+        """
+        batch = ((batch - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        found, vectors = self._run(batch, n_images, pooled)
+        chosen = [
+            self._channels_first(level, feature)[:n_images].float()
+            for level, feature in zip(self.levels, found, strict=True)
+        ]
+        if self.patch_size > 1:
+            chosen = [
+                avg_pool2d(level, self.patch_size, 1, self.patch_size // 2) for level in chosen
+            ]
+        if self.unit:
+            chosen = [unit_rows(level) for level in chosen]
+        return chosen, vectors
+
     def _run(
         self, batch: torch.Tensor, n_images: int, pooled: bool
     ) -> tuple[list[torch.Tensor], torch.Tensor | None]:
@@ -217,7 +230,7 @@ class TorchNetwork:
 
         Of the images behind the first `n_images`, which fill the batch, there are maps only.
         """
-        last = len(self.channels) - 1
+        last = len(self.map_channels) - 1
         try:
             with self._alone:
                 if self._blocks is not None:
@@ -248,23 +261,13 @@ class TorchNetwork:
 
     def _channels_first(self, level: int, feature: torch.Tensor) -> torch.Tensor:
         found = channels_first(feature, self.layout)
-        if found.ndim != 4 or found.shape[1] != self.channels[level]:
+        if found.ndim != 4 or found.shape[1] != self.map_channels[level]:
             raise ParameterError(
                 f"name: {self.architecture} cannot be a backbone: its level {level} should be a "
-                f"map of {self.channels[level]} channels as {self.layout}, it has the shape "
+                f"map of {self.map_channels[level]} channels as {self.layout}, it has the shape "
                 f"{tuple(feature.shape)}"
             )
         return found
-
-
-def _check(settings: NetworkSettings) -> None:
-    """Check what can be without the network."""
-    checked_levels(settings.levels)
-    PatchSize().check("patch_size", settings.patch_size)
-    Flag().check("unit", settings.unit)
-    Flag().check("norm", settings.norm)
-    POOLED.check("pooled", settings.pooled)
-    PRECISIONS.check("precision", settings.precision)
 
 
 def _check_range(name: str, levels: list[int], n_levels: int, kind: str) -> None:
