@@ -23,12 +23,16 @@ from PIL import Image
 
 import knnspect as ks
 
-EXTRAS = ("faiss", "imagecodecs", "matplotlib", "safetensors", "sklearn", "timm", "torch", "zuko")
+EXTRAS = (
+    *("faiss", "imagecodecs", "matplotlib", "onnx", "onnxruntime", "safetensors", "sklearn"),
+    *("timm", "torch", "zuko"),
+)
 TORCH = 'pip install "knnspect[torch]"'
 #: Rooms that only an extra opens, and what is said at their doors.
 ROOMS = {
     "knnspect.backends.torch": TORCH,
     "knnspect.detectors.heads.networks": TORCH,
+    "knnspect.features.onnx": 'pip install "knnspect[onnx]"',
     "knnspect.features.torch": TORCH,
     "knnspect.training": TORCH,
     "knnspect.testing.drawing": "No module named 'hypothesis'",

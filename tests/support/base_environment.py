@@ -19,11 +19,14 @@ else:
 ROOT = Path(__file__).parents[2]
 
 
-def base_distributions() -> set[str]:
-    """Return the names of what a base install brings, however indirectly."""
+def base_distributions(*extras: str) -> set[str]:
+    """Return the names of what a base install, or one with extras, brings, however indirectly."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     found: set[str] = set()
-    open_ = [(Requirement(text), "") for text in project["dependencies"]]
+    texts = list(project["dependencies"])
+    for extra in extras:
+        texts += project["optional-dependencies"][extra]
+    open_ = [(Requirement(text), "") for text in texts]
     while open_:
         requirement, extra = open_.pop()
         name = canonicalize_name(requirement.name)
@@ -36,10 +39,10 @@ def base_distributions() -> set[str]:
     return found
 
 
-def link_base(folder: Path) -> None:
-    """Fill a folder with links to the packages of a base install."""
+def link_base(folder: Path, *extras: str) -> None:
+    """Fill a folder with links to the packages of a base install, or of one with extras."""
     (folder / "knnspect").symlink_to(Path(knnspect.__file__).parent)
-    for name in base_distributions():
+    for name in base_distributions(*extras):
         installed = distribution(name)
         tops = {file.parts[0] for file in installed.files or ()} - {"..", "__pycache__"}
         for top in tops:

@@ -137,13 +137,11 @@ def _load(
             raise StoreError(
                 f"{stored.path}: expected a {expected}, the file holds a {stored.kind}"
             )
-        if device is not None:
-            from knnspect.features.torch.network import check_device
-
-            check_device(device)  # so that it is not taken for a setting of the file
         kind = get_method(stored.kind) if kind is None else kind
         with as_damage(stored.path, "its settings"):
             stored.read_config()
+        stored.check_device(device)  # so that it is not taken for a setting of the file
+        with as_damage(stored.path, "its settings"):
             return kind._from_store(stored, device)
 
 

@@ -7,6 +7,7 @@
 ``network``      what it asks of its network
 ``stored``       how it is kept in models and pickles
 ``torch``        networks of timm, and where their weights come from
+``onnx``         networks as ONNX graphs, which need no PyTorch
 """
 
 from __future__ import annotations

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from knnspect.data import ImageReader
-from knnspect.errors import StoreError
+from knnspect.errors import ParameterError, StoreError
+from knnspect.features.constraints import Name
 from knnspect.features.network import Network, NetworkSettings
 
-__all__ = ["DEFAULTS", "digest_of", "pack", "unpack"]
+if TYPE_CHECKING:
+    from knnspect.features.onnx.network import OnnxNetwork
+    from knnspect.features.torch.network import TorchNetwork
+
+__all__ = ["DEFAULTS", "check_device", "digest_of", "exported", "pack", "unpack"]
 
 #: Settings that are left out where they have these values, as earlier versions did not know them.
 #: `blocks` says how many a transformer has; without it, levels are those of its last three.
@@ -49,6 +54,45 @@ def digest_of(settings: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> dic
     return {**kept, "weights": digest.hexdigest()}
 
 
+def exported(
+    settings: dict[str, Any], tensors: dict[str, NDArray[Any]]
+) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """Return a backbone whose network is an ONNX graph, of one whose network is PyTorch's.
+
+    Raises
+    ------
+    ParameterError
+        If it cannot be exported, or its network is an ONNX graph already.
+    MissingPackageError
+        If PyTorch, timm, onnx or onnxruntime is not installed.
+    """
+    if "format" in settings:
+        raise ParameterError("backbone: its network is an ONNX graph already")
+    from knnspect.features.onnx import network as onnx
+    from knnspect.features.torch.onnx_graph import onnx_graph
+
+    settings = {name: value for name, value in settings.items() if name != "precision"}
+    _, network = _unpack_torch(settings, tensors, "cpu")
+    names = [onnx.level_name(place) for place in range(len(network.levels))]
+    graph = onnx_graph(network, onnx.IMAGES, names, onnx.POOLED_FEATURES)
+    about = {"format": "onnx", "interpolation": network.geometry.interpolation}
+    return settings | about, onnx.tensors_of(graph)
+
+
+def check_device(settings: object, device: str | None) -> None:
+    """Raise a ParameterError or DTypeError if a stored backbone cannot run on a device."""
+    if device is None:
+        return
+    if isinstance(settings, dict) and "format" in settings:
+        from knnspect.features.onnx import session
+
+        session.check_device(device)
+    else:
+        from knnspect.features.torch.network import check_device
+
+        check_device(device)
+
+
 def unpack(
     settings: dict[str, Any], tensors: dict[str, NDArray[Any]], device: str | None
 ) -> tuple[dict[str, Any], Network]:
@@ -61,35 +105,64 @@ def unpack(
     ParameterError, DTypeError
         If the device cannot be used.
     MissingPackageError
-        If PyTorch or timm is not installed.
+        If what runs the network is not installed: PyTorch and timm, or onnxruntime.
     """
-    from knnspect.features.torch.network import TorchNetwork, check_device
-    from knnspect.features.torch.weights import as_tensor, check_name
-
-    check_device(device)
+    check_device(settings, device)
+    network: Network
     try:
-        check_name(settings["name"])
-        known = DEFAULTS | settings
-        given = {
-            "name": settings["name"],
-            "image_size": tuple(settings["image_size"]),
-            "resize": settings["resize"],
-            "patch_size": settings["patch_size"],
-            "device": device,
-            "unit": known["unit"],
-            "norm": known["norm"],
-            "pooled": known["pooled"],
-            "precision": known["precision"],
-        }
-        white = ImageReader(known["white"]).white
-        levels = tuple(settings["levels"])
-        network = TorchNetwork(
-            NetworkSettings(**given, levels=levels, counts_offered=known["blocks"] is None),
-            str(settings["architecture"]),
-            str(settings["source"]),
-            {name: as_tensor(array) for name, array in tensors.items()},
-        )
+        kind = settings.get("format", "torch")
+        if kind not in ("torch", "onnx"):
+            raise ValueError(
+                f"format: expected torch or onnx, got {kind!r}, which a newer version may know"
+            )
+        unpack_it = _unpack_torch if kind == "torch" else _unpack_onnx
+        given, network = unpack_it(settings, tensors, device)
+        white = ImageReader(settings.get("white")).white
     except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else error
         raise StoreError(f"the stored backbone cannot be used: {reason}") from error
     return {**given, "levels": tuple(network.levels), "white": white}, network
+
+
+def _unpack_torch(
+    settings: dict[str, Any], tensors: dict[str, NDArray[Any]], device: str | None
+) -> tuple[dict[str, Any], TorchNetwork]:
+    from knnspect.features.torch.network import TorchNetwork
+    from knnspect.features.torch.weights import as_tensor, check_name
+
+    check_name(settings["name"])
+    given = _given(settings, device)
+    levels, counts_offered = tuple(settings["levels"]), settings.get("blocks") is None
+    return given, TorchNetwork(
+        NetworkSettings(**given, levels=levels, counts_offered=counts_offered),
+        str(settings["architecture"]),
+        str(settings["source"]),
+        {name: as_tensor(array) for name, array in tensors.items()},
+    )
+
+
+def _unpack_onnx(
+    settings: dict[str, Any], tensors: dict[str, NDArray[Any]], device: str | None
+) -> tuple[dict[str, Any], OnnxNetwork]:
+    from knnspect.features.onnx.network import OnnxNetwork
+
+    Name().check("name", settings["name"])
+    given = _given(settings, device)
+    asked = NetworkSettings(**given, levels=tuple(settings["levels"]))
+    return given, OnnxNetwork(asked, settings, tensors)
+
+
+def _given(settings: dict[str, Any], device: str | None) -> dict[str, Any]:
+    """Return the parameters of a backbone, but for its levels and how it reads images."""
+    known = DEFAULTS | settings
+    return {
+        "name": settings["name"],
+        "image_size": tuple(settings["image_size"]),
+        "resize": settings["resize"],
+        "patch_size": settings["patch_size"],
+        "device": device,
+        "unit": known["unit"],
+        "norm": known["norm"],
+        "pooled": known["pooled"],
+        "precision": known["precision"],
+    }

@@ -14,6 +14,7 @@ from knnspect import _core
 from knnspect.corrections import Correction, Journal
 from knnspect.errors import StoreError
 from knnspect.features import Backbone
+from knnspect.features.stored import check_device
 from knnspect.files import as_damage, check_path, is_folder, is_there, parse_json
 from knnspect.gallery import Coreset, Gallery, is_gallery_folder
 from knnspect.model_files.layout import BACKBONE, CORRECTIONS, LINES, MODEL, OF_IMAGES
@@ -64,6 +65,10 @@ class StoredModel:
     def backbone(self, device: str | None) -> Backbone:
         """Return the backbone, with its network."""
         return Backbone.from_state(self.config["backbone"], self.tensors(BACKBONE), device)
+
+    def check_device(self, device: str | None) -> None:
+        """Raise a ParameterError or DTypeError if the backbone cannot run on a device."""
+        check_device(self.config.get("backbone"), device)
 
     def tensors(self, prefix: str) -> dict[str, NDArray[Any]]:
         """Return the tensors whose names begin so, under what their names go on with."""

@@ -7,6 +7,7 @@
 ``checkpoints``   tensors under the names that timm and hubs publish
 ``blocks``        the blocks of a transformer
 ``prefix``        a network, run only as far as its feature maps are needed
+``onnx_graph``    a network as an ONNX graph
 """
 
 from __future__ import annotations
