@@ -160,7 +160,7 @@ class ReadingWarning(UserWarning):
 
 
 class DisagreementError(KnnspectError, RuntimeError):
-    """A backend that is to be exact found something else; the message names it and where."""
+    """What is to agree, such as an exact backend, found something else; the message says where."""
 
 
 class ForkError(KnnspectError, RuntimeError):

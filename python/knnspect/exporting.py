@@ -2,18 +2,30 @@
 
 ``export``         a detector whose backbone is a graph
 ``onnx_backbone``  such a backbone alone
+``compare``        how far a detector and one that was exported differ on images
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from copy import copy
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
-from knnspect.detectors import Detector
-from knnspect.features import Backbone
+import numpy as np
+from numpy.typing import NDArray
+
+from knnspect.data.loading import OnBad
+from knnspect.detectors import Detector, Prediction
+from knnspect.errors import DisagreementError
+from knnspect.features import Backbone, Features
 from knnspect.features.stored import exported
+from knnspect.validation import some_ids
 
-__all__ = ["export", "onnx_backbone"]
+__all__ = ["LARGEST_DIFFERENCE", "Agreement", "compare", "export", "onnx_backbone"]
+
+#: A relative difference that rounding does not explain.
+LARGEST_DIFFERENCE = 1e-3
 
 _Detector = TypeVar("_Detector", bound=Detector)
 
@@ -81,3 +93,149 @@ def export(detector: _Detector) -> _Detector:
     other = copy(detector)
     other.backbone = onnx_backbone(detector.backbone)
     return other
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far two detectors differ on images.
+
+    Parameters
+    ----------
+    n_images : int
+        How many images.
+    features : float
+        The largest difference of features, as a share of the largest of their level in the image.
+    scores : float
+        The largest difference of scores, as a share of the score, or of the threshold where that is
+        larger: normal images that were learnt from may score next to nothing. Without a calibration
+        as a share of the largest score of the images.
+    maps : float
+        The same of map values, as shares of the map's maximum, or of `Detector.normal_map_max_`.
+    other_verdicts : tuple of str
+        Images that one detector calls normal and the other anomalous.
+    has_verdicts : bool
+        Whether there are verdicts: whether the detectors are calibrated.
+    """
+
+    n_images: int
+    features: float
+    scores: float
+    maps: float
+    other_verdicts: tuple[str, ...]
+    has_verdicts: bool
+
+    def check(self, largest: float = LARGEST_DIFFERENCE) -> None:
+        """Raise an error if the detectors differ by more than rounding.
+
+        Parameters
+        ----------
+        largest : float, default 0.001
+            The largest difference that may be.
+
+        Raises
+        ------
+        DisagreementError
+            If a difference is larger, is no number, or a verdict is another one.
+        """
+        for name in ("features", "scores", "maps"):
+            difference = getattr(self, name)
+            if not difference <= largest:
+                raise DisagreementError(
+                    f"the exported model differs: {name} by {difference:.2g} of their size, "
+                    f"expected at most {largest:g}"
+                )
+        if self.other_verdicts:
+            raise DisagreementError(
+                f"the exported model differs: {len(self.other_verdicts)} of {self.n_images} images "
+                f"have another verdict: {some_ids(list(self.other_verdicts))}"
+            )
+
+
+def compare(
+    detector: Detector,
+    other: Detector,
+    images: object,
+    *,
+    batch_size: int = 16,
+    n_workers: int = 2,
+    skip_bad: bool | OnBad = False,
+) -> Agreement:
+    """Compare what a detector and one that was exported say of images.
+
+    Parameters
+    ----------
+    detector, other : Detector
+        The detectors.
+    images : folder, file, list of paths, arrays or PIL images, or array
+        Best such as are to be judged, normal and defective; they are gone through four times.
+    batch_size, n_workers, skip_bad
+        As in `Detector.predict`.
+
+    Returns
+    -------
+    Agreement
+        Its `check` raises an error if they differ by more than rounding.
+
+    Raises
+    ------
+    ImageError
+        If an image cannot be used, or there is none.
+
+    Examples
+    --------
+    >>> from knnspect import Spade
+    >>> images = np.random.default_rng(0).integers(0, 255, (3, 64, 64, 3), np.uint8)
+    >>> spade = Spade(Backbone(levels=(1, 2), image_size=64)).fit(images)
+    >>> found = compare(spade, export(spade), images)
+    >>> found.check()
+    >>> found.n_images, found.features < 1e-4, found.has_verdicts
+    (3, True, True)
+    """
+    both = (detector, other)
+    quiet = (lambda *_: None) if skip_bad else False  # what is left out is said once
+    options: dict[str, Any] = {"batch_size": batch_size, "n_workers": n_workers}
+    pairs = zip(
+        *(one.backbone.iterate(images, skip_bad=quiet, pooled=True, **options) for one in both),
+        strict=True,
+    )
+    of_features = max(_of_features(*pair) for pair in pairs)
+    predictions: Iterator[tuple[Prediction, Prediction]] = zip(
+        detector.iter_predict(images, skip_bad=skip_bad, **options),
+        other.iter_predict(images, skip_bad=quiet, **options),
+        strict=True,
+    )
+    scores, maps, verdicts = [], [], []
+    known = np.nan_to_num(detector.normal_map_max_)
+    has_verdicts, threshold = not detector.uncalibrated, 0.0
+    for one, two in predictions:
+        scores.append((one.score, two.score))
+        maps.append(_largest(one.map, two.map, at_least=known))
+        if has_verdicts:
+            threshold = one.threshold
+            verdicts += [one.id] if one.is_anomalous != two.is_anomalous else []
+    columns = np.array(scores).T
+    scale = threshold if has_verdicts else np.abs(columns).max()
+    shares = [_largest(a, b, at_least=scale) for a, b in columns.T]
+    return Agreement(
+        len(scores), of_features, max(shares), max(maps), tuple(verdicts), has_verdicts
+    )
+
+
+def _of_features(one: Features, other: Features) -> float:
+    pairs = zip(
+        [*one.pyramid.levels, one.pooled], [*other.pyramid.levels, other.pooled], strict=True
+    )
+    return max(_largest(a, b) for of_level in pairs for a, b in zip(*of_level, strict=True))
+
+
+def _largest(
+    one: NDArray[Any] | float, other: NDArray[Any] | float, at_least: float = 0.0
+) -> float:
+    """Return the largest difference as a share of the largest value; NaN if something is NaN.
+
+    >>> _largest(4.0, 5.0), _largest(4.0, 5.0, at_least=10), _largest(0.0, 0.0)
+    (0.25, 0.1, 0.0)
+    """
+    difference = float(np.abs(np.subtract(one, other)).max())
+    size = max(float(np.abs(one).max()), at_least)
+    return difference / size if size else difference

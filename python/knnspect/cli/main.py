@@ -28,6 +28,7 @@ _COMMANDS = (
     "history",
     "rollback",
     "evaluate",
+    "export",
     "check",
     "bench",
     "info",

@@ -1,0 +1,138 @@
+"""Exporting models on the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command_line import Run
+from forging import with_changes
+from PIL import Image
+
+import knnspect as ks
+from knnspect.data import elpv_split, read_image
+from knnspect.exporting import Agreement, compare, export
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def cells(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Solar cells to learn from, and normal and defective ones to compare with."""
+    root = tmp_path_factory.mktemp("cells")
+    split = elpv_split(n_train=12, n_functional=3, n_defective=3)
+    for part, files in (("normal", split.train), ("test", [*split.functional, *split.defective])):
+        (root / part).mkdir()
+        for number, file in enumerate(files):
+            cell = Image.fromarray(np.array(read_image(file)[..., 0]))
+            cell.resize((80, 80)).save(root / part / f"{number:02d}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def model(cells: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("model") / "cells.ks"
+    backbone = ks.Backbone(levels=(1, 2), image_size=64, device="cpu")
+    ks.PatchCore(backbone, coreset=0.3).fit(cells / "normal").save(path)
+    return path
+
+
+def test_what_is_written_judges_as_the_model(run: Run, cells: Path, model: Path) -> None:
+    code, said, errors = run("export", model, cells / "test", "--output", "out.ks")
+    assert code == 0, errors
+    assert "6 of 6 are the same" in said
+    assert said.endswith("out.ks: judges without PyTorch, by 6 images as before\n")
+    found = compare(ks.load(model), ks.load("out.ks"), cells / "test")
+    assert max(found.features, found.scores, found.maps) < 1e-4
+    assert "differ by up to 0.0e+00" not in said  # they are two networks
+    assert run("info", "out.ks")[1].count("onnx") == 1
+
+
+def test_images_that_cannot_be_used_are_left_out_and_said_once(
+    run: Run, cells: Path, model: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "some").mkdir()
+    (tmp_path / "some" / "a.png").write_bytes((cells / "test" / "00.png").read_bytes())
+    (tmp_path / "some" / "b.png").write_bytes(b"no image")
+    arguments = ("export", model, tmp_path / "some", "--output", "out.ks")
+    code, _, errors = run(*arguments)
+    assert code == 1
+    assert "b.png" in errors
+    assert not Path("out.ks").exists()
+    code, said, errors = run(*arguments, "--skip-bad")
+    assert code == 0
+    assert said.endswith("by 1 images as before, 1 left out\n")
+    assert errors.count("left out image") == 1
+
+
+def test_a_model_that_was_exported_is_not_exported_again(
+    run: Run, cells: Path, model: Path
+) -> None:
+    assert run("export", model, cells / "test", "--output", "one.ks")[0] == 0
+    code, _, errors = run("export", "one.ks", cells / "test", "--output", "two.ks")
+    assert code == 2
+    assert "an ONNX graph already" in errors
+    assert not Path("two.ks").exists()
+
+
+def test_the_model_itself_is_not_replaced(run: Run, cells: Path, model: Path) -> None:
+    before = model.read_bytes()
+    code, _, errors = run("export", model, cells / "test", "--output", model)
+    assert code == 1
+    assert "is the model itself" in errors
+    assert model.read_bytes() == before
+
+
+def test_nothing_is_written_if_the_network_cannot_be_exported(
+    run: Run, cells: Path, model: Path, tmp_path: Path
+) -> None:
+    backbone = ks.Backbone(levels=(1,), image_size=64, resize="shorter", device="cpu")
+    ks.Spade(backbone).fit(cells / "normal").save(tmp_path / "shorter.ks")
+    code, _, errors = run("export", "shorter.ks", cells / "test", "--output", "out.ks")
+    assert code == 2
+    assert "cannot be exported" in errors
+    assert not Path("out.ks").exists()
+
+
+def test_models_that_differ_are_told_apart(cells: Path, model: Path, tmp_path: Path) -> None:
+    detector = ks.load(model)
+    assert isinstance(detector, ks.PatchCore)
+    other = export(detector)
+    # As a graph that averages otherwise would: the same shapes, other features.
+    blurred = ks.Backbone(levels=(1, 2), image_size=64, device="cpu", patch_size=3)
+    other.backbone = blurred
+    found = compare(detector, other, cells / "test")
+    assert found.features > 0.01
+    with pytest.raises(ks.DisagreementError, match=r"differs: features by .* expected at most 0.0"):
+        found.check()
+
+
+@pytest.mark.parametrize(
+    ("found", "message"),
+    [
+        (Agreement(3, 1e-6, 2e-3, 0, (), True), "scores by 0.002 of their size"),
+        (Agreement(3, 1e-6, 0, float("nan"), (), True), "maps by nan of their size"),
+        (Agreement(3, 1e-6, 0, 0, ("a", "b"), True), "2 of 3 images have another verdict: a, b"),
+    ],
+)
+def test_each_difference_is_named(found: Agreement, message: str) -> None:
+    with pytest.raises(ks.DisagreementError, match=message):
+        found.check()
+
+
+def test_a_format_of_a_newer_version_is_named(
+    run: Run, cells: Path, model: Path, tmp_path: Path
+) -> None:
+    newer = tmp_path / "newer.ks"
+    config = {"backbone": {**settings_of(model), "format": "onnx7"}}
+    newer.write_bytes(with_changes(model, "config", config))
+    code, _, errors = run("predict", newer, cells / "test", "--output", "results")
+    assert code == 1
+    assert "expected torch or onnx, got 'onnx7', which a newer version may know" in " ".join(
+        errors.split()
+    )
+
+
+def settings_of(model: Path) -> dict[str, object]:
+    return ks.load(model).backbone.state()[0]
