@@ -11,6 +11,8 @@ pub(crate) const TILE_VECTORS: usize = 3;
 pub enum InstructionSet {
     /// Plain Rust; runs everywhere.
     Portable,
+    /// ARM of 64 bits, with NEON.
+    Neon,
     /// x86-64 with AVX2 and FMA.
     Avx2,
     /// x86-64 with AVX-512F.
@@ -19,6 +21,7 @@ pub enum InstructionSet {
 
 named!(InstructionSet, "instruction_set", {
     Portable => "portable",
+    Neon => "neon",
     Avx2 => "avx2",
     Avx512 => "avx512",
 });
@@ -33,7 +36,8 @@ impl InstructionSet {
             Self::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 => is_x86_feature_detected!("avx512f"),
-            #[cfg(not(target_arch = "x86_64"))]
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon => std::arch::is_aarch64_feature_detected!("neon"),
             _ => false,
         }
     }
@@ -74,7 +78,7 @@ impl InstructionSet {
     /// Floats in a vector.
     pub(crate) const fn width(self) -> usize {
         match self {
-            Self::Portable => 4,
+            Self::Portable | Self::Neon => 4,
             Self::Avx2 => 8,
             Self::Avx512 => 16,
         }

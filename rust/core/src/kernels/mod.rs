@@ -3,6 +3,7 @@
 //! | instruction set | floats in a vector | queries in a tile | cells in a register block |
 //! |---|---|---|---|
 //! | portable | 4 (plain arrays, no intrinsics) | 12 | 4 |
+//! | NEON | 4 | 12 | 8 |
 //! | AVX2 + FMA | 8 | 24 | 4 |
 //! | AVX-512 | 16 | 48 | 8 |
 //!

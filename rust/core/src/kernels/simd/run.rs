@@ -5,6 +5,8 @@ use super::avx2::run_avx2;
 #[cfg(target_arch = "x86_64")]
 use super::avx512::run_avx512;
 use super::lanes::Kernel;
+#[cfg(target_arch = "aarch64")]
+use super::neon::run_neon;
 use super::portable::run_portable;
 use crate::kernels::instruction_set::InstructionSet;
 
@@ -23,6 +25,11 @@ pub(crate) unsafe fn run_kernel<K: Kernel>(set: InstructionSet, kernel: K) {
         InstructionSet::Avx2 if set.is_available() => {
             // SAFETY: AVX2 and FMA were just found to be available; the rest as above.
             unsafe { run_avx2(kernel) }
+        }
+        #[cfg(target_arch = "aarch64")]
+        InstructionSet::Neon if set.is_available() => {
+            // SAFETY: NEON was just found to be available; the rest as above.
+            unsafe { run_neon(kernel) }
         }
         _ => {
             assert_eq!(
