@@ -92,6 +92,7 @@ def export(detector: _Detector) -> _Detector:
     detector._check_fitted()
     other = copy(detector)
     other.backbone = onnx_backbone(detector.backbone)
+    other._follow_backbone()
     return other
 
 

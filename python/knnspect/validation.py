@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +21,7 @@ __all__ = [
     "has_surrogates",
     "parse_numbers",
     "some_ids",
+    "stored_history",
 ]
 
 
@@ -158,3 +160,18 @@ def some_ids(ids: Iterable[str]) -> str:
     names = list(ids)
     shown = ", ".join(names[:5])
     return shown if len(names) <= 5 else f"{shown}, and {len(names) - 5} more"
+
+
+def stored_history(value: Any) -> list[dict[str, float]]:
+    """Return the losses of each epoch, as they are kept in files.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is something else.
+    """
+    history = [dict(entry) for entry in value]
+    for loss in (loss for entry in history for loss in entry.values()):
+        if not isinstance(loss, (int, float)):
+            raise TypeError(f"expected losses that are numbers, got {type(loss).__name__}")
+    return history

@@ -129,6 +129,8 @@ def vision_transformer(folder: Path) -> ks.Backbone:
 KINDS: dict[str, Callable[[Path], Detector]] = {
     "spade": lambda _: ks.Spade(lite(), image_neighbors=5),
     "patchcore": lambda _: ks.PatchCore(lite(patch_size=3), coreset=0.1),
+    "simplenet": lambda _: ks.SimpleNet(lite(patch_size=5), max_epochs=3, hidden=32),
+    "cflow": lambda _: ks.CFlow(lite(patch_size=3), max_epochs=2, coupling_blocks=2),
     "anomalydino": lambda folder: ks.AnomalyDINO(vision_transformer(folder)),
 }
 

@@ -137,6 +137,9 @@ class Detector(Decider):
         Parameters and backbone are set, and checked.
         """
 
+    def _follow_backbone(self) -> None:
+        """Have what was learnt run by what runs the backbone, which may be another one now."""
+
     def _prepare(self, run: Run) -> None:
         """Check, before images are read, what else a fit depends on."""
         if run.checkpoint is not None and not self.trains:

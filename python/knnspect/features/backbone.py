@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from numpy.typing import NDArray
@@ -185,6 +185,11 @@ class Backbone(ReadsImages):
         import torch
 
         return torch.device(self._load().device)
+
+    @property
+    def is_exported(self) -> bool:
+        """Whether the network is an ONNX graph, which needs no PyTorch."""
+        return "format" in self._load().settings()
 
     def extract(
         self,
@@ -378,13 +383,6 @@ class Backbone(ReadsImages):
         backbone._loaded = loaded
         return backbone
 
-    @property
-    def _settings(self) -> NetworkSettings:
-        names = [field.name for field in fields(NetworkSettings)]
-        return NetworkSettings(
-            **{name: getattr(self, name) for name in names if hasattr(self, name)}
-        )
-
     def _load(self) -> Network:
         stored = self._stored  # before looking at `_loaded`: another thread may just have set that
         if self._loaded is None and stored is not None:
@@ -395,5 +393,5 @@ class Backbone(ReadsImages):
             from knnspect.features.torch.weights import resolve_weights
 
             architecture, file, source = resolve_weights(self.name, self.weights)
-            self._loaded = TorchNetwork(self._settings, architecture, source, file)
+            self._loaded = TorchNetwork(NetworkSettings.of(self), architecture, source, file)
         return self._loaded

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -42,6 +42,12 @@ class NetworkSettings:
     pooled: str = "mean"
     precision: str = "float32"
     counts_offered: bool = False
+
+    @classmethod
+    def of(cls, parameters: object) -> NetworkSettings:
+        """Return those of what has attributes of these names."""
+        names = [field.name for field in fields(cls) if hasattr(parameters, field.name)]
+        return cls(**{name: getattr(parameters, name) for name in names})
 
 
 def check_settings(settings: NetworkSettings) -> None:

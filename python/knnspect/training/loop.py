@@ -21,9 +21,9 @@ from knnspect.training.checkpoint import Checkpoint
 from knnspect.training.network import Batch, Step, TrainableNetwork, array_of
 from knnspect.training.schedule import rate_factor
 from knnspect.training.sources import IMAGES_AT_ONCE, Source, batches_of
-from knnspect.validation import check_count
+from knnspect.validation import check_count, stored_history
 
-__all__ = ["Training", "TrainingSettings", "stored_history"]
+__all__ = ["Training", "TrainingSettings"]
 
 #: Seconds between two checkpoints within an epoch.
 _CHECKPOINT_INTERVAL = 30.0
@@ -288,21 +288,6 @@ class Training(Generic[Batch]):
             ):
                 raise ValueError("its numbers are not those of a training")
         return True
-
-
-def stored_history(value: Any) -> list[dict[str, float]]:
-    """Return the losses of each epoch, as they are kept in files.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If it is something else.
-    """
-    history = [dict(entry) for entry in value]
-    for loss in (loss for entry in history for loss in entry.values()):
-        if not isinstance(loss, (int, float)):
-            raise TypeError(f"expected losses that are numbers, got {type(loss).__name__}")
-    return history
 
 
 def _mean(sums: NDArray[np.float64]) -> float:

@@ -30,11 +30,12 @@ from knnspect.normal_features.near_duplicates import NearDuplicates
 from knnspect.parameters import learnt, parameter, plain
 from knnspect.progress import Stopwatch
 from knnspect.pyramid import FeaturePyramid
-from knnspect.validation import check_count
+from knnspect.validation import check_count, stored_history
 from knnspect.views import Placement
 
 if TYPE_CHECKING:
     from knnspect.detectors.heads.networks.scorer import CellScorer
+    from knnspect.detectors.heads.scorers.arrays import ArrayScorer
     from knnspect.training.checkpoint import Checkpoint
 
 __all__ = ["TrainedDetector"]
@@ -88,13 +89,26 @@ class TrainedDetector(Detector):
     #: What must be installed for the network.
     _needs: ClassVar[tuple[str, ...]] = ("torch",)
     _mark_of_fitted: ClassVar[str] = "network_"
-    network_: CellScorer = learnt()
+    network_: CellScorer | ArrayScorer = learnt()
     history_: list[dict[str, float]] = learnt()
     best_epoch_: int = learnt()
 
     @abstractmethod
     def _network(self, shapes: list[tuple[int, int, int]]) -> CellScorer:
         """Build the untrained network for features of these shapes."""
+
+    def _scorer(
+        self,
+        arrays: dict[str, NDArray[Any]],  # noqa: ARG002 - subclasses need them
+    ) -> ArrayScorer | None:
+        """Return what judges without PyTorch, by the network's arrays; None if nothing does.
+
+        Raises
+        ------
+        KeyError, ValueError
+            If the arrays are not those of the network.
+        """
+        return None
 
     @property
     def _n_blocks(self) -> int:
@@ -113,10 +127,14 @@ class TrainedDetector(Detector):
             self._take_over(state["network_"])
 
     def _take_over(self, arrays: dict[str, NDArray[Any]]) -> None:
-        """Build the network of what its `arrays` returned."""
-        self.network_ = self._new_network(self._shapes)
-        self.network_.load_arrays(arrays)
-        self.network_.eval()
+        """Build the network, or what judges in its place, of what its `arrays` returned."""
+        scorer = self._scorer(arrays) if self.backbone.is_exported else None
+        if scorer is not None:
+            self.network_ = scorer
+            return
+        network = self._new_network(self._shapes)
+        network.load_arrays(arrays)
+        self.network_ = network.eval()
 
     @property
     def n_images_(self) -> int:
@@ -133,6 +151,9 @@ class TrainedDetector(Detector):
     def _require(self) -> None:
         """Raise a MissingPackageError, before the work, if the network cannot be built here."""
         require(*self._needs, for_=type(self).__name__)
+
+    def _follow_backbone(self) -> None:
+        self._take_over(self.network_.arrays())
 
     def _prepare(self, run: Run) -> None:
         self._require()
@@ -247,8 +268,6 @@ class TrainedDetector(Detector):
         )
 
     def _set_state(self, stored: StoredModel) -> None:
-        from knnspect.training.loop import stored_history
-
         config = stored.config
         self._shapes = [(height, width, n) for height, width, n in config["shapes"]]
         self._n_images = check_count("images", config["images"])
@@ -263,9 +282,6 @@ class TrainedDetector(Detector):
 
         The network is built without values, so that its size is known before it takes memory.
         """
-        self._require()
-        import torch
-
         channels = [n for _, _, n in self._shapes]
         if channels != self.backbone.channels:
             raise ValueError(f"shapes: expected {self.backbone.channels} channels, got {channels}")
@@ -274,6 +290,11 @@ class TrainedDetector(Detector):
             raise ValueError(f"shapes: expected levels within {largest}, got {self._shapes}")
         if self._n_blocks > len(arrays):
             raise ValueError(f"it has {len(arrays)} tensors for {self._n_blocks} blocks")
+        if self.backbone.is_exported and self._scorer(arrays) is not None:
+            return
+        self._require()
+        import torch
+
         with torch.device("meta"):
             planned = self._network(self._shapes)
         planned.check_arrays(arrays)

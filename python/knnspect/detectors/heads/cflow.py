@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from numpy.typing import NDArray
 
 from knnspect.constraints import Count
 from knnspect.detectors.heads.base import TrainedDetector
+from knnspect.detectors.heads.scorers.cflow import CFlowScorer
 from knnspect.features import Backbone
 from knnspect.parameters import parameter
 
@@ -99,6 +102,9 @@ class CFlow(TrainedDetector):
         from knnspect.detectors.heads.networks.cflow import CFlowNetwork
 
         return CFlowNetwork(shapes, self.coupling_blocks, self.learning_rate)
+
+    def _scorer(self, arrays: dict[str, NDArray[Any]]) -> CFlowScorer:
+        return CFlowScorer(self._shapes, self.coupling_blocks, arrays)
 
     @property
     def _n_blocks(self) -> int:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from numpy.typing import NDArray
 
 from knnspect.constraints import Choice, Count, Positive
 from knnspect.detectors.heads.base import TrainedDetector
+from knnspect.detectors.heads.scorers.simplenet import SimpleNetScorer
 from knnspect.features import Backbone
 from knnspect.parameters import parameter
 
@@ -105,3 +108,6 @@ class SimpleNet(TrainedDetector):
         return SimpleNetNetwork(
             shapes, self.upsample, self.hidden, self.noise, self.margin, self.learning_rate
         )
+
+    def _scorer(self, arrays: dict[str, NDArray[Any]]) -> SimpleNetScorer:
+        return SimpleNetScorer(self._shapes, self.upsample, self.hidden, arrays)
