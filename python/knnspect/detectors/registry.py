@@ -96,7 +96,8 @@ def load(path: str | os.PathLike[str], device: str | None = None) -> Detector:
         are verified image by image when they are first used; nothing in it is executed. It stays
         memory-mapped: replace it by `Detector.save` or a rename, do not write into it.
     device : str, optional
-        Where the network is to run; CUDA where there is one, else the CPU.
+        Where the network is to run; CUDA where there is one, else the CPU. Of a model that was
+        exported the CPU, unless ``"cuda"`` or ``"tensorrt"`` is asked for.
 
     Returns
     -------

@@ -64,7 +64,6 @@ class OnnxNetwork:
         self.levels = checked_levels(settings.levels)
         self._asked, self._n_blocks = settings, about.get("blocks")
         self._session = Session(unpacked(_GRAPH, tensors)[0], settings.device)
-        self._tensors = dict(tensors)
         self.device = self._session.device
         self._names = [level_name(place) for place in range(len(self.levels))]
         self.channels = self._checked_channels()
@@ -110,7 +109,7 @@ class OnnxNetwork:
 
     def tensors(self) -> dict[str, NDArray[Any]]:
         """Return the bytes of the graph, as arrays."""
-        return dict(self._tensors)
+        return tensors_of(self._session.graph)
 
     def forward(
         self,

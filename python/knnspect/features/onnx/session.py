@@ -7,6 +7,7 @@ import os
 import re
 import weakref
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import onnxruntime
@@ -26,6 +27,8 @@ _PROVIDERS = {
 }
 #: Rounding that does not change from run to run, and is that of float32.
 _OPTIONS = {"CUDAExecutionProvider": {"use_tf32": "0", "cudnn_conv_algo_search": "DEFAULT"}}
+
+_FOLDER_OF_WEIGHTS = "session.model_external_initializers_file_folder_path"
 
 #: Those that are in use.
 _sessions: weakref.WeakSet[Session] = weakref.WeakSet()
@@ -102,7 +105,8 @@ class Session:
     """
 
     def __init__(self, graph: bytes, device: str | None) -> None:
-        self._graph = graph
+        #: As it was given.
+        self.graph = graph
         self._kind, self._number = check_device(device)
         self.device = "cpu" if self._kind == "cpu" else f"cuda:{self._number}"
         self._lock = lock()
@@ -164,6 +168,10 @@ class Session:
         options.log_severity_level = 4  # what is wrong is in the error
         # Its threads would else turn in circles for a while, on cores that others need.
         options.add_session_config_entry("session.force_spinning_stop", "1")
+        # A graph may name files that have its weights. Ours have them inside; one that another made
+        # could have any file read. There is no such folder, nor can there be.
+        place = Path(os.devnull) / "nowhere"
+        options.add_session_config_entry(_FOLDER_OF_WEIGHTS, str(place))
         providers = _PROVIDERS[self._kind]
         settings = [
             {}
@@ -172,7 +180,7 @@ class Session:
             for provider in providers
         ]
         try:
-            session = onnxruntime.InferenceSession(self._graph, options, providers, settings)
+            session = onnxruntime.InferenceSession(self.graph, options, providers, settings)
         except MemoryError:
             raise
         except Exception as error:  # onnxruntime has kinds of its own

@@ -138,6 +138,25 @@ def test_a_graph_that_is_missing_is_named(small: ks.Backbone) -> None:
         ks.Backbone.from_state(small.state()[0], {})
 
 
+@pytest.mark.parametrize("place", ["w.bin", "../{folder}/w.bin", "{path}/w.bin"])
+def test_weights_in_other_files_are_not_read(
+    small: ks.Backbone, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a model could have any file of the machine read, as numbers."""
+    import onnx
+
+    graph = onnx.load_from_string(graph_of(small))
+    weights = max(graph.graph.initializer, key=lambda tensor: len(tensor.raw_data))
+    (tmp_path / "w.bin").write_bytes(weights.raw_data)
+    weights.ClearField("raw_data")
+    weights.data_location = onnx.TensorProto.EXTERNAL
+    location = weights.external_data.add()
+    location.key, location.value = "location", place.format(folder=tmp_path.name, path=tmp_path)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StoreError, match=r"cannot run the ONNX graph .External data path"):
+        ks.Backbone.from_state(small.state()[0], packed("graph", [graph.SerializeToString()]))
+
+
 FORKED = """
 import gc, json, multiprocessing, pickle, sys
 import numpy as np
