@@ -136,3 +136,29 @@ def test_a_format_of_a_newer_version_is_named(
 
 def settings_of(model: Path) -> dict[str, object]:
     return ks.load(model).backbone.state()[0]
+
+
+def test_a_model_in_a_folder_is_written_to_a_file_with_its_corrections(
+    run: Run, cells: Path, tmp_path: Path
+) -> None:
+    backbone = ks.Backbone(levels=(1, 2), image_size=64, device="cpu")
+    ks.Spade(backbone).fit(cells / "normal", folder=tmp_path / "model").save(tmp_path / "model")
+    detector = ks.load("model")
+    assert isinstance(detector, ks.Spade)
+    detector.add(cells / "test" / "00.png")
+    defect = cells / "test" / "04.png"
+    detector.reject(detector.predict(defect)[0], "crack")
+    assert run("export", "model", cells / "test", "--output", "out.ks")[0] == 0
+    exported = ks.load("out.ks")
+    assert isinstance(exported, ks.Spade)
+    assert list(map(repr, exported.history_)) == list(map(repr, detector.history_))
+    one, two = detector.predict(defect)[0], exported.predict(defect)[0]
+    assert one.known_defect is not None
+    assert two.known_defect is not None
+    assert one.known_defect.name == two.known_defect.name == "crack"
+    # What is made of a model that is corrected in its folder has no say there.
+    other = export(detector)
+    assert detector.is_corrected_in_place
+    assert not other.is_corrected_in_place
+    other.rollback(0)
+    assert len(ks.load("model").history_) == 2  # type: ignore[attr-defined]

@@ -79,6 +79,10 @@ class CorrectedDetector(MaskedDetector):
         self._check_fitted()
         return self._home is not None
 
+    def _follow_backbone(self) -> None:
+        super()._follow_backbone()
+        self._home = None  # a folder has the features of its own backbone
+
     @property
     def _history(self) -> History:
         return self._journal.history
