@@ -195,7 +195,7 @@ class TestContents:
         assert (entry["p_value"], entry["verdict"], entry["n_regions"]) == (0.25, "anomalous", 1)
         box = {"top": 4, "left": 21, "bottom": 5, "right": 22}
         region = {"box": box, "area": 1, "peak": [4, 21], "peak_value": 6.0, "p_value": 0.25}
-        assert entry["regions"] == [region]
+        assert entry["regions"] == [{**region, "known_defect": None}]
 
     def test_without_a_calibration_decisions_are_left_empty(self, tmp_path: Path) -> None:
         results = ResultsFolder(tmp_path, 4.0)
