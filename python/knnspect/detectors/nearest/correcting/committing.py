@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from abc import abstractmethod
+from bisect import bisect_left
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from copy import copy
@@ -152,7 +153,7 @@ class CommittingDetector(CorrectedDetector):
         self, normal: NormalFeatures, folder: Gallery | None, kind: CorrectionKind
     ) -> dict[str, Rows]:
         """Keep the features of images; return the rows that a coreset takes."""
-        before, ids = self._all, self._all_ids
+        before, ids, strays = self._all, self._all_ids, self._strays()
         rows: dict[str, Rows] = {}
         if isinstance(before, Coreset):
             searched = cast("Coreset", self.searched_)
@@ -168,9 +169,14 @@ class CommittingDetector(CorrectedDetector):
             add_to(folder, self._home, normal)
             self._hold(folder)
         if self._all_pooled is not None:
-            places = {id_: place for place, id_ in enumerate((*ids, *normal.gallery.ids))}
-            order = [places[id_] for id_ in self._all_ids]
-            self._all_pooled = np.concatenate([self._all_pooled, normal.pooled])[order]
+            new = dict(zip(normal.gallery.ids, normal.pooled, strict=True))
+            is_new = np.zeros(len(self._all_ids), bool)
+            is_new[[bisect_left(self._all_ids, id_) for id_ in new]] = True
+            pooled = np.empty((len(is_new), normal.pooled.shape[1]), np.float32)
+            # What a killed process has left of a new image is replaced.
+            kept = self._all_pooled[[id_ not in new for id_ in ids]] if strays else self._all_pooled
+            pooled[~is_new], pooled[is_new] = kept, normal.pooled
+            self._all_pooled = pooled
         return rows
 
     def _reach(self, coreset: Coreset, kind: CorrectionKind) -> float | None:
