@@ -652,6 +652,7 @@ class TestFolders:
         assert isinstance(copied, NearestDetector)
         assert judged(copied, others) == before
         again.add(new)
+        assert again._all_ids == again._all.image_ids
         assert judged(again, others) == judged(detector, others)
 
     def test_calibrated_and_saved_again_it_keeps_its_corrections(

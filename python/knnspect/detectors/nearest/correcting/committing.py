@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from abc import abstractmethod
-from bisect import bisect_left
+from bisect import bisect_left, insort
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from copy import copy
@@ -67,18 +67,20 @@ class CommittingDetector(CorrectedDetector):
         self.check_params()
         self._check_against_learnt()
         files: dict[str, str] = {}
-        known = self._present_ids.union(self._history.came)
+        strays = self._strays()
         items = source if source.n_images is None else list(source)
         if isinstance(items, list):  # before the work
             for item in items:
-                self._refuse_known(item, known)
+                self._refuse_known(item, strays)
 
         def named() -> Iterator[ImageItem]:
             free = (f"{number:06d}" for number in count())
             for item in items:
-                self._refuse_known(item, known)
+                self._refuse_known(item, strays)
                 if _is_numbered(item):
-                    item = replace(item, id=next(id_ for id_ in free if id_ not in known))
+                    item = replace(
+                        item, id=next(id_ for id_ in free if not self._is_known(id_, strays))
+                    )
                 files[item.id] = "" if item.file is None else os.path.abspath(item.file)  # noqa: PTH100
                 yield item
 
@@ -107,13 +109,21 @@ class CommittingDetector(CorrectedDetector):
         item = replace(item, id=prediction.id if id_ is None else check_ids([id_], "id")[0])
         return self._read(ImageSource([item], 1), Run(batch_size=1, n_workers=0))
 
-    def _refuse_known(self, item: ImageItem, known: Collection[str]) -> None:
-        if not _is_numbered(item) and not {item.id, *self._stored_ids([item.id])}.isdisjoint(known):
+    def _refuse_known(self, item: ImageItem, strays: Collection[str]) -> None:
+        ids = (item.id, *self._stored_ids([item.id]))
+        if not _is_numbered(item) and any(self._is_known(id_, strays) for id_ in ids):
             raise ParameterError(
                 f"image {item.id}: the model has, or had, another image of this id: give it "
                 "another",
                 image=item.id,
             )
+
+    def _is_known(self, id_: str, strays: Collection[str]) -> bool:
+        """Return whether an id stands, or stood, for an image: not what a killed process left."""
+        if id_ in self._history.came:
+            return True
+        place = bisect_left(self._all_ids, id_)
+        return self._all_ids[place : place + 1] == (id_,) and id_ not in strays
 
     # --- What is kept of them. --------------------------------------------------------------------
 
@@ -167,7 +177,10 @@ class CommittingDetector(CorrectedDetector):
             self._hold(more)
         else:
             add_to(folder, self._home, normal)
-            self._hold(folder)
+            left = [id_ for id_ in ids if id_ not in strays] if strays else list(ids)
+            for id_ in (*strays.difference(normal.gallery.ids), *normal.gallery.ids):
+                insort(left, id_)
+            self._hold(folder, tuple(left))  # as the folder has them, which are many
         if self._all_pooled is not None:
             new = dict(zip(normal.gallery.ids, normal.pooled, strict=True))
             is_new = np.zeros(len(self._all_ids), bool)

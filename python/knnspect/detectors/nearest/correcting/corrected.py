@@ -101,8 +101,8 @@ class CorrectedDetector(MaskedDetector):
         self._journal = Journal(self._fitted, None, History())
         self._show()
 
-    def _hold(self, searched: Gallery | Coreset) -> None:
-        self._all, self._all_ids = searched, searched.image_ids
+    def _hold(self, searched: Gallery | Coreset, ids: tuple[str, ...] | None = None) -> None:
+        self._all, self._all_ids = searched, searched.image_ids if ids is None else ids
 
     def _fingerprint(self) -> str:
         digests = getattr(self, "_digests", None)
@@ -131,11 +131,6 @@ class CorrectedDetector(MaskedDetector):
         self._known_defects = KnownDefects(defects) if defects else None
         self._added_scores = self._added_scores.of(standing)
         self._follow()
-
-    @property
-    def _present_ids(self) -> set[str]:
-        """All ids of the gallery that stand for an image, also for one that was removed."""
-        return set(self._all_ids) - self._strays()
 
     def _strays(self) -> set[str]:
         """Return the ids in the gallery of a folder that a killed correction has left there."""
