@@ -38,24 +38,9 @@ def correcting(
     """Give the detector of a model to be corrected, and keep what was done.
 
     A model in a folder keeps each correction at once; a file is replaced at the end, if nothing has
-    failed.
+    failed. A model that cannot be corrected is a ParameterError.
     """
     check_writable(model, folder=is_folder(model))
-    detector = correctable(model, device, backend, threads, max_pixels)
-    n_before = len(detector.history_)
-    yield detector
-    if not detector.is_corrected_in_place and len(detector.history_) > n_before:
-        detector.save(model)
-
-
-def correctable(
-    model: Path,
-    device: str | None = None,
-    backend: str | None = None,
-    threads: str | None = None,
-    max_pixels: str | None = None,
-) -> CorrectableDetector:
-    """Return the detector of a model; raise a ParameterError if such ones cannot be corrected."""
     from knnspect.detectors.nearest.correcting import CorrectableDetector
 
     detector = load_to_judge(model, device, backend, threads, max_pixels)
@@ -64,7 +49,10 @@ def correctable(
             f"{model}: expected a model that compares with normal images, such as spade or "
             f"patchcore: {detector.method} has trained on them, and is to be fitted again"
         )
-    return detector
+    n_before = len(detector.history_)
+    yield detector
+    if not detector.is_corrected_in_place and len(detector.history_) > n_before:
+        detector.save(model)
 
 
 def prefixed(images: Path, prefix: str, to_learn: bool) -> ImageSource:

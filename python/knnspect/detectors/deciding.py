@@ -210,11 +210,14 @@ class Decider(Judge):
         return self.calibration_
 
     def _iter_predict(self, batches: Iterator[Features], watch: Stopwatch) -> Iterator[Prediction]:
-        calibration, _ = self._valid_calibration()
+        calibration, reason = self._valid_calibration()
+        taken = self.calibration_
         if calibration is not None:
             calibration.rate(self.false_alarm_rate)
         for prediction in super()._iter_predict(batches, watch):
-            calibration, reason = self._valid_calibration()  # it may have been corrected meanwhile
+            if self.calibration_ is not taken:  # as after a correction
+                calibration, reason = self._valid_calibration()
+                taken = self.calibration_
             yield replace(
                 prediction,
                 calibration=calibration,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -91,13 +92,11 @@ class StoredModel:
             return float("nan")
         return check_positive("normal_map_max", value, or_zero=True)
 
+    @cached_property
     def journal(self) -> Journal | None:
-        """Return what was corrected since the model was fitted; None if nothing was.
+        """What was corrected since the model was fitted; None if nothing was.
 
-        Raises
-        ------
-        StoreError
-            If it is damaged.
+        It is read once; a StoreError says if it is damaged.
         """
         if LINES in self._store.names:
             journal: Journal | None = Journal.parse(
@@ -134,7 +133,7 @@ class StoredModel:
         if self._folder is None or "gallery.ids" in self._store.metadata:
             return Gallery.from_core(_core.Gallery.from_store(self._store))
         gallery = Gallery.open(self._folder / GALLERY)
-        journal = self.journal()
+        journal = self.journal
         ids = gallery.ids if journal is None or journal.images is None else list(journal.images)
         is_whole = all(id_ in gallery for id_ in ids)
         saved_with = self._store.metadata.get(OF_IMAGES)  # earlier versions did not keep it
@@ -179,7 +178,7 @@ def corrections_of(path: str | os.PathLike[str]) -> tuple[Correction, ...]:
     stored = StoredModel(path)
     with as_damage(stored.path, "its settings"):
         stored.read_config()
-        journal = stored.journal()
+        journal = stored.journal
     return () if journal is None else journal.history.corrections
 
 

@@ -203,7 +203,7 @@ class CorrectedDetector(MaskedDetector):
 
     def _set_corrections(self, stored: StoredModel) -> None:
         self._fitted = str(stored.config.get("fitted", ""))
-        journal = stored.journal()
+        journal = stored.journal
         self._journal = Journal(self._fitted, None, History()) if journal is None else journal
         history = self._history
         if isinstance(self._all, Coreset):
