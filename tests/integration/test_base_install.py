@@ -1,31 +1,30 @@
-"""What works where no extra is installed: `tests/install/base_install.py`, in a process of its own.
+"""What works where no extra is installed, or `onnx` alone: the scripts of `tests/install`.
 
-There the packages of a base install are all that can be found; `.ci/run` runs the same on the wheel
-in a fresh environment.
+They run in processes of their own, where no other packages can be found; `.ci/run` runs the same on
+the wheel in fresh environments.
 """
 
 from __future__ import annotations
 
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 from base_environment import base_distributions, link_base
 
-import knnspect as ks
+SCRIPTS = Path(__file__).parents[1] / "install"
 
-SCRIPT = Path(__file__).parents[1] / "install" / "base_install.py"
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    images = np.random.default_rng(0).integers(0, 255, (3, 64, 64, 3), np.uint8)
-    path = tmp_path_factory.mktemp("model") / "model.ks"
-    ks.Spade(ks.Backbone(image_size=64, device="cpu")).fit(images).save(path)
-    return path
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    runpy.run_path(str(SCRIPTS / "models.py"))["main"](folder)
+    return folder
 
 
 def run_in(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
@@ -44,8 +43,15 @@ def test_a_base_install_brings_no_extra() -> None:
     assert not found & {"torch", "timm", "scikit-learn", "safetensors", "imagecodecs", "zuko"}
 
 
-def test_a_base_install_does_all_that_needs_no_network(tmp_path: Path, model: Path) -> None:
+def test_a_base_install_does_all_that_needs_no_network(tmp_path: Path, models: Path) -> None:
     link_base(tmp_path)
-    done = run_in(tmp_path, SCRIPT, model)
+    done = run_in(tmp_path, SCRIPTS / "base_install.py", models / "model.ks")
     assert done.returncode == 0, done.stderr
     assert "a base install works" in done.stdout
+
+
+def test_exported_models_judge_with_onnxruntime_alone(tmp_path: Path, models: Path) -> None:
+    link_base(tmp_path, "onnx")
+    done = run_in(tmp_path, SCRIPTS / "onnx_install.py", models)
+    assert done.returncode == 0, done.stderr
+    assert "exported models work" in done.stdout
