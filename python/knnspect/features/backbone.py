@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
-
-from numpy.typing import NDArray
+from typing import Literal
 
 from knnspect.constraints import Flag
-from knnspect.data import Geometry, iterate_batches, open_images
+from knnspect.data import iterate_batches, open_images
 from knnspect.data.loading import OnBad, Views
 from knnspect.errors import ImageError
 from knnspect.features.constraints import (
@@ -26,23 +23,20 @@ from knnspect.features.constraints import (
     Weights,
 )
 from knnspect.features.features import Features
+from knnspect.features.holding import HoldsNetwork
 from knnspect.features.mixed_sizes import forward_in_order
 from knnspect.features.network import Network, NetworkSettings
-from knnspect.features.reading import ReadsImages, Skipped
-from knnspect.features.stored import digest_of, pack, unpack
-from knnspect.parameters import learnt, parameter
+from knnspect.features.reading import Skipped
+from knnspect.parameters import parameter
 from knnspect.progress import Progress, Stopwatch
 from knnspect.pyramid import FeaturePyramid
 from knnspect.validation import check_count
 from knnspect.views import Placement
 
-if TYPE_CHECKING:
-    import torch
-
 __all__ = ["Backbone"]
 
 
-class Backbone(ReadsImages):
+class Backbone(HoldsNetwork):
     """A frozen, pretrained network of timm that turns images into feature pyramids.
 
     Nothing is built or loaded before it is needed. A backbone can be pickled and copied, loaded or
@@ -135,61 +129,6 @@ class Backbone(ReadsImages):
     norm: bool = parameter(Flag(), default=False)
     pooled: Literal["mean", "max", "cls"] = parameter(POOLED, default="mean")
     precision: Literal["float32", "float16"] = parameter(PRECISIONS, default="float32")
-
-    _loaded: Network | None = learnt()
-    #: What `state` returned, until a backbone that was unpickled is first used.
-    _stored: tuple[dict[str, Any], dict[str, NDArray[Any]]] | None = learnt()
-
-    def _begin(self) -> None:
-        super()._begin()
-        self._loaded = self._stored = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Return the parameters and, once it is loaded, the network as settings and arrays.
-
-        The network as such has hooks and a lock, which cannot be pickled.
-        """
-        stored = self._stored if self._loaded is None else self.state()
-        return {**vars(self), "_loaded": None, "_stored": stored}
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Backbone:
-        """Return a backbone of its own parameters, on the same network, which never changes."""
-        copied = type(self).__new__(type(self))
-        shared = {"_loaded": self._loaded, "_stored": self._stored}
-        parameters = {name: value for name, value in vars(self).items() if name not in shared}
-        vars(copied).update(copy.deepcopy(parameters, memo), **shared)
-        return copied
-
-    def __copy__(self) -> Backbone:
-        """Return the same as `copy.deepcopy`: parameters are small."""
-        return copy.deepcopy(self)
-
-    @property
-    def source(self) -> str:
-        """Where the weights came from, in words."""
-        return self._load().source
-
-    @property
-    def geometry(self) -> Geometry:
-        """How images meet the network, and how maps come back."""
-        return self._load().geometry
-
-    @property
-    def channels(self) -> list[int]:
-        """How many channels each level has."""
-        return self._load().channels
-
-    @property
-    def torch_device(self) -> torch.device:
-        """The device on which the network runs, and what is trained on its features."""
-        import torch
-
-        return torch.device(self._load().device)
-
-    @property
-    def is_exported(self) -> bool:
-        """Whether the network is an ONNX graph, which needs no PyTorch."""
-        return "format" in self._load().settings()
 
     def extract(
         self,
@@ -321,77 +260,9 @@ class Backbone(ReadsImages):
         if n_images == 0 and not may_be_none:
             raise ImageError(f"images: none of the {skipped.n} images could be used")
 
-    def state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-        """Return what is needed to build this backbone anywhere: its settings and its tensors.
+    def _built(self) -> Network:
+        from knnspect.features.torch.network import TorchNetwork
+        from knnspect.features.torch.weights import resolve_weights
 
-        Returns
-        -------
-        settings : dict
-            JSON-compatible.
-        tensors : dict of ndarray
-            The network's weights.
-        """
-        level = None
-        if self.white is not None and (self.white != "auto" or self._white_found is not None):
-            level = self.white_level
-        return pack(self.name, self._load(), level)
-
-    def fingerprint(self) -> dict[str, Any]:
-        """Return all that features depend on: the settings of `state`, and a digest of the weights.
-
-        Returns
-        -------
-        dict
-            JSON-compatible; "weights" is a SHA-256, and where they came from does not matter.
-        """
-        return digest_of(*self.state())
-
-    @classmethod
-    def from_state(
-        cls,
-        settings: dict[str, Any],
-        tensors: dict[str, NDArray[Any]],
-        device: str | None = None,
-    ) -> Backbone:
-        """Rebuild a backbone from what `state` returned.
-
-        Parameters
-        ----------
-        settings : dict
-            Its settings.
-        tensors : dict of ndarray
-            Its weights.
-        device : str, optional
-            Where it is to run.
-
-        Returns
-        -------
-        Backbone
-            With the network loaded.
-
-        Raises
-        ------
-        StoreError
-            If the settings are not those of a backbone, or the tensors not exactly those of the
-            network that they name. Nothing is fetched, and no network is built that is larger
-            than the tensors.
-        ParameterError, DTypeError
-            If the device cannot be used.
-        """
-        given, loaded = unpack(settings, tensors, device)
-        backbone = cls(**given)
-        backbone._loaded = loaded
-        return backbone
-
-    def _load(self) -> Network:
-        stored = self._stored  # before looking at `_loaded`: another thread may just have set that
-        if self._loaded is None and stored is not None:
-            self._loaded = self.from_state(*stored, device=self.device)._loaded
-            self._stored = None
-        if self._loaded is None:
-            from knnspect.features.torch.network import TorchNetwork
-            from knnspect.features.torch.weights import resolve_weights
-
-            architecture, file, source = resolve_weights(self.name, self.weights)
-            self._loaded = TorchNetwork(NetworkSettings.of(self), architecture, source, file)
-        return self._loaded
+        architecture, file, source = resolve_weights(self.name, self.weights)
+        return TorchNetwork(NetworkSettings.of(self), architecture, source, file)
