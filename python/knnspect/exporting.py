@@ -90,6 +90,10 @@ def export(detector: _Detector) -> _Detector:
         If it is not fitted.
     """
     detector._check_fitted()
+    if not isinstance(detector.backbone, Backbone):
+        raise ParameterError(
+            f"detector: {type(detector).__name__} has no backbone that could be exported"
+        )
     other = copy(detector)
     other.backbone = onnx_backbone(detector.backbone)
     other._follow_backbone()

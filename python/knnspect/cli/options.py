@@ -65,13 +65,12 @@ def flag(name: str) -> str:
 def detector_options(kind: type[Detector]) -> dict[str, Parameter]:
     """Return the parameters of a method and of its backbone by their options."""
     from knnspect.constraints import Choice
-    from knnspect.features import Backbone
     from knnspect.parameters import Parameter
 
-    default: Backbone = kind.parameters["backbone"].make_default()
+    default = kind.parameters["backbone"].make_default()
     of_backbone = {
         name: replace(declared, default=getattr(default, name))
-        for name, declared in Backbone.parameters.items()
+        for name, declared in default.parameters.items()
     }
     own = {name: each for name, each in kind.parameters.items() if name != "backbone"}
     if kind.presets:
@@ -144,8 +143,6 @@ def build_detector(kind: type[Detector], given: Mapping[str, str]) -> Detector:
     given : mapping of str to str
         What was given, by the names of parameters.
     """
-    from knnspect.features import Backbone
-
     values = {
         declared.name: parsed(declared, given[declared.name])
         for declared in detector_options(kind).values()
@@ -153,7 +150,7 @@ def build_detector(kind: type[Detector], given: Mapping[str, str]) -> Detector:
     }
     preset = values.pop("preset", None)
     detector = kind() if preset is None else kind.from_preset(preset)
-    of_backbone = {k: values.pop(k) for k in list(values) if k in Backbone.parameters}
+    of_backbone = {k: values.pop(k) for k in list(values) if k in detector.backbone.parameters}
     detector.backbone.set_params(**of_backbone)
     detector.set_params(**values)
     detector.check_params()
@@ -196,14 +193,14 @@ def good_names(text: str) -> list[str]:
 def _option(declared: Parameter, kind: type[Detector]) -> Any:
     """Return the annotation of an option, as typer reads it."""
     from knnspect.constraints import Choice
-    from knnspect.features import Backbone
 
     default = declared.make_default()
     shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
     words = declared.constraint.words if isinstance(declared.constraint, Choice) else ()
     summary = declared.summary + (f" ({', '.join(words)})" if words else "")
     help_ = summary + ("." if default is None else f"; {shown} by default.")
-    panel = "Backbone" if declared.name in Backbone.parameters else f"Method: {kind.method}"
+    of_backbone = kind.parameters["backbone"].make_default().parameters
+    panel = "Backbone" if declared.name in of_backbone else f"Method: {kind.method}"
     option = flag(declared.name)
     return Annotated[
         str | None,

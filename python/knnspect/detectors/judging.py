@@ -16,7 +16,7 @@ from knnspect.data.loading import OnBad, Views
 from knnspect.detectors.judged_file import JudgedFile, noting_files
 from knnspect.detectors.prediction import Prediction
 from knnspect.errors import NotFittedError
-from knnspect.features import Backbone, Features
+from knnspect.features import Backbone, Extractor, Features
 from knnspect.parameters import Parametrized, learnt, parameter
 from knnspect.progress import Stopwatch
 from knnspect.views import Sizes
@@ -30,10 +30,10 @@ class Judge(Parametrized, ABC):
     Parameters
     ----------
     backbone : Backbone, optional
-        The network; each method has its own default.
+        What makes the features; each method has its own default.
     """
 
-    backbone: Backbone = parameter(
+    backbone: Extractor = parameter(
         Instance(Backbone), default_factory=lambda: Backbone(), kw_only=False
     )
 

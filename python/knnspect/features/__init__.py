@@ -1,6 +1,8 @@
-"""From images to feature pyramids, with a frozen backbone.
+"""From images to feature pyramids: by a frozen backbone, or the pixels themselves.
 
-``backbone``     the backbone and what it extracts
+``extractor``    what all that make features have in common: reading, batches, files
+``backbone``     features of a pretrained network
+``pixels``       the pixels themselves
 ``constraints``  what values its parameters may have
 ``features``     what it gives of images
 ``reading``      how it reads images
@@ -13,6 +15,8 @@
 from __future__ import annotations
 
 from knnspect.features.backbone import Backbone
+from knnspect.features.extractor import Extractor
 from knnspect.features.features import Features
+from knnspect.features.pixels import Pixels
 
-__all__ = ["Backbone", "Features"]
+__all__ = ["Backbone", "Extractor", "Features", "Pixels"]

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from typing import Literal
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from numpy.typing import NDArray
 
 from knnspect.constraints import Flag
-from knnspect.data import iterate_batches, open_images
-from knnspect.data.loading import OnBad, Views
-from knnspect.errors import ImageError
 from knnspect.features.constraints import (
     POOLED,
     PRECISIONS,
@@ -22,21 +20,15 @@ from knnspect.features.constraints import (
     Resize,
     Weights,
 )
-from knnspect.features.features import Features
-from knnspect.features.holding import HoldsNetwork
-from knnspect.features.mixed_sizes import forward_in_order
+from knnspect.features.extractor import Extractor
 from knnspect.features.network import Network, NetworkSettings
-from knnspect.features.reading import Skipped
+from knnspect.features.stored import unpack
 from knnspect.parameters import parameter
-from knnspect.progress import Progress, Stopwatch
-from knnspect.pyramid import FeaturePyramid
-from knnspect.validation import check_count
-from knnspect.views import Placement
 
 __all__ = ["Backbone"]
 
 
-class Backbone(HoldsNetwork):
+class Backbone(Extractor):
     """A frozen, pretrained network of timm that turns images into feature pyramids.
 
     Nothing is built or loaded before it is needed. A backbone can be pickled and copied, loaded or
@@ -130,137 +122,44 @@ class Backbone(HoldsNetwork):
     pooled: Literal["mean", "max", "cls"] = parameter(POOLED, default="mean")
     precision: Literal["float32", "float16"] = parameter(PRECISIONS, default="float32")
 
-    def extract(
-        self,
-        images: object,
-        batch_size: int = 16,
-        n_workers: int = 2,
-        skip_bad: bool | OnBad = False,
-        progress: bool = False,
-    ) -> Features:
-        """Extract the features of all images at once; see `iterate` to go through them.
+    @classmethod
+    def from_state(
+        cls,
+        settings: dict[str, Any],
+        tensors: dict[str, NDArray[Any]],
+        device: str | None = None,
+    ) -> Backbone:
+        """Rebuild a backbone from what `state` returned.
 
         Parameters
         ----------
-        images : folder, file, list of paths, arrays or PIL images, array, or loader
-            As `knnspect.data.open_images` takes them.
-        batch_size : int, default 16
-            Images that are handled together. On the CPU the features do not depend on it; on a GPU
-            another size may round otherwise, but never the images that share a batch.
-        n_workers : int, default 2
-            Threads that read and resize images.
-        skip_bad : bool or callable, default False
-            Leave out images that cannot be used, with an `ImageWarning`, instead of raising; or
-            call this with the id and the error of each.
-        progress : bool, default False
-            Report progress on standard error.
+        settings : dict
+            Its settings.
+        tensors : dict of ndarray
+            Its weights.
+        device : str, optional
+            Where it is to run.
 
         Returns
         -------
-        Features
-            One entry per image, in order.
+        Backbone
+            With the network loaded.
 
         Raises
         ------
-        ImageError
-            If an image cannot be used, or there is none.
-        ShapeError
-            If images have maps of different grids, as with ``resize="shorter"``: these do not make
-            one pyramid; `iterate` gives them.
-
-        Warns
-        -----
-        ReadingWarning
-            Once for all images, if some lie above the white level, use a small part of their range,
-            or have pages that were not read.
+        StoreError
+            If the settings are not those of a backbone, or the tensors not exactly those of the
+            network that they name. Nothing is fetched, and no network is built that is larger
+            than the tensors.
+        ParameterError, DTypeError
+            If the device cannot be used.
         """
-        return Features.concatenate(
-            # A device may not have the room for all of them.
-            replace(part, pyramid=FeaturePyramid(part.pyramid.levels))
-            for part in self.iterate(images, batch_size, n_workers, skip_bad, progress)
-        )
+        given, loaded = unpack(settings, tensors, device)
+        backbone = cls(**given)
+        backbone._loaded = loaded
+        return backbone
 
-    def iterate(
-        self,
-        images: object,
-        batch_size: int = 16,
-        n_workers: int = 2,
-        skip_bad: bool | OnBad = False,
-        progress: bool = False,
-        stopwatch: Stopwatch | None = None,
-        label: str = "features",
-        may_be_none: bool = False,
-        pooled: bool = True,
-        keep_pictures: bool = False,
-        views: Views | None = None,
-    ) -> Iterator[Features]:
-        """Extract the features batch by batch; the parameters are those of `extract`.
-
-        Parameters
-        ----------
-        images, batch_size, n_workers, skip_bad, progress
-            See `extract`.
-        stopwatch : Stopwatch, optional
-            Receives the time waited for images ("decode") and that in the network ("features").
-        label : str, default "features"
-            What the progress report calls the work.
-        may_be_none : bool, default False
-            That no image can be used, or that there is none, is no error.
-        pooled : bool, default True
-            Also take the pooled features. Without them the network is run only as far as the levels
-            need, and `Features.pooled` has no columns.
-        keep_pictures : bool, default False
-            Also give the images as they came, but for those of more than 2^24 pixels.
-        views : Views, optional
-            What of each image goes through the network, such as `Variants`; `batch_size` and the
-            entries of `Features` then count these.
-
-        Yields
-        ------
-        Features
-            The next images, of one batch; of one grid, so that a batch may come in several parts.
-
-        Raises
-        ------
-        ImageError
-            If an image cannot be used, or there is none.
-        """
-        source = open_images(images)  # before anything that takes long
-        reader = self.reader()
-        loaded = self._load()
-        watch = stopwatch or Stopwatch()
-        skipped = Skipped(skip_bad)
-        batches = iterate_batches(
-            source,
-            loaded.geometry,
-            check_count("batch_size", batch_size),
-            check_count("n_workers", n_workers, minimum=0),
-            skipped if skip_bad else None,
-            reader,
-            keep_pictures,
-            views,
-        )
-        n_images = 0
-        with Progress(label, source.n_images, progress) as report:
-            while True:
-                with watch.stage("decode"):
-                    batch = next(batches, None)
-                reader.warn(at_end=batch is None)
-                if batch is None:
-                    break
-                with watch.stage("features"):
-                    parts = forward_in_order(loaded, batch.images, batch_size, pooled)
-                n_images += batch.n_begun
-                report.advance(batch.n_begun)
-                placements = [Placement(size, loaded.geometry) for size in batch.sizes]
-                for at, pyramid, vectors in parts:
-                    yield Features(
-                        pyramid, vectors, batch.ids[at], placements[at], batch.pictures[at]
-                    )
-        if n_images == 0 and not may_be_none:
-            raise ImageError(f"images: none of the {skipped.n} images could be used")
-
-    def _built(self) -> Network:
+    def _build(self) -> Network:
         from knnspect.features.torch.network import TorchNetwork
         from knnspect.features.torch.weights import resolve_weights
 

@@ -83,7 +83,7 @@ def check_device(settings: object, device: str | None) -> None:
     """Raise a ParameterError or DTypeError if a stored backbone cannot run on a device."""
     if device is None:
         return
-    if isinstance(settings, dict) and "format" in settings:
+    if isinstance(settings, dict) and settings.get("format") == "onnx":
         from knnspect.features.onnx import session
 
         session.check_device(device)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from knnspect import _core
 from knnspect.corrections import Correction, Journal
 from knnspect.errors import StoreError
-from knnspect.features import Backbone
+from knnspect.features import Backbone, Extractor, Pixels
 from knnspect.features.stored import check_device
 from knnspect.files import as_damage, check_path, is_folder, is_there, parse_json
 from knnspect.gallery import Coreset, Gallery, is_gallery_folder
@@ -63,9 +63,12 @@ class StoredModel:
         text = self._store.metadata["config"]
         self.config = parse_json(text, self.path, "its settings")
 
-    def backbone(self, device: str | None) -> Backbone:
-        """Return the backbone, with its network."""
-        return Backbone.from_state(self.config["backbone"], self.tensors(BACKBONE), device)
+    def backbone(self, device: str | None) -> Extractor:
+        """Return what makes the features: a backbone with its network, or pixels."""
+        settings = self.config["backbone"]
+        are_pixels = isinstance(settings, dict) and settings.get("format") == "pixels"
+        kind: type[Extractor] = Pixels if are_pixels else Backbone
+        return kind.from_state(settings, self.tensors(BACKBONE), device)
 
     def check_device(self, device: str | None) -> None:
         """Raise a ParameterError or DTypeError if the backbone cannot run on a device."""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from knnspect.data import Geometry, open_to_learn
 from knnspect.errors import ImageError
-from knnspect.features import Backbone, Features
+from knnspect.features import Extractor, Features
 from knnspect.files import check_path
 from knnspect.gallery import Gallery
 from knnspect.memory import check_memory, parse_bytes
@@ -95,12 +95,12 @@ class NormalFeatures:
         return Placement(self.sizes[id_], self.geometry)
 
 
-def extract(backbone: Backbone, images: object, gallery: Gallery, run: Run) -> NormalFeatures:
+def extract(backbone: Extractor, images: object, gallery: Gallery, run: Run) -> NormalFeatures:
     """Fill a gallery with the features of all images.
 
     Parameters
     ----------
-    backbone : Backbone
+    backbone : Extractor
         What extracts them.
     images
         As in `Detector.fit`.
@@ -155,7 +155,7 @@ def _remove_folder(path: Path, process: int) -> None:
 
 
 def extract_in_memory(
-    backbone: Backbone, images: object, gallery: Gallery, run: Run
+    backbone: Extractor, images: object, gallery: Gallery, run: Run
 ) -> NormalFeatures:
     """Fill a gallery in memory, by a backbone that knows the white level; as `extract`."""
     maker = ThumbnailMaker(run.n_thumbnails)
@@ -189,7 +189,7 @@ def extract_in_memory(
 
 
 def _in_folder(
-    backbone: Backbone,
+    backbone: Extractor,
     images: object,
     empty: Gallery,
     run: Run,

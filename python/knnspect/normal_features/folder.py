@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from knnspect.data.digests import DIGEST_BYTES
 from knnspect.errors import ParameterError, StoreError
-from knnspect.features import Backbone
+from knnspect.features import Extractor
 from knnspect.features.stored import DEFAULTS
 from knnspect.files import as_damage, is_there, read_json, replace_file
 from knnspect.gallery import Gallery, is_gallery_folder
@@ -98,7 +98,7 @@ def rows_about(
 
 
 def settings_of(
-    backbone: Backbone, gallery: Gallery, variants: Variants | None = None
+    backbone: Extractor, gallery: Gallery, variants: Variants | None = None
 ) -> dict[str, Any]:
     """Return all that features in a folder depend on."""
     settings = {**backbone.fingerprint(), "upsample": gallery.upsample, "dtype": gallery.dtype}

@@ -12,7 +12,7 @@ import numpy as np
 from knnspect.data.decoded import ImageArray
 from knnspect.data.sources import ImageSource
 from knnspect.errors import ImageError, ParameterError, StoreError
-from knnspect.features import Backbone
+from knnspect.features import Extractor
 from knnspect.gallery import Gallery
 from knnspect.memory import PeakMemory, anonymous_bytes, describe_bytes
 from knnspect.normal_features.pending import Pending
@@ -63,7 +63,7 @@ class Plan:
 
 
 def plan_build(
-    backbone: Backbone,
+    backbone: Extractor,
     pending: ImageSource,
     new: Pending,
     gallery: Gallery,
@@ -122,7 +122,7 @@ def plan_build(
     )
 
 
-def _first_image(pending: ImageSource, backbone: Backbone) -> ImageArray | None:
+def _first_image(pending: ImageSource, backbone: Extractor) -> ImageArray | None:
     try:
         for item in pending:
             return item.read(backbone.reader())

@@ -28,6 +28,7 @@ def test_every_preset_is_made_of_parameters_of_its_method(kind: type[ks.Detector
 def test_other_parameters_count(kind: type[ks.Detector]) -> None:
     word = next(iter(kind.presets))
     detector = kind.from_preset(word, sigma=2.0, backbone__patch_size=5)
+    assert isinstance(detector.backbone, ks.Backbone)
     assert (detector.sigma, detector.backbone.patch_size) == (2.0, 5)
     with pytest.raises(ParameterError, match="no_such: is no parameter"):
         kind.from_preset(word, no_such=1)

@@ -100,6 +100,7 @@ def test_they_are_a_setting_of_models_copies_and_the_command_line(
     patchcore = ks.PatchCore(network, coreset=0.5).fit(pictures[:2])
     patchcore.save(tmp_path / "model.ks")
     loaded = ks.load(tmp_path / "model.ks", device="cpu")
+    assert isinstance(loaded.backbone, ks.Backbone)
     assert loaded.backbone.unit is True
     expected, found = patchcore.predict(pictures), loaded.predict(pictures)
     assert [one.score for one in found] == [one.score for one in expected]
@@ -112,4 +113,5 @@ def test_they_are_a_setting_of_models_copies_and_the_command_line(
         ks.Backbone.from_state({**settings, "unit": 1}, tensors, "cpu")
 
     built = build_detector(ks.PatchCore, {"unit": "true"})
+    assert isinstance(built.backbone, ks.Backbone)
     assert built.backbone.unit is True
