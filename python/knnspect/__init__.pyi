@@ -17,6 +17,7 @@ from knnspect.detectors import (
     SuperADD,
     load,
 )
+from knnspect.detectors.reconstruction.ssim_ae import SSIMAE
 from knnspect.errors import (
     BackendUnavailable,
     CalibrationError,
@@ -35,13 +36,14 @@ from knnspect.errors import (
     ShapeError,
     StoreError,
 )
-from knnspect.features import Backbone, Features
+from knnspect.features import Backbone, Features, Pixels
 from knnspect.gallery import Coreset, Gallery
 from knnspect.pyramid import FeaturePyramid
 from knnspect.search import Neighbors, SearchStats
 from knnspect.views import Variants
 
 __all__ = [
+    "SSIMAE",
     "AnomalousRegion",
     "AnomalyDINO",
     "Backbone",
@@ -71,6 +73,7 @@ __all__ = [
     "NotFittedError",
     "ParameterError",
     "PatchCore",
+    "Pixels",
     "Prediction",
     "Rad",
     "ReadingWarning",

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from knnspect.data.loading import OnBad
 from knnspect.detectors import Detector, Prediction
-from knnspect.errors import DisagreementError
+from knnspect.errors import DisagreementError, ParameterError
 from knnspect.features import Backbone, Features
 from knnspect.features.stored import exported
 from knnspect.validation import some_ids

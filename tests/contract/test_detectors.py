@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import knnspect as ks
-from knnspect import Backbone
+from knnspect import Backbone, Pixels
 from knnspect.data import elpv_split, read_image
 from knnspect.detectors import get_method, methods
 from knnspect.errors import DTypeError, ParameterError
@@ -51,6 +51,9 @@ PARAMETERS: dict[str, tuple[dict[str, Any], ...]] = {
         | {"score": "map", "upsample": "block", "gallery_dtype": "int8", "sigma": 2.5, "seed": 5},
     ),
 }
+
+#: Of methods that draw images: those with which they learn fast.
+DRAWING: tuple[dict[str, Any], ...] = ({"max_epochs": 2, "width": 4, "latent_size": 8},)
 
 #: Values that are to be refused, besides those of the constraints.
 SPADE_BAD_PARAMETERS: Bad = (
@@ -156,13 +159,18 @@ def material() -> Material:
     )
 
 
+def parameters_of(word: str) -> tuple[dict[str, Any], ...]:
+    draws = isinstance(get_method(word)().backbone, Pixels)
+    return PARAMETERS.get(word, DRAWING if draws else ({},))
+
+
 MATERIAL = material()
 CASES = {
     f"{word}-{number}": DetectorCase(
         get_method(word)(**parameters), MATERIAL, BAD.get(word, ()) if number == 0 else ()
     )
     for word in methods()
-    for number, parameters in enumerate(PARAMETERS.get(word, ({},)))
+    for number, parameters in enumerate(parameters_of(word))
 }
 #: What takes a process of its own is tried once for all of them.
 ALONE = {check.name for check in ELSEWHERE}

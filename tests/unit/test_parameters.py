@@ -52,12 +52,18 @@ OTHERS: dict[str, Any] = {
     "margin": 0.75,
     "false_alarm_rate": 0.3,
     "thumbnails": 12,
+    "latent_size": 9,
+    "width": 5,
+    "augment": True,
+    "loss": "l1",
 }
 
 
 def others(kind: type[Detector]) -> dict[str, Any]:
     values = {name: OTHERS[name] for name in kind.parameters}
-    for name, other in (("score", "image"), ("fusion", "concatenated")):
+    if isinstance(kind().backbone, ks.Pixels):
+        values["backbone"] = ks.Pixels(28)
+    for name, other in (("score", "image"), ("fusion", "concatenated"), ("patience", None)):
         if name in values and kind.parameters[name].default == values[name]:
             values[name] = other
     return values
@@ -91,12 +97,12 @@ def test_all_are_got_and_set(kind: type[Detector]) -> None:
 
 
 def test_those_of_the_backbone_are_among_them(kind: type[Detector]) -> None:
-    backbone = ks.Backbone(image_size=64)
+    backbone = kind().backbone.set_params(image_size=64, max_pixels=7)
     detector = kind(backbone)
     assert detector.get_params()["backbone__image_size"] == 64
-    detector.set_params(backbone__patch_size=5)
-    assert detector.backbone.patch_size == 5
-    assert backbone.patch_size == 1, "another detector may have it, too"
+    detector.set_params(backbone__max_pixels=5)
+    assert detector.backbone.max_pixels == 5
+    assert backbone.max_pixels == 7, "another detector may have it, too"
 
 
 def test_unknown_ones_are_named_and_none_is_set(kind: type[Detector]) -> None:

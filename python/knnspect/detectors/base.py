@@ -2,7 +2,7 @@
 
 A method is a class that declares its parameters, and says how it learns (`Detector._learn`), how it
 judges (`Detector._judge`), and what of it is kept in a file (`Detector._state`, `_set_state`). Its
-file in `nearest` or `heads`, or an entry point of another package, gives it its word.
+file in `nearest`, `heads` or `reconstruction`, or an entry point of another package, names it.
 """
 
 from __future__ import annotations
@@ -88,6 +88,8 @@ class Detector(Decider):
     method: ClassVar[str]
     #: Whether it trains a network, and `fit` takes a checkpoint.
     trains: ClassVar[bool] = False
+    #: Normal images that it needs to learn from.
+    fewest_images: ClassVar[int] = 1
     #: Settings that belong together, by a word, as `set_params` takes them; see `from_preset`.
     presets: ClassVar[Presets] = {}
 

@@ -1,8 +1,9 @@
 """Methods by their words: those that come with knnspect, and those that others register.
 
-Each module of `nearest` and `heads`, but for those that methods share, is a method, called as its
-file. Another package registers one as an entry point of the group ``knnspect.detectors``: its name
-is the word, its object a subclass of `Detector` with that word as its `method`.
+Each module of `nearest`, `heads` and `reconstruction`, but for those that methods share, is a
+method, called as its file. Another package registers one as an entry point of the group
+``knnspect.detectors``: its name is the word, its object a subclass of `Detector` with that word as
+its `method`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from types import ModuleType
 
-from knnspect.detectors import heads, nearest
+from knnspect.detectors import heads, nearest, reconstruction
 from knnspect.detectors.base import Detector
 from knnspect.errors import ParameterError, StoreError, errors_about
 from knnspect.files import as_damage, check_path
@@ -25,7 +26,7 @@ __all__ = ["get_method", "load", "methods"]
 #: What others register their detectors under.
 _GROUP = "knnspect.detectors"
 #: Packages of methods, each a module.
-_ROOMS: tuple[ModuleType, ...] = (nearest, heads)
+_ROOMS: tuple[ModuleType, ...] = (nearest, heads, reconstruction)
 #: The modules in them that methods share.
 _SHARED = ("base", "compared", "illustrated", "coreset", "leave_one_out", "masked", "masking")
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from knnspect.gallery import Gallery
 
-__all__ = ["LEFT_OUT", "NearDuplicates"]
+__all__ = ["LEFT_OUT", "SHARE", "NearDuplicates"]
 
 #: What follows from near-duplicates where normal images are compared with the others.
 LEFT_OUT = "these are not compared with each other to calibrate, and count as one image"
@@ -21,7 +21,7 @@ LEFT_OUT = "these are not compared with each other to calibrate, and count as on
 #: without, on hazelnuts, transistors, welds and solar cells: the two most similar of different
 #: parts .12 to .61; grey values changed by at most 1 .02 to .20, JPEG of quality 90 .00 to .15,
 #: shifted by two pixels .02 to .24. So what is called a near-duplicate is one, and some are missed.
-_SHARE = 0.1
+SHARE = 0.1
 #: Rows and columns of each level that are compared: enough to tell, and quickly read.
 _GRID = 8
 #: Images that say what two images usually differ by, and those that are compared at a time.
@@ -45,6 +45,8 @@ class NearDuplicates:
         Their pooled features, in the order of `ids`: the nearest by these are looked at.
     ids : list of str, optional
         The images; ``gallery.ids`` by default.
+    share : float, default 0.1
+        The share of the usual difference below which two images are near-duplicates.
 
     Attributes
     ----------
@@ -63,8 +65,13 @@ class NearDuplicates:
     """
 
     def __init__(
-        self, gallery: Gallery, pooled: NDArray[np.float32], ids: list[str] | None = None
+        self,
+        gallery: Gallery,
+        pooled: NDArray[np.float32],
+        ids: list[str] | None = None,
+        share: float = SHARE,
     ) -> None:
+        self._share = share
         self._gallery, self._pooled = gallery, pooled
         self._ids = gallery.ids if ids is None else ids
         self._seen: dict[int, list[NDArray[np.float32]]] = {}
@@ -99,7 +106,7 @@ class NearDuplicates:
                 out=np.where(differences > 0, np.inf, 0.0),
                 where=self._typical > 0,
             ).mean(axis=1)
-            new = [i for i, value in zip(part, share, strict=True) if value < _SHARE]
+            new = [i for i, value in zip(part, share, strict=True) if value < self._share]
             found += [self._ids[i] for i in new]
             if not new:
                 break

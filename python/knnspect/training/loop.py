@@ -20,7 +20,7 @@ from knnspect.progress import Progress
 from knnspect.training.checkpoint import Checkpoint
 from knnspect.training.network import Batch, Step, TrainableNetwork, array_of
 from knnspect.training.schedule import rate_factor
-from knnspect.training.sources import IMAGES_AT_ONCE, Source, batches_of
+from knnspect.training.sources import Source, batches_of
 from knnspect.validation import check_count, stored_history
 
 __all__ = ["Training", "TrainingSettings"]
@@ -153,18 +153,26 @@ class Training(Generic[Batch]):
         order = [self._ids[i] for i in rng.permutation(len(self._ids))]
         self._network.train()
         while self._n_done < len(order):
-            ids = order[self._n_done : self._n_done + IMAGES_AT_ONCE]
+            ids = order[self._n_done : self._n_done + self._network.images_at_once]
             self._train_part(ids, epoch)
             self._n_done += len(ids)
-            if not np.isfinite(self._sums).all():
-                raise ParameterError(
-                    f"learning_rate: the loss is not finite any more in epoch {epoch + 1}: "
-                    "expected a lower rate"
-                )
+            self._check_losses(epoch)
             report.advance(len(ids))
             if time.monotonic() - self._written > _CHECKPOINT_INTERVAL:
                 self._write()
             self._check()
+
+    def _check_losses(self, epoch: int) -> None:
+        """Raise a ParameterError if one of the losses is not a number any more."""
+        for part, (total, _) in enumerate(self._sums):
+            if not math.isfinite(total):
+                names = self._network.part_names
+                loss = f"the loss of the {names[part]}" if names else "the loss"
+                raise ParameterError(
+                    f"learning_rate: {loss} is not finite any more in epoch {epoch + 1}: expected "
+                    "a lower rate",
+                    parameter="learning_rate",
+                )
 
     @fork_safe
     def _train_part(self, ids: list[str], epoch: int) -> None:
@@ -175,6 +183,7 @@ class Training(Generic[Batch]):
         losses = torch.zeros(self._network.n_parts, dtype=torch.float64, device=self._device)
         n_cells = np.zeros(self._network.n_parts)
         n_before = epoch * len(self._ids) + self._n_done
+        self._network.done = n_before / (len(self._ids) * self._settings.max_epochs)
         steps = self._network.steps(self._source.batch(ids), generator)
         while True:
             with self._precision():
@@ -189,13 +198,16 @@ class Training(Generic[Batch]):
     def _precision(self) -> torch.autocast:
         is_mixed = (
             self._settings.mixed_precision
+            and self._network.allows_bfloat16
             and self._device.type == "cuda"
             and torch.cuda.is_bf16_supported()
         )
         return torch.autocast(self._device.type, torch.bfloat16, enabled=is_mixed)
 
     def _follow(self, step: Step, n_images: float) -> None:
-        factor = rate_factor(n_images / (len(self._ids) * self._settings.max_epochs))
+        is_constant = self._network.schedule == "constant"
+        done = n_images / (len(self._ids) * self._settings.max_epochs)
+        factor = 1.0 if is_constant else rate_factor(done)
         rates = iter(self._rates)
         for optimizer in self._optimizers:
             for group in optimizer.param_groups:
@@ -208,13 +220,12 @@ class Training(Generic[Batch]):
 
     @fork_safe
     def _end_epoch(self) -> None:
-        entry = {"loss": _mean(self._sums)}
+        entry = self._losses()
         if self._held_out:
             self._network.eval()
-            sums = np.zeros_like(self._sums)
-            for id_ in self._held_out:
-                sums += np.array(self._network.held_out_losses(self._source.batch([id_])))
-            entry["held_out_loss"] = _mean(sums)
+            batches = (self._source.batch([id_]) for id_ in self._held_out)
+            held_out = [np.array(self._network.held_out_losses(batch)) for batch in batches]
+            entry["held_out_loss"] = _mean(np.sum(held_out, axis=0))
         self.history.append(entry)
         self._n_done = 0
         self._sums = np.zeros((self._network.n_parts, 2))
@@ -225,12 +236,24 @@ class Training(Generic[Batch]):
             self.best_epoch = len(self.history)
             self._best = self._network.arrays()
 
+    def _losses(self) -> dict[str, float]:
+        """Return the mean losses of the present epoch."""
+        names = self._network.part_names
+        if not names:
+            return {"loss": _mean(self._sums)}
+        # Some parts may have rested.
+        means = {name: total / n for name, (total, n) in zip(names, self._sums, strict=True) if n}
+        return {"loss": next(iter(means.values())), **means}
+
     @property
     def _may_stop(self) -> bool:
         return self._settings.patience is not None and bool(self._held_out)
 
     def _is_settled(self) -> bool:
-        patience = self._settings.patience
+        patience, enough = self._settings.patience, self._network.stops_below
+        losses = [entry["held_out_loss"] for entry in self.history[-1:] if self._held_out]
+        if enough is not None and losses and losses[0] < enough:
+            return True
         return (
             self._may_stop
             and patience is not None
@@ -242,6 +265,8 @@ class Training(Generic[Batch]):
         words = (
             f"epoch {len(self.history)} of {self._settings.max_epochs}, loss {entry['loss']:.4g}"
         )
+        others = [name for name in self._network.part_names[1:] if name in entry]
+        words += "".join(f", {name} {entry[name]:.4g}" for name in others)
         if "held_out_loss" in entry:
             words += f", held out {entry['held_out_loss']:.4g}"
         return words

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from knnspect.forked import fork_safe
+from knnspect.training.sources import IMAGES_AT_ONCE
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -56,6 +57,19 @@ class TrainableNetwork(nn.Module, ABC, Generic[Batch]):
 
     #: Parts that are trained apart from each other; the loss of the whole is the mean of theirs.
     n_parts: int = 1
+    #: Names of the parts, where these work against each other, as generator and discriminator do:
+    #: the loss of the whole is then the first one's, and the history has all of them.
+    part_names: Sequence[str] = ()
+    #: Images that are in memory at a time; they, or their cells, are shuffled together.
+    images_at_once: int = IMAGES_AT_ONCE
+    #: How learning rates go: up, and down along a cosine; or not at all.
+    schedule: Literal["cosine", "constant"] = "cosine"
+    #: Training ends as soon as the loss of the images held out is below it.
+    stops_below: float | None = None
+    #: Whether products may be taken in bfloat16 while it is trained on CUDA.
+    allows_bfloat16: bool = True
+    #: The share of the whole training that was done before the present batch; `Training` sets it.
+    done: float = 0.0
     #: What is worked out of the weights for judging; None while they may change.
     _prepared: Any = None
 

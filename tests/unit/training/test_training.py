@@ -31,7 +31,7 @@ SETTINGS = {"seed": 0, "images": ["a", "b"]}
 
 @pytest.fixture(autouse=True)
 def four_images_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "IMAGES_AT_ONCE", 4)
+    monkeypatch.setattr(TrainableNetwork, "images_at_once", 4)
     monkeypatch.setattr(sources, "IMAGES_AT_ONCE", 4)
 
 

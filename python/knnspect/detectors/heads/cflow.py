@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from numpy.typing import NDArray
 
 from knnspect.constraints import Count
-from knnspect.detectors.heads.base import TrainedDetector
+from knnspect.detectors.heads.base import HeadDetector
 from knnspect.detectors.heads.scorers.cflow import CFlowScorer
 from knnspect.features import Backbone
 from knnspect.parameters import parameter
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["CFlow"]
 
 
-class CFlow(TrainedDetector):
+class CFlow(HeadDetector):
     """Learn how likely a feature is at its place; what is unlikely there is a defect.
 
     Each level has a flow: an invertible network, told by sines and cosines which cell it looks at,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from numpy.typing import NDArray
 
 from knnspect.constraints import Choice, Count, Positive
-from knnspect.detectors.heads.base import TrainedDetector
+from knnspect.detectors.heads.base import HeadDetector
 from knnspect.detectors.heads.scorers.simplenet import SimpleNetScorer
 from knnspect.features import Backbone
 from knnspect.parameters import parameter
@@ -21,7 +21,7 @@ __all__ = ["SimpleNet"]
 _LARGEST_NOISE = 1e6
 
 
-class SimpleNet(TrainedDetector):
+class SimpleNet(HeadDetector):
     """Learn to tell normal features from the same with noise; what is taken for noise is a defect.
 
     - map: minus what the discriminator says of each cell's upsampled, concatenated feature, less

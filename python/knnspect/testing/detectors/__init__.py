@@ -82,5 +82,5 @@ def check_detector(
     Results(110 passed, 0 skipped)
     """
     case = DetectorCase(detector, material)
-    _ = case.material.backbone.geometry  # says what is missing, before anything else
+    _ = case.backbone.geometry  # says what is missing, before anything else
     return run_checks(f"detector {case!r}", case, detector_checks(case))

@@ -17,7 +17,7 @@ from PIL import Image
 from knnspect.detectors import Detector, Prediction, get_method, load, methods
 from knnspect.detectors.registry import load_as
 from knnspect.errors import DTypeError
-from knnspect.features import Backbone
+from knnspect.features import Backbone, Extractor, Pixels
 from knnspect.testing.expectations import expect, expect_equal
 
 __all__ = ["DetectorCase", "Material", "expect_same_normal", "expect_same_predictions", "method_of"]
@@ -102,7 +102,7 @@ class DetectorCase:
     ----------
     detector : Detector or type
         A class of detectors, or one that is not fitted, with the parameters to be checked. Its
-        backbone is replaced by that of the material.
+        backbone is replaced by that of the material, or by small grey `Pixels`.
     material : Material, optional
         Images and a backbone.
     bad : iterable of (str, object, type), default ()
@@ -128,6 +128,17 @@ class DetectorCase:
         given = {name: value for name, value in self._given.items() if name != "backbone"}
         return repr(self.kind(**given))
 
+    @property
+    def takes_pixels(self) -> bool:
+        """Whether it works on the pixels of images, not on features of a network."""
+        return isinstance(self.kind.parameters["backbone"].make_default(), Pixels)
+
+    @property
+    def backbone(self) -> Extractor:
+        """What makes the features."""
+        pixels = Pixels(32, color="grey", device="cpu")
+        return pixels if self.takes_pixels else self.material.backbone
+
     def make(self, n_images: int | None = None, **parameters: Any) -> Detector:
         """Return a new detector.
 
@@ -138,7 +149,7 @@ class DetectorCase:
         **parameters
             In place of those of the case.
         """
-        given = {**self._given, "backbone": self.material.backbone, **parameters}
+        given = {**self._given, "backbone": self.backbone, **parameters}
         if n_images is not None and "image_neighbors" in self.kind.parameters:
             given["image_neighbors"] = min(n_images, self.make().image_neighbors)  # type: ignore[attr-defined]
         return self.kind(**given)

@@ -80,12 +80,13 @@ def models_cannot_be_written_everywhere(case: DetectorCase, place: str) -> None:
 @CHECKS.add()
 def models_keep_the_old_file_when_the_disk_is_full(case: DetectorCase) -> None:
     resource = needed("resource", "which POSIX systems have, for limits of files")
+    too_small = len(case.saved) // 2
     with temporary_folder() as folder:
         path = folder / "model.ks"
         path.write_text("the old one")
         soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
         # Python ignores SIGXFSZ, so that the write fails as it does without space.
-        resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, hard))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (too_small, hard))
         try:
             with raises(StoreError, r"model\.ks: cannot be written"):
                 case.fitted.save(path)

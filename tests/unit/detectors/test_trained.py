@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 import knnspect as ks
 from knnspect import _core
 from knnspect.data import elpv_split, read_image
-from knnspect.detectors.heads.base import TrainedDetector, split
+from knnspect.detectors.trained import TrainedDetector, split
 from knnspect.errors import ParameterError, StoreError
 from knnspect.training import loop as training
 from knnspect.training.checkpoint import Checkpoint
@@ -143,7 +143,7 @@ class TestFit:
         assert_same(make().fit(NORMAL, max_memory="4GB"), fitted)
 
     def test_respects_a_limit(self, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("knnspect.detectors.heads.base.check_memory", _too_much)
+        monkeypatch.setattr("knnspect.detectors.trained.check_memory", _too_much)
         with pytest.raises(MemoryError, match="max_memory: raise it"):
             make().fit(NORMAL, max_memory="4GB")
 

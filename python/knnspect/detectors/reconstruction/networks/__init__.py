@@ -1,0 +1,6 @@
+"""The networks of methods that learn to draw normal images.
+
+``base``    what they have in common: values of pixels, batches, residuals
+``blocks``  encoders, decoders, discriminators for images of any size
+``losses``  terms of losses that several papers have
+"""
