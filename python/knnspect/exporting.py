@@ -1,31 +1,46 @@
 """Models that run without PyTorch: their backbone's network becomes an ONNX graph.
 
-``export``         a detector whose backbone is a graph
-``onnx_backbone``  such a backbone alone
-``compare``        how far a detector and one that was exported differ on images
+``export``           a detector whose backbone is a graph
+``onnx_backbone``    such a backbone alone
+``quantize``         an exported detector whose network computes in int8
+``compare``          how far a detector and one that was exported differ on images
+``network_seconds``  how long networks take for an image
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from knnspect.data import ImageSource, iterate_batches, open_images
 from knnspect.data.loading import OnBad
 from knnspect.detectors import Detector, Prediction
-from knnspect.errors import DisagreementError, ParameterError
-from knnspect.features import Backbone, Features
-from knnspect.features.stored import exported
+from knnspect.errors import DisagreementError, ImageError, ParameterError
+from knnspect.features import Backbone, Extractor, Features
+from knnspect.features.stored import exported, quantized
+from knnspect.progress import Stopwatch
 from knnspect.validation import some_ids
 
-__all__ = ["LARGEST_DIFFERENCE", "Agreement", "compare", "export", "onnx_backbone"]
+__all__ = [
+    "LARGEST_DIFFERENCE",
+    "Agreement",
+    "compare",
+    "export",
+    "network_seconds",
+    "onnx_backbone",
+    "quantize",
+]
 
 #: A relative difference that rounding does not explain.
 LARGEST_DIFFERENCE = 1e-3
+#: How many images give ranges, and how many are timed: further ones hardly change either.
+_N_RANGES, _N_TIMED, _N_ROUNDS = 64, 10, 3
 
 _Detector = TypeVar("_Detector", bound=Detector)
 
@@ -90,14 +105,126 @@ def export(detector: _Detector) -> _Detector:
         If it is not fitted.
     """
     detector._check_fitted()
+    other = copy(detector)
+    other.backbone = onnx_backbone(_backbone(detector))
+    other._follow_backbone()
+    return other
+
+
+def quantize(detector: _Detector, images: object, *, skip_bad: bool | OnBad = False) -> _Detector:
+    """Return an exported detector whose network computes in int8: faster, and less exactly.
+
+    Weights have a scale for each channel; of the numbers between the nodes of the graph each tensor
+    has a range, the one that images give, beyond which it is cut off. The first convolutions, in
+    which rounding harms most, stay in float32. What the detector has learnt stays what it is.
+
+    Scores change by percents, so the calibration is left out: `Detector.calibrate` makes a new one
+    from normal images that were neither learnt from nor given here.
+
+    Parameters
+    ----------
+    detector : Detector
+        Which `export` returned.
+    images : folder, file, list of paths, arrays or PIL images, or array
+        Such as are to be judged, normal and defective. Of more than 64, evenly spaced ones are
+        used.
+    skip_bad : bool or callable, default False
+        Leave out images that cannot be used, and call this with the id and the error of each, if it
+        can be called.
+
+    Returns
+    -------
+    Detector
+        Of the same class, without calibration.
+
+    Raises
+    ------
+    ParameterError
+        If its network is no ONNX graph, computes in int8 already, or cannot be quantized.
+    MissingPackageError
+        If onnx or onnxruntime is not installed (``pip install "knnspect[export]"``).
+    ImageError
+        If an image cannot be used, or there is none.
+
+    Examples
+    --------
+    >>> from knnspect import Spade
+    >>> images = np.random.default_rng(0).integers(0, 255, (4, 64, 64, 3), np.uint8)
+    >>> spade = Spade(Backbone(levels=(1, 2), image_size=64)).fit(images[:2])
+    >>> other = quantize(export(spade), images)
+    >>> compare(spade, other, images).has_verdicts
+    False
+    """
+    detector._check_fitted()
+    backbone = _backbone(detector)
+    other = copy(detector)
+    inputs = _prepared(backbone, images, skip_bad)
+    other.backbone = Backbone.from_state(*quantized(*backbone.state(), inputs))
+    other.backbone.max_pixels = backbone.max_pixels
+    other._follow_backbone()
+    other._forget_calibration()
+    return other
+
+
+def _backbone(detector: Detector) -> Backbone:
     if not isinstance(detector.backbone, Backbone):
         raise ParameterError(
             f"detector: {type(detector).__name__} has no backbone that could be exported"
         )
-    other = copy(detector)
-    other.backbone = onnx_backbone(detector.backbone)
-    other._follow_backbone()
-    return other
+    return detector.backbone
+
+
+def _prepared(
+    backbone: Backbone, images: object, skip_bad: bool | OnBad
+) -> Iterator[NDArray[np.float32]]:
+    """Go through some images as the network gets them, one by one."""
+    source = open_images(images)
+    step = -(-(source.n_images or 1) // _N_RANGES)
+    some = ImageSource(islice(source, 0, None, step), None)
+    on_bad = skip_bad if callable(skip_bad) else (lambda *_: None) if skip_bad else None
+    batches = iterate_batches(some, backbone.geometry, 1, 2, on_bad, backbone.reader())
+    n_images = 0
+    for n_images, batch in enumerate(islice(batches, _N_RANGES), 1):  # noqa: B007 - how many
+        yield np.asarray(batch.images)
+    if n_images == 0:
+        raise ImageError("images: none can be used to find the ranges of int8")
+
+
+def network_seconds(
+    backbones: Sequence[Extractor], images: object, *, skip_bad: bool | OnBad = False
+) -> list[float]:
+    """Return how many seconds the network of each backbone takes for an image, at its best.
+
+    Reading and resizing images does not count. Ten images are gone through three times, the
+    backbones in turns.
+
+    Parameters
+    ----------
+    backbones : sequence of Backbone
+        The backbones.
+    images : folder, file, list of paths, arrays or PIL images, or array
+        Such as are to be judged.
+    skip_bad : bool or callable, default False
+        As in `Backbone.iterate`.
+
+    Examples
+    --------
+    >>> images = np.random.default_rng(0).integers(0, 255, (2, 64, 64, 3), np.uint8)
+    >>> seconds = network_seconds([Backbone(levels=(1, 2), image_size=64)], images)
+    >>> 0 < seconds[0] < 10
+    True
+    """
+    fewest = [float("inf")] * len(backbones)
+    for _ in range(_N_ROUNDS):
+        for place, backbone in enumerate(backbones):
+            watch = Stopwatch()
+            features = backbone.iterate(images, 1, skip_bad=skip_bad, pooled=False, stopwatch=watch)
+            before = 0.0
+            for _ in islice(features, _N_TIMED):
+                taken = watch.seconds["features"] - before
+                before = watch.seconds["features"]
+                fewest[place] = min(fewest[place], taken)
+    return fewest
 
 
 @dataclass(frozen=True)
@@ -119,7 +246,7 @@ class Agreement:
     other_verdicts : tuple of str
         Images that one detector calls normal and the other anomalous.
     has_verdicts : bool
-        Whether there are verdicts: whether the detectors are calibrated.
+        Whether there are verdicts: whether both detectors are calibrated.
     """
 
     n_images: int
@@ -211,15 +338,16 @@ def compare(
     )
     scores, maps, verdicts = [], [], []
     known = np.nan_to_num(detector.normal_map_max_)
-    has_verdicts, threshold = not detector.uncalibrated, 0.0
+    is_calibrated, threshold = not detector.uncalibrated, 0.0
+    has_verdicts = is_calibrated and not other.uncalibrated
     for one, two in predictions:
         scores.append((one.score, two.score))
         maps.append(_largest(one.map, two.map, at_least=known))
-        if has_verdicts:
-            threshold = one.threshold
-            verdicts += [one.id] if one.is_anomalous != two.is_anomalous else []
+        threshold = one.threshold if is_calibrated else threshold
+        if has_verdicts and one.is_anomalous != two.is_anomalous:
+            verdicts.append(one.id)
     columns = np.array(scores).T
-    scale = threshold if has_verdicts else np.abs(columns).max()
+    scale = threshold if is_calibrated else np.abs(columns).max()
     shares = [_largest(a, b, at_least=scale) for a, b in columns.T]
     return Agreement(
         len(scores), of_features, max(shares), max(maps), tuple(verdicts), has_verdicts

@@ -19,10 +19,15 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(scope="module")
 def cells(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Solar cells to learn from, and normal and defective ones to compare with."""
+    """Solar cells to learn from, others to compare with, and normal ones to calibrate with."""
     root = tmp_path_factory.mktemp("cells")
-    split = elpv_split(n_train=12, n_functional=3, n_defective=3)
-    for part, files in (("normal", split.train), ("test", [*split.functional, *split.defective])):
+    split = elpv_split(n_train=12, n_functional=23, n_defective=3)
+    parts = {
+        "normal": split.train,
+        "test": [*split.functional[:3], *split.defective],
+        "held": split.functional[3:],
+    }
+    for part, files in parts.items():
         (root / part).mkdir()
         for number, file in enumerate(files):
             cell = Image.fromarray(np.array(read_image(file)[..., 0]))
@@ -162,3 +167,73 @@ def test_a_model_in_a_folder_is_written_to_a_file_with_its_corrections(
     assert not other.is_corrected_in_place
     other.rollback(0)
     assert len(ks.load("model").history_) == 2  # type: ignore[attr-defined]
+
+
+def test_int8_is_compared_and_calibrated_anew(run: Run, cells: Path, model: Path) -> None:
+    code, said, errors = run(
+        *("export", model, cells / "test", "--output", "out.ks", "--int8"),
+        *("--normal", cells / "held"),
+    )
+    assert code == 0, errors
+    assert said.endswith(
+        "out.ks: judges without PyTorch in int8, calibrated by 20 normal images held out: "
+        "false-alarm rates from 0.0476\n"
+    )
+    assert "in float32" in said
+    assert "of 6 are the same" in said.split("onnx in int8")[1]
+    detector, other = ks.load(model), ks.load("out.ks")
+    assert other.calibration_ is not None
+    assert other.calibration_.kind == "held out"
+    found = compare(detector, other, cells / "test")
+    assert found.has_verdicts
+    assert 1e-3 < found.features < 0.5  # rounded, and the same network still
+    assert 1e-4 < found.scores < 0.2
+    assert Path("out.ks").stat().st_size < model.stat().st_size - 5e6
+    assert "int8" in run("info", "out.ks")[1]
+    # What was learnt is the same, and is compared with features in int8.
+    one, two = detector.scores(cells / "test"), other.scores(cells / "test")
+    assert np.corrcoef(one, two)[0, 1] > 0.95
+
+
+def test_int8_without_normal_images_gives_no_verdicts_and_says_so(
+    run: Run, cells: Path, tmp_path: Path
+) -> None:
+    backbone = ks.Backbone(levels=(1, 2), image_size=64, device="cpu")
+    spade = ks.Spade(backbone).fit(cells / "normal")
+    assert spade.calibration_ is not None
+    spade.add(cells / "test" / "00.png")
+    spade.save(tmp_path / "spade.ks")
+    arguments = ("export", "spade.ks", cells / "test", "--output", "out.ks", "--int8")
+    code, said, errors = run(*arguments)
+    assert code == 0, errors
+    assert said.endswith("judges without PyTorch in int8, not calibrated (knnspect calibrate)\n")
+    assert "none: the model has none" in said
+    exported = ks.load("out.ks")
+    assert "one that was quantized" in exported.uncalibrated
+    assert [one.kind for one in exported.history_] == ["add"]  # type: ignore[attr-defined]
+    assert run("calibrate", "out.ks", cells / "held")[0] == 0
+    assert ks.load("out.ks").uncalibrated == ""
+
+
+@pytest.mark.parametrize(
+    ("options", "folder", "message", "exit_code"),
+    [
+        ((), "held", "--normal: goes with --int8", 2),
+        (("--int8",), "normal", "12 of the 12 calibration images were learnt from", 1),
+    ],
+)
+def test_what_does_not_calibrate_is_refused_and_nothing_is_written(
+    run: Run,
+    cells: Path,
+    model: Path,
+    options: tuple[str, ...],
+    folder: str,
+    message: str,
+    exit_code: int,
+) -> None:
+    code, _, errors = run(
+        "export", model, cells / "test", "--output", "out.ks", "--normal", cells / folder, *options
+    )
+    assert code == exit_code
+    assert message in " ".join(errors.split())
+    assert not Path("out.ks").exists()

@@ -170,6 +170,10 @@ class Decider(Judge):
             )
         self.calibration_, self._calibrated_with = calibration, self._scoring_params()
 
+    def _forget_calibration(self) -> None:
+        """Decide nothing until it is calibrated again, as scores are no longer those of then."""
+        self.calibration_, self._calibrated_with = None, {}
+
     def _scoring_params(self) -> dict[str, Any]:
         """Return the parameters that scores depend on, as JSON has them."""
         return {k: v for k, v in self.saved_params().items() if k not in _NO_MATTER}
@@ -178,8 +182,9 @@ class Decider(Judge):
         """Return the calibration, if the present settings gave it; or None, and why not."""
         if self.calibration_ is None:
             return None, (
-                "the model has none, as one of an earlier version, or one that learnt from a "
-                "single image: calibrate it with normal images that were not learnt from"
+                "the model has none, as one of an earlier version, one that was quantized, or one "
+                "that learnt from a single image: calibrate it with normal images that were not "
+                "learnt from"
             )
         now = self._scoring_params()
         changed = [k for k, v in self._calibrated_with.items() if k in now and now[k] != v]

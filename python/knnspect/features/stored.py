@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,10 +18,11 @@ if TYPE_CHECKING:
     from knnspect.features.onnx.network import OnnxNetwork
     from knnspect.features.torch.network import TorchNetwork
 
-__all__ = ["DEFAULTS", "check_device", "digest_of", "exported", "pack", "unpack"]
+__all__ = ["DEFAULTS", "check_device", "digest_of", "exported", "pack", "quantized", "unpack"]
 
 #: Settings that are left out where they have these values, as earlier versions did not know them.
-#: `blocks` says how many a transformer has; without it, levels are those of its last three.
+#: `blocks` says how many a transformer has; without it, levels are those of its last three;
+#: `quantized`, in which type an ONNX graph computes, where that is not float32.
 DEFAULTS: dict[str, Any] = {
     "white": None,
     "unit": False,
@@ -28,6 +30,7 @@ DEFAULTS: dict[str, Any] = {
     "pooled": "mean",
     "precision": "float32",
     "blocks": None,
+    "quantized": None,
 }
 
 
@@ -77,6 +80,38 @@ def exported(
     graph = onnx_graph(network, onnx.IMAGES, names, onnx.POOLED_FEATURES)
     about = {"format": "onnx", "interpolation": network.geometry.interpolation}
     return settings | about, onnx.tensors_of(graph)
+
+
+def quantized(
+    settings: dict[str, Any],
+    tensors: dict[str, NDArray[Any]],
+    images: Iterable[NDArray[np.float32]],
+) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """Return a backbone whose graph computes in int8, of one that `exported` returned.
+
+    Parameters
+    ----------
+    settings, tensors
+        Of the backbone.
+    images : iterable of ndarray of float32, shape (1, 3, height, width)
+        Prepared; they give the ranges of the numbers in the graph.
+
+    Raises
+    ------
+    ParameterError
+        If its network is no ONNX graph, computes in int8 already, or cannot be quantized.
+    MissingPackageError
+        If onnx or onnxruntime is not installed.
+    """
+    if settings.get("format") != "onnx":
+        raise ParameterError("backbone: expected one that was exported, its network is PyTorch's")
+    if "quantized" in settings:
+        raise ParameterError("backbone: its network computes in int8 already")
+    from knnspect.features.onnx import network as onnx
+    from knnspect.features.onnx import quantized as int8
+
+    graph = int8.quantized(onnx.graph_of(tensors), images)
+    return settings | {"quantized": "int8"}, onnx.tensors_of(graph)
 
 
 def check_device(settings: object, device: str | None) -> None:

@@ -16,7 +16,7 @@ from knnspect.features.onnx.session import Session
 from knnspect.packed import packed, unpacked
 from knnspect.pyramid import FeaturePyramid
 
-__all__ = ["IMAGES", "POOLED_FEATURES", "OnnxNetwork", "level_name"]
+__all__ = ["IMAGES", "POOLED_FEATURES", "OnnxNetwork", "graph_of", "level_name", "tensors_of"]
 
 #: What the input and the outputs of the graph are called.
 IMAGES, POOLED_FEATURES = "images", "pooled"
@@ -63,7 +63,10 @@ class OnnxNetwork:
         self.geometry = Geometry(image_size, settings.resize, about["interpolation"])
         self.levels = checked_levels(settings.levels)
         self._asked, self._n_blocks = settings, about.get("blocks")
-        self._session = Session(unpacked(_GRAPH, tensors)[0], settings.device)
+        self._quantized = about.get("quantized")
+        if self._quantized not in (None, "int8"):
+            raise ValueError(f"quantized: expected int8, got {self._quantized!r}")
+        self._session = Session(graph_of(tensors), settings.device)
         self.device = self._session.device
         self._names = [level_name(place) for place in range(len(self.levels))]
         self.channels = self._checked_channels()
@@ -105,6 +108,7 @@ class OnnxNetwork:
             "pooled": self._asked.pooled,
             "precision": self._asked.precision,
             "blocks": self._n_blocks,
+            "quantized": self._quantized,
         }
 
     def tensors(self) -> dict[str, NDArray[Any]]:
@@ -135,3 +139,8 @@ class OnnxNetwork:
 def tensors_of(graph: bytes) -> dict[str, NDArray[Any]]:
     """Return an ONNX graph as the tensors of an `OnnxNetwork`."""
     return packed(_GRAPH, [graph])
+
+
+def graph_of(tensors: Mapping[str, Any]) -> bytes:
+    """Return the ONNX graph of what `tensors_of` returned."""
+    return unpacked(_GRAPH, tensors)[0]

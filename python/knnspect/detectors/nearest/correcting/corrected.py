@@ -160,6 +160,10 @@ class CorrectedDetector(MaskedDetector):
     def _calibration_of_fit(self) -> Calibration | None:
         return self._calibration_alone if len(self._history) else self.calibration_
 
+    def _forget_calibration(self) -> None:
+        super()._forget_calibration()
+        self._calibration_alone, self._added_scores = None, AddedScores()
+
     def _take(self, calibration: Calibration) -> None:
         super()._take(calibration)
         self._calibration_alone = self.calibration_
