@@ -65,8 +65,8 @@ def onnx_backbone(backbone: Backbone) -> Backbone:
     Raises
     ------
     ParameterError
-        If the input may have several sizes (``resize="shorter"``), PyTorch cannot export the
-        network, or it is a graph already.
+        If PyTorch cannot export the network, a transformer's input may have several sizes
+        (``resize="shorter"``), or it is a graph already.
     MissingPackageError
         If PyTorch, onnx or onnxruntime is not installed (``pip install "knnspect[export]"``).
 

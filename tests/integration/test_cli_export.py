@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from command_line import Run
 from forging import with_changes
+from networks import random_network, save
 from PIL import Image
 
 import knnspect as ks
@@ -92,8 +93,9 @@ def test_the_model_itself_is_not_replaced(run: Run, cells: Path, model: Path) ->
 def test_nothing_is_written_if_the_network_cannot_be_exported(
     run: Run, cells: Path, model: Path, tmp_path: Path
 ) -> None:
-    backbone = ks.Backbone(levels=(1,), image_size=64, resize="shorter", device="cpu")
-    ks.Spade(backbone).fit(cells / "normal").save(tmp_path / "shorter.ks")
+    weights = save(random_network("test_vit").state_dict(), tmp_path / "vit.safetensors")
+    backbone = ks.Backbone("test_vit", (1,), 64, weights, resize="shorter", device="cpu")
+    ks.Spade(backbone).fit(cells / "normal" / "00.png").save(tmp_path / "shorter.ks")
     code, _, errors = run("export", "shorter.ks", cells / "test", "--output", "out.ks")
     assert code == 2
     assert "cannot be exported" in errors

@@ -31,6 +31,7 @@ DEFAULTS: dict[str, Any] = {
     "precision": "float32",
     "blocks": None,
     "quantized": None,
+    "multiple": 1,
 }
 
 
@@ -78,7 +79,12 @@ def exported(
     _, network = _unpack_torch(settings, tensors, "cpu")
     names = [onnx.level_name(place) for place in range(len(network.levels))]
     graph = onnx_graph(network, onnx.IMAGES, names, onnx.POOLED_FEATURES)
-    about = {"format": "onnx", "interpolation": network.geometry.interpolation}
+    geometry = network.geometry
+    about = {
+        "format": "onnx",
+        "interpolation": geometry.interpolation,
+        "multiple": geometry.multiple,
+    }
     return settings | about, onnx.tensors_of(graph)
 
 

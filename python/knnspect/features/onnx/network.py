@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from knnspect.data import Geometry
-from knnspect.errors import ParameterError, StoreError
+from knnspect.errors import StoreError
 from knnspect.features.constraints import checked_image_size, checked_levels
 from knnspect.features.network import Images, NetworkSettings, check_settings
 from knnspect.features.onnx.session import Session
@@ -32,8 +32,9 @@ def level_name(place: int) -> str:
 class OnnxNetwork:
     """A graph that does all that lies between prepared images and features.
 
-    Its input is one image, (1, 3, height, width) in [0, 1]; its outputs are the levels, (1, height,
-    width, channels), finest first, and the pooled features, (1, n).
+    Its input is one image, (1, 3, height, width) in [0, 1], of any size with ``resize="shorter"``;
+    its outputs are the levels, (1, height, width, channels), finest first, and the pooled features,
+    (1, n).
 
     Parameters
     ----------
@@ -57,10 +58,9 @@ class OnnxNetwork:
     ) -> None:
         check_settings(settings)
         image_size = checked_image_size(settings.image_size)
-        if settings.resize == "shorter":
-            raise ParameterError('resize: "shorter" cannot be that of an ONNX network')
         self.source, self.architecture = str(about["source"]), str(about["architecture"])
-        self.geometry = Geometry(image_size, settings.resize, about["interpolation"])
+        multiple = int(about.get("multiple", 1))
+        self.geometry = Geometry(image_size, settings.resize, about["interpolation"], multiple)
         self.levels = checked_levels(settings.levels)
         self._asked, self._n_blocks = settings, about.get("blocks")
         self._quantized = about.get("quantized")
@@ -74,17 +74,20 @@ class OnnxNetwork:
     def _checked_channels(self) -> list[int]:
         """Return how many channels each level has, if the graph is one of ours."""
         height, width = self.geometry.image_size
-        inputs = {IMAGES: ("tensor(float)", [1, 3, height, width])}
-        if self._session.inputs != inputs:
+        any_size = self.geometry.resize == "shorter"
+        sides = ["height", "width"] if any_size else [height, width]
+        if self._session.inputs != {IMAGES: ("tensor(float)", [1, 3, *sides])}:
             raise StoreError(
-                f"the ONNX graph should take {IMAGES} of shape (1, 3, {height}, {width}), it takes "
-                f"{self._session.inputs}"
+                f"the ONNX graph should take {IMAGES} of shape (1, 3, {sides[0]}, {sides[1]}), it "
+                f"takes {self._session.inputs}"
             )
         channels = []
         for name, n_axes in [*((name, 4) for name in self._names), (POOLED_FEATURES, 2)]:
             kind, shape = self._session.outputs.get(name, ("nothing", []))
-            is_fixed = all(isinstance(size, int) and size > 0 for size in shape)
-            if kind != "tensor(float)" or len(shape) != n_axes or shape[0] != 1 or not is_fixed:
+            fixed = shape[-1:] if any_size else shape
+            is_fixed = all(isinstance(size, int) and size > 0 for size in fixed)
+            is_one = any_size or shape[:1] == [1]
+            if kind != "tensor(float)" or len(shape) != n_axes or not (is_one and is_fixed):
                 raise StoreError(
                     f"the ONNX graph should give {name} as float numbers of {n_axes} axes, it "
                     f"gives {kind} {shape}"
@@ -109,6 +112,7 @@ class OnnxNetwork:
             "precision": self._asked.precision,
             "blocks": self._n_blocks,
             "quantized": self._quantized,
+            "multiple": self.geometry.multiple,
         }
 
     def tensors(self) -> dict[str, NDArray[Any]]:

@@ -7,6 +7,7 @@ import io
 import warnings
 from typing import Any
 
+import timm
 import torch
 from torch import nn
 
@@ -25,8 +26,9 @@ _OPSET = 17
 def onnx_graph(network: TorchNetwork, image: str, levels: list[str], pooled: str) -> bytes:
     """Return the graph of a network, with batch normalization folded into its convolutions.
 
-    Its input is one image, (1, 3, height, width) in [0, 1]; its outputs are the levels of the
-    network, (1, height, width, channels), and its pooled features, (1, n).
+    Its input is one image, (1, 3, height, width) in [0, 1], of any size with ``resize="shorter"``;
+    its outputs are the levels of the network, (1, height, width, channels), and its pooled
+    features, (1, n).
 
     Parameters
     ----------
@@ -38,23 +40,33 @@ def onnx_graph(network: TorchNetwork, image: str, levels: list[str], pooled: str
     Raises
     ------
     ParameterError
-        If the network's input may have several sizes, or PyTorch cannot export it.
+        If PyTorch cannot export the network, or not for inputs of any size.
     MissingPackageError
         If onnx is not installed, with which PyTorch writes graphs.
     """
     require("onnx", for_="the export of a network")
     geometry = network.geometry
-    if geometry.resize == "shorter":
-        raise ParameterError(
-            'resize: "shorter" cannot be exported: the sides of the input differ from image to '
-            'image, and a graph has one size; expected "stretch", "crop" or "pad"',
-            parameter="resize",
-        )
     options: dict[str, Any] = {"opset_version": _OPSET}
     if "dynamo" in inspect.signature(torch.onnx.export).parameters:
         options["dynamo"] = False  # the newer way needs further packages, and gives the same graph
+    height, width = geometry.image_size
+    if geometry.resize == "shorter":
+        config = timm.get_pretrained_cfg(network.architecture)
+        if config is not None and config.fixed_input_size:
+            raise ParameterError(
+                f'resize: "shorter" cannot be exported with {network.architecture}: for each size '
+                "of its input it resamples its position embeddings, by a filter that graphs do not "
+                'have; expected "stretch", "crop" or "pad"',
+                parameter="resize",
+            )
+        # Sides that differ, as no size is to be taken for another, or for a constant.
+        width += geometry.multiple
+        options["dynamic_axes"] = {
+            image: {2: "height", 3: "width"},
+            **{level: {1: f"{level}_height", 2: f"{level}_width"} for level in levels},
+        }
     file: Any = io.BytesIO()
-    example = torch.rand((1, 3, *geometry.image_size), generator=torch.Generator().manual_seed(0))
+    example = torch.rand((1, 3, height, width), generator=torch.Generator().manual_seed(0))
     with warnings.catch_warnings():
         # Of branches and numbers that are constant for one size of input, and of the older way.
         warnings.simplefilter("ignore")

@@ -83,11 +83,29 @@ def test_they_can_be_stored_pickled_and_copied(small: ks.Backbone) -> None:
         assert other.fingerprint() == small.fingerprint()
 
 
-def test_several_sizes_of_input_are_refused() -> None:
-    backbone = ks.Backbone(resize="shorter", image_size=64, device="cpu")
-    with pytest.raises(
-        ParameterError, match=r'"shorter" cannot be exported: .* a graph has one si'
-    ):
+@pytest.mark.parametrize(("name", "is_random"), [("efficientnet_lite0", False), ("resnet18", True)])
+def test_inputs_may_have_several_sizes(name: str, is_random: bool, tmp_path: Path) -> None:
+    given: dict[str, Any] = {"weights": "auto"}
+    if is_random:
+        path = save(random_network(name).state_dict(), tmp_path / "weights.safetensors")
+        given = {"weights": path, "unit": True, "pooled": "max"}
+    backbone = ks.Backbone(name, (1, 2), 64, resize="shorter", patch_size=3, device="cpu", **given)
+    exported = ks.Backbone.from_state(*onnx_backbone(backbone).state())
+    assert exported.geometry == backbone.geometry
+    rng = np.random.default_rng(0)
+    sizes = [(64, 64), (60, 100), (260, 96), (64, 70)]
+    several = [rng.integers(0, 255, (*size, 3), np.uint8) for size in sizes]
+    pairs = list(zip(backbone.iterate(several), exported.iterate(several), strict=True))
+    assert len(pairs) > 2
+    for one, other in pairs:
+        assert largest_difference(one, other) < 1e-4
+
+
+def test_several_sizes_of_input_are_refused_of_transformers(weights: Path) -> None:
+    backbone = ks.Backbone(
+        VIT, (2,), resize="shorter", image_size=64, weights=weights, device="cpu"
+    )
+    with pytest.raises(ParameterError, match=r'"shorter" cannot be exported with vit_tiny_patch16'):
         onnx_backbone(backbone)
 
 
@@ -112,7 +130,8 @@ BAD: list[tuple[Any, Any, str]] = [
     ({"format": "onnx2"}, None, "format: expected torch or onnx, got 'onnx2', which a newer ver"),
     ({"image_size": [64, 96]}, None, r"should take images of shape \(1, 3, 64, 96\), it takes"),
     ({"levels": [1, 2, 3]}, None, "should give level2 as float numbers of 4 axes, it gives noth"),
-    ({"resize": "shorter"}, None, '"shorter" cannot be that of an ONNX network'),
+    ({"resize": "shorter"}, None, r"should take images of shape \(1, 3, height, width\), it tak"),
+    ({"multiple": "x"}, None, "invalid literal for int"),
     ({"interpolation": 5}, None, "interpolation"),
     ({"patch_size": 2}, None, "patch_size: expected an odd number"),
     ({"name": 5}, None, "name: expected"),
