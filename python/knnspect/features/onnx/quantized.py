@@ -53,9 +53,7 @@ def quantized(graph: bytes, images: Iterable[NDArray[np.float32]]) -> bytes:
         given.write_bytes(graph)
         try:
             quant_pre_process(given, prepared, skip_symbolic_shape=True)
-            nodes = [node for node in onnx.load(prepared).graph.node if node.name]
-            convolutions = [node.name for node in nodes if node.op_type == "Conv"]
-            norms = [node.name for node in nodes if node.op_type == "LayerNormalization"]
+            in_float = _in_float(onnx.load(prepared).graph)
             quantization.quantize_static(
                 prepared,
                 result,
@@ -65,7 +63,7 @@ def quantized(graph: bytes, images: Iterable[NDArray[np.float32]]) -> bytes:
                 weight_type=quantization.QuantType.QInt8,
                 per_channel=True,
                 reduce_range=True,
-                nodes_to_exclude=[*convolutions[:_N_FLOAT], *norms],
+                nodes_to_exclude=in_float,
             )
         except (KnnspectError, MemoryError, OSError):
             raise
@@ -73,6 +71,24 @@ def quantized(graph: bytes, images: Iterable[NDArray[np.float32]]) -> bytes:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise ParameterError(f"onnxruntime cannot quantize this network ({reason})") from error
         return result.read_bytes()
+
+
+def _in_float(graph: Any) -> list[str]:
+    """Return the names of the nodes that are not quantized, of a graph of the package onnx."""
+    convolutions = [node.name for node in graph.node if node.op_type == "Conv"]
+    norms = [node.name for node in graph.node if node.op_type == "LayerNormalization"]
+    # What computes with sizes alone, such as how much is padded, is exact.
+    constant = {tensor.name for tensor in graph.initializer}
+    sizes: set[str] = set()
+    of_sizes = []
+    for node in graph.node:
+        inputs = [name for name in node.input if name and name not in constant]
+        if node.op_type == "Constant":
+            constant.update(node.output)
+        elif node.op_type == "Shape" or (inputs and sizes.issuperset(inputs)):
+            sizes.update(node.output)
+            of_sizes.append(node.name)
+    return [name for name in (*convolutions[:_N_FLOAT], *norms, *of_sizes) if name]
 
 
 class _Inputs:

@@ -64,6 +64,17 @@ def test_features_are_rounded_and_their_own_everywhere(kind: str, tmp_path: Path
     assert again.fingerprint() != detector.backbone.fingerprint()
 
 
+def test_inputs_may_have_several_sizes() -> None:
+    detector = export(fitted(levels=(1, 2), resize="shorter"))
+    several = [np.tile(images(1)[0], tiles) for tiles in ((1, 1), (1, 2), (3, 1))]
+    other = quantize(detector, several)
+    pairs = zip(*(one.backbone.iterate(several) for one in (detector, other)), strict=True)
+    for one, two in pairs:
+        for expected, found in zip(one.pyramid.levels, two.pyramid.levels, strict=True):
+            assert found.shape == expected.shape
+            assert np.linalg.norm(expected - found) < 0.25 * np.linalg.norm(expected)
+
+
 def test_the_exported_detector_stays_as_it_was(small: ks.Spade) -> None:
     before = small.backbone.fingerprint()
     assert small.uncalibrated == ""
