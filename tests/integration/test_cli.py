@@ -733,8 +733,12 @@ class TestSkipBad:
 
 
 BAD_OPTIONS: list[tuple[tuple[str, ...], int, str]] = [
-    (("--levels", "x"), 2, "--levels"),
+    (("--levels", "x"), 2, "levels: names of tensors are for ONNX files"),
     (("--levels", ""), 2, "--levels"),
+    (("--levels", "1,,2"), 2, "--levels: expected whole numbers or names"),
+    (("--mean", "0.5,half"), 2, "--mean: expected one number or three or none"),
+    (("--layout", "NHWC"), 2, "layout: is for ONNX files"),
+    (("--backbone", "none.onnx"), 1, "none.onnx: there is no such ONNX file"),
     (("--levels", "3,1"), 2, "levels"),
     (("--levels", "1,9"), 2, "levels 0 to 4"),
     (("--image-size", "30"), 2, "multiples of 16"),

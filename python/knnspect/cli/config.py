@@ -109,10 +109,15 @@ def _text(where: str, value: Any) -> str:
         return str(value).lower()
     if isinstance(value, list):
         separator = "x" if where.endswith("image_size") else ","
-        return separator.join(str(part) for part in value)
+        return separator.join(map(_part, value))
     if isinstance(value, (str, int, float)):
         return str(value)
     raise ParameterError(f"{where}: expected a text, a number or a list, got {value!r}")
+
+
+def _part(value: Any) -> str:
+    """Return a value of a list; a name that is a number is in quotes."""
+    return repr(value) if isinstance(value, str) and value.isdecimal() else str(value)
 
 
 def _check_type(where: str, type_: Any, value: Any) -> bool:

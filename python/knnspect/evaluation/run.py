@@ -114,7 +114,7 @@ def evaluate(
     paths = [image.path.relative_to(dataset.root).as_posix() for image in dataset.test]
     evaluation = Evaluation(
         method=detector.method,
-        backbone=detector.backbone.name,
+        backbone=str(detector.backbone.name),
         train_images=len(dataset.train),
         test_images=len(dataset.test),
         **{name: figures.get(name) for name in (*_NEEDS, *_DEFINED_WITH)},

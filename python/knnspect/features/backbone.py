@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 from numpy.typing import NDArray
 
-from knnspect.constraints import Flag
+from knnspect.constraints import Flag, Optional
+from knnspect.features.channels import COLOR_ORDERS, LAYOUTS, ChannelMeans, ChannelScales
 from knnspect.features.constraints import (
     POOLED,
     PRECISIONS,
@@ -22,6 +23,7 @@ from knnspect.features.constraints import (
 )
 from knnspect.features.extractor import Extractor
 from knnspect.features.network import Network, NetworkSettings
+from knnspect.features.opening import opened
 from knnspect.features.stored import unpack
 from knnspect.parameters import parameter
 
@@ -29,19 +31,23 @@ __all__ = ["Backbone"]
 
 
 class Backbone(Extractor):
-    """A frozen, pretrained network of timm that turns images into feature pyramids.
+    """A frozen, pretrained network that turns images into feature pyramids: timm's, or ONNX.
 
     Nothing is built or loaded before it is needed. A backbone can be pickled and copied, loaded or
     not: a loaded one takes its weights along, so that it needs neither file nor hub elsewhere.
 
     Parameters
     ----------
-    name : str, default "efficientnet_lite0"
-        Any timm model that gives feature maps, convolutional or transformer.
-    levels : sequence of int, default (1, 2, 3)
+    name : str or path-like, default "efficientnet_lite0"
+        Any timm model that gives feature maps, convolutional or transformer; or the path of an ONNX
+        file, ending in ``.onnx``, which onnxruntime runs without PyTorch. The file travels inside
+        of models and pickles.
+    levels : sequence of int or of str, default (1, 2, 3)
         Which of the network's feature maps make the pyramid, finest first. Of a convolutional
         network these are stages, 0 the finest; of a transformer whose blocks are equally fine they
-        are blocks, 0 the first. Negative ones are counted from the last.
+        are blocks, 0 the first. Negative ones are counted from the last. Of an ONNX file they are
+        names of tensors, inner ones or outputs (``knnspect info FILE`` lists them), or numbers of
+        its outputs; they must be maps, or tokens of square patches.
     image_size : int or (int, int), default 224
         Height and width of the network's input: multiples of the coarsest level's stride, of a
         transformer's patch. Position embeddings are resampled to it, as timm does.
@@ -73,10 +79,21 @@ class Backbone(Extractor):
         trained with it.
     pooled : {"mean", "max", "cls"}, default "mean"
         What describes an image as a whole: mean, maximum or class token. Mean and maximum are taken
-        over all positions of the last map, the class token from a transformer's last block.
+        over all positions of the last map, of an ONNX file the last of `levels`; the class token
+        from a transformer's last block.
     precision : {"float32", "float16"}, default "float32"
         What the network computes in on CUDA; float16 is faster, and rounds more. Elsewhere it is
         float32 always, with a warning; features are float32.
+    mean, std : float or sequence of 3 floats, optional
+        ONNX files: what an image, with values in [0, 1], is normalized by: ``(image - mean) / std``
+        for each channel, in the order of `color_order`. By default those of ImageNet,
+        (0.485, 0.456, 0.406) and (0.229, 0.224, 0.225). For a network that expects values up to
+        255: ``mean=0, std=1/255``. timm says it of its own networks.
+    layout : {"NCHW", "NHWC"}, optional
+        ONNX files: the order of the axes of the input; by default that in which the file has 3
+        channels. Those of levels are found by their shapes.
+    color_order : {"rgb", "bgr"}, default "rgb"
+        ONNX files: the order of the input's channels.
 
     Attributes
     ----------
@@ -90,7 +107,8 @@ class Backbone(Extractor):
     StoreError
         On first use: if the weights cannot be read or do not fit.
     MissingPackageError
-        On first use: if PyTorch or timm is not installed (``pip install "knnspect[torch]"``).
+        On first use: if PyTorch or timm is not installed (``pip install "knnspect[torch]"``), or,
+        for an ONNX file, onnxruntime (``pip install "knnspect[onnx]"``).
 
     Examples
     --------
@@ -108,8 +126,8 @@ class Backbone(Extractor):
     they find defects was not measured.
     """
 
-    name: str = parameter(Name(), default="efficientnet_lite0", kw_only=False)
-    levels: Sequence[int] = parameter(Levels(), default=(1, 2, 3), kw_only=False)
+    name: str | os.PathLike[str] = parameter(Name(), default="efficientnet_lite0", kw_only=False)
+    levels: Sequence[int] | Sequence[str] = parameter(Levels(), default=(1, 2, 3), kw_only=False)
     image_size: int | tuple[int, int] = parameter(ImageSize(), default=224, kw_only=False)
     weights: str | os.PathLike[str] = parameter(Weights(), default="auto", kw_only=False)
     resize: Literal["stretch", "crop", "pad", "shorter"] = parameter(
@@ -121,6 +139,10 @@ class Backbone(Extractor):
     norm: bool = parameter(Flag(), default=False)
     pooled: Literal["mean", "max", "cls"] = parameter(POOLED, default="mean")
     precision: Literal["float32", "float16"] = parameter(PRECISIONS, default="float32")
+    mean: float | Sequence[float] | None = parameter(Optional(ChannelMeans()), default=None)
+    std: float | Sequence[float] | None = parameter(Optional(ChannelScales()), default=None)
+    layout: Literal["NCHW", "NHWC"] | None = parameter(Optional(LAYOUTS), default=None)
+    color_order: Literal["rgb", "bgr"] = parameter(COLOR_ORDERS, default="rgb")
 
     @classmethod
     def from_state(
@@ -160,8 +182,4 @@ class Backbone(Extractor):
         return backbone
 
     def _build(self) -> Network:
-        from knnspect.features.torch.network import TorchNetwork
-        from knnspect.features.torch.weights import resolve_weights
-
-        architecture, file, source = resolve_weights(self.name, self.weights)
-        return TorchNetwork(NetworkSettings.of(self), architecture, source, file)
+        return opened(NetworkSettings.of(self), self.weights)

@@ -29,9 +29,11 @@ __all__ = [
     "Resize",
     "Weights",
     "WhiteLevel",
+    "are_names",
     "check_multiples",
     "checked_image_size",
     "checked_levels",
+    "checked_names",
 ]
 
 
@@ -41,13 +43,24 @@ PRECISIONS = Choice("float32", "float16")
 
 
 class Name(Constraint):
-    """The name of a network of timm, which is looked for when the network is built."""
+    """A network of timm, or the path of an ONNX file; looked for when the network is built.
+
+    >>> Name().kept(PurePath("network.onnx"))
+    'network.onnx'
+    """
+
+    metavar = "NAME|FILE"
+
+    def kept(self, value: Any) -> Any:
+        """Return a path as a text."""
+        return os.fspath(value) if isinstance(value, os.PathLike) else value
 
     def check(self, name: str, value: Any) -> None:
         """Check the type."""
         if not isinstance(value, str):
             raise DTypeError(
-                f"{name}: expected the name of a timm model, got {type(value).__name__}"
+                f"{name}: expected the name of a timm model or an ONNX file, got "
+                f"{type(value).__name__}"
             )
 
     def bad_values(self) -> Iterator[Bad]:
@@ -73,24 +86,38 @@ class Weights(Constraint):
 class Levels(Constraint):
     """Feature maps of a network, finest first; negative ones are counted from the last.
 
-    >>> Levels().parse("levels", "1,2,3")
-    (1, 2, 3)
+    Of ONNX networks they may be names of tensors, in quotes where a name is a number.
+
+    >>> Levels().parse("levels", "1,2,3"), Levels().parse("levels", "relu_1,'36'")
+    ((1, 2, 3), ('relu_1', '36'))
     """
 
-    metavar = "INT,INT"
+    metavar = "INT|NAME,..."
 
     def check(self, name: str, value: Any) -> None:
-        """Check that there is one, and their order."""
-        checked_levels(value)
+        """Check that there is one, and the order of numbers."""
+        if are_names(value):
+            checked_names(value)
+        else:
+            checked_levels(value)
 
-    def parse(self, name: str, text: str) -> tuple[int, ...]:
-        """Return numbers separated by commas."""
-        return parse_numbers(name, text, ",")
+    def parse(self, name: str, text: str) -> tuple[int, ...] | tuple[str, ...]:
+        """Return numbers or names separated by commas."""
+        parts = [part.strip() for part in text.split(",")]
+        if all(re.fullmatch(r"[+-]?\d+", part) for part in parts):
+            return parse_numbers(name, text, ",")
+        names = tuple(part[1:-1] if re.fullmatch(r"'.*'|\".*\"", part) else part for part in parts)
+        if not all(names):
+            raise ParameterError(
+                f"{name}: expected whole numbers or names, separated by ',', got {text!r}"
+            )
+        return names
 
     def bad_values(self) -> Iterator[Bad]:
         """Yield other types and orders."""
         yield from ((value, DTypeError) for value in ("1,2", 3, (1.0,)))
         yield from ((value, ParameterError) for value in ((), (2, 1), (1, 1), (-1, -2)))
+        yield from (((1, "a"), DTypeError), (("a", "a"), ParameterError))
 
 
 class ImageSize(Constraint):
@@ -234,6 +261,30 @@ def checked_levels(levels: object, n_levels: int | None = None) -> list[int]:
             f"levels: expected at least one, finest first, each once, got {tuple(levels)}"
         )
     return checked
+
+
+def are_names(levels: object) -> bool:
+    """Return whether levels are given by the names of tensors.
+
+    >>> are_names(["relu_1"]), are_names((1, 2)), are_names("relu_1")
+    (True, False, False)
+    """
+    if isinstance(levels, str) or not isinstance(levels, Sequence):
+        return False
+    return bool(levels) and all(isinstance(level, str) for level in levels)
+
+
+def checked_names(names: Sequence[str]) -> list[str]:
+    """Return the names of levels as a list, or raise a ParameterError.
+
+    >>> checked_names(("relu_1", "relu_2"))
+    ['relu_1', 'relu_2']
+    """
+    if len(set(names)) < len(names):
+        raise ParameterError(
+            f"levels: expected each tensor once, got {', '.join(names)}", parameter="levels"
+        )
+    return list(names)
 
 
 def checked_image_size(image_size: object) -> tuple[int, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,7 +18,7 @@ from knnspect.features.features import Features
 from knnspect.features.mixed_sizes import forward_in_order
 from knnspect.features.network import Network
 from knnspect.features.reading import ReadsImages, Skipped
-from knnspect.features.stored import digest_of, pack
+from knnspect.features.stored import ONNX_FORMATS, digest_of, pack
 from knnspect.parameters import learnt
 from knnspect.progress import Progress, Stopwatch
 from knnspect.pyramid import FeaturePyramid
@@ -54,7 +55,7 @@ class Extractor(ReadsImages):
     if TYPE_CHECKING:  # parameters of some, constants of others
 
         @property
-        def name(self) -> str:
+        def name(self) -> str | os.PathLike[str]:
             """What it is called where it is kept."""
 
         @property
@@ -120,7 +121,7 @@ class Extractor(ReadsImages):
     @property
     def is_exported(self) -> bool:
         """Whether the network is an ONNX graph, which needs no PyTorch."""
-        return self._load().settings().get("format") == "onnx"
+        return self._load().settings().get("format") in ONNX_FORMATS
 
     def extract(
         self,
@@ -265,7 +266,7 @@ class Extractor(ReadsImages):
         level = None
         if self.white is not None and (self.white != "auto" or self._white_found is not None):
             level = self.white_level
-        return pack(self.name, self._load(), level)
+        return pack(str(self.name), self._load(), level)
 
     def fingerprint(self) -> dict[str, Any]:
         """Return all that features depend on: the settings of `state`, and a digest of the weights.

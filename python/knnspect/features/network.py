@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from knnspect.constraints import Flag
 from knnspect.data import Geometry
-from knnspect.features.constraints import POOLED, PRECISIONS, PatchSize, checked_levels
+from knnspect.features.constraints import POOLED, PRECISIONS, Levels, PatchSize
 from knnspect.pyramid import FeaturePyramid
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class NetworkSettings:
     """
 
     name: str
-    levels: Sequence[int]
+    levels: Sequence[int] | Sequence[str]
     image_size: int | tuple[int, int]
     resize: Any
     patch_size: int
@@ -41,6 +41,10 @@ class NetworkSettings:
     norm: bool = False
     pooled: str = "mean"
     precision: str = "float32"
+    mean: Any = None
+    std: Any = None
+    layout: str | None = None
+    color_order: str = "rgb"
     counts_offered: bool = False
 
     @classmethod
@@ -58,7 +62,7 @@ def check_settings(settings: NetworkSettings) -> None:
     ParameterError, DTypeError
         If a parameter lies outside its values.
     """
-    checked_levels(settings.levels)
+    Levels().check("levels", settings.levels)
     PatchSize().check("patch_size", settings.patch_size)
     Flag().check("unit", settings.unit)
     Flag().check("norm", settings.norm)
@@ -75,13 +79,15 @@ class Network(Protocol):
         Where the weights come from, in words.
     geometry : Geometry
         How images meet the network.
-    levels : list of int
-        Which of its maps make the pyramid, counted from 0.
     """
 
     source: str
     geometry: Geometry
-    levels: list[int]
+
+    @property
+    def levels(self) -> list[int] | list[str]:
+        """Which of its maps make the pyramid, counted from 0, or the names of its tensors."""
+        ...
 
     @property
     def device(self) -> torch.device | str:

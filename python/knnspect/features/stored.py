@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,11 +15,23 @@ from knnspect.features.constraints import Name
 from knnspect.features.network import Network, NetworkSettings
 
 if TYPE_CHECKING:
+    from knnspect.features.onnx.file_network import OnnxFileNetwork
     from knnspect.features.onnx.network import OnnxNetwork
     from knnspect.features.torch.network import TorchNetwork
 
-__all__ = ["DEFAULTS", "check_device", "digest_of", "exported", "pack", "quantized", "unpack"]
+__all__ = [
+    "DEFAULTS",
+    "ONNX_FORMATS",
+    "check_device",
+    "digest_of",
+    "exported",
+    "pack",
+    "quantized",
+    "unpack",
+]
 
+#: Formats of networks that onnxruntime runs: those that were exported, and ONNX files of others.
+ONNX_FORMATS = ("onnx", "onnx-file")
 #: Settings that are left out where they have these values, as earlier versions did not know them.
 #: `blocks` says how many a transformer has; without it, levels are those of its last three;
 #: `quantized`, in which type an ONNX graph computes, where that is not float32.
@@ -124,7 +136,7 @@ def check_device(settings: object, device: str | None) -> None:
     """Raise a ParameterError or DTypeError if a stored backbone cannot run on a device."""
     if device is None:
         return
-    if isinstance(settings, dict) and settings.get("format") == "onnx":
+    if isinstance(settings, dict) and settings.get("format") in ONNX_FORMATS:
         from knnspect.features.onnx import session
 
         session.check_device(device)
@@ -152,12 +164,12 @@ def unpack(
     network: Network
     try:
         kind = settings.get("format", "torch")
-        if kind not in ("torch", "onnx"):
+        if kind not in _UNPACK:
             raise ValueError(
-                f"format: expected torch or onnx, got {kind!r}, which a newer version may know"
+                f"format: expected {', '.join(_UNPACK)}, got {kind!r}, which a newer version may "
+                "know"
             )
-        unpack_it = _unpack_torch if kind == "torch" else _unpack_onnx
-        given, network = unpack_it(settings, tensors, device)
+        given, network = _UNPACK[kind](settings, tensors, device)
         white = ImageReader(settings.get("white")).white
     except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else error
@@ -191,6 +203,30 @@ def _unpack_onnx(
     given = _given(settings, device)
     asked = NetworkSettings(**given, levels=tuple(settings["levels"]))
     return given, OnnxNetwork(asked, settings, tensors)
+
+
+def _unpack_onnx_file(
+    settings: dict[str, Any], tensors: dict[str, NDArray[Any]], device: str | None
+) -> tuple[dict[str, Any], OnnxFileNetwork]:
+    from knnspect.features.onnx.file_network import OnnxFileNetwork
+
+    Name().check("name", settings["name"])
+    given = _given(settings, device) | {
+        "mean": tuple(settings["mean"]),
+        "std": tuple(settings["std"]),
+        "layout": settings["layout"],
+        "color_order": settings["color_order"],
+    }
+    asked = NetworkSettings(**given, levels=tuple(settings["levels"]))
+    return given, OnnxFileNetwork.from_stored(asked, settings, tensors)
+
+
+#: By the format: networks of timm, those that were exported, and those of ONNX files.
+_UNPACK: dict[str, Callable[..., tuple[dict[str, Any], Network]]] = {
+    "torch": _unpack_torch,
+    "onnx": _unpack_onnx,
+    "onnx-file": _unpack_onnx_file,
+}
 
 
 def _given(settings: dict[str, Any], device: str | None) -> dict[str, Any]:

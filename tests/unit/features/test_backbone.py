@@ -322,7 +322,7 @@ class TestCopies:
 
     def test_have_their_own_parameters(self, way: str) -> None:
         backbone = Backbone(levels=[1, 2])
-        travelled(backbone, way).levels.append(3)  # type: ignore[attr-defined]
+        travelled(backbone, way).levels.append(3)  # type: ignore[union-attr]
         assert backbone.levels == [1, 2]
 
 

@@ -115,8 +115,11 @@ class Session:
         _sessions.add(self)
         #: The type and the shape of each input and output by name; what is no number in a shape
         #: may be of any size.
-        self.inputs = {one.name: (one.type, one.shape) for one in self._session.get_inputs()}
-        self.outputs = {one.name: (one.type, one.shape) for one in self._session.get_outputs()}
+        try:
+            self.inputs = {one.name: (one.type, one.shape) for one in self._session.get_inputs()}
+            self.outputs = {one.name: (one.type, one.shape) for one in self._session.get_outputs()}
+        except UnicodeDecodeError as error:
+            raise StoreError(f"the ONNX graph has a name that is no text ({error})") from error
         self._run_options = onnxruntime.RunOptions()
         self._run_options.only_execute_path_to_fetches = True
 
@@ -180,7 +183,14 @@ class Session:
             for provider in providers
         ]
         try:
-            session = onnxruntime.InferenceSession(self.graph, options, providers, settings)
+            session = onnxruntime.InferenceSession(
+                self.graph,
+                options,
+                providers,
+                settings,
+                # Trying once more on the CPU, which it announces on standard output.
+                enable_fallback=int(self._kind != "cpu"),
+            )
         except MemoryError:
             raise
         except Exception as error:  # onnxruntime has kinds of its own
@@ -205,5 +215,15 @@ if hasattr(os, "register_at_fork"):
 def _reason(error: Exception) -> str:
     """Return what an error of onnxruntime says, without places in its source."""
     text = str(error).strip() or type(error).__name__
+    newer = re.search(r"Opset (\d+) is under development.* is till opset (\d+)", text)
+    newer = newer or re.search(r"model IR version: (\d+), max supported IR version: (\d+)", text)
+    if newer is not None:
+        what = "operators" if "Opset" in newer[0] else "format"
+        return (
+            f"it needs version {newer[1]} of ONNX's {what}, and the onnxruntime that is installed "
+            f"has {newer[2]}: pip install --upgrade onnxruntime"
+        )
     text = re.sub(r"\[ONNXRuntimeError\] : \d+ : (\w+) : ", "", text.splitlines()[0])
-    return re.sub(r"/onnxruntime_src\S*|\S+\.cc:\d+", "", text).strip()[:300]
+    # A place in its source, and the function there.
+    text = re.sub(r"\S*/onnxruntime_src\S*(?: [^()]*\([^()]*\)(?: const)?)?", "", text)
+    return re.sub(r"\S+\.cc:\d+", "", text).strip()[:300]

@@ -109,8 +109,8 @@ def test_a_model_predicts_the_same(
 def test_the_small_network_has_blocks_at_the_same_depths() -> None:
     for detector in (ks.SuperADD(), ks.SuperADD.from_preset("small")):
         backbone = detector.backbone
-        assert timm.is_model_pretrained(backbone.name)
+        assert timm.is_model_pretrained(str(backbone.name))
         with torch.device("meta"):  # without values, however large it is
-            network: Any = timm.create_model(backbone.name)
+            network: Any = timm.create_model(str(backbone.name))
         n_blocks = len(network.blocks)
-        assert [(level + 1) / n_blocks for level in backbone.levels] == [0.25, 0.5, 0.75, 1.0]
+        assert [(int(level) + 1) / n_blocks for level in backbone.levels] == [0.25, 0.5, 0.75, 1.0]

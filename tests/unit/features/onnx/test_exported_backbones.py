@@ -127,7 +127,7 @@ def graph_of(backbone: ks.Backbone) -> bytes:
 
 #: Changes of the settings or of the graph, and what is said of them.
 BAD: list[tuple[Any, Any, str]] = [
-    ({"format": "onnx2"}, None, "format: expected torch or onnx, got 'onnx2', which a newer ver"),
+    ({"format": "onnx2"}, None, "format: expected torch, onnx, onnx-file, got 'onnx2', which a n"),
     ({"image_size": [64, 96]}, None, r"should take images of shape \(1, 3, 64, 96\), it takes"),
     ({"levels": [1, 2, 3]}, None, "should give level2 as float numbers of 4 axes, it gives noth"),
     ({"resize": "shorter"}, None, r"should take images of shape \(1, 3, height, width\), it tak"),
