@@ -17,6 +17,7 @@ from knnspect.detectors import (
     SuperADD,
     load,
 )
+from knnspect.detectors.reconstruction.alad import ALAD
 from knnspect.detectors.reconstruction.ssim_ae import SSIMAE
 from knnspect.errors import (
     BackendUnavailable,
@@ -43,6 +44,7 @@ from knnspect.search import Neighbors, SearchStats
 from knnspect.views import Variants
 
 __all__ = [
+    "ALAD",
     "SSIMAE",
     "AnomalousRegion",
     "AnomalyDINO",

@@ -56,6 +56,7 @@ OTHERS: dict[str, Any] = {
     "width": 5,
     "augment": True,
     "loss": "l1",
+    "judged_by": "l2",
 }
 
 

@@ -60,6 +60,9 @@ class ReconstructionDetector(TrainedDetector):
     fewest_images: ClassVar[int] = 2
     #: Of pixels, copies alone are as near as this: two digits may be as near as .1.
     _share_of_duplicates: ClassVar[float] = 0.003
+    #: Parameters that decide how the network judges, and may be changed after `fit`; the network
+    #: has an attribute of the same name.
+    _judging: ClassVar[tuple[str, ...]] = ()
 
     def _settings(self) -> Settings:
         """Return what every network depends on."""
@@ -120,8 +123,7 @@ class ReconstructionDetector(TrainedDetector):
         self, ids: list[str], pyramid: FeaturePyramid
     ) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
         """Return the scores of images, and how far each pixel is from what is drawn."""
-        network: ReconstructionNetwork = self.network_
-        scores, residuals = network.judge(pyramid)
+        scores, residuals = self._judging_network().judge(pyramid)
         finite = np.isfinite(scores) & np.isfinite(residuals).all(axis=(1, 2))
         if not finite.all():
             first = ids[int(np.flatnonzero(~finite)[0])]
@@ -152,6 +154,13 @@ class ReconstructionDetector(TrainedDetector):
             If an image cannot be used, or there is none.
         """
         self._check_fitted()
-        network: ReconstructionNetwork = self.network_
+        network = self._judging_network()
         batches = self.backbone.iterate(images, batch_size, pooled=False)
         return np.concatenate([network.reconstruct(batch.pyramid) for batch in batches])
+
+    def _judging_network(self) -> ReconstructionNetwork:
+        """Return the network, with the parameters as they are now."""
+        network: ReconstructionNetwork = self.network_
+        for name in self._judging:
+            setattr(network, name, getattr(self, name))
+        return network

@@ -2,5 +2,6 @@
 
 ``base``    what they have in common: values of pixels, batches, residuals
 ``blocks``  encoders, decoders, discriminators for images of any size
+``latent``  codes: what draws by them, finds them by search, averages over steps
 ``losses``  terms of losses that several papers have
 """
