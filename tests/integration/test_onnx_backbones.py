@@ -75,8 +75,11 @@ def test_without_torch_a_model_is_fitted_and_judges(
     )
     assert fitted.returncode == 0, fitted.stderr
     network.unlink()  # the model has it
-    judged = run_in(packages, COMMAND, "predict", model, cells / "test", "--output", output)
+    judged = run_in(
+        packages, COMMAND, *("predict", model, cells / "test", "--output", output, "--report")
+    )
     assert judged.returncode == 0, judged.stderr
+    assert "onnxruntime" in (output / "report.html").read_text(encoding="utf-8")
     scores = json.loads((output / "scores.json").read_text())
     found = {one["id"]: one["score"] for one in scores["images"]}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from contextlib import suppress
 from datetime import datetime, timezone
 from importlib import metadata
 from typing import Any
@@ -13,8 +14,8 @@ from knnspect.detectors import Detector
 
 __all__ = ["facts", "promise"]
 
-#: Packages on which features and scores depend.
-_PACKAGES = ("torch", "timm", "numpy", "pillow")
+#: Packages on which features and scores depend; without PyTorch, networks are run by onnxruntime.
+_PACKAGES = ("torch", "timm", "onnxruntime", "numpy", "pillow")
 
 
 def facts(detector: Detector, model: str) -> list[tuple[str, list[tuple[str, str]]]]:
@@ -71,7 +72,10 @@ def promise(calibration: Calibration, asked: float | None) -> str:
 
 def _versions() -> list[tuple[str, str]]:
     found = [("knnspect", _core.__version__), ("Python", platform.python_version())]
-    return [*found, *((name, metadata.version(name)) for name in _PACKAGES)]
+    for name in _PACKAGES:
+        with suppress(metadata.PackageNotFoundError):
+            found.append((name, metadata.version(name)))
+    return found
 
 
 def _plain(name: str) -> str:
