@@ -39,8 +39,8 @@ class Backbone(Extractor):
     Parameters
     ----------
     name : str or path-like, default "efficientnet_lite0"
-        Any timm model that gives feature maps, convolutional or transformer; or the path of an ONNX
-        file, ending in ``.onnx``, which onnxruntime runs without PyTorch. The file travels inside
+        Any timm model that gives feature maps, convolutional or transformer, or the path of an ONNX
+        file, ending in ``.onnx``. onnxruntime runs such a file, without PyTorch; it travels inside
         of models and pickles.
     levels : sequence of int or of str, default (1, 2, 3)
         Which of the network's feature maps make the pyramid, finest first. Of a convolutional
@@ -90,8 +90,8 @@ class Backbone(Extractor):
         (0.485, 0.456, 0.406) and (0.229, 0.224, 0.225). For a network that expects values up to
         255: ``mean=0, std=1/255``. timm says it of its own networks.
     layout : {"NCHW", "NHWC"}, optional
-        ONNX files: the order of the axes of the input; by default that in which the file has 3
-        channels. Those of levels are found by their shapes.
+        ONNX files: NCHW or NHWC, the order of the axes of the input; by default that in which the
+        file has 3 channels. Those of levels are found by their operators and shapes.
     color_order : {"rgb", "bgr"}, default "rgb"
         ONNX files: the order of the input's channels.
 

@@ -26,8 +26,11 @@ class ChannelMeans(Constraint):
     """
 
     metavar = "NUM|NUM,NUM,NUM"
-    #: Whether they are divided by.
     _or_zero = True
+
+    def kept(self, value: Any) -> Any:
+        """Return an array as a tuple, which can be compared."""
+        return tuple(value.tolist()) if isinstance(value, np.ndarray) and value.ndim else value
 
     def check(self, name: str, value: Any) -> None:
         """Check type, number and bounds."""
@@ -35,9 +38,9 @@ class ChannelMeans(Constraint):
 
     def of_each(self, name: str, value: Any) -> tuple[float, ...]:
         """Return the number of each channel, or raise a ParameterError or DTypeError."""
-        numbers = value if isinstance(value, (Sequence, np.ndarray)) else (value,) * 3
         if isinstance(value, str):
             raise DTypeError(f"{name}: expected one number or three, got {value!r}")
+        numbers = value if isinstance(value, Sequence) else (value,) * 3
         if len(numbers) != 3:
             raise ParameterError(f"{name}: expected one number or three, got {len(numbers)}")
         checked = tuple(check_positive(name, number, self._or_zero) for number in numbers)
