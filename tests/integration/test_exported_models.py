@@ -36,6 +36,8 @@ start = time.perf_counter()
 import numpy as np
 import knnspect as ks
 
+# The last ones take long to import, and are not needed.
+UNWANTED = ("torch", "timm", "onnx", "sklearn", "scipy.ndimage", "scipy.stats")
 model, cells, output = sys.argv[1:4]
 detector = ks.load(model)
 first = detector.predict(cells + "/00.png")
@@ -46,7 +48,7 @@ print(json.dumps({
     "seconds": seconds,
     "scores": [one.score for one in found],
     "verdicts": [one.verdict for one in found],
-    "modules": [name for name in ("torch", "timm", "onnx", "sklearn") if name in sys.modules],
+    "modules": [name for name in UNWANTED if name in sys.modules],
 }))
 """
 #: Changes what a model knows, calibrates it, and saves it.

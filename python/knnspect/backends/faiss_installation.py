@@ -11,7 +11,6 @@ import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from importlib import metadata
 from typing import Any
 
 from knnspect.errors import BackendUnavailable, ParameterError
@@ -83,8 +82,10 @@ class Distribution:
 
 def installed_distributions() -> list[Distribution]:
     """Return the distributions of faiss that are installed, by name."""
+    from importlib.metadata import distributions  # takes long, and is needed here alone
+
     found = {}
-    for distribution in metadata.distributions():
+    for distribution in distributions():
         name = re.sub(r"[-_.]+", "-", distribution.metadata["Name"] or "").lower()
         if name == "faiss-cpu" or name.startswith("faiss-gpu"):
             requires = tuple(distribution.requires or ())

@@ -6,11 +6,14 @@ import sys
 from collections.abc import Callable
 from functools import cache
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
 from inspect import signature
+from typing import TYPE_CHECKING
 
 from knnspect.errors import BackendUnavailable, DTypeError, ParameterError
 from knnspect.search import Backend
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 __all__ = ["auto_backend", "available_backends", "get_backend", "unavailable_backends"]
 
@@ -144,6 +147,8 @@ def _factory(name: str) -> Callable[..., Backend]:
 
 
 def _registered() -> dict[str, EntryPoint]:
+    from importlib.metadata import entry_points
+
     return {point.name: point for point in entry_points(group=_GROUP)}
 
 

@@ -116,12 +116,28 @@ def _spread(n_cells: int, n_pixels: int, sigma: float) -> csr_array:
     number of threads. What the blur takes from beyond the border is zero.
     """
     from PIL import Image
-    from scipy.ndimage import gaussian_filter1d
     from scipy.sparse import csr_array
 
     cells = Image.fromarray(np.eye(n_cells, dtype=np.float32))
     pixels = cells.resize((n_cells, n_pixels), Image.Resampling.BILINEAR)
     weights: NDArray[np.float64] = np.asarray(pixels, np.float64)
     if sigma > 0:
-        weights = gaussian_filter1d(weights, sigma, axis=0, mode="constant")
+        weights = _blurred(weights, sigma)
     return csr_array(weights)
+
+
+def _blurred(columns: NDArray[np.float64], sigma: float) -> NDArray[np.float64]:
+    """Blur each column by a Gaussian that ends at four sigma; beyond the border there are zeros.
+
+    It gives the bits of `scipy.ndimage.gaussian_filter1d`, whose import takes a tenth of the time
+    from the start of a process to its first map.
+    """
+    n, radius = len(columns), int(4 * sigma + 0.5)
+    kernel = np.exp(-0.5 / (sigma * sigma) * np.arange(-radius, radius + 1) ** 2)
+    kernel /= kernel.sum()
+    padded = np.pad(columns, ((radius, radius), (0, 0)))
+    blurred: NDArray[np.float64] = columns * kernel[radius]
+    for offset in range(radius, 0, -1):
+        left, right = radius - offset, radius + offset
+        blurred += (padded[left : left + n] + padded[right : right + n]) * kernel[left]
+    return blurred

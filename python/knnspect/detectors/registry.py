@@ -12,14 +12,17 @@ import os
 import pkgutil
 from functools import cache
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from knnspect.detectors import heads, nearest, reconstruction
 from knnspect.detectors.base import Detector
 from knnspect.errors import ParameterError, StoreError, errors_about
 from knnspect.files import as_damage, check_path
 from knnspect.model_files import StoredModel
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 __all__ = ["get_method", "load", "methods"]
 
@@ -159,6 +162,8 @@ def _ours() -> dict[str, str]:
 
 
 def _registered() -> dict[str, EntryPoint]:
+    from importlib.metadata import entry_points
+
     return {point.name: point for point in entry_points(group=_GROUP)}
 
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, gaussian_filter1d
 
 from knnspect.data import Geometry
-from knnspect.detectors.maps import Sigma, pixel_map
+from knnspect.detectors.maps import Sigma, _blurred, pixel_map
 from knnspect.errors import ParameterError
 from knnspect.views import Placement
 
@@ -113,3 +113,11 @@ def test_single_precision_cells_give_the_same() -> None:
         np.asfortranarray(cells.astype(np.float64)), Placement((50, 70), Geometry((64, 64))), 4.0
     )
     assert np.array_equal(one, other)
+
+
+@pytest.mark.parametrize("sigma", [0.1, 4.0, 9.25, 224.0])
+@pytest.mark.parametrize("n_pixels", [1, 5, 224])
+def test_the_blur_has_the_bits_of_scipy(sigma: float, n_pixels: int) -> None:
+    columns = RNG.random((n_pixels, 7))
+    expected = gaussian_filter1d(columns, sigma, axis=0, mode="constant")
+    np.testing.assert_array_equal(_blurred(columns, sigma), expected)
