@@ -36,6 +36,7 @@ _HOMES = {
     "FeaturePyramid": "pyramid",
     "Features": "features",
     "ForkError": "errors",
+    "GANomaly": "detectors.reconstruction.ganomaly",
     "Gallery": "gallery",
     "ImageError": "errors",
     "ImageWarning": "errors",

@@ -18,6 +18,7 @@ from knnspect.detectors import (
     load,
 )
 from knnspect.detectors.reconstruction.alad import ALAD
+from knnspect.detectors.reconstruction.ganomaly import GANomaly
 from knnspect.detectors.reconstruction.ssim_ae import SSIMAE
 from knnspect.errors import (
     BackendUnavailable,
@@ -65,6 +66,7 @@ __all__ = [
     "FeaturePyramid",
     "Features",
     "ForkError",
+    "GANomaly",
     "Gallery",
     "ImageError",
     "ImageWarning",

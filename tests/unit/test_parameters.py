@@ -57,6 +57,9 @@ OTHERS: dict[str, Any] = {
     "augment": True,
     "loss": "l1",
     "judged_by": "l2",
+    "adversarial_weight": 3.5,
+    "contextual_weight": 12.0,
+    "encoder_weight": 2.25,
 }
 
 
