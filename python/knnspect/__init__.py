@@ -16,6 +16,7 @@ from knnspect._core import __version__ as __version__
 
 #: Where each public name is.
 _HOMES = {
+    "ADAE": "detectors.reconstruction.adae",
     "ALAD": "detectors.reconstruction.alad",
     "AnomalousRegion": "detectors",
     "AnomalyDINO": "detectors",

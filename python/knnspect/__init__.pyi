@@ -17,6 +17,7 @@ from knnspect.detectors import (
     SuperADD,
     load,
 )
+from knnspect.detectors.reconstruction.adae import ADAE
 from knnspect.detectors.reconstruction.alad import ALAD
 from knnspect.detectors.reconstruction.ganomaly import GANomaly
 from knnspect.detectors.reconstruction.ssim_ae import SSIMAE
@@ -45,6 +46,7 @@ from knnspect.search import Neighbors, SearchStats
 from knnspect.views import Variants
 
 __all__ = [
+    "ADAE",
     "ALAD",
     "SSIMAE",
     "AnomalousRegion",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -16,7 +16,7 @@ from torch.nn.functional import affine_grid, grid_sample
 from knnspect.pyramid import FeaturePyramid
 from knnspect.training.network import Step, TrainableNetwork
 
-__all__ = ["ReconstructionNetwork", "Settings", "augmented"]
+__all__ = ["ReconstructionNetwork", "Settings", "augmented", "variance"]
 
 #: Largest angle and shift of images that are shown turned and shifted: radians, share of the side.
 _ANGLE, _SHIFT = 0.087, 0.04
@@ -155,3 +155,18 @@ def augmented(images: Tensor, generator: torch.Generator) -> Tensor:
     ]
     grid = affine_grid(torch.stack(rows, dim=1), list(images.shape), align_corners=False)
     return grid_sample(images, grid, padding_mode="border", align_corners=False)
+
+
+def variance(batches: Iterable[Tensor]) -> Tensor:
+    """Return the variance of images around their mean, as the mean over pixels; shape ().
+
+    >>> variance([torch.zeros(2, 1, 4, 4), torch.ones(2, 1, 4, 4)])
+    tensor(0.2500)
+    """
+    n_images, sums, squares = 0, torch.zeros(()), torch.zeros(())
+    for images in batches:
+        values = images.double()
+        sums, squares = values.sum(dim=0) + sums, values.square().sum(dim=0) + squares
+        n_images += len(images)
+    spread: Tensor = (squares / n_images - (sums / n_images).square()).mean()
+    return spread.clamp_min(0).float()
