@@ -60,6 +60,9 @@ OTHERS: dict[str, Any] = {
     "adversarial_weight": 3.5,
     "contextual_weight": 12.0,
     "encoder_weight": 2.25,
+    "reconstruction_weight": 0.8,
+    "judged": "image",
+    "enough": 0.15,
 }
 
 
