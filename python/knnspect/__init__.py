@@ -18,6 +18,7 @@ from knnspect._core import __version__ as __version__
 _HOMES = {
     "ADAE": "detectors.reconstruction.adae",
     "ALAD": "detectors.reconstruction.alad",
+    "ALAE": "detectors.reconstruction.alae",
     "ALOCC": "detectors.reconstruction.alocc",
     "AnomalousRegion": "detectors",
     "AnomalyDINO": "detectors",

@@ -19,6 +19,7 @@ from knnspect.detectors import (
 )
 from knnspect.detectors.reconstruction.adae import ADAE
 from knnspect.detectors.reconstruction.alad import ALAD
+from knnspect.detectors.reconstruction.alae import ALAE
 from knnspect.detectors.reconstruction.alocc import ALOCC
 from knnspect.detectors.reconstruction.ganomaly import GANomaly
 from knnspect.detectors.reconstruction.ssim_ae import SSIMAE
@@ -49,6 +50,7 @@ from knnspect.views import Variants
 __all__ = [
     "ADAE",
     "ALAD",
+    "ALAE",
     "ALOCC",
     "SSIMAE",
     "AnomalousRegion",

@@ -63,6 +63,9 @@ OTHERS: dict[str, Any] = {
     "reconstruction_weight": 0.8,
     "judged": "image",
     "enough": 0.15,
+    "gamma": 6.0,
+    "image_weight": 4.0,
+    "latent_weight": 0.375,
 }
 
 
