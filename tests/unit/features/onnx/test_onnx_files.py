@@ -173,7 +173,7 @@ class TestFeatures:
     def test_have_the_axes_that_the_graph_says_also_where_shapes_do_not(
         self, tmp_path: Path
     ) -> None:
-        """A map of 16 channels of 16 x 32 cells looks like 32 channels of 16 x 16 cells."""
+        """A map of 4 channels of 4 x 2 cells looks like one of 2 channels of 4 x 4 cells."""
         model = small_graph((1, 3, 64, 64))
         first = model.graph.node[0]
         del first.attribute[:]
