@@ -136,8 +136,9 @@ def test_a_format_of_a_newer_version_is_named(
     newer.write_bytes(with_changes(model, "config", config))
     code, _, errors = run("predict", newer, cells / "test", "--output", "results")
     assert code == 1
-    assert "expected torch, onnx, onnx-file, got 'onnx7', which a newer version may know" in " ".join(
-        errors.split()
+    assert (
+        "expected torch, onnx, onnx-file, got 'onnx7', which a newer version may know"
+        in " ".join(errors.split())
     )
 
 
