@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,18 +49,24 @@ def features_of(
 
 
 def comparison_options(
-    description: str,
+    description: str, parts: Sequence[str] = ()
 ) -> tuple[dict[str, Path | None], argparse.Namespace]:
-    """Read the command line of a comparison: its datasets (elpv without any), and the rest."""
+    """Read the command line of a comparison: its datasets (elpv without any), and the rest.
+
+    Of `parts` any can be measured alone, with another number of normal images.
+    """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("datasets", nargs="*", metavar="NAME=PATH", help="in MVTec layout")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=3)
+    if parts:
+        parser.add_argument("--only", choices=parts)
+        parser.add_argument("--train", type=int, default=40)
     options = parser.parse_args()
     datasets: dict[str, Path | None] = {}
     for entry in options.datasets:
-        name, path = entry.split("=", 1)
-        datasets[name] = Path(path)
+        name, _, path = entry.partition("=")
+        datasets[name] = Path(path) if path else None
     return datasets or {"elpv": None}, options
 
 

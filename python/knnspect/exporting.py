@@ -118,7 +118,7 @@ def quantize(detector: _Detector, images: object, *, skip_bad: bool | OnBad = Fa
     has a range, the one that images give, beyond which it is cut off. The first convolutions, in
     which rounding harms most, stay in float32. What the detector has learnt stays what it is.
 
-    Scores change by percents, so the calibration is left out: `Detector.calibrate` makes a new one
+    Scores change, so the calibration is left out: `Detector.calibrate` makes a new one
     from normal images that were neither learnt from nor given here.
 
     Parameters

@@ -42,9 +42,7 @@ def export(
     ] = _Format.onnx,
     int8: Annotated[
         bool,
-        typer.Option(
-            "--int8", help="Compute in 8-bit integers: faster; scores change by percents."
-        ),
+        typer.Option("--int8", help="Compute in 8-bit integers: faster, but scores change."),
     ] = False,
     normal: Annotated[
         Path | None,

@@ -122,7 +122,8 @@ def quantized(
         If onnx or onnxruntime is not installed.
     """
     if settings.get("format") != "onnx":
-        raise ParameterError("backbone: expected one that was exported, its network is PyTorch's")
+        whose = "that of an ONNX file" if "format" in settings else "PyTorch's"
+        raise ParameterError(f"backbone: expected one that was exported, its network is {whose}")
     if "quantized" in settings:
         raise ParameterError("backbone: its network computes in int8 already")
     from knnspect.features.onnx import network as onnx
