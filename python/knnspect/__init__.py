@@ -61,6 +61,7 @@ _HOMES = {
     "Spade": "detectors",
     "StoreError": "errors",
     "SuperADD": "detectors",
+    "VAE": "detectors.reconstruction.vae",
     "Variants": "views",
     "load": "detectors",
 }

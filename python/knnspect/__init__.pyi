@@ -23,6 +23,7 @@ from knnspect.detectors.reconstruction.alae import ALAE
 from knnspect.detectors.reconstruction.alocc import ALOCC
 from knnspect.detectors.reconstruction.ganomaly import GANomaly
 from knnspect.detectors.reconstruction.ssim_ae import SSIMAE
+from knnspect.detectors.reconstruction.vae import VAE
 from knnspect.errors import (
     BackendUnavailable,
     CalibrationError,
@@ -53,6 +54,7 @@ __all__ = [
     "ALAE",
     "ALOCC",
     "SSIMAE",
+    "VAE",
     "AnomalousRegion",
     "AnomalyDINO",
     "Backbone",

@@ -66,6 +66,9 @@ OTHERS: dict[str, Any] = {
     "gamma": 6.0,
     "image_weight": 4.0,
     "latent_weight": 0.375,
+    "term": "kl",
+    "samples": 3,
+    "variance": 0.25,
 }
 
 
