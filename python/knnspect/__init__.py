@@ -16,6 +16,7 @@ from knnspect._core import __version__ as __version__
 
 #: Where each public name is.
 _HOMES = {
+    "AAE": "detectors.reconstruction.aae",
     "ADAE": "detectors.reconstruction.adae",
     "ALAD": "detectors.reconstruction.alad",
     "ALAE": "detectors.reconstruction.alae",

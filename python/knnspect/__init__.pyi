@@ -17,6 +17,7 @@ from knnspect.detectors import (
     SuperADD,
     load,
 )
+from knnspect.detectors.reconstruction.aae import AAE
 from knnspect.detectors.reconstruction.adae import ADAE
 from knnspect.detectors.reconstruction.alad import ALAD
 from knnspect.detectors.reconstruction.alae import ALAE
@@ -49,6 +50,7 @@ from knnspect.search import Neighbors, SearchStats
 from knnspect.views import Variants
 
 __all__ = [
+    "AAE",
     "ADAE",
     "ALAD",
     "ALAE",

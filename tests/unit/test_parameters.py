@@ -69,6 +69,8 @@ OTHERS: dict[str, Any] = {
     "term": "kl",
     "samples": 3,
     "variance": 0.25,
+    "constraint_weight": 0.25,
+    "critic_steps": 2,
 }
 
 
