@@ -32,6 +32,7 @@ TORCH = 'pip install "knnspect[torch]"'
 ROOMS = {
     "knnspect.backends.torch": TORCH,
     "knnspect.detectors.heads.networks": TORCH,
+    "knnspect.detectors.reconstruction.networks": TORCH,
     "knnspect.features.onnx": 'pip install "knnspect[onnx]"',
     "knnspect.features.torch": TORCH,
     "knnspect.training": TORCH,

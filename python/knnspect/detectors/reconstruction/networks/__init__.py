@@ -5,3 +5,9 @@
 ``latent``  codes: what draws by them, finds them by search, averages over steps
 ``losses``  terms of losses that several papers have
 """
+
+from __future__ import annotations
+
+from knnspect.extras import require
+
+require("torch", for_="a network that draws images")
