@@ -56,6 +56,7 @@ _HOMES = {
     "Rad": "detectors",
     "ReadingWarning": "errors",
     "SSIMAE": "detectors.reconstruction.ssim_ae",
+    "Scenes": "features",
     "SearchStats": "search",
     "ShapeError": "errors",
     "SimpleNet": "detectors",

@@ -43,7 +43,7 @@ from knnspect.errors import (
     ShapeError,
     StoreError,
 )
-from knnspect.features import Backbone, Features, Pixels
+from knnspect.features import Backbone, Features, Pixels, Scenes
 from knnspect.gallery import Coreset, Gallery
 from knnspect.pyramid import FeaturePyramid
 from knnspect.search import Neighbors, SearchStats
@@ -91,6 +91,7 @@ __all__ = [
     "Prediction",
     "Rad",
     "ReadingWarning",
+    "Scenes",
     "SearchStats",
     "ShapeError",
     "SimpleNet",

@@ -222,19 +222,18 @@ class Flag(Constraint):
         yield from ((value, DTypeError) for value in (1, "true", None))
 
 
-@dataclass(frozen=True)
 class Instance(Constraint):
-    """An object of a class."""
+    """An object of a class, or of one of several."""
 
-    kind: type
+    def __init__(self, *kinds: type) -> None:
+        self.kinds = kinds
 
     def check(self, name: str, value: Any) -> None:
         """Check the type."""
-        if not isinstance(value, self.kind):
-            article = "an" if self.kind.__name__[0] in "AEIOU" else "a"
-            raise DTypeError(
-                f"{name}: expected {article} {self.kind.__name__}, got {type(value).__name__}"
-            )
+        if not isinstance(value, self.kinds):
+            names = " or ".join(kind.__name__ for kind in self.kinds)
+            article = "an" if names[0] in "AEIOU" else "a"
+            raise DTypeError(f"{name}: expected {article} {names}, got {type(value).__name__}")
 
     def bad_values(self) -> Iterator[Bad]:
         """Yield a text and None."""

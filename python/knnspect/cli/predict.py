@@ -71,7 +71,7 @@ def predict(
     check_count("batch_size", batch_size)
     check_count("n_workers", workers, minimum=0)
     detector = load_to_judge(model, device, backend, threads, max_pixels, false_alarm_rate)
-    source = open_to_judge(images)
+    source = open_to_judge(detector.backbone.opened(images))
     check_apart(output, images, [item.id for item in source])
     source = _outside(output, source)
     check_decides(detector, model, false_alarm_rate is not None or fail_on_anomaly)
@@ -99,7 +99,7 @@ def predict(
     ):
         picture = prediction.picture
         if picture is None:  # too large to be kept with others
-            picture = items[prediction.id].read(reader)
+            picture = reader.picture(items[prediction.id].read(reader))
         results.add(prediction, picture)
         if page is not None:
             page.add(prediction, picture)

@@ -13,6 +13,7 @@ Uses Pillow, tifffile, imagecodecs and NumPy; torch tensors are recognised witho
 - ``own_pictures``: overlays of ours, which are no images.
 - ``purposes``: sources of images to learn from, and of images to judge.
 - ``loading``: from a source to batches, decoded ahead in threads.
+- ``scenes``: images of any number of bands.
 - ``mvtec``: data sets in the layout of MVTec AD.
 - ``masks``: which pixels are defective.
 - ``labels``: what is known about a data set's test images, checked before the work.

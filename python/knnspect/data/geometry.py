@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,6 +98,11 @@ class Geometry:
     resize: Literal["stretch", "crop", "pad", "shorter"] = "stretch"
     interpolation: str = "bicubic"
     multiple: int = 1
+
+    #: How the grids of images come to be equal, for messages.
+    one_grid: ClassVar[str] = (
+        'with resize="stretch", "crop" or "pad" they are, whatever the shapes of images'
+    )
 
     def __post_init__(self) -> None:
         if not _is_size(self.image_size):

@@ -67,6 +67,8 @@ class Labels:
         defective ones; "pixels", normal and defective ones; or "normal images' pixels", which
         are pixels, and at least 100,000 of images that are normal. By default "image_auroc",
         "map_max_auroc", "pixel_auroc" and "aupro".
+    reader : ImageReader, optional
+        Reads the images, of which masks have the sizes, where these are no ordinary images.
 
     Attributes
     ----------
@@ -111,8 +113,10 @@ class Labels:
         dataset: MVTecDataset,
         max_pixels: int = MAX_PIXELS,
         figures: Mapping[str, Need] | None = None,
+        reader: ImageReader | None = None,
     ) -> None:
-        reader = ImageReader(max_pixels=max_pixels)
+        of_masks = ImageReader(max_pixels=max_pixels)
+        reader = of_masks if reader is None else reader
         self.is_defective = [image.is_defective for image in dataset.test]
         self.kinds = [image.defect for image in dataset.test]
         self.undefined: dict[str, str] = {}
@@ -126,7 +130,7 @@ class Labels:
             packed = None
             if image.mask is not None:
                 height, width, _ = reader.from_file(image.path).shape
-                mask = load_mask(image.mask, (height, width), reader)
+                mask = load_mask(image.mask, (height, width), of_masks)
                 kinds.setdefault(mask.kind, []).append(image.mask)
                 if mask.pixels.any():
                     packed = _Packed(np.packbits(mask.pixels), (height, width))

@@ -241,7 +241,7 @@ def _prepare(
                 prepared = views.prepare(item.id, image, geometry)
     except ImageError as error:
         return _Bad(item.id, error)
-    picture = image if keep and size[0] * size[1] <= _LARGE else None
+    picture = reader.picture(image) if keep and size[0] * size[1] <= _LARGE else None
     return [
         _Prepared(id_, array, size, picture, begins=place == 0)
         for place, (id_, array) in enumerate(prepared)

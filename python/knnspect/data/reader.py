@@ -7,7 +7,7 @@ import stat
 import threading
 import warnings
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,6 +59,9 @@ class ImageReader:
     [1.0, 1.0, 1.0]
     """
 
+    #: What files are expected to be, in words.
+    expected: ClassVar[str] = FORMAT_WORDS
+
     def __init__(self, white: int | None = None, max_pixels: int = MAX_PIXELS) -> None:
         checked = check_white(white)
         if checked == "auto":
@@ -84,8 +87,7 @@ class ImageReader:
             file_size = _checked_size(file)
             # Decoders are given an open stream, so that the file is closed whatever they do.
             with file.open("rb") as stream:
-                decoded = decode(stream, file_size, where, self.max_pixels)
-            return self._finish(decoded, where)
+                return self._read(stream, file_size, where)
         except ImageError:
             raise
         except FileNotFoundError:
@@ -102,8 +104,11 @@ class ImageReader:
             # On damaged files decoders raise nearly anything: OSError, SyntaxError, ValueError,
             # struct.error, EOFError and others.
             raise ImageError(
-                f"{where}: expected {FORMAT_WORDS}, got a damaged file ({error})"
+                f"{where}: expected {self.expected}, got a damaged file ({error})"
             ) from error
+
+    def _read(self, stream: IO[bytes], file_size: int, where: str) -> ImageArray:
+        return self._finish(decode(stream, file_size, where, self.max_pixels), where)
 
     def from_pillow(self, image: Image.Image, where: str) -> ImageArray:
         """Return a Pillow image; see `image_from_pillow`."""
@@ -112,6 +117,10 @@ class ImageReader:
     def from_array(self, array: NDArray[Any], where: str) -> ImageArray:
         """Return an array as an image; see `check_image`."""
         return self._finish(_from_array(array, where), where)
+
+    def picture(self, image: ImageArray) -> ImageArray:
+        """Return what a person is shown of an image that was read: the image."""
+        return image
 
     def warn(self, at_end: bool = True, stacklevel: int = 2) -> None:
         """Warn of what has been collected and not been said yet.

@@ -18,7 +18,7 @@ from knnspect.extras import require
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPage
 
-__all__ = ["TiffHeader", "decode_tiff", "open_tiff"]
+__all__ = ["TiffHeader", "decode_bands", "decode_tiff", "open_tiff"]
 
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR = 0, 1, 2, 3, 5, 6
 _COLOURS = {_WHITE_IS_ZERO: 1, _BLACK_IS_ZERO: 1, _RGB: 3, _PALETTE: 1, _CMYK: 4, _YCBCR: 3}
@@ -36,6 +36,8 @@ _ASSOCIATED, _STRAIGHT = 1, 2
 _UNSIGNED, _SIGNED, _FLOAT, _UNDEFINED = 1, 2, 3, 4
 #: CCITT modified Huffman, group 3 and group 4, and JPEG as TIFF 6.0 had it first.
 _FAX, _OLD_JPEG, _JPEG = (2, 3, 4), 6, 7
+#: Pages that a file of bands may have.
+_MOST_BANDS = 4096
 #: Pages after the first that are looked at for whether they are images.
 _PAGES_ASKED = 64
 
@@ -147,6 +149,82 @@ def decode_tiff(header: TiffHeader, stream: IO[bytes], file_size: int, where: st
         remark=remark,
         are_counts=are_counts,
     )
+
+
+def decode_bands(stream: IO[bytes], file_size: int, where: str, max_values: int) -> NDArray[Any]:
+    """Return all bands of a TIFF file as they are, shape (height, width, n_bands).
+
+    Parameters
+    ----------
+    stream : binary file
+        The file.
+    file_size : int
+        The bytes of the file.
+    where : str
+        What messages call it.
+    max_values : int
+        Values that it may have, which are counted before any is decoded.
+
+    Returns
+    -------
+    ndarray
+        Bands are the samples of a pixel; where a pixel has one, each page is a band.
+
+    Raises
+    ------
+    ImageError
+        Pages differ in size, have several bands each, are too large, damaged, or no bands at all.
+    """
+    from tifffile import TiffFile
+
+    with (
+        quiet(),
+        TiffFile(stream, name=where, is_lsm=False, is_scanimage=False, is_ndpi=False) as file,
+    ):
+        pages = _pages_of_bands(file, where)
+        first = pages[0]
+        n_bands = len(pages) * first.samplesperpixel
+        shape = (first.imagelength, first.imagewidth, n_bands)
+        if int(np.prod(shape, dtype=float)) > max_values:
+            raise ImageError(f"{where}: expected at most {max_values:,} values, got {shape}")
+        for page in pages:
+            if page.shape != first.shape or page.dtype != first.dtype:
+                raise ImageError(
+                    f"{where}: expected bands of one size and type, got {page.shape} {page.dtype} "
+                    f"beside {first.shape} {first.dtype}"
+                )
+            _check_segments(page, file_size, where)
+        if len(pages) > 1:
+            return np.stack([_by_tifffile(page) for page in pages], axis=-1).reshape(shape)
+        pixels = _by_tifffile(first)
+        if first.samplesperpixel > 1 and int(first.planarconfig) == 2:
+            pixels = np.moveaxis(pixels, 0, -1)
+        return pixels.reshape(shape)
+
+
+def _pages_of_bands(file: TiffFile, where: str) -> list[TiffPage]:
+    """Return the pages of a file that are bands, or the one that has them all."""
+    pages: list[Any] = []
+    for page in file.pages:
+        if len(pages) > _MOST_BANDS or any(page.offset == other.offset for other in pages[:1]):
+            break
+        pages.append(page)
+    pages = [page for page in pages if not int(page.subfiletype) & 0b101]
+    n_images = int((file.imagej_metadata or {}).get("images", 1))
+    if not pages or len(pages) > _MOST_BANDS or n_images > max(1, len(pages)):
+        n_found = max(n_images, len(pages))
+        raise ImageError(
+            f"{where}: expected a page with bands, or up to {_MOST_BANDS} pages of one band each, "
+            f"got {n_found or 'none'}{' in one page of ImageJ' if n_images > 1 else ''}"
+        )
+    first = pages[0]
+    if len(pages) > 1 and first.samplesperpixel > 1:
+        raise ImageError(
+            f"{where}: expected one scene, got {len(pages)} pages of {first.samplesperpixel} bands"
+        )
+    if int(first.photometric) == _PALETTE or first.imagedepth > 1 or first.dtype is None:
+        raise ImageError(f"{where}: expected bands of numbers, got a palette or a volume")
+    return pages
 
 
 def _by_tifffile(page: TiffPage) -> NDArray[Any]:

@@ -115,7 +115,7 @@ class Decider(Judge):
         """
         self._check_fitted()
         digests: dict[str, bytes] = {}
-        opened = open_to_learn(images)  # defective images are refused alike
+        opened = open_to_learn(self.backbone.opened(images))  # defective images are refused alike
         source = ImageSource((item.recorded(digests) for item in opened), opened.n_images)
         ids: list[str] = []
         scores: list[float] = []

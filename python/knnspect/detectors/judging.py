@@ -94,7 +94,7 @@ class Judge(Parametrized, ABC):
         watch = Stopwatch()
         files: dict[str, JudgedFile] = {}
         batches = self.backbone.iterate(
-            noting_files(open_to_judge(images), files),
+            noting_files(open_to_judge(self.backbone.opened(images)), files),
             batch_size,
             n_workers,
             skip_bad,

@@ -281,8 +281,9 @@ class TrainedDetector(Detector):
         The network is built without values, so that its size is known before it takes memory.
         """
         channels = [n for _, _, n in self._shapes]
-        if channels != self.backbone.channels:
-            raise ValueError(f"shapes: expected {self.backbone.channels} channels, got {channels}")
+        known = self.backbone.channels  # none of scenes, each of which says itself
+        if known and channels != known:
+            raise ValueError(f"shapes: expected {known} channels, got {channels}")
         largest = self.backbone.geometry.largest_input
         if any(not (1 <= h <= largest[0] and 1 <= w <= largest[1]) for h, w, _ in self._shapes):
             raise ValueError(f"shapes: expected levels within {largest}, got {self._shapes}")

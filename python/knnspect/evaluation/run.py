@@ -86,7 +86,9 @@ def evaluate(
     """
     require("sklearn", for_="an evaluation")  # before the work, not after it
     start = time.perf_counter()
-    labels = Labels(dataset, detector.backbone.max_pixels, _NEEDS)
+    labels = Labels(
+        dataset, detector.backbone.max_pixels, _NEEDS, detector.backbone.reader_of_sizes()
+    )
     options: dict[str, Any] = {
         "batch_size": batch_size,
         "n_workers": n_workers,

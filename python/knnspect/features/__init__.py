@@ -3,6 +3,7 @@
 ``extractor``    what all that make features have in common: reading, batches, files
 ``backbone``     features of a pretrained network
 ``pixels``       the pixels themselves
+``scenes``       the bands of hyperspectral scenes
 ``constraints``  what values its parameters may have
 ``features``     what it gives of images
 ``reading``      how it reads images
@@ -18,5 +19,6 @@ from knnspect.features.backbone import Backbone
 from knnspect.features.extractor import Extractor
 from knnspect.features.features import Features
 from knnspect.features.pixels import Pixels
+from knnspect.features.scenes import Scenes
 
-__all__ = ["Backbone", "Extractor", "Features", "Pixels"]
+__all__ = ["Backbone", "Extractor", "Features", "Pixels", "Scenes"]

@@ -27,6 +27,7 @@ __all__ = [
     "Name",
     "PatchSize",
     "Resize",
+    "Unused",
     "Weights",
     "WhiteLevel",
     "are_names",
@@ -201,6 +202,19 @@ class WhiteLevel(Constraint):
         """Yield other types, words and numbers."""
         yield from ((value, DTypeError) for value in ("bright", 1.5, True))
         yield from ((value, ParameterError) for value in (0, 2**32))
+
+
+class Unused(Constraint):
+    """None: what others have is of no use here."""
+
+    def check(self, name: str, value: Any) -> None:
+        """Check that it is None."""
+        if value is not None:
+            raise ParameterError(f"{name}: is not used here, expected None, got {value!r}")
+
+    def bad_values(self) -> Iterator[Bad]:
+        """Yield values that others have."""
+        yield from ((value, ParameterError) for value in (1, "auto"))
 
 
 class MaxPixels(Constraint):

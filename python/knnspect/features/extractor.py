@@ -218,7 +218,7 @@ class Extractor(ReadsImages):
         ImageError
             If an image cannot be used, or there is none.
         """
-        source = open_images(images)  # before anything that takes long
+        source = open_images(self.opened(images))  # before anything that takes long
         reader = self.reader()
         loaded = self._load()
         watch = stopwatch or Stopwatch()

@@ -53,9 +53,17 @@ class ReadsImages(Parametrized):
             return self._white_found[0]
         return white
 
+    def opened(self, images: object) -> object:
+        """Return images in a form that `open_images` takes: as they are, but for scenes."""
+        return images
+
     def reader(self) -> ImageReader:
         """Return a reader of images, with the white level and the limit of size."""
         return ImageReader(self.white_level, self.max_pixels)
+
+    def reader_of_sizes(self) -> ImageReader:
+        """Return a reader that tells how large images are, before a white level is found."""
+        return ImageReader(max_pixels=self.max_pixels)
 
     def find_white(
         self,

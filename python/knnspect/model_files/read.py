@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from knnspect import _core
 from knnspect.corrections import Correction, Journal
 from knnspect.errors import StoreError
-from knnspect.features import Backbone, Extractor, Pixels
+from knnspect.features import Backbone, Extractor, Pixels, Scenes
 from knnspect.features.stored import check_device
 from knnspect.files import as_damage, check_path, is_folder, is_there, parse_json
 from knnspect.gallery import Coreset, Gallery, is_gallery_folder
@@ -24,6 +24,10 @@ from knnspect.packed import unpacked
 from knnspect.validation import check_positive
 
 __all__ = ["StoredModel", "corrections_of"]
+
+
+#: What makes the features, by the format of its settings; else a backbone does.
+_EXTRACTORS: dict[str, type[Extractor]] = {"pixels": Pixels, "scenes": Scenes}
 
 
 class StoredModel:
@@ -64,10 +68,10 @@ class StoredModel:
         self.config = parse_json(text, self.path, "its settings")
 
     def backbone(self, device: str | None) -> Extractor:
-        """Return what makes the features: a backbone with its network, or pixels."""
+        """Return what makes the features: a backbone with its network, pixels or scenes."""
         settings = self.config["backbone"]
-        are_pixels = isinstance(settings, dict) and settings.get("format") == "pixels"
-        kind: type[Extractor] = Pixels if are_pixels else Backbone
+        word = settings.get("format") if isinstance(settings, dict) else None
+        kind = _EXTRACTORS.get(word, Backbone) if isinstance(word, str) else Backbone
         return kind.from_state(settings, self.tensors(BACKBONE), device)
 
     def check_device(self, device: str | None) -> None:

@@ -94,8 +94,8 @@ def add_to_gallery(gallery: Gallery, features: Features) -> None:
         gallery.add(features.pyramid, features.ids)
     except ShapeError as error:
         raise ShapeError(
-            f"image {features.ids[0]}: {error}: the grids of normal images must be equal; with "
-            'resize="stretch", "crop" or "pad" they are, whatever the shapes of images',
+            f"image {features.ids[0]}: {error}: the grids of normal images must be equal; "
+            f"{features.placements[0].geometry.one_grid}",
             image=features.ids[0],
         ) from error
 

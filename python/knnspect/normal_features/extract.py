@@ -130,6 +130,7 @@ def extract(backbone: Extractor, images: object, gallery: Gallery, run: Run) -> 
     MemoryError
         If more than `max_memory` is in use; what was learnt is in the folder.
     """
+    images = backbone.opened(images)
     if backbone.white == "auto":
         images = open_to_learn(images)
         backbone.find_white(images, run.n_workers, run.skip_bad, run.progress)

@@ -78,10 +78,11 @@ def plan_build(
     height, width = geometry.image_size
     if first is not None:
         height, width = geometry.input_size((first.shape[0], first.shape[1]))
-    prepared = 12 * height * width
+    n_bands = 3 if first is None else first.shape[2]
+    prepared = 4 * n_bands * height * width
     before = anonymous_bytes() or 0
     with PeakMemory() as memory:
-        features = backbone.extract(np.zeros((1, height, width, 3), np.uint8))
+        features = backbone.extract(np.zeros((1, height, width, n_bands), np.uint8))
     network = max(memory.peak - before, 0)
     pyramid = features.pyramid.nbytes
     sample = Gallery(gallery.upsample, gallery.dtype)
