@@ -42,6 +42,7 @@ _HOMES = {
     "ForkError": "errors",
     "GANomaly": "detectors.reconstruction.ganomaly",
     "Gallery": "gallery",
+    "HADGAN": "detectors.reconstruction.hadgan",
     "ImageError": "errors",
     "ImageWarning": "errors",
     "KnnspectError": "errors",

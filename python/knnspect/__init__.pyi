@@ -23,6 +23,7 @@ from knnspect.detectors.reconstruction.alad import ALAD
 from knnspect.detectors.reconstruction.alae import ALAE
 from knnspect.detectors.reconstruction.alocc import ALOCC
 from knnspect.detectors.reconstruction.ganomaly import GANomaly
+from knnspect.detectors.reconstruction.hadgan import HADGAN
 from knnspect.detectors.reconstruction.ssim_ae import SSIMAE
 from knnspect.detectors.reconstruction.vae import VAE
 from knnspect.errors import (
@@ -55,6 +56,7 @@ __all__ = [
     "ALAD",
     "ALAE",
     "ALOCC",
+    "HADGAN",
     "SSIMAE",
     "VAE",
     "AnomalousRegion",

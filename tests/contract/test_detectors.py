@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import knnspect as ks
-from knnspect import Backbone, Pixels
+from knnspect import Backbone
 from knnspect.data import elpv_split, read_image
 from knnspect.detectors import get_method, methods
 from knnspect.errors import DTypeError, ParameterError
@@ -160,7 +160,7 @@ def material() -> Material:
 
 
 def parameters_of(word: str) -> tuple[dict[str, Any], ...]:
-    draws = isinstance(get_method(word)().backbone, Pixels)
+    draws = not isinstance(get_method(word)().backbone, Backbone)
     return PARAMETERS.get(word, DRAWING if draws else ({},))
 
 

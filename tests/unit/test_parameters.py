@@ -71,12 +71,16 @@ OTHERS: dict[str, Any] = {
     "variance": 0.25,
     "constraint_weight": 0.25,
     "critic_steps": 2,
+    "consistency_weight": 2.0,
+    "shrink_weight": 0.5,
+    "spatial_weight": 0.25,
+    "contamination": 0.125,
 }
 
 
 def others(kind: type[Detector]) -> dict[str, Any]:
     values = {name: OTHERS[name] for name in kind.parameters}
-    if isinstance(kind().backbone, ks.Pixels):
+    if not isinstance(kind().backbone, ks.Backbone):
         values["backbone"] = ks.Pixels(28)
     for name, other in (("score", "image"), ("fusion", "concatenated"), ("patience", None)):
         if name in values and kind.parameters[name].default == values[name]:
@@ -112,9 +116,9 @@ def test_all_are_got_and_set(kind: type[Detector]) -> None:
 
 
 def test_those_of_the_backbone_are_among_them(kind: type[Detector]) -> None:
-    backbone = kind().backbone.set_params(image_size=64, max_pixels=7)
+    backbone = kind().backbone.set_params(device="cpu", max_pixels=7)
     detector = kind(backbone)
-    assert detector.get_params()["backbone__image_size"] == 64
+    assert detector.get_params()["backbone__device"] == "cpu"
     detector.set_params(backbone__max_pixels=5)
     assert detector.backbone.max_pixels == 5
     assert backbone.max_pixels == 7, "another detector may have it, too"

@@ -131,7 +131,7 @@ class DetectorCase:
     @property
     def takes_pixels(self) -> bool:
         """Whether it works on the pixels of images, not on features of a network."""
-        return isinstance(self.kind.parameters["backbone"].make_default(), Pixels)
+        return not isinstance(self.kind.parameters["backbone"].make_default(), Backbone)
 
     @property
     def backbone(self) -> Extractor:

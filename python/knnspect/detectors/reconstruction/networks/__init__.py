@@ -4,6 +4,8 @@
 ``blocks``  encoders, decoders, discriminators for images of any size
 ``latent``  codes: what draws by them, finds them by search, averages over steps
 ``losses``  terms of losses that several papers have
+``joint``   how HADGAN judges residuals of spectra
+``spectra`` of what: covariances, filters, spreads
 """
 
 from __future__ import annotations
