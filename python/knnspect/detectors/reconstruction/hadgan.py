@@ -104,7 +104,9 @@ class HADGAN(ReconstructionDetector):
     consistency_weight: float = parameter(Positive(or_zero=True), default=1.0)
     shrink_weight: float = parameter(Positive(or_zero=True), default=0.1)
     adversarial_weight: float = parameter(Positive(or_zero=True), default=0.01)
-    spatial_weight: float = parameter(Positive(or_zero=True, at_most=1), default=0.5)
+    spatial_weight: float = parameter(
+        Positive(or_zero=True, at_most=1), default=0.5, changes_training=False
+    )
     contamination: float = parameter(Positive(or_zero=True, below=0.5), default=0.05)
     max_epochs: int = parameter(default=60)
     patience: int | None = parameter(default=20)
@@ -112,18 +114,14 @@ class HADGAN(ReconstructionDetector):
     sigma: float = parameter(default=0.0)
 
     method: ClassVar[str] = "hadgan"
+    _judging: ClassVar[tuple[str, ...]] = ("spatial_weight",)
     fewest_images: ClassVar[int] = 1
 
     def _network(self, shapes: list[tuple[int, int, int]]) -> HADGANNetwork:
         from knnspect.detectors.reconstruction.networks.hadgan import HADGANNetwork, Weights
 
-        weights = Weights(
-            self.consistency_weight,
-            self.shrink_weight,
-            self.adversarial_weight,
-            self.spatial_weight,
-            self.contamination,
-        )
+        of_loss = self.consistency_weight, self.shrink_weight, self.adversarial_weight
+        weights = Weights(*of_loss, self.spatial_weight, self.contamination)
         return HADGANNetwork(shapes[0], self._settings(), weights)
 
     def _prepare(self, run: Run) -> None:

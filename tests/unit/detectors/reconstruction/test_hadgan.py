@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,16 @@ def test_the_map_is_the_weighted_sum_of_two_maps_by_their_spreads_where_it_was_l
     expected = 0.5 * spatial / spread(spatial) + 0.5 * spectral / spread(spectral)
     (found,) = fitted.predict(scene)
     np.testing.assert_allclose(found.map, expected, rtol=2e-3)
+
+
+def test_the_weight_of_the_spatial_map_may_change_after_the_fit(
+    fitted: ks.HADGAN, scene: NDArray[np.float32]
+) -> None:
+    maps = []
+    for share in (0.0, 1.0, 0.25):
+        detector = copy.copy(fitted).set_params(spatial_weight=share)
+        maps.append(detector.predict(scene)[0].map)
+    np.testing.assert_allclose(maps[2], 0.75 * maps[0] + 0.25 * maps[1], rtol=1e-5)
 
 
 def test_a_pixel_is_judged_by_what_was_learnt_not_by_its_scene(

@@ -62,7 +62,8 @@ class HADGANNetwork(ReconstructionNetwork):
         self.decoder = mlp(n_codes, width, 2 * width, n_bands)
         self.of_codes = mlp(n_codes, width, width, 1)
         self.of_spectra = mlp(n_bands, 2 * width, width, 1)
-        self.joint = JointDetector(n_bands, weights.spatial, weights.contamination)
+        self.joint = JointDetector(n_bands, weights.contamination)
+        self.spatial_weight = weights.spatial
         # The scale of each band.
         self.register_buffer("mean", torch.zeros(n_bands))
         self.register_buffer("deviation", torch.ones(n_bands))
@@ -152,7 +153,12 @@ class HADGANNetwork(ReconstructionNetwork):
 
     def judge(self, batch: FeaturePyramid) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
         """Return the largest value of each scene's map, and the maps."""
-        maps = np.stack([self.joint.map(self._residual(image)) for image in self._scenes(batch)])
+        maps = np.stack(
+            [
+                self.joint.map(self._residual(image), self.spatial_weight)
+                for image in self._scenes(batch)
+            ]
+        )
         return maps.max(axis=(1, 2)).astype(np.float64), maps
 
     def scores(self, images: Tensor, drawn: Tensor) -> Tensor:
@@ -163,7 +169,10 @@ class HADGANNetwork(ReconstructionNetwork):
         """Return the maps of scenes (the paper's D_SS), by what is drawn."""
         scaled = (images - drawn) / self.deviation[:, None, None]
         return torch.stack(
-            [torch.from_numpy(self.joint.map(each.cpu().numpy())) for each in scaled]
+            [
+                torch.from_numpy(self.joint.map(each.cpu().numpy(), self.spatial_weight))
+                for each in scaled
+            ]
         )
 
     def reconstruct(self, batch: FeaturePyramid) -> NDArray[np.float32]:

@@ -32,8 +32,6 @@ class JointDetector(nn.Module):
     ----------
     n_bands : int
         Of the scenes.
-    spatial : float
-        The share of the spatial map.
     contamination : float
         The share of spectra that are not taken for usual.
     """
@@ -43,9 +41,9 @@ class JointDetector(nn.Module):
     is_chosen: Tensor
     spreads: Tensor
 
-    def __init__(self, n_bands: int, spatial: float, contamination: float) -> None:
+    def __init__(self, n_bands: int, contamination: float) -> None:
         super().__init__()
-        self.spatial, self.contamination = spatial, contamination
+        self.contamination = contamination
         self.register_buffer("usual", torch.zeros(n_bands))
         self.register_buffer("whitening", torch.eye(n_bands))
         # Bands that are looked at for the spatial map.
@@ -79,10 +77,10 @@ class JointDetector(nn.Module):
         spectral = mahalanobis(residual, self.usual.cpu().numpy(), self.whitening.cpu().numpy())
         return spatial / of_spatial, spectral / of_spectral
 
-    def map(self, residual: NDArray[Any]) -> NDArray[np.float32]:
-        """Return the joint map, shape (height, width)."""
+    def map(self, residual: NDArray[Any], share: float) -> NDArray[np.float32]:
+        """Return the joint map, of which a share is the spatial one, shape (height, width)."""
         spatial, spectral = self.maps(residual)
-        return (self.spatial * spatial + (1 - self.spatial) * spectral).astype(np.float32)
+        return (share * spatial + (1 - share) * spectral).astype(np.float32)
 
     @property
     def _chosen(self) -> NDArray[np.bool_]:
