@@ -61,6 +61,7 @@ _HOMES = {
     "SearchStats": "search",
     "ShapeError": "errors",
     "SimpleNet": "detectors",
+    "SkipGANomaly": "detectors.reconstruction.skip_ganomaly",
     "Spade": "detectors",
     "StoreError": "errors",
     "SuperADD": "detectors",

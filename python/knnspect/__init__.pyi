@@ -24,6 +24,7 @@ from knnspect.detectors.reconstruction.alae import ALAE
 from knnspect.detectors.reconstruction.alocc import ALOCC
 from knnspect.detectors.reconstruction.ganomaly import GANomaly
 from knnspect.detectors.reconstruction.hadgan import HADGAN
+from knnspect.detectors.reconstruction.skip_ganomaly import SkipGANomaly
 from knnspect.detectors.reconstruction.ssim_ae import SSIMAE
 from knnspect.detectors.reconstruction.vae import VAE
 from knnspect.errors import (
@@ -97,6 +98,7 @@ __all__ = [
     "SearchStats",
     "ShapeError",
     "SimpleNet",
+    "SkipGANomaly",
     "Spade",
     "StoreError",
     "SuperADD",

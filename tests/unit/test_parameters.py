@@ -75,6 +75,7 @@ OTHERS: dict[str, Any] = {
     "shrink_weight": 0.5,
     "spatial_weight": 0.25,
     "contamination": 0.125,
+    "residual_share": 0.6,
 }
 
 
