@@ -229,8 +229,9 @@ class Training(Generic[Batch]):
         self.history.append(entry)
         self._n_done = 0
         self._sums = np.zeros((self._network.n_parts, 2))
-        losses = [past.get("held_out_loss", 0.0) for past in self.history]
-        if not self._may_stop:
+        first = math.ceil(self._network.settles_from * self._settings.max_epochs)
+        losses = [past.get("held_out_loss", 0.0) for past in self.history[first:]]
+        if not self._may_stop or not losses:
             self.best_epoch = len(self.history)
         elif losses[-1] < min(losses[:-1], default=math.inf):
             self.best_epoch = len(self.history)

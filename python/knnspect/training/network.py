@@ -66,6 +66,9 @@ class TrainableNetwork(nn.Module, ABC, Generic[Batch]):
     schedule: Literal["cosine", "constant"] = "cosine"
     #: Training ends as soon as the loss of the images held out is below it.
     stops_below: float | None = None
+    #: The share of the whole training from which on images held out decide when to stop, for
+    #: networks that train what judges after something else.
+    settles_from: float = 0.0
     #: Whether products may be taken in bfloat16 while it is trained on CUDA.
     allows_bfloat16: bool = True
     #: The share of the whole training that was done before the present batch; `Training` sets it.

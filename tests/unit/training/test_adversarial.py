@@ -145,3 +145,22 @@ def test_a_part_that_rests_has_no_loss() -> None:
     history = trained(Resting()).history
     assert ["discriminator" in entry for entry in history] == [True, True, False, False]
     assert all(np.isfinite(list(entry.values())).all() for entry in history)
+
+
+class Late(Duel):
+    """What judges is nearest at the beginning, when it is not trained yet, and then gets nearer."""
+
+    settles_from = 0.5
+
+    def held_out_losses(self, batch: Values) -> list[tuple[float, int]]:
+        epoch = round(self.done * 8)
+        return [([0.1, 0.2, 0.2, 0.2, 0.9, 0.8, 0.85, 0.7][epoch - 1 if epoch else 0], 1)]
+
+
+def test_images_held_out_decide_when_what_judges_is_trained() -> None:
+    # `done` is that of the last batch of an epoch, which rounds to the next.
+    training = trained(Late(), max_epochs=8, patience=2)
+    assert len(training.history) == 8, "two epochs without gain do not count in the first half"
+    assert training.best_epoch == 8
+    training = trained(Late(), max_epochs=8, patience=1)
+    assert (len(training.history), training.best_epoch) == (7, 6)
