@@ -37,6 +37,7 @@ _HOMES = {
     "DisagreementError": "errors",
     "DriftAlarm": "calibration",
     "DriftMonitor": "calibration",
+    "EGBAD": "detectors.reconstruction.egbad",
     "FeaturePyramid": "pyramid",
     "Features": "features",
     "ForkError": "errors",

@@ -22,6 +22,7 @@ from knnspect.detectors.reconstruction.adae import ADAE
 from knnspect.detectors.reconstruction.alad import ALAD
 from knnspect.detectors.reconstruction.alae import ALAE
 from knnspect.detectors.reconstruction.alocc import ALOCC
+from knnspect.detectors.reconstruction.egbad import EGBAD
 from knnspect.detectors.reconstruction.ganomaly import GANomaly
 from knnspect.detectors.reconstruction.hadgan import HADGAN
 from knnspect.detectors.reconstruction.skip_ganomaly import SkipGANomaly
@@ -57,6 +58,7 @@ __all__ = [
     "ALAD",
     "ALAE",
     "ALOCC",
+    "EGBAD",
     "HADGAN",
     "SSIMAE",
     "VAE",
