@@ -38,6 +38,7 @@ _HOMES = {
     "DriftAlarm": "calibration",
     "DriftMonitor": "calibration",
     "EGBAD": "detectors.reconstruction.egbad",
+    "FAnoGAN": "detectors.reconstruction.f_anogan",
     "FeaturePyramid": "pyramid",
     "Features": "features",
     "ForkError": "errors",

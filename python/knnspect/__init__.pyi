@@ -23,6 +23,7 @@ from knnspect.detectors.reconstruction.alad import ALAD
 from knnspect.detectors.reconstruction.alae import ALAE
 from knnspect.detectors.reconstruction.alocc import ALOCC
 from knnspect.detectors.reconstruction.egbad import EGBAD
+from knnspect.detectors.reconstruction.f_anogan import FAnoGAN
 from knnspect.detectors.reconstruction.ganomaly import GANomaly
 from knnspect.detectors.reconstruction.hadgan import HADGAN
 from knnspect.detectors.reconstruction.skip_ganomaly import SkipGANomaly
@@ -78,6 +79,7 @@ __all__ = [
     "DisagreementError",
     "DriftAlarm",
     "DriftMonitor",
+    "FAnoGAN",
     "FeaturePyramid",
     "Features",
     "ForkError",

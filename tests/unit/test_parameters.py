@@ -76,6 +76,7 @@ OTHERS: dict[str, Any] = {
     "spatial_weight": 0.25,
     "contamination": 0.125,
     "residual_share": 0.6,
+    "encoder_training": "ziz",
     "discriminator_score": "cross_entropy",
     "pixel_share": 0.375,
 }
