@@ -22,6 +22,7 @@ from knnspect.detectors.reconstruction.adae import ADAE
 from knnspect.detectors.reconstruction.alad import ALAD
 from knnspect.detectors.reconstruction.alae import ALAE
 from knnspect.detectors.reconstruction.alocc import ALOCC
+from knnspect.detectors.reconstruction.anogan import AnoGAN
 from knnspect.detectors.reconstruction.egbad import EGBAD
 from knnspect.detectors.reconstruction.f_anogan import FAnoGAN
 from knnspect.detectors.reconstruction.ganomaly import GANomaly
@@ -63,6 +64,7 @@ __all__ = [
     "HADGAN",
     "SSIMAE",
     "VAE",
+    "AnoGAN",
     "AnomalousRegion",
     "AnomalyDINO",
     "Backbone",

@@ -54,6 +54,7 @@ PARAMETERS: dict[str, tuple[dict[str, Any], ...]] = {
 
 #: Of methods that draw images: those with which they learn fast.
 DRAWING: tuple[dict[str, Any], ...] = ({"max_epochs": 2, "width": 4, "latent_size": 8},)
+PARAMETERS["anogan"] = ({**DRAWING[0], "search_steps": 3},)
 
 #: Values that are to be refused, besides those of the constraints.
 SPADE_BAD_PARAMETERS: Bad = (

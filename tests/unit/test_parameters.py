@@ -78,6 +78,9 @@ OTHERS: dict[str, Any] = {
     "residual_share": 0.6,
     "encoder_training": "ziz",
     "discriminator_score": "cross_entropy",
+    "search_steps": 3,
+    "search_rate": 0.25,
+    "feature_share": 0.625,
     "pixel_share": 0.375,
 }
 
