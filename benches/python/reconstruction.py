@@ -241,13 +241,23 @@ def means(fits: dict[str, dict[str, Any]]) -> dict[str, dict[str, float]]:
     return found
 
 
+def cells_of(file: Path | None) -> list[NDArray[np.uint8]]:
+    """Return cells to learn from, functional and defective ones, shape (n, 300, 300) each."""
+    names = ("train", "functional", "defective")
+    if file is not None:
+        arrays = np.load(file, allow_pickle=False)
+        return [arrays[name] for name in names]
+    split = elpv_split(n_train=200, n_functional=60, n_defective=60)
+    return [np.stack([read_image(path)[..., 0] for path in getattr(split, n)]) for n in names]
+
+
 def run_cells(options: argparse.Namespace) -> None:
     """Judge solar cells at 64 px by each method, and by PatchCore."""
     import torch
 
     warnings.simplefilter("ignore")
     torch.set_num_threads(options.threads)
-    split = elpv_split(n_train=200, n_functional=60, n_defective=60)
+    train, functional, defective = cells_of(options.cells)
     file = options.output or RESULTS / "reconstruction_cells.json"
     kept = json.loads(file.read_text()) if file.is_file() else {"machine": machine(), "auroc": {}}
     for word in ["patchcore", *options.methods]:
@@ -258,9 +268,9 @@ def run_cells(options: argparse.Namespace) -> None:
             ks.Backbone(image_size=64) if word == "patchcore" else pixels, score="image"
         )
         start = time.perf_counter()
-        detector.fit(split.train)
+        detector.fit(train)
         seconds = time.perf_counter() - start
-        good, bad = (detector.scores(part) for part in (split.functional, split.defective))
+        good, bad = (detector.scores(part) for part in (functional, defective))
         kept["auroc"][word] = {"auroc": round(auroc(good, bad), 4), "fit_s": round(seconds, 1)}
         print(word, kept["auroc"][word], flush=True)
         file.write_text(json.dumps(kept, indent=2) + "\n")
@@ -273,20 +283,20 @@ def run_picture(options: argparse.Namespace) -> None:
 
     warnings.simplefilter("ignore")
     torch.set_num_threads(options.threads)
-    split = elpv_split(n_train=200, n_functional=4, n_defective=8)
-    shown = [read_image(split.functional[0]), read_image(split.defective[options.defect])]
+    train, functional, defective = cells_of(options.cells)
+    shown = np.stack([functional[0], defective[options.defect]])
     figure, axes = pyplot.subplots(
         len(options.methods), 6, figsize=(7, 1.2 * len(options.methods)), squeeze=False
     )
     for row, word in zip(axes, options.methods, strict=True):
         detector: Any = get_method(word)(ks.Pixels(64, color="grey", device=options.device))
-        detector.fit(split.train)
+        detector.fit(train)
         drawn = detector.reconstruct(shown)
         for place, (image, ours, prediction) in enumerate(
             zip(shown, drawn, detector.predict(shown), strict=True)
         ):
             top = max(detector.normal_map_max_, 1e-9)
-            row[3 * place].imshow(image)
+            row[3 * place].imshow(image, cmap="gray")
             row[3 * place + 1].imshow(ours[..., 0], cmap="gray", vmin=0, vmax=1)
             row[3 * place + 2].imshow(prediction.map, cmap="inferno", vmin=0, vmax=top)
         row[0].set_ylabel(word, rotation=0, ha="right", va="center")
@@ -312,6 +322,7 @@ def main() -> None:
     parser.add_argument("--one-seed", action="store_true")
     parser.add_argument("--variants", type=Path, help="JSON: settings to compare, by method")
     parser.add_argument("--data", default="", help="folder of files in MNIST's format")
+    parser.add_argument("--cells", type=Path, help="arrays of cells, where elpv is not installed")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--jobs", type=int, default=1, help="fits at a time")
