@@ -260,7 +260,8 @@ def run_cells(options: argparse.Namespace) -> None:
     train, functional, defective = cells_of(options.cells)
     file = options.output or RESULTS / "reconstruction_cells.json"
     kept = json.loads(file.read_text()) if file.is_file() else {"machine": machine(), "auroc": {}}
-    for word in ["patchcore", *options.methods]:
+    others = [] if options.no_patchcore else ["patchcore"]
+    for word in [*others, *options.methods]:
         if word in kept["auroc"]:
             continue
         pixels = ks.Pixels(64, color="grey", device=options.device)
@@ -323,6 +324,7 @@ def main() -> None:
     parser.add_argument("--variants", type=Path, help="JSON: settings to compare, by method")
     parser.add_argument("--data", default="", help="folder of files in MNIST's format")
     parser.add_argument("--cells", type=Path, help="arrays of cells, where elpv is not installed")
+    parser.add_argument("--no-patchcore", action="store_true")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--jobs", type=int, default=1, help="fits at a time")

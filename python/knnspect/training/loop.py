@@ -243,7 +243,9 @@ class Training(Generic[Batch]):
         if not names:
             return {"loss": _mean(self._sums)}
         # Some parts may have rested.
-        means = {name: total / n for name, (total, n) in zip(names, self._sums, strict=True) if n}
+        means = {
+            name: float(total / n) for name, (total, n) in zip(names, self._sums, strict=True) if n
+        }
         return {"loss": next(iter(means.values())), **means}
 
     @property
