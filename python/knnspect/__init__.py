@@ -26,6 +26,7 @@ _HOMES = {
     "AnomalyDINO": "detectors",
     "Backbone": "features",
     "BackendUnavailable": "errors",
+    "CAVGA": "detectors.reconstruction.cavga",
     "CFlow": "detectors",
     "Calibration": "calibration",
     "CalibrationError": "errors",

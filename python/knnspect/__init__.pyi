@@ -23,6 +23,7 @@ from knnspect.detectors.reconstruction.alad import ALAD
 from knnspect.detectors.reconstruction.alae import ALAE
 from knnspect.detectors.reconstruction.alocc import ALOCC
 from knnspect.detectors.reconstruction.anogan import AnoGAN
+from knnspect.detectors.reconstruction.cavga import CAVGA
 from knnspect.detectors.reconstruction.egbad import EGBAD
 from knnspect.detectors.reconstruction.f_anogan import FAnoGAN
 from knnspect.detectors.reconstruction.ganomaly import GANomaly
@@ -60,6 +61,7 @@ __all__ = [
     "ALAD",
     "ALAE",
     "ALOCC",
+    "CAVGA",
     "EGBAD",
     "HADGAN",
     "SSIMAE",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ __all__ = [
     "Constraint",
     "Count",
     "Flag",
+    "Images",
     "Instance",
     "Optional",
     "PositionWindow",
@@ -238,6 +240,53 @@ class Instance(Constraint):
     def bad_values(self) -> Iterator[Bad]:
         """Yield a text and None."""
         yield from ((value, DTypeError) for value in ("none", None))
+
+
+class Images(Constraint):
+    """Images as `knnspect.data.open_images` takes them: a path, a list, or an array.
+
+    Which are read is checked when they are.
+    """
+
+    metavar = "PATH"
+
+    def check(self, name: str, value: Any) -> None:
+        """Check the type."""
+        if not isinstance(value, (str, os.PathLike, _Given)):
+            raise DTypeError(
+                f"{name}: expected a path, a list of paths or arrays, or an array, got "
+                f"{type(value).__name__}"
+            )
+
+    def kept(self, value: Any) -> Any:
+        """Return a list or an array as something that can be compared."""
+        return _Given(value) if isinstance(value, (list, tuple, np.ndarray)) else value
+
+    @staticmethod
+    def given(value: Any) -> Any:
+        """Return what was given of which `kept` returned the value."""
+        return value.images if isinstance(value, _Given) else value
+
+    def bad_values(self) -> Iterator[Bad]:
+        """Yield what is no image."""
+        yield from ((value, DTypeError) for value in (1, True, None))
+
+
+@dataclass(frozen=True, eq=False)
+class _Given:
+    """Images that were given, as a list or an array."""
+
+    images: Any
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, _Given) or len(self.images) != len(other.images):
+            return False
+        return all(map(np.array_equal, self.images, other.images))
+
+    __hash__ = None  # type: ignore[assignment]  # arrays may be changed
+
+    def __repr__(self) -> str:
+        return f"<{len(self.images)} images>"
 
 
 class PositionWindow(Constraint):
