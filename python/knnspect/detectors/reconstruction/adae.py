@@ -33,7 +33,7 @@ class ADAE(ReconstructionDetector):
     patience : int or None, default 40
         Stop after so many epochs without a smaller residual of the images held out, and keep the
         weights of the best; None: never stop, and keep the last.
-    learning_rate : float, default 5e-4
+    learning_rate : float, default 1e-3
         Of Adam, for all weights.
 
     Source
@@ -43,9 +43,11 @@ class ADAE(ReconstructionDetector):
     d(x, D(x)) - d(G(x), D(G(x))), the generator's d(x, G(x)) + d(G(x), D(G(x))). Deviations:
 
     - the discriminator's loss has no lower bound, so that drawing drawn images ever worse would
-      pay more than drawing real ones well: its second term stops at
-      `margin`, as in energy-based GANs;
+      pay more than drawing real ones well: its second term stops at `margin`, as in energy-based
+      GANs;
     - encoders and decoders have one convolution for each halving, and a linear layer between them;
+    - activations are normalized image by image in the decoders, and not at all in the encoders:
+      the statistics of a batch of real images are not those of drawn ones;
     - early stopping, for small sets of images.
 
     The paper's own networks, learning rates and figures were not checked.
@@ -67,7 +69,7 @@ class ADAE(ReconstructionDetector):
     margin: float = parameter(Positive(), default=0.1)
     max_epochs: int = parameter(default=200)
     patience: int | None = parameter(default=40)
-    learning_rate: float = parameter(default=5e-4)
+    learning_rate: float = parameter(default=1e-3)
 
     method: ClassVar[str] = "adae"
 

@@ -12,7 +12,7 @@ from knnspect.detectors.reconstruction.networks.base import (
     Settings,
     variance,
 )
-from knnspect.detectors.reconstruction.networks.blocks import Decoder, Encoder
+from knnspect.detectors.reconstruction.networks.blocks import Decoder, Encoder, Kind
 from knnspect.pyramid import FeaturePyramid
 from knnspect.training.network import Step
 
@@ -47,8 +47,9 @@ class ADAENetwork(ReconstructionNetwork):
         self.register_buffer("deviation", torch.ones(()))
         self.generator, self.discriminator = (
             nn.Sequential(
-                Encoder(shape, settings.latent_size, settings.width),
-                Decoder(shape, settings.latent_size, settings.width),
+                # Real and drawn images are judged apart, so that no batch may be normalized as one.
+                Encoder(shape, settings.latent_size, settings.width, Kind("none")),
+                Decoder(shape, settings.latent_size, settings.width, Kind("layer")),
             )
             for _ in range(2)
         )
