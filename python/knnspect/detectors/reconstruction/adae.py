@@ -28,9 +28,9 @@ class ADAE(ReconstructionDetector):
     margin : float, default 0.1
         The discriminator is rewarded for drawing drawn images badly up to this mean absolute
         difference, in standard deviations of the normal images.
-    max_epochs : int, default 200
+    max_epochs : int, default 100
         Passes through all images.
-    patience : int or None, default 40
+    patience : int or None, default 20
         Stop after so many epochs without a smaller residual of the images held out, and keep the
         weights of the best; None: never stop, and keep the last.
     learning_rate : float, default 1e-3
@@ -67,8 +67,8 @@ class ADAE(ReconstructionDetector):
     """
 
     margin: float = parameter(Positive(), default=0.1)
-    max_epochs: int = parameter(default=200)
-    patience: int | None = parameter(default=40)
+    max_epochs: int = parameter(default=100)
+    patience: int | None = parameter(default=20)
     learning_rate: float = parameter(default=1e-3)
 
     method: ClassVar[str] = "adae"

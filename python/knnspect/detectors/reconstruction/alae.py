@@ -34,9 +34,9 @@ class ALAE(ReconstructionDetector):
         Of the absolute difference of normal images x and G(E(x)) in training; 0: as in the paper.
     latent_weight : float, default 0.1
         Of the distance of codes in the score.
-    max_epochs : int, default 120
+    max_epochs : int, default 80
         Passes through all images.
-    patience : int or None, default 40
+    patience : int or None, default 20
         Stop after so many epochs without a smaller residual of the images held out, and keep the
         weights of the best; None: never stop, and keep the last.
     learning_rate : float, default 1e-3
@@ -72,8 +72,8 @@ class ALAE(ReconstructionDetector):
     gamma: float = parameter(Positive(or_zero=True), default=10.0)
     image_weight: float = parameter(Positive(or_zero=True), default=10.0)
     latent_weight: float = parameter(Positive(or_zero=True), default=0.1)
-    max_epochs: int = parameter(default=120)
-    patience: int | None = parameter(default=40)
+    max_epochs: int = parameter(default=80)
+    patience: int | None = parameter(default=20)
     learning_rate: float = parameter(default=1e-3)
 
     method: ClassVar[str] = "alae"

@@ -38,9 +38,9 @@ class ALOCC(ReconstructionDetector):
         Stop training as soon as what is drawn of images held out differs from them by less than
         this share of the variance of the normal images (around their mean image): the
         reconstructor is good enough, and the discriminator gets worse when training goes on.
-    max_epochs : int, default 200
+    max_epochs : int, default 100
         Passes through all images.
-    patience : int or None, default 40
+    patience : int or None, default 20
         Stop after so many epochs without a smaller difference of images held out, and keep the
         weights of the best; None: only `enough` stops it, and the last are kept.
     learning_rate : float, default 2e-4
@@ -55,6 +55,8 @@ class ALOCC(ReconstructionDetector):
       that its weight means the same at any size and contrast;
     - the paper stops when the squared difference of images is below a constant: `enough` is
       relative to the images, and taken of images held out;
+    - where `enough` is never reached, `patience` ends training soon: the longer the discriminator
+      learns, the less it says of images that it has not seen;
     - the reconstructor has a linear layer in the middle: without, it could copy any image;
     - reconstruction is compared with the image without noise by its squared difference, as in the
       paper, where the published code takes a cross-entropy with the noisy image.
@@ -77,8 +79,8 @@ class ALOCC(ReconstructionDetector):
     noise: float = parameter(Positive(or_zero=True, at_most=_LARGEST_NOISE), default=0.155)
     judged: Literal["drawn", "image"] = parameter(Choice("drawn", "image"), default="drawn")
     enough: float = parameter(Positive(or_zero=True), default=0.1)
-    max_epochs: int = parameter(default=200)
-    patience: int | None = parameter(default=40)
+    max_epochs: int = parameter(default=100)
+    patience: int | None = parameter(default=20)
     learning_rate: float = parameter(default=2e-4)
 
     method: ClassVar[str] = "alocc"

@@ -28,9 +28,9 @@ class GANomaly(ReconstructionDetector):
         Of the absolute difference of pixels.
     encoder_weight : float, default 1
         Of the squared difference of latent codes.
-    max_epochs : int, default 200
+    max_epochs : int, default 120
         Passes through all images.
-    patience : int or None, default 40
+    patience : int or None, default 30
         Stop after so many epochs without a smaller residual of the images held out, and keep the
         weights of the best; None: never stop, and keep the last.
     learning_rate : float, default 2e-4
@@ -75,8 +75,8 @@ class GANomaly(ReconstructionDetector):
     adversarial_weight: float = parameter(Positive(or_zero=True), default=1.0)
     contextual_weight: float = parameter(Positive(), default=50.0)
     encoder_weight: float = parameter(Positive(), default=1.0)
-    max_epochs: int = parameter(default=200)
-    patience: int | None = parameter(default=40)
+    max_epochs: int = parameter(default=120)
+    patience: int | None = parameter(default=30)
     learning_rate: float = parameter(default=2e-4)
 
     method: ClassVar[str] = "ganomaly"

@@ -24,8 +24,9 @@ class SkipGANomaly(ReconstructionDetector):
     - image score: `residual_share` of their mean absolute difference, and the rest to 1 of the
       root mean square of the difference of the discriminator's features.
 
-    Skip connections hand on fine detail, that of defects included: with little `noise` the network
-    copies what it is shown, and scores say little.
+    Skip connections hand on detail, that of defects included: the network draws well what it has
+    never seen, with noise hardly less so than without, and scores say little where what is odd is
+    the shape of a thing. `GANomaly` and `SSIMAE` have no skip connections.
 
     Parameters
     ----------
@@ -40,9 +41,9 @@ class SkipGANomaly(ReconstructionDetector):
     noise : float, default 0.2
         Standard deviation of the noise on images that are drawn, in training and in judging, where
         black is 0 and white 1. It is the same for every image that is judged.
-    max_epochs : int, default 200
+    max_epochs : int, default 120
         Passes through all images.
-    patience : int or None, default 40
+    patience : int or None, default 30
         Stop after so many epochs without a smaller residual of the images held out, and keep the
         weights of the best; None: never stop, and keep the last.
     learning_rate : float, default 2e-4
@@ -82,8 +83,8 @@ class SkipGANomaly(ReconstructionDetector):
     latent_weight: float = parameter(Positive(or_zero=True), default=1.0)
     residual_share: float = parameter(Positive(or_zero=True, at_most=1), default=0.9)
     noise: float = parameter(Positive(or_zero=True, at_most=_LARGEST_NOISE), default=0.2)
-    max_epochs: int = parameter(default=200)
-    patience: int | None = parameter(default=40)
+    max_epochs: int = parameter(default=120)
+    patience: int | None = parameter(default=30)
     learning_rate: float = parameter(default=2e-4)
 
     method: ClassVar[str] = "skip_ganomaly"
