@@ -44,7 +44,7 @@ class CAVGA(ReconstructionDetector):
         Images with defects, for weak supervision; `predict` does not need them.
     adversarial_weight : float, default 0.01
         Of the discriminator in the loss of the others.
-    attention_weight : float, default 0.1
+    attention_weight : float, default 0.01
         Of the attention expansion loss, mean(1 - A), or the complementary guided attention loss.
     classifier_weight : float, default 0.001
         Of the classifier's loss, with weak supervision.
@@ -64,8 +64,7 @@ class CAVGA(ReconstructionDetector):
     (2020), section 3. Deviations:
 
     - the adversarial loss has a weight of .01 instead of 1, so that few images are drawn as they
-      are, and the discriminator has spectral norms; the attention's is .1 instead of .01, so that
-      some hundred steps are enough;
+      are, and the discriminator has spectral norms;
     - the divergence of codes is taken, as the cross-entropy, for each value of a pixel, so that
       the balance of both is that of a likelihood;
     - with weak supervision defective images reach the classifier alone: they are not drawn;
@@ -95,7 +94,7 @@ class CAVGA(ReconstructionDetector):
         Optional(Images()), default=None, is_saved=False
     )
     adversarial_weight: float = parameter(Positive(or_zero=True, at_most=1e6), default=0.01)
-    attention_weight: float = parameter(Positive(or_zero=True, at_most=1e6), default=0.1)
+    attention_weight: float = parameter(Positive(or_zero=True, at_most=1e6), default=0.01)
     classifier_weight: float = parameter(Positive(or_zero=True, at_most=1e6), default=0.001)
     latent_size: int = parameter(default=2)
     max_epochs: int = parameter(default=200)
