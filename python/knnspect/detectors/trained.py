@@ -253,6 +253,14 @@ class TrainedDetector(Detector):
     ) -> tuple[float, NDArray[np.float32]]:
         """Return the score and the map of an image."""
 
+    def _scored_of(
+        self, ids: list[str], normal: NormalFeatures
+    ) -> Iterator[tuple[float, NDArray[np.float32]]]:
+        """Yield the scores and maps of normal images."""
+        for id_ in ids:
+            pyramid, placement = normal.gallery.pyramid([id_]), normal.placement(id_)
+            yield self._scored(id_, pyramid, placement, Stopwatch())
+
     def _state(self) -> State:
         arrays = self.network_.arrays()
         return State(
@@ -306,11 +314,10 @@ class TrainedDetector(Detector):
         trained, pairs = set(ids).difference(held), []
         largest = float("nan")
         judged: dict[str, tuple[float, float]] = {}
-        for id_ in held if run.calibrates else sorted(few):
+        chosen = held if run.calibrates else sorted(few)
+        for id_, (score, map_) in zip(chosen, self._scored_of(chosen, normal), strict=True):
             near = duplicates.of(ids.index(id_))
             pairs += [(id_, other) for other in near if other not in trained]
-            pyramid, placement = normal.gallery.pyramid([id_]), normal.placement(id_)
-            score, map_ = self._scored(id_, pyramid, placement, Stopwatch())
             judged[id_] = (score, float(map_.max()))
             if id_ in few:
                 largest = float(np.fmax(largest, judged[id_][1]))

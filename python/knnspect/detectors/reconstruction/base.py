@@ -110,6 +110,17 @@ class ReconstructionDetector(TrainedDetector):
         scores, residuals = self._judged([id_], pyramid)
         return self._with_map(float(scores[0]), residuals[0], placement, watch or Stopwatch())
 
+    def _scored_of(
+        self, ids: list[str], normal: NormalFeatures
+    ) -> Iterator[tuple[float, NDArray[np.float32]]]:
+        """Yield the scores and maps of normal images, as many at once as the network takes."""
+        at_once = self.network_.judged_at_once
+        for start in range(0, len(ids), at_once):
+            some = ids[start : start + at_once]
+            scores, residuals = self._judged(some, normal.gallery.pyramid(some))
+            for id_, score, residual in zip(some, scores, residuals, strict=True):
+                yield self._with_map(float(score), residual, normal.placement(id_), Stopwatch())
+
     def _with_map(
         self, score: float, residual: NDArray[Any], placement: Placement, watch: Stopwatch
     ) -> tuple[float, NDArray[np.float32]]:

@@ -111,3 +111,28 @@ def test_how_it_searches_may_be_chosen_anew_for_a_model() -> None:
     detector = ks.AnoGAN(pixels, width=4, latent_size=4, max_epochs=1, search_steps=2).fit(normal)
     shortly = detector.scores(normal[:2])
     assert (detector.set_params(search_steps=60).scores(normal[:2]) < shortly).all()
+
+
+def test_images_held_out_are_searched_together_and_judged_as_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    searched = []
+    draw = AnoGANNetwork.draw
+
+    def counted(self: Any, images: torch.Tensor) -> torch.Tensor:
+        searched.append(len(images))
+        return draw(self, images)
+
+    normal = np.random.default_rng(0).integers(90, 130, (40, 16, 16), np.uint8)
+    pixels = ks.Pixels(16, color="grey", device="cpu")
+    detector = ks.AnoGAN(pixels, width=4, latent_size=4, max_epochs=1, search_steps=2)
+    detector.set_params(validation_fraction=0.5)
+    with monkeypatch.context() as patched:
+        patched.setattr(AnoGANNetwork, "draw", counted)
+        detector.fit(normal)
+    assert searched == [16, 16], "20 images are held out"
+    calibration = detector.calibration_
+    assert calibration is not None
+    for id_, score in zip(calibration.ids, calibration.scores, strict=True):
+        (alone,) = detector.scores(normal[int(id_) : int(id_) + 1])
+        assert score == alone
