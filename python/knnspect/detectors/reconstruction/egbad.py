@@ -29,9 +29,11 @@ class EGBAD(ReconstructionDetector):
     pixel_share : float, default 0.9
         The share of the score that pixels have (the paper's alpha); the rest is the
         discriminator's.
+    latent_size : int, default 16
+        Numbers that an image is described by between encoder and decoder.
     width : int, default 16
         Channels of the first convolution; deeper ones have up to four times as many.
-    max_epochs : int, default 250
+    max_epochs : int, default 200
         Passes through all images.
     patience : int or None, default None
         Stop after so many epochs without a smaller residual of the images held out, and keep the
@@ -52,8 +54,8 @@ class EGBAD(ReconstructionDetector):
     that learn, with a decay of 0.999, as in the authors' code. Deviations:
 
     - E and G deceive D by the other label, not by the negated loss;
-    - D has a spectral norm, and neither batch normalization nor dropout: of few images it would
-      else soon know each;
+    - D has neither batch normalization nor dropout, as random numbers of a layer are not resumed;
+    - codes of 16 numbers by default: of few steps, D sees sooner which code belongs to an image;
     - of few steps, the average forgets the first weights sooner;
     - a learning rate of 5e-4 instead of 1e-5, for small sets of images;
     - the share of features, not of cross-entropy, is the default: the cross-entropy is the same
@@ -78,8 +80,9 @@ class EGBAD(ReconstructionDetector):
     pixel_share: float = parameter(
         Positive(or_zero=True, at_most=1), default=0.9, changes_training=False
     )
+    latent_size: int = parameter(default=16)
     width: int = parameter(default=16)
-    max_epochs: int = parameter(default=250)
+    max_epochs: int = parameter(default=200)
     patience: int | None = parameter(default=None)
     learning_rate: float = parameter(default=5e-4)
 

@@ -34,9 +34,8 @@ class _BiGAN(nn.Module):
         width, size = settings.width, settings.latent_size
         self.encoder = Encoder(shape, size, width)
         self.decoder = Decoder(shape, size, width)
-        self.discriminator = JointDiscriminator(
-            shape, size, width, kind=Kind("none", is_spectral=True)
-        )
+        # With a spectral norm it gets too weak to see which code belongs to which image.
+        self.discriminator = JointDiscriminator(shape, size, width, kind=Kind("none"))
 
 
 class EGBADNetwork(CodedNetwork):
