@@ -55,7 +55,7 @@ class EGBAD(ReconstructionDetector):
 
     - E and G deceive D by the other label, not by the negated loss;
     - D has neither batch normalization nor dropout, as random numbers of a layer are not resumed;
-    - codes of 16 numbers by default: of few steps, D sees sooner which code belongs to an image;
+    - codes of 16 numbers by default, for small sets of images;
     - of few steps, the average forgets the first weights sooner;
     - a learning rate of 5e-4 instead of 1e-5, for small sets of images;
     - the share of features, not of cross-entropy, is the default: the cross-entropy is the same
