@@ -4,6 +4,8 @@
     python benches/python/reconstruction.py digits --methods vae --digits 3 --jobs 1
     python benches/python/reconstruction.py cells                   # at 64 px, beside PatchCore
     python benches/python/reconstruction.py picture                 # image, drawn, map
+    python benches/python/reconstruction.py overfit                 # eight digits, learnt by heart
+    python benches/python/reconstruction.py attention --dataset DIR # CAVGA's, at 64 px
 
 Digits: one is normal; 400 of it are learnt, the other 100 and 100 of each other digit are judged.
 One seed over the ten digits, three seeds on two of them. Nothing is chosen by digits that are not
@@ -27,11 +29,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from common import RESULTS, machine
+from common import RESULTS, machine, write_result
 from numpy.typing import NDArray
 
 import knnspect as ks
-from knnspect.data import elpv_split, read_image
+from knnspect.data import MVTecDataset, elpv_split, read_image, read_mask
 from knnspect.detectors import get_method, methods
 
 #: Learnt of the normal digit, and judged of each other one.
@@ -137,6 +139,7 @@ def measure(task: Task) -> tuple[str, dict[str, Any]]:
         "fit_s": round(fitted - start, 1),
         "ms_an_image": round((done - fitted) / len(judged) * 1e3, 2),
         "mb": round(detector.nbytes_ / 1e6, 2),
+        "on": f"{task.device}, {task.threads} thread(s)",
         "epochs": len(detector.history_),
         "best_epoch": detector.best_epoch_,
         "last": {name: round(loss, 5) for name, loss in detector.history_[-1].items()},
@@ -277,6 +280,63 @@ def run_cells(options: argparse.Namespace) -> None:
         file.write_text(json.dumps(kept, indent=2) + "\n")
 
 
+def run_overfit(options: argparse.Namespace) -> None:
+    """Learn eight digits by heart: what is left of the residual that untrained networks have."""
+    import torch
+
+    from knnspect.training.loop import Training, TrainingSettings
+    from knnspect.training.sources import FeatureSource
+
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(options.threads)
+    images, labels = load_images(options.data)
+    pyramid = ks.Pixels(28, color="grey").extract(images[labels == 3][:8]).pyramid
+    gallery = ks.Gallery()
+    gallery.add(pyramid, [str(place) for place in range(8)])
+    found = {}
+    for word in options.methods:
+        kind: Any = get_method(word)
+        detector = kind(ks.Pixels(28, color="grey", device="cpu"), max_epochs=options.epochs)
+        torch.manual_seed(0)
+        network = detector._network(gallery.shapes).eval()
+        before = float(network.judge(pyramid)[1].mean())
+        settings = TrainingSettings(options.epochs, None, 0, mixed_precision=False)
+        Training(network, FeatureSource(gallery), gallery.ids, [], settings).run(progress=False)
+        after = float(network.judge(pyramid)[1].mean())
+        found[word] = {"before": round(before, 4), "after": round(after, 4)}
+        found[word]["share"] = round(after / before, 4)
+        print(word, found[word], flush=True)
+    write_result("reconstruction_overfit", {"epochs": options.epochs, "residual": found})
+
+
+def run_attention(options: argparse.Namespace) -> None:
+    """Fit CAVGA at 64 px; tell its attention on normal images, and what its maps find."""
+    import torch
+
+    from knnspect.metrics import pixel_auroc
+
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(options.threads)
+    dataset = MVTecDataset(options.dataset)
+    detector = ks.CAVGA(ks.Pixels(64, device=options.device)).fit(dataset.train)
+    good = [image.path for image in dataset.test if not image.is_defective]
+    attention = [1 - p.map.mean() for p in detector.predict(good)]
+    figures: dict[str, Any] = {
+        "epochs": len(detector.history_),
+        "attention_on_normal_images": round(float(np.mean(attention)), 4),
+    }
+    for map_of in ("attention", "residual"):
+        detector.set_params(map_of=map_of)
+        maps = [p.map for p in detector.predict([image.path for image in dataset.test])]
+        masks = [
+            np.zeros(map_.shape, bool) if image.mask is None else read_mask(image.mask)
+            for image, map_ in zip(dataset.test, maps, strict=True)
+        ]
+        figures[f"pixel_auroc_of_{map_of}"] = round(pixel_auroc(masks, maps), 4)
+        print(figures, flush=True)
+    write_result("cavga_attention", {Path(options.dataset).name: figures})
+
+
 def run_picture(options: argparse.Namespace) -> None:
     """Show a normal and a defective cell, what each method draws of them, and the maps."""
     import torch
@@ -316,7 +376,7 @@ def run_picture(options: argparse.Namespace) -> None:
 def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("what", choices=["digits", "cells", "picture"])
+    parser.add_argument("what", choices=["digits", "cells", "picture", "overfit", "attention"])
     parser.add_argument("--methods", type=lambda text: text.split(","), default=drawing_methods())
     digits = parser.add_argument("--digits", type=lambda t: [int(d) for d in t.split(",")])
     digits.default = list(range(10))
@@ -328,11 +388,20 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--jobs", type=int, default=1, help="fits at a time")
+    parser.add_argument("--dataset", type=Path, help="of MVTec layout, for attention")
+    parser.add_argument("--epochs", type=int, default=400, help="for overfit")
     parser.add_argument("--defect", type=int, default=0)
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", str(options.threads))
-    {"digits": run_digits, "cells": run_cells, "picture": run_picture}[options.what](options)
+    run = {
+        "digits": run_digits,
+        "cells": run_cells,
+        "picture": run_picture,
+        "overfit": run_overfit,
+        "attention": run_attention,
+    }
+    run[options.what](options)
 
 
 if __name__ == "__main__":
