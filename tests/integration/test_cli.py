@@ -748,12 +748,12 @@ BAD_OPTIONS: list[tuple[tuple[str, ...], int, str]] = [
     (("--image-size", "1000000"), 2, "image_size: expected at most"),
     (("--method", "nope"), 2, "--method"),
     (("--coreset", "0.1"), 2, "--coreset: is an option of anomalydino, patchcore and superadd"),
-    (("--max-epochs", "3"), 2, "--max-epochs: is an option of cflow and simplenet"),
-    (("--checkpoint", "half"), 2, "--checkpoint: is an option of cflow and simplenet"),
+    (("--max-epochs", "3"), 2, "--max-epochs: is an option of cflow, simplenet, aae, "),
+    (("--checkpoint", "half"), 2, "--checkpoint: is an option of cflow, simplenet, aae, "),
     (
         ("--seed", "1"),
         2,
-        "--seed: is an option of anomalydino, patchcore, superadd, cflow and simplenet",
+        "--seed: is an option of anomalydino, patchcore, superadd, cflow, simplenet and 14 more, the",
     ),
     (
         ("--method", "cflow", "--upsample", "block"),

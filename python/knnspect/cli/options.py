@@ -35,6 +35,9 @@ __all__ = [
     "with_options",
 ]
 
+#: Methods that a message names.
+_AT_MOST_NAMED = 6
+
 BatchSize = Annotated[int, typer.Option(help="Images that go through the network together.")]
 Workers = Annotated[int, typer.Option(help="Threads that read images.")]
 SkipBad = Annotated[
@@ -166,6 +169,9 @@ def check_option(option: str, kind: type[Detector]) -> None:
     if option == "--checkpoint" and not kind.trains:
         having = [word for word, other in kinds.items() if other.trains]
     if having:
+        if len(having) > _AT_MOST_NAMED:
+            n_more = len(having) - _AT_MOST_NAMED + 1
+            having = [*having[: _AT_MOST_NAMED - 1], f"{n_more} more"]
         *others, last = having
         words = f"{', '.join(others)} and {last}" if others else last
         raise ParameterError(f"{option}: is an option of {words}, the method is {kind.method}")
