@@ -753,7 +753,7 @@ BAD_OPTIONS: list[tuple[tuple[str, ...], int, str]] = [
     (
         ("--seed", "1"),
         2,
-        "--seed: is an option of anomalydino, patchcore, superadd, cflow, simplenet and 14 more, the",
+        "--seed: is an option of anomalydino, patchcore, superadd, cflow, simplenet and 14 more",
     ),
     (
         ("--method", "cflow", "--upsample", "block"),
