@@ -69,10 +69,10 @@ class HADGAN(ReconstructionDetector):
 
     Source
     ------
-    Jiang, Xie, Li, Lei and Du, "Discriminative Reconstruction Constrained Generative Adversarial
-    Network With Spectral Learning for Hyperspectral Anomaly Detection" (2020): the loss
-    is the mean squared residual, plus 1 times consistency, plus 0.1 times shrink, plus both
-    adversarial terms. Deviations:
+    Jiang, Li, Xie and Du, "Discriminative Reconstruction Constrained Generative Adversarial Network
+    for Hyperspectral Anomaly Detection" (2020), as a summary of it has it: the loss is the mean
+    squared residual, plus 1 times consistency, plus 0.1 times shrink, plus both adversarial terms.
+    Deviations:
 
     - flat opening and closing in windows of 5x5 find what is small, in place of attribute filters;
     - the Mahalanobis distance is that of the residual with its sign, which is nearer to a Gaussian

@@ -4,6 +4,7 @@
 ``predictions``  predictions depend on the images alone, and come in order
 ``models``       saved and loaded they predict the same; what is damaged is refused
 ``learning``     what images are taken, what is refused
+``drawing``      of methods that draw images: what is drawn, and that a seed decides it
 ``corrections``  of methods that compare: what is added and removed counts, and can be taken back
 """
 
@@ -11,8 +12,9 @@ from __future__ import annotations
 
 from knnspect.detectors import Detector
 from knnspect.detectors.nearest.correcting import CorrectableDetector
+from knnspect.detectors.reconstruction.base import ReconstructionDetector
 from knnspect.testing.checks import Check, Results, run_checks
-from knnspect.testing.detectors import corrections, learning, models, predictions
+from knnspect.testing.detectors import corrections, drawing, learning, models, predictions
 from knnspect.testing.detectors.case import DetectorCase, Material, method_of
 
 __all__ = ["DetectorCase", "Material", "check_detector", "detector_checks"]
@@ -42,6 +44,8 @@ def detector_checks(case: DetectorCase) -> list[Check[DetectorCase]]:
     checks = [*predictions.CHECKS, *models.CHECKS, *learning.CHECKS, *learning.bad_values(case)]
     if issubclass(case.kind, CorrectableDetector):
         checks += corrections.CHECKS
+    if issubclass(case.kind, ReconstructionDetector):
+        checks += drawing.CHECKS
     return [*checks, *models.ELSEWHERE] if method_of(case.kind) is case.kind else checks
 
 
