@@ -82,7 +82,7 @@ OTHERS: dict[str, Any] = {
     "search_rate": 0.25,
     "feature_share": 0.625,
     "pixel_share": 0.375,
-    "map_of": "residual",
+    "map_of": "attention",
     "supervision": "weak",
     "defects": "images/defective",
     "attention_weight": 0.5,

@@ -31,13 +31,13 @@ class CAVGA(ReconstructionDetector):
     image. With weak supervision, some defective images teach a classifier, and on normal images,
     where it is right, the attention of "normal" is to be everywhere, that of "defective" nowhere.
 
-    - map: 1 - A, or the absolute difference of the image and what is drawn;
+    - map: the absolute difference of the image and what is drawn, or 1 - A;
     - image score: the mean of this difference.
 
     Parameters
     ----------
-    map_of : {"attention", "residual"}, default "attention"
-        What maps show; it may be changed after `fit`.
+    map_of : {"residual", "attention"}, default "residual"
+        What maps show; it may be changed after `fit`. Attention is the paper's.
     supervision : {"none", "weak"}, default "none"
         Whether `fit` also learns from `defects`.
     defects : folder, file, or list of paths or arrays, optional
@@ -63,6 +63,7 @@ class CAVGA(ReconstructionDetector):
     Venkataramanan, Peng, Singh and Mahalanobis, "Attention Guided Anomaly Localization in Images"
     (2020), section 3. Deviations:
 
+    - maps show the residual by default, as attention found no defects of hazelnuts;
     - the adversarial loss has a weight of .01 instead of 1, so that few images are drawn as they
       are, and the discriminator has spectral norms;
     - the divergence of codes is taken, as the cross-entropy, for each value of a pixel, so that
@@ -86,8 +87,8 @@ class CAVGA(ReconstructionDetector):
     (True, (32, 32))
     """
 
-    map_of: Literal["attention", "residual"] = parameter(
-        Choice("attention", "residual"), default="attention", changes_training=False
+    map_of: Literal["residual", "attention"] = parameter(
+        Choice("residual", "attention"), default="residual", changes_training=False
     )
     supervision: Literal["none", "weak"] = parameter(Choice("none", "weak"), default="none")
     defects: str | os.PathLike[str] | list[Any] | NDArray[Any] | None = parameter(

@@ -152,7 +152,8 @@ def test_a_trained_network_pays_attention_to_all_of_a_normal_image() -> None:
 
 def test_maps_show_attention_or_the_residual_and_the_score_is_the_residual() -> None:
     images = striped(8)
-    detector = ks.CAVGA(PIXELS, width=4, max_epochs=1, sigma=0.0).fit(images[1:])
+    parameters: dict[str, Any] = {"width": 4, "max_epochs": 1, "sigma": 0.0}
+    detector = ks.CAVGA(PIXELS, **parameters, map_of="attention").fit(images[1:])
     (attentive,) = detector.predict(images[:1])
     pixels = torch.from_numpy(images[:1, None].astype(np.float32) / 255)
     np.testing.assert_allclose(attentive.map, 1 - detector.network_.attention(pixels)[0], atol=1e-6)
