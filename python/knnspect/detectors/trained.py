@@ -261,6 +261,15 @@ class TrainedDetector(Detector):
             pyramid, placement = normal.gallery.pyramid([id_]), normal.placement(id_)
             yield self._scored(id_, pyramid, placement, Stopwatch())
 
+    def _with_map(
+        self, score: float, cells: NDArray[Any], placement: Placement, watch: Stopwatch
+    ) -> tuple[float, NDArray[np.float32]]:
+        """Return the score and the map of an image, by its own score and those of its cells."""
+        with watch.stage("maps"):
+            map_ = self._map(cells, placement)
+        by_map = self._score_of_map(map_)
+        return score if by_map is None else by_map, map_
+
     def _state(self) -> State:
         arrays = self.network_.arrays()
         return State(

@@ -31,10 +31,7 @@ class HeadDetector(TrainedDetector):
         watch = watch or Stopwatch()
         with watch.stage("matching"):
             cells = self._cell_scores(id_, pyramid)
-        with watch.stage("maps"):
-            map_ = self._map(cells, placement)
-        by_map = self._score_of_map(map_)
-        return float(cells.max()) if by_map is None else by_map, map_
+        return self._with_map(float(cells.max()), cells, placement, watch)
 
     @fork_safe
     def _cell_scores(self, id_: str, pyramid: FeaturePyramid) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -120,14 +120,6 @@ class ReconstructionDetector(TrainedDetector):
             scores, residuals = self._judged(some, normal.gallery.pyramid(some))
             for id_, score, residual in zip(some, scores, residuals, strict=True):
                 yield self._with_map(float(score), residual, normal.placement(id_), Stopwatch())
-
-    def _with_map(
-        self, score: float, residual: NDArray[Any], placement: Placement, watch: Stopwatch
-    ) -> tuple[float, NDArray[np.float32]]:
-        with watch.stage("maps"):
-            map_ = self._map(residual, placement)
-        by_map = self._score_of_map(map_)
-        return score if by_map is None else by_map, map_
 
     @fork_safe
     def _judged(

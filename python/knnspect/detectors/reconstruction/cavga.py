@@ -103,6 +103,7 @@ class CAVGA(ReconstructionDetector):
     learning_rate: float = parameter(default=1e-3)
 
     method: ClassVar[str] = "cavga"
+    _judging: ClassVar[tuple[str, ...]] = ("map_of",)
     #: Pixels of defective images, during a fit alone.
     _defects: ClassVar[NDArray[np.float32] | None] = None
 
@@ -144,7 +145,3 @@ class CAVGA(ReconstructionDetector):
             digest = hashlib.blake2b(self._defects.tobytes(), digest_size=16)
             digests = {**digests, "those with defects": digest.digest()}
         return super()._checkpoint(path, run, digests)
-
-    def _judged(self, ids: list[str], pyramid: FeaturePyramid) -> tuple[NDArray[Any], NDArray[Any]]:
-        self.network_.map_of = self.map_of  # it may have been changed since
-        return super()._judged(ids, pyramid)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
-
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from knnspect.constraints import Choice, Count, Optional, Positive
 from knnspect.detectors.reconstruction.base import ReconstructionDetector
 from knnspect.parameters import parameter
-from knnspect.pyramid import FeaturePyramid
 
 if TYPE_CHECKING:
     from knnspect.detectors.reconstruction.networks.vae import VAENetwork
@@ -88,13 +85,9 @@ class VAE(ReconstructionDetector):
     learning_rate: float = parameter(default=1e-3)
 
     method: ClassVar[str] = "vae"
+    _judging: ClassVar[tuple[str, ...]] = ("term", "samples")
 
     def _network(self, shapes: list[tuple[int, int, int]]) -> VAENetwork:
         from knnspect.detectors.reconstruction.networks.vae import VAENetwork
 
         return VAENetwork(shapes[0], self._settings(), self.term, self.samples, self.variance)
-
-    def _judged(self, ids: list[str], pyramid: FeaturePyramid) -> tuple[NDArray[Any], NDArray[Any]]:
-        # Both may have been changed since the network was built.
-        self.network_.term, self.network_.samples = self.term, self.samples
-        return super()._judged(ids, pyramid)
