@@ -24,7 +24,8 @@ LARGEST = 1e-4
 
 
 def extras_are_missing() -> None:
-    assert [name for name in MISSING if find_spec(name) is not None] == []
+    found = {name: spec.origin for name in MISSING if (spec := find_spec(name)) is not None}
+    assert found == {}, found
 
 
 def exported_models_say_what_their_originals_say(folder: Path) -> None:
