@@ -13,25 +13,22 @@ from numpy.typing import NDArray
 from knnspect.calibration import Calibration
 from knnspect.calibration.blocks import blocks_of, merged_blocks
 from knnspect.constraints import Count, Flag, Optional, Positive
-from knnspect.detectors.base import Detector
-from knnspect.detectors.prediction import Prediction
+from knnspect.detectors.scoring import ScoringDetector
 from knnspect.detectors.state import State
 from knnspect.errors import StoreError
 from knnspect.extras import require
-from knnspect.features import Features
 from knnspect.files import check_path, is_folder
 from knnspect.forked import fork_safe
 from knnspect.memory import check_memory, parse_bytes
 from knnspect.model_files import StoredModel
 from knnspect.normal_features import NormalFeatures, Run
-from knnspect.normal_features.checks import evenly_spaced, naming_images
+from knnspect.normal_features.checks import evenly_spaced
 from knnspect.normal_features.folder import CHECKPOINT
 from knnspect.normal_features.near_duplicates import SHARE, NearDuplicates
 from knnspect.parameters import learnt, parameter, plain
 from knnspect.progress import Stopwatch
 from knnspect.pyramid import FeaturePyramid
 from knnspect.validation import check_count, stored_history
-from knnspect.views import Placement
 
 if TYPE_CHECKING:
     from knnspect.detectors.heads.scorers.arrays import ArrayScorer
@@ -46,7 +43,7 @@ _NETWORK = "network."
 _LARGEST_SEED, _LARGEST_RATE = 2**63 - 1, 1e6
 
 
-class TrainedDetector(Detector):
+class TrainedDetector(ScoringDetector):
     """A detector that trains a network.
 
     Subclasses say what the network is, what it depends on, and how it judges an image.
@@ -235,24 +232,6 @@ class TrainedDetector(Detector):
             follow_links=run.follow_links,
         )
 
-    def _judge(self, features: Features, watch: Stopwatch) -> Iterator[Prediction]:
-        for index, id_ in enumerate(features.ids):
-            with naming_images(features):
-                score, map_ = self._scored(
-                    id_, features.pyramid[index], features.placements[index], watch
-                )
-            yield Prediction(id_, score, map_)
-
-    @abstractmethod
-    def _scored(
-        self,
-        id_: str,
-        pyramid: FeaturePyramid,
-        placement: Placement,
-        watch: Stopwatch | None = None,
-    ) -> tuple[float, NDArray[np.float32]]:
-        """Return the score and the map of an image."""
-
     def _scored_of(
         self, ids: list[str], normal: NormalFeatures
     ) -> Iterator[tuple[float, NDArray[np.float32]]]:
@@ -260,15 +239,6 @@ class TrainedDetector(Detector):
         for id_ in ids:
             pyramid, placement = normal.gallery.pyramid([id_]), normal.placement(id_)
             yield self._scored(id_, pyramid, placement, Stopwatch())
-
-    def _with_map(
-        self, score: float, cells: NDArray[Any], placement: Placement, watch: Stopwatch
-    ) -> tuple[float, NDArray[np.float32]]:
-        """Return the score and the map of an image, by its own score and those of its cells."""
-        with watch.stage("maps"):
-            map_ = self._map(cells, placement)
-        by_map = self._score_of_map(map_)
-        return score if by_map is None else by_map, map_
 
     def _state(self) -> State:
         arrays = self.network_.arrays()

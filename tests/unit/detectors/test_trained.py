@@ -183,7 +183,7 @@ class TestPredict:
         for score in ("image", "map"):
             detector.set_params(score=score)
             found = detector.predict(QUERIES)
-            cells = [detector._cell_scores("", q) for q in _each(detector, QUERIES)]
+            cells = [detector.network_.cell_scores(q) for q in _each(detector, QUERIES)]
             for prediction, values in zip(found, cells, strict=True):
                 assert prediction.neighbors is None
                 largest = values.max() if score == "image" else prediction.map.max()

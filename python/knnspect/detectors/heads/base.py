@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
 from knnspect.detectors.trained import TrainedDetector
-from knnspect.errors import ImageError
-from knnspect.forked import fork_safe
 from knnspect.progress import Stopwatch
 from knnspect.pyramid import FeaturePyramid
 from knnspect.views import Placement
@@ -30,11 +26,5 @@ class HeadDetector(TrainedDetector):
         """Return the score and the map of an image."""
         watch = watch or Stopwatch()
         with watch.stage("matching"):
-            cells = self._cell_scores(id_, pyramid)
+            cells = self._cells_of(id_, pyramid, self.network_)
         return self._with_map(float(cells.max()), cells, placement, watch)
-
-    @fork_safe
-    def _cell_scores(self, id_: str, pyramid: FeaturePyramid) -> Any:
-        if not all(np.isfinite(level).all() for level in pyramid.levels):
-            raise ImageError(f"image {id_}: its features are not finite")
-        return self.network_.cell_scores(pyramid)

@@ -1,0 +1,68 @@
+"""What methods have in common that judge an image by the scores of its cells."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from knnspect.detectors.base import Detector
+from knnspect.detectors.prediction import Prediction
+from knnspect.errors import ImageError
+from knnspect.features import Features
+from knnspect.forked import fork_safe
+from knnspect.normal_features.checks import naming_images
+from knnspect.progress import Stopwatch
+from knnspect.pyramid import FeaturePyramid
+from knnspect.views import Placement
+
+__all__ = ["CellScorer", "ScoringDetector"]
+
+
+class CellScorer(Protocol):
+    """Says how unlike normal cells are."""
+
+    def cell_scores(self, pyramid: FeaturePyramid) -> NDArray[Any]:
+        """Return the scores of the cells of one image, shape (height, width)."""
+        ...
+
+
+class ScoringDetector(Detector):
+    """A detector that judges images one by one, by what it learnt, and keeps no normal image."""
+
+    def _judge(self, features: Features, watch: Stopwatch) -> Iterator[Prediction]:
+        for index, id_ in enumerate(features.ids):
+            with naming_images(features):
+                score, map_ = self._scored(
+                    id_, features.pyramid[index], features.placements[index], watch
+                )
+            yield Prediction(id_, score, map_)
+
+    @abstractmethod
+    def _scored(
+        self,
+        id_: str,
+        pyramid: FeaturePyramid,
+        placement: Placement,
+        watch: Stopwatch | None = None,
+    ) -> tuple[float, NDArray[np.float32]]:
+        """Return the score and the map of an image."""
+
+    @fork_safe
+    def _cells_of(self, id_: str, pyramid: FeaturePyramid, scorer: CellScorer) -> NDArray[Any]:
+        """Return the scores of an image's cells, shape (height, width)."""
+        if not all(np.isfinite(level).all() for level in pyramid.levels):
+            raise ImageError(f"image {id_}: its features are not finite")
+        return scorer.cell_scores(pyramid)
+
+    def _with_map(
+        self, score: float, cells: NDArray[Any], placement: Placement, watch: Stopwatch
+    ) -> tuple[float, NDArray[np.float32]]:
+        """Return the score and the map of an image, by its own score and those of its cells."""
+        with watch.stage("maps"):
+            map_ = self._map(cells, placement)
+        by_map = self._score_of_map(map_)
+        return score if by_map is None else by_map, map_
