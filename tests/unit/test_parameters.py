@@ -40,6 +40,7 @@ OTHERS: dict[str, Any] = {
     "projection": 32,
     "mask": "pca",
     "neighbors": 3,
+    "outliers": 0.15,
     "seed": 5,
     "max_epochs": 2,
     "patience": 9,

@@ -31,7 +31,10 @@ _GROUP = "knnspect.detectors"
 #: Packages of methods, each a module.
 _ROOMS: tuple[ModuleType, ...] = (nearest, heads, reconstruction)
 #: The modules in them that methods share.
-_SHARED = ("base", "compared", "illustrated", "coreset", "leave_one_out", "masked", "masking")
+_SHARED = (
+    *("base", "compared", "illustrated", "coreset", "leave_one_out", "masked", "masking"),
+    *("dropping", "outliers"),
+)
 
 
 def methods() -> list[str]:

@@ -258,8 +258,8 @@ class NearestDetector(CorrectableDetector):
         """Raise a ParameterError if levels are to be fused late that cannot be."""
         if self.fusion == "levels" and keeps_rows:
             raise ParameterError(
-                'fusion: expected "concatenated" with a coreset or a mask, which keep rows of all '
-                "levels together: use coreset=None, mask=None",
+                'fusion: expected "concatenated" with a coreset, a mask or outliers, which keep '
+                "rows of all levels together: use coreset=None, mask=None, outliers=None",
                 parameter="fusion",
             )
 
@@ -273,9 +273,8 @@ class NearestDetector(CorrectableDetector):
         cells = self._cell_scores(neighbors)
         return self.border_.divide(cells if counts is None else cells * counts)
 
-    def _calibrate(self, normal: NormalFeatures, run: Run) -> None:
+    def _calibrate(self, normal: NormalFeatures, others: LeaveOneOut, run: Run) -> None:
         """Compare normal images with the others: for the border, and for decisions."""
-        others = LeaveOneOut(normal, run.blocks)
         few = evenly_spaced(len(others.ids))
         self.border_ = BorderFactors()
         near = zip(few, self._compare_normals(few, normal, others), strict=True)

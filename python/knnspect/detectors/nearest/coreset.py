@@ -9,14 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from knnspect.constraints import Count, Optional, ShareOrCount
-from knnspect.detectors.nearest.base import NearestDetector
 from knnspect.detectors.nearest.compared import Compared, Counts
+from knnspect.detectors.nearest.dropping import DroppingDetector
 from knnspect.detectors.nearest.leave_one_out import LeaveOneOut
 from knnspect.errors import ParameterError
 from knnspect.features import Features
 from knnspect.gallery import Coreset, Gallery, LateFusion
 from knnspect.gallery.leaving_out import nearest_without
-from knnspect.gallery.picking import pick_coreset
+from knnspect.gallery.picking import all_rows, pick_coreset
 from knnspect.gallery.reading import ReadOnlyGallery
 from knnspect.normal_features import NormalFeatures, Run
 from knnspect.normal_features.checks import naming_images
@@ -35,7 +35,7 @@ _AT_ONCE = 8
 Searched: TypeAlias = ReadOnlyGallery | Coreset | LateFusion
 
 
-class CoresetDetector(NearestDetector):
+class CoresetDetector(DroppingDetector):
     """Compares every cell with the cells of all normal images, or with a coreset of them.
 
     Parameters
@@ -76,15 +76,18 @@ class CoresetDetector(NearestDetector):
         self._check_fusion(self.coreset is not None or self.mask is not None)
 
     def _learn(self, normal: NormalFeatures, run: Run) -> None:
+        others = LeaveOneOut(normal, run.blocks)
+        kept = self._learn_kept(normal, others, run)
         with run.watch.stage("coreset"):
-            self._keep(self._pick(normal, run.progress), self.variants)
+            self._keep(self._pick(normal.gallery, kept, run.progress), self.variants)
         with run.watch.stage("gallery"):
-            self._calibrate(normal, run)
+            self._calibrate(normal, others, run)
 
-    def _pick(self, normal: NormalFeatures, progress: bool) -> Gallery | Coreset:
+    def _pick(
+        self, gallery: Gallery, kept: NDArray[np.bool_] | None, progress: bool
+    ) -> Gallery | Coreset:
         if self.coreset is None:
-            return self._all_that_counts(normal)
-        gallery, kept = normal.gallery, self._learn_mask(normal)
+            return gallery if kept is None else all_rows(gallery, kept)
         n_rows = gallery.n_rows if kept is None else int(kept.sum())
         if not isinstance(self.coreset, (float, np.floating)) and self.coreset > n_rows:
             of_what = "of all images" if kept is None else "that count in all images"

@@ -12,6 +12,7 @@ from knnspect.constraints import Count, Optional
 from knnspect.detectors.base import Presets
 from knnspect.detectors.nearest.base import PAPER, NearestDetector
 from knnspect.detectors.nearest.compared import Compared, Counts, Nearest
+from knnspect.detectors.nearest.leave_one_out import LeaveOneOut
 from knnspect.errors import ParameterError
 from knnspect.features import Features
 from knnspect.gallery import Gallery
@@ -134,7 +135,7 @@ class Spade(NearestDetector):
         self._keep(self._all_that_counts(normal), self.variants, normal.pooled)
         self._check_against_learnt()
         with run.watch.stage("gallery"):
-            self._calibrate(normal, run)
+            self._calibrate(normal, LeaveOneOut(normal, run.blocks), run)
         warn_of_too_many(self, ("image_neighbors", "score_neighbors"), self.n_images_)
 
     def _compare_normal(

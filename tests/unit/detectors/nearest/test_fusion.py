@@ -167,7 +167,10 @@ def test_evidence_lies_in_the_image_of_the_level_that_adds_most(
 @pytest.mark.parametrize(
     ("given", "problem"),
     [
-        ({"coreset": 0.1}, "fusion: .* a coreset or a mask, which keep rows of all levels"),
+        (
+            {"coreset": 0.1},
+            "fusion: .* a coreset, a mask or outliers, which keep rows of all levels",
+        ),
         ({"coreset": None, "score": "image"}, 'fusion: .* score="image", which weighs by'),
     ],
 )
