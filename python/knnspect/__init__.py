@@ -52,6 +52,7 @@ _HOMES = {
     "KnnspectError": "errors",
     "KnownDefect": "detectors",
     "MissingPackageError": "errors",
+    "MutualScoring": "cleaning",
     "Neighbors": "search",
     "NotFittedError": "errors",
     "ParameterError": "errors",

@@ -2,6 +2,7 @@
 
 from knnspect._core import __version__
 from knnspect.calibration import Calibration, DriftAlarm, DriftMonitor
+from knnspect.cleaning import MutualScoring
 from knnspect.corrections import Correction
 from knnspect.detectors import (
     AnomalousRegion,
@@ -94,6 +95,7 @@ __all__ = [
     "KnnspectError",
     "KnownDefect",
     "MissingPackageError",
+    "MutualScoring",
     "Neighbors",
     "NotFittedError",
     "ParameterError",

@@ -6,21 +6,25 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from knnspect.cli.running import run
 from knnspect.errors import ParameterError
 
+if TYPE_CHECKING:
+    from knnspect.detectors import Detector
+
 __all__ = ["main"]
 
-#: In the order in which they are listed; each is a function in a file of its name.
+#: In the order in which they are listed; each is a function in a file of its name, but for hyphens.
 _COMMANDS = (
     "demo",
     "fit",
     "calibrate",
     "predict",
+    "judge-unlabelled",
     "watch",
     "add",
     "remove",
@@ -40,6 +44,8 @@ _OF_METHODS: dict[str, Sequence[str]] = {
     "evaluate": (),
     "bench": ("backend", "image_neighbors", "pixel_neighbors"),
 }
+#: Those that have the options of one class, and its room.
+_OF_CLASSES = {"judge-unlabelled": ("cleaning", "MutualScoring")}
 _DEFAULT_METHOD = "spade"
 
 
@@ -62,11 +68,12 @@ def _app(arguments: list[str]) -> Callable[[], None]:
     app.callback(invoke_without_command=True)(_about)
     chosen = arguments[0] if arguments else ""
     for name in _COMMANDS:
-        command: Callable[..., None] = getattr(import_module(f"knnspect.cli.{name}"), name)
+        own = name.replace("-", "_")
+        command: Callable[..., None] = getattr(import_module(f"knnspect.cli.{own}"), own)
         words = command.__doc__
         if name == chosen:
             command, arguments = _chosen(name, command, arguments)
-        elif name in _OF_METHODS:
+        elif name in _OF_METHODS or name in _OF_CLASSES:
             command = _about  # only its help is asked for
         app.command(name, help=words)(command)
     return partial(app, arguments, prog_name="knnspect")
@@ -82,7 +89,7 @@ def _chosen(
 
     file = _value_of("--config", arguments)
     settings = {} if file is None else read_config(Path(file), name)
-    kind = None
+    kind: type[Detector] | None = None
     complete = command
     if name in _OF_METHODS:
         word = _value_of("--method", arguments) or str(settings.get("method", _DEFAULT_METHOD))
@@ -92,6 +99,10 @@ def _chosen(
         for argument in arguments[1:]:
             check_option(argument.partition("=")[0], kind)
         complete = with_options(command, kind, _OF_METHODS[name])
+    elif name in _OF_CLASSES:
+        room, of_class = _OF_CLASSES[name]
+        kind = getattr(import_module(f"knnspect.{room}"), of_class)
+        complete = with_options(command, kind)
     if file is not None:
         options = config_options(Path(file), settings, name, command, kind)
         arguments = [name, *options, *arguments[1:]]

@@ -25,7 +25,7 @@ from knnspect.validation import check_count
 if TYPE_CHECKING:
     from knnspect.data import ImageSource
 
-__all__ = ["predict"]
+__all__ = ["Maps", "outside", "predict"]
 
 
 class Maps(str, Enum):
@@ -73,7 +73,7 @@ def predict(
     detector = load_to_judge(model, device, backend, threads, max_pixels, false_alarm_rate)
     source = open_to_judge(detector.backbone.opened(images))
     check_apart(output, images, [item.id for item in source])
-    source = _outside(output, source)
+    source = outside(output, source)
     check_decides(detector, model, false_alarm_rate is not None or fail_on_anomaly)
     results = ResultsFolder(
         output,
@@ -120,7 +120,7 @@ def predict(
         raise typer.Exit(EXIT_OF_ANOMALY)
 
 
-def _outside(output: Path, source: ImageSource) -> ImageSource:
+def outside(output: Path, source: ImageSource) -> ImageSource:
     """Return the images of a source that do not lie in the folder of results."""
     from knnspect.data import ImageSource
     from knnspect.errors import ImageError

@@ -46,6 +46,8 @@ class ResultsFolder:
         colour, and ``relative`` is a multiple of it. NaN: each image is scaled by itself.
     maps : {"npy", "tiff"}, optional
         Also write ``maps/<id>.npy`` or ``.tiff``: float32, of the size of the image as it came.
+    scale : float, optional
+        The map value that gets the strongest colour, in place of one and a half times that.
 
     Attributes
     ----------
@@ -63,8 +65,10 @@ class ResultsFolder:
         folder: str | os.PathLike[str],
         normal_map_max: float,
         maps: Literal["npy", "tiff"] | None = None,
+        scale: float | None = None,
     ) -> None:
         self.folder = Path(folder)
+        self._scale = scale
         self._maps = maps
         self._normal_map_max = normal_map_max
         self._rows: list[dict[str, Any]] = []
@@ -77,7 +81,7 @@ class ResultsFolder:
     @property
     def scale(self) -> float:
         """The map value that gets the strongest colour."""
-        return 1.5 * self._normal_map_max
+        return 1.5 * self._normal_map_max if self._scale is None else self._scale
 
     @property
     def false_alarm_rate(self) -> float | None:
@@ -122,7 +126,7 @@ class ResultsFolder:
         file = self.folder / OVERLAYS / self._name(prediction.id)
         self._make(file.parent)
         size = (prediction.map.shape[0], prediction.map.shape[1])
-        scale = self.scale if known else map_max or 1.0
+        scale = self.scale if known or self._scale else map_max or 1.0
         parts = overlay_strips(image, prediction.map, scale, marks)
         write_png((strip for _, strip in parts), size, file)
         row["overlay"] = file.relative_to(self.folder).as_posix()
