@@ -18,6 +18,9 @@ from knnspect.detectors import (
     SuperADD,
     load,
 )
+from knnspect.detectors.heads.one_class_svm import OneClassSvm
+from knnspect.detectors.heads.padim import Padim
+from knnspect.detectors.heads.pca_residual import PcaResidual
 from knnspect.detectors.reconstruction.aae import AAE
 from knnspect.detectors.reconstruction.adae import ADAE
 from knnspect.detectors.reconstruction.alad import ALAD
@@ -98,8 +101,11 @@ __all__ = [
     "MutualScoring",
     "Neighbors",
     "NotFittedError",
+    "OneClassSvm",
+    "Padim",
     "ParameterError",
     "PatchCore",
+    "PcaResidual",
     "Pixels",
     "Prediction",
     "Rad",

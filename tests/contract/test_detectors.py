@@ -51,6 +51,21 @@ PARAMETERS: dict[str, tuple[dict[str, Any], ...]] = {
         | {"score": "map", "upsample": "block", "gallery_dtype": "int8", "sigma": 2.5, "seed": 5},
     ),
 }
+PARAMETERS |= {
+    "padim": (
+        {},
+        {"by_level": False, "by_position": False, "channels": 40, "selection": "leading"}
+        | {"shrinkage": 0.2, "ridge": 0.01, "upsample": "block", "gallery_dtype": "float16"}
+        | {"score": "map"},
+        {"by_level": False, "channels": 10, "seed": 3, "sigma": 0.0, "score": "image"},
+    ),
+    "pca_residual": ({}, {"explained": 0.5, "by_level": False, "score": "image"}),
+    "one_class_svm": (
+        {"landmarks": 20},
+        {"landmarks": 30, "kernel": "linear", "nu": 0.5, "pooled": True, "seed": 2}
+        | {"upsample": "block", "score": "image"},
+    ),
+}
 
 #: Of methods that draw images: those with which they learn fast.
 DRAWING: tuple[dict[str, Any], ...] = ({"max_epochs": 2, "width": 4, "latent_size": 8},)

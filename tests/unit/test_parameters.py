@@ -21,6 +21,17 @@ KINDS: list[type[Detector]] = [get_method(word) for word in methods()]
 
 #: Another value than the default for each parameter of any method.
 OTHERS: dict[str, Any] = {
+    "by_level": False,
+    "by_position": False,
+    "channels": 12,
+    "selection": "leading",
+    "shrinkage": 0.25,
+    "ridge": 0.125,
+    "explained": 0.75,
+    "kernel": "linear",
+    "nu": 0.35,
+    "landmarks": 31,
+    "pooled": True,
     "backbone": ks.Backbone("resnet18"),
     "score": "map",
     "sigma": 2.5,

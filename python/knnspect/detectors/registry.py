@@ -33,7 +33,7 @@ _ROOMS: tuple[ModuleType, ...] = (nearest, heads, reconstruction)
 #: The modules in them that methods share.
 _SHARED = (
     *("base", "compared", "illustrated", "coreset", "leave_one_out", "masked", "masking"),
-    *("dropping", "outliers"),
+    *("dropping", "gaussian", "growing", "outliers"),
 )
 
 

@@ -15,8 +15,10 @@ from knnspect.errors import ImageError
 from knnspect.features import Features
 from knnspect.forked import fork_safe
 from knnspect.normal_features.checks import naming_images
+from knnspect.parameters import learnt
 from knnspect.progress import Stopwatch
 from knnspect.pyramid import FeaturePyramid
+from knnspect.validation import check_count
 from knnspect.views import Placement
 
 __all__ = ["CellScorer", "ScoringDetector"]
@@ -32,6 +34,28 @@ class CellScorer(Protocol):
 
 class ScoringDetector(Detector):
     """A detector that judges images one by one, by what it learnt, and keeps no normal image."""
+
+    #: Height, width and channels of each level that was learnt from, and of how many images.
+    _shapes: list[tuple[int, int, int]] = learnt()
+    _n_images: int = learnt()
+
+    @property
+    def n_images_(self) -> int:
+        """Number of normal images that were learnt from, those held out included."""
+        self._check_fitted()
+        return self._n_images
+
+    def _set_size(self, config: dict[str, Any]) -> None:
+        """Take over the size of what was learnt from; raise a ValueError if it cannot be so."""
+        self._shapes = [(height, width, n) for height, width, n in config["shapes"]]
+        self._n_images = check_count("images", config["images"])
+        channels = [n for _, _, n in self._shapes]
+        known = self.backbone.channels  # none of scenes, each of which says itself
+        if known and channels != known:
+            raise ValueError(f"shapes: expected {known} channels, got {channels}")
+        largest = self.backbone.geometry.largest_input
+        if any(not (1 <= h <= largest[0] and 1 <= w <= largest[1]) for h, w, _ in self._shapes):
+            raise ValueError(f"shapes: expected levels within {largest}, got {self._shapes}")
 
     def _judge(self, features: Features, watch: Stopwatch) -> Iterator[Prediction]:
         for index, id_ in enumerate(features.ids):

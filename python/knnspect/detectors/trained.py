@@ -138,12 +138,6 @@ class TrainedDetector(ScoringDetector):
         self.network_ = network.eval()
 
     @property
-    def n_images_(self) -> int:
-        """Number of normal images that were learnt from, those held out included."""
-        self._check_fitted()
-        return self._n_images
-
-    @property
     def nbytes_(self) -> int:
         """Bytes of all that was learnt."""
         self._check_fitted()
@@ -254,8 +248,7 @@ class TrainedDetector(ScoringDetector):
 
     def _set_state(self, stored: StoredModel) -> None:
         config = stored.config
-        self._shapes = [(height, width, n) for height, width, n in config["shapes"]]
-        self._n_images = check_count("images", config["images"])
+        self._set_size(config)
         arrays = stored.tensors(_NETWORK)
         self._check_stored(arrays)
         self._take_over(arrays)
@@ -267,13 +260,6 @@ class TrainedDetector(ScoringDetector):
 
         The network is built without values, so that its size is known before it takes memory.
         """
-        channels = [n for _, _, n in self._shapes]
-        known = self.backbone.channels  # none of scenes, each of which says itself
-        if known and channels != known:
-            raise ValueError(f"shapes: expected {known} channels, got {channels}")
-        largest = self.backbone.geometry.largest_input
-        if any(not (1 <= h <= largest[0] and 1 <= w <= largest[1]) for h, w, _ in self._shapes):
-            raise ValueError(f"shapes: expected levels within {largest}, got {self._shapes}")
         if self._n_blocks > len(arrays):
             raise ValueError(f"it has {len(arrays)} tensors for {self._n_blocks} blocks")
         if self.backbone.is_exported and self._scorer(arrays) is not None:

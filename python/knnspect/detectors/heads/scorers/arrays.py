@@ -50,3 +50,11 @@ class ArrayScorer(ABC):
     @abstractmethod
     def cell_scores(self, pyramid: FeaturePyramid) -> NDArray[np.float64]:
         """Return how unlike normal each cell of one image is, shape (height, width), from 0 up."""
+
+    def image_score(
+        self,
+        cells: NDArray[np.float64],
+        pyramid: FeaturePyramid,  # noqa: ARG002 - for those that look at more than cells
+    ) -> float:
+        """Return the score of the image of a pyramid, by those of its cells."""
+        return float(cells.max())

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from knnspect.detectors.heads.scorers.arrays import ArrayScorer
+from knnspect.detectors.heads.scorers.resizing import resized
 from knnspect.errors import ShapeError
 from knnspect.pyramid import FeaturePyramid, describe_shapes
 
@@ -68,7 +69,7 @@ class CFlowScorer(ArrayScorer):
             features /= self._arrays[f"deviation{level}"]
             values = flow.log_likelihood(features.reshape(-1, features.shape[-1]).T)
             relative = np.minimum(values - self._arrays["highest"][level], 0).astype(np.float64)
-            total += _resized(np.exp(relative).reshape(self._shapes[level][:2]), size)
+            total += resized(np.exp(relative).reshape(self._shapes[level][:2]), size)
         smallest = np.finfo(np.float64).tiny
         scores: NDArray[np.float64] = -np.log(np.clip(total / len(self._flows), smallest, 1))
         return scores
@@ -165,25 +166,3 @@ def _encoded(n: int) -> _Array:
         steps * np.float32(-math.log(1e4) / _N_ENCODED)
     )
     return np.stack([np.sin(angles), np.cos(angles)], axis=-1).reshape(n, _N_ENCODED)
-
-
-def _resized(map_: NDArray[np.float64], size: tuple[int, ...]) -> NDArray[np.float64]:
-    """Return a map, bilinearly taken to a larger size, as PyTorch does it.
-
-    >>> _resized(np.array([[0.0, 4.0]]), (1, 4))
-    array([[0., 1., 3., 4.]])
-    """
-    rows, columns = (_weights(n, of) for n, of in zip(map_.shape, size, strict=True))
-    resized: NDArray[np.float64] = rows @ map_ @ columns.T
-    return resized
-
-
-def _weights(n_from: int, n_to: int) -> NDArray[np.float64]:
-    """Return how much of each old place each new one takes, shape (n_to, n_from)."""
-    places = np.maximum((np.arange(n_to) + 0.5) * n_from / n_to - 0.5, 0)
-    lower = np.minimum(places.astype(int), n_from - 1)
-    upper = np.minimum(lower + 1, n_from - 1)
-    weights = np.zeros((n_to, n_from))
-    np.add.at(weights, (np.arange(n_to), lower), 1 - (places - lower))
-    np.add.at(weights, (np.arange(n_to), upper), places - lower)
-    return weights

@@ -1,0 +1,186 @@
+"""Gaussians of the features in a gallery, with more images, or without some."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from knnspect.detectors.heads.estimates.gaussians import (
+    Gaussian,
+    sq_distances_left_out,
+)
+from knnspect.detectors.heads.estimates.metrics import Mahalanobis, Metric
+from knnspect.detectors.heads.scorers.gaussians import GaussianScorer, Layout
+from knnspect.errors import ParameterError
+from knnspect.gallery.reading import ReadOnlyGallery
+from knnspect.pyramid import FeaturePyramid
+
+__all__ = [
+    "GaussianSettings",
+    "cells_left_out",
+    "estimate",
+    "pyramids_of",
+    "rebuilt",
+    "with_images",
+]
+
+#: Images that are in memory at a time.
+_AT_ONCE = 16
+
+
+@dataclass(frozen=True)
+class GaussianSettings:
+    """What Gaussians are to be; see the parameters of `Padim`."""
+
+    by_level: bool
+    by_position: bool
+    upsample: Literal["bilinear", "block"]
+    channels: int | None
+    selection: Literal["random", "leading"]
+    seed: int
+    metric: Metric
+
+    def layout(self, shapes: Sequence[tuple[int, int, int]]) -> Layout:
+        """Return which features go into which Gaussian, with all channels."""
+        counts = [n for _, _, n in shapes]
+        if not self.by_level:
+            counts = [sum(counts)]
+        channels = [np.arange(n) for n in counts]
+        return Layout(shapes, self.upsample, self.by_level, self.by_position, channels)
+
+    def check(self, n_images: int, layout: Layout) -> None:
+        """Raise a ParameterError if there are too few images for covariances as they are."""
+        for (height, width), chosen in zip(layout.grids, layout.channels, strict=True):
+            n_samples = n_images * (1 if self.by_position else height * width)
+            self.metric.check(n_samples, len(chosen))
+
+
+def estimate(
+    gallery: ReadOnlyGallery, ids: Sequence[str], settings: GaussianSettings
+) -> GaussianScorer:
+    """Return what judges by the features of some images of a gallery."""
+    layout = _layout(gallery, ids, settings)
+    settings.check(len(ids), layout)
+    return GaussianScorer.of(
+        layout, settings.metric, len(ids), _gaussians(layout, pyramids_of(gallery, ids))
+    )
+
+
+def with_images(scorer: GaussianScorer, pyramids: Sequence[FeaturePyramid]) -> GaussianScorer:
+    """Return what judges by some more images."""
+    more = _gaussians(scorer.layout, iter(pyramids))
+    n_images = scorer.n_images + sum(pyramid.n_images for pyramid in pyramids)
+    both = [one + other for one, other in zip(scorer.gaussians, more, strict=True)]
+    return GaussianScorer.of(scorer.layout, scorer.metric, n_images, both)
+
+
+def cells_left_out(
+    scorer: GaussianScorer, gallery: ReadOnlyGallery, id_: str, left_out: Collection[str]
+) -> NDArray[np.float64] | None:
+    """Return the scores of an image's cells by the others, without those that belong to it.
+
+    None if there are no others.
+
+    Parameters
+    ----------
+    scorer : GaussianScorer
+        By all images.
+    gallery : ReadOnlyGallery
+        Their features.
+    id_ : str
+        The image.
+    left_out : collection of str
+        The images that are left out, this one among them.
+    """
+    n_others = scorer.n_images - len(left_out)
+    if n_others < 1:
+        return None
+    ids = list(left_out)
+    pyramid = gallery.pyramid(ids)
+    metric = scorer.metric
+    if not (scorer.layout.by_position and isinstance(metric, Mahalanobis)):
+        gone = _gaussians(scorer.layout, iter([pyramid]))
+        rest = [one - other for one, other in zip(scorer.gaussians, gone, strict=True)]
+        without = GaussianScorer.of(scorer.layout, scorer.metric, n_others, rest)
+        return without.cell_scores(pyramid[ids.index(id_)])
+    found = []
+    for index, part in enumerate(scorer.layout.parts(pyramid)):
+        whitened = np.stack([scorer.products(index, cells) for cells in part], axis=2)
+        factor, _ = metric.shrunk(scorer.gaussians[index])
+        found.append(
+            sq_distances_left_out(
+                whitened.astype(np.float64), ids.index(id_), scorer.n_images, factor
+            )
+        )
+    return scorer.added(found)
+
+
+def pyramids_of(gallery: ReadOnlyGallery, ids: Sequence[str]) -> Iterator[FeaturePyramid]:
+    """Yield the features of images, a few at a time."""
+    for start in range(0, len(ids), _AT_ONCE):
+        yield gallery.pyramid(ids[start : start + _AT_ONCE])
+
+
+def _gaussians(layout: Layout, pyramids: Iterator[FeaturePyramid]) -> list[Gaussian]:
+    total: list[Gaussian] = []
+    for pyramid in pyramids:
+        parts = [Gaussian.of([layout.samples(part)]) for part in layout.parts(pyramid)]
+        total = [one + other for one, other in zip(total, parts, strict=True)] if total else parts
+    return total
+
+
+def rebuilt(
+    shapes: Sequence[tuple[int, int, int]],
+    settings: GaussianSettings,
+    arrays: Mapping[str, NDArray[Any]],
+) -> GaussianScorer:
+    """Return what judges by the arrays of a file.
+
+    Raises
+    ------
+    KeyError, ValueError
+        If the arrays are not those of the settings.
+    """
+    layout = settings.layout(shapes)
+    for index, all_of_them in enumerate(layout.channels):
+        chosen = arrays[f"channels{index}"].astype(np.int64).reshape(-1)
+        n_kept = min(settings.channels or len(all_of_them), len(all_of_them))
+        if len(chosen) != n_kept or not np.isin(chosen, all_of_them).all():
+            raise ValueError(f"channels{index}: expected {n_kept} of {len(all_of_them)}")
+        layout.channels[index] = chosen
+    return GaussianScorer(layout, settings.metric, arrays)
+
+
+def _layout(gallery: ReadOnlyGallery, ids: Sequence[str], settings: GaussianSettings) -> Layout:
+    """Return which features go into which Gaussian, with the channels that are kept."""
+    layout, n_kept = settings.layout(gallery.shapes), settings.channels
+    counts = [len(each) for each in layout.channels]
+    if n_kept is None:
+        return layout
+    if n_kept > max(counts):
+        raise ParameterError(
+            f"channels: expected at most {max(counts)}, as many as there are, got {n_kept}",
+            parameter="channels",
+        )
+    if settings.selection == "random":
+        rng = np.random.default_rng(settings.seed)
+        orders = [rng.permutation(n) for n in counts]
+    else:
+        orders = _by_variance(layout, pyramids_of(gallery, ids))
+    layout.channels = [np.sort(order[:n_kept]) for order in orders]
+    return layout
+
+
+def _by_variance(layout: Layout, pyramids: Iterator[FeaturePyramid]) -> list[NDArray[np.int64]]:
+    """Return the channels in the order of their variances over all cells, largest first."""
+    total: list[Gaussian] = []
+    for pyramid in pyramids:
+        # Each channel is a place with one feature.
+        columns = [part.reshape(-1, part.shape[-1], 1) for part in layout.parts(pyramid)]
+        parts = [Gaussian.of([each]) for each in columns]
+        total = [one + other for one, other in zip(total, parts, strict=True)] if total else parts
+    return [np.argsort(-each.scatter[:, 0, 0], kind="stable") for each in total]
