@@ -149,4 +149,22 @@ def test_a_trained_model_cannot_be_corrected(run: Run, data: Path, tmp_path: Pat
             assert "0 corrections" in errors
         else:
             assert code == 2
-            assert "simplenet has trained on them, and is to be fitted again" in errors
+            assert "simplenet keeps none of them, and is to be fitted again" in errors
+
+
+def test_images_are_added_to_models_that_keep_none(run: Run, data: Path, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    backbone = ks.Backbone(image_size=64, levels=(1, 2), device="cpu")
+    ks.Padim(backbone).fit(data / "normal").save(model)
+    code, said, errors = run("add", model, data / "new")
+    assert code == 0, errors
+    assert said == f"{model}: {N_LEARNT + N_NEW} normal images, {N_NEW} more than before\n"
+    assert ks.load(model).n_images_ == N_LEARNT + N_NEW
+    before = model.read_bytes()
+    code, _, errors = run("add", model, data / "new")
+    assert code == 1
+    assert f"{N_NEW} of the {N_NEW} images were learnt from already" in errors
+    assert model.read_bytes() == before
+    code, _, errors = run("remove", model, "08.png")
+    assert code == 2, errors
+    assert "padim keeps none of them" in errors

@@ -132,6 +132,9 @@ KINDS: dict[str, Callable[[Path], Detector]] = {
     "spade": lambda _: ks.Spade(lite(), image_neighbors=5),
     "patchcore": lambda _: ks.PatchCore(lite(patch_size=3), coreset=0.1),
     "simplenet": lambda _: ks.SimpleNet(lite(patch_size=5), max_epochs=3, hidden=32),
+    "padim": lambda _: ks.Padim(lite(patch_size=3)),
+    "pca_residual": lambda _: ks.PcaResidual(lite(patch_size=3)),
+    "one_class_svm": lambda _: ks.OneClassSvm(lite(patch_size=3), landmarks=30),
     "cflow": lambda _: ks.CFlow(lite(patch_size=3), max_epochs=2, coupling_blocks=2),
     "anomalydino": lambda folder: ks.AnomalyDINO(vision_transformer(folder)),
 }

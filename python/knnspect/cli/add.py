@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from knnspect.cli.corrections import Model, Prefix, correcting, prefixed, said
+from knnspect.cli.corrections import Model, Prefix, adding, prefixed, said
 from knnspect.cli.left_out import LeftOut
 from knnspect.cli.models import Backend, Device, MaxPixels, Threads
 from knnspect.cli.options import BatchSize, Config, SkipBad, Workers
@@ -35,7 +35,7 @@ def add(
     """
     source = prefixed(images, prefix, to_learn=True)
     left_out = LeftOut()
-    with correcting(model, device, backend, threads, max_pixels) as detector:
+    with adding(model, device, backend, threads, max_pixels) as detector:
         ids = detector.add(
             source,
             batch_size=batch_size,

@@ -86,11 +86,9 @@ class GrowingDetector(EstimatedDetector):
         normal = extract_in_memory(self.backbone, open_to_learn(images), self._gallery(), run)
         digests = self._new_digests(normal)
         ids, now = normal.gallery.ids, copy(self)
-        pyramids = list(pyramids_of(normal.gallery, ids))
         with run.watch.stage("estimation"):
-            now.scorer_ = self._with_images(pyramids)
-        now._n_images += len(ids)
-        now._digests = digests
+            now.scorer_ = self._with_images(list(pyramids_of(normal.gallery, ids)))
+        now._n_images, now._digests = self._n_images + len(ids), digests
         calibration = self.calibration_
         if calibration is not None and calibration.kind == "leave one out":
             judged = {id_: now._judged_without_itself(id_, normal) for id_ in ids}
@@ -102,8 +100,8 @@ class GrowingDetector(EstimatedDetector):
     def _judged_without_itself(self, id_: str, normal: NormalFeatures) -> tuple[float, float]:
         """Return the score and the largest map value of an image that was just added."""
         cells = cast("NDArray[np.float64]", self._cells_without(id_, normal, [id_]))
-        placement = normal.placement(id_)
-        score, map_ = self._with_map(float(cells.max()), cells, placement, Stopwatch())
+        own, placement = float(cells.max()), normal.placement(id_)
+        score, map_ = self._with_map(own, cells, placement, Stopwatch())
         return score, float(map_.max())
 
     def _new_digests(self, normal: NormalFeatures) -> NDArray[np.int64] | None:

@@ -9,12 +9,9 @@ from numpy.typing import NDArray
 
 from knnspect.constraints import Choice, Count, Flag, Positive
 from knnspect.detectors.estimated import EstimatedDetector
-from knnspect.detectors.heads.estimates.learning import pyramids_of
 from knnspect.detectors.heads.scorers.one_class import (
     Kernel,
     OneClassScorer,
-    joined_cells,
-    level_means,
 )
 from knnspect.extras import require
 from knnspect.features import Backbone
@@ -33,23 +30,25 @@ class OneClassSvm(EstimatedDetector):
 
     - map: how far a cell is from the normal cell farthest inside, along the plane's normal;
       upsampled bilinearly and blurred;
-    - image score: the largest such value of a cell, or that of the pooled features, or by the map.
+    - image score: the mean of the largest 1 % of the map.
 
     Parameters
     ----------
     backbone : Backbone, optional
         The network; ``Backbone(patch_size=3)`` by default.
     kernel : {"rbf", "linear"}, default "rbf"
-        How alike two standardized features are: ``exp(-|x - y|**2 / n_features)``, or ``x . y``.
+        How alike two features are: a Gaussian of the distance of whitened ones, or the cosine.
     nu : float, default 0.1
         The share of normal features that may lie on the wrong side, at most.
     landmarks : int, default 128
         Normal cells that others are compared with: what the kernel is approximated by.
     max_epochs : int, default 1
-        Passes through all cells; there are 50 times as many through pooled features.
+        Passes through all cells; through pooled features 50 times as many.
+    score : {"top", "map", "image"}, default "top"
+        The mean of the largest values of the map, its maximum, or what follows from cells.
     pooled : bool, default False
-        Judge an image by its pooled feature (the mean of each level over its cells), by a plane of
-        its own.
+        With ``score="image"``, judge an image by its pooled feature (the mean of each level over
+        its cells), by a plane of its own, in place of the largest value of a cell.
     upsample : {"bilinear", "block"}, default "bilinear"
         How coarse levels are brought to the resolution of the finest one.
     seed : int, default 0
@@ -69,8 +68,9 @@ class OneClassSvm(EstimatedDetector):
 
     - the kernel is approximated by some features (Williams and Seeger 2001), and the plane found by
       stochastic gradient descent, so that time grows with the number of images and memory does not;
-    - scores begin at the normal feature farthest inside, in place of the plane, so that maps have
-      no negative values.
+    - features are whitened by the covariance of cells, with a hundredth of the mean variance added;
+      the kernel falls to 1 / e at six times their root mean square length;
+    - scores begin at the normal feature farthest inside, not at the plane: maps are not negative.
 
     Normal images are judged in five parts for the calibration, each by the rest.
 
@@ -98,6 +98,8 @@ class OneClassSvm(EstimatedDetector):
     )
     seed: int = parameter(Count(minimum=0, maximum=2**32 - 1), default=0)
 
+    score: Literal["image", "map", "top"] = parameter(default="top")
+
     method: ClassVar[str] = "one_class_svm"
 
     def _prepare(self, run: Run) -> None:
@@ -105,24 +107,10 @@ class OneClassSvm(EstimatedDetector):
         super()._prepare(run)
 
     def _estimate(self, gallery: ReadOnlyGallery, ids: Sequence[str]) -> OneClassScorer:
-        from knnspect.detectors.heads.estimates.one_class import one_class_arrays
+        from knnspect.detectors.heads.estimates.one_class import arrays_of_images
 
-        how = Kernel(self.kernel), self.nu, self.landmarks
-        arrays = one_class_arrays(
-            lambda: (joined_cells(each, self.upsample) for each in pyramids_of(gallery, ids)),
-            *how,
-            self.max_epochs,
-            self.seed,
-        )
-        if self.pooled:
-            of_pooled = one_class_arrays(
-                lambda: map(level_means, pyramids_of(gallery, ids)),
-                *how,
-                50 * self.max_epochs,
-                self.seed,
-            )
-            arrays |= {f"pooled_{name}": array for name, array in of_pooled.items()}
-        return self._rebuilt(arrays)
+        how = Kernel(self.kernel), self.nu, self.landmarks, self.max_epochs, self.seed
+        return self._rebuilt(arrays_of_images(gallery, ids, self.upsample, self.pooled, *how))
 
     def _rebuilt(self, arrays: dict[str, NDArray[Any]]) -> OneClassScorer:
         kernel = Kernel(self.kernel)

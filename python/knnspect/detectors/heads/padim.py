@@ -18,14 +18,15 @@ __all__ = ["Padim"]
 class Padim(GaussianDetector):
     """Learn mean and covariance of each position's features; what is far from both is a defect.
 
-    - map: the Mahalanobis distance of each cell, the root of the sum over its levels of squared
-      distances; upsampled bilinearly and blurred;
-    - image score: the largest distance of a cell, or that of the map.
+    - map: the Mahalanobis distance of each cell: the root of the sum over its levels of squared
+      distances, each divided by the root of its number of channels, relative to the finest one;
+      upsampled bilinearly and blurred;
+    - image score: the mean of the largest 1 % of the map.
 
     Parameters
     ----------
     backbone : Backbone, optional
-        The network; ``Backbone()`` by default.
+        The network; ``Backbone(patch_size=3)`` by default.
     by_position : bool, default True
         Whether each position has a Gaussian of its own, for parts that lie alike in all images, or
         all positions have one.
@@ -40,6 +41,8 @@ class Padim(GaussianDetector):
         What is added to all variances after that; .01 in the paper.
     seed : int, default 0
         Draws the channels.
+    score : {"top", "map", "image"}, default "top"
+        The mean of the largest values of the map, its maximum, or that of the cells.
 
     Attributes
     ----------
@@ -54,9 +57,10 @@ class Padim(GaussianDetector):
     Detection and Localization" (2021), section III. Deviations:
 
     - levels have Gaussians of their own, whose squared distances are added (as in Lee et al., "A
-      Simple Unified Framework for Detecting Out-of-Distribution Samples", 2018, but with equal
-      weights), in place of one over random channels of all; ``from_preset("paper")`` has the
-      latter, with the paper's ridge and 100 channels;
+      Simple Unified Framework for Detecting Out-of-Distribution Samples", 2018, but weighted by
+      what they vary by, not by what is learnt from anomalies), in place of one over random channels
+      of all; ``from_preset("paper")`` has the latter, with the paper's ridge and 100 channels;
+    - features are averaged over 3x3 cells, but by the preset;
     - covariances are shrunk, as there are fewer images than channels;
     - where all normal images are the same, they have a millionth of the mean variance.
 
@@ -70,13 +74,13 @@ class Padim(GaussianDetector):
     >>> normal = rng.integers(100, 120, (9, 64, 64, 3)).astype("u1")
     >>> odd = normal[:1].copy()
     >>> odd[0, 20:30, 30:40] = 255
-    >>> padim = Padim(Backbone(image_size=64)).fit(normal[1:])
+    >>> padim = Padim(Backbone(image_size=64, patch_size=3)).fit(normal[1:])
     >>> good, bad = padim.predict(np.concatenate([normal[:1], odd]))
     >>> good.score < bad.score, bad.map.shape
     (True, (64, 64))
     """
 
-    backbone: Backbone = parameter(default_factory=Backbone, kw_only=False)
+    backbone: Backbone = parameter(default_factory=lambda: Backbone(patch_size=3), kw_only=False)
     by_position: bool = parameter(Flag(), default=True)
     channels: int | None = parameter(Optional(Count()), default=None)
     selection: Literal["random", "leading"] = parameter(
@@ -86,6 +90,8 @@ class Padim(GaussianDetector):
     ridge: float = parameter(Positive(or_zero=True), default=0.0)
     seed: int = parameter(Count(minimum=0), default=0)
 
+    score: Literal["image", "map", "top"] = parameter(default="top")
+
     method: ClassVar[str] = "padim"
     presets: ClassVar[Presets] = {
         "paper": {
@@ -94,6 +100,7 @@ class Padim(GaussianDetector):
             "shrinkage": 0.0,
             "ridge": 0.01,
             "score": "map",
+            "backbone__patch_size": 1,
         }
     }
 

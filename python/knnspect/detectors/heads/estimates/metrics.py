@@ -30,6 +30,10 @@ class Metric(Protocol):
         """
         ...
 
+    def unit(self, n_features: int) -> float:
+        """Return what squared lengths of so many features are divided by, before they are added."""
+        ...
+
     def check(self, n_samples: int, n_features: int) -> None:
         """Raise a ParameterError if there are too few samples."""
         ...
@@ -58,6 +62,10 @@ class Mahalanobis:
         diagonal = np.arange(covariance.shape[1])
         covariance[:, diagonal, diagonal] += added[:, None]
         return np.linalg.inv(np.linalg.cholesky(covariance)).astype(np.float32)
+
+    def unit(self, n_features: int) -> float:
+        """Return the root of the number, to which the deviation of a squared distance goes."""
+        return float(np.sqrt(n_features))
 
     def check(self, n_samples: int, n_features: int) -> None:
         """Raise a ParameterError if a covariance is singular as it is."""
@@ -108,6 +116,10 @@ class Residual:
         n_left = int(np.searchsorted(rest, (1 - self.explained) * rest[-1], side="right"))
         chosen = directions[:, : min(max(n_left, 1), len(variances))]
         return np.ascontiguousarray(chosen.T[None], np.float32)
+
+    def unit(self, n_features: int) -> float:  # noqa: ARG002 - it is the same for all
+        """Return 1: lengths are those of features."""
+        return 1.0
 
     def check(self, n_samples: int, n_features: int) -> None:
         """Accept any number: directions without variance are left."""

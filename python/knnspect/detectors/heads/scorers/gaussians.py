@@ -143,9 +143,16 @@ class GaussianScorer(ArrayScorer):
         return self.added(sq_distances)
 
     def added(self, sq_distances: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
-        """Return the root of the sum of squared distances, brought to the finest grid."""
+        """Return the root of the sum of squared distances, brought to the finest grid.
+
+        Those of coarser levels count in units of the finest one.
+        """
         grids = self.layout.grids
-        maps = [each.reshape(grid) for each, grid in zip(sq_distances, grids, strict=True)]
+        units = [self.metric.unit(len(chosen)) for chosen in self.layout.channels]
+        maps = [
+            each.reshape(grid) * (units[0] / unit)
+            for each, grid, unit in zip(sq_distances, grids, units, strict=True)
+        ]
         total = maps[0] + sum(resized(each, grids[0]) for each in maps[1:])
         # Without some images (`sq_distances_left_out`) rounding may go below zero.
         found: NDArray[np.float64] = np.sqrt(np.maximum(total, 0))

@@ -19,24 +19,33 @@ _Array = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Kernel:
-    """How alike two standardized features are.
+    """How alike two features are.
 
     Parameters
     ----------
     name : {"rbf", "linear"}
-        ``exp(-gamma * |x - y|**2)``, with one over the number of features as gamma; or ``x . y``.
+        ``exp(-gamma * |x - y|**2)`` of whitened features, or ``x . y`` of features of length 1.
     """
 
     name: Literal["rbf", "linear"]
 
-    def of(self, features: _Array, others: _Array) -> _Array:
+    def prepared(self, features: _Array, whitening: Mapping[str, _Array]) -> _Array:
+        """Return features as the kernel takes them; the mean and the matrix are those of cells."""
+        if self.name == "linear":
+            length = np.linalg.norm(features, axis=1, keepdims=True)
+            found: _Array = features / np.maximum(length, np.finfo(np.float32).tiny)
+        else:
+            found = (features - whitening["mean"]) @ whitening["matrix"].T
+        return found
+
+    def of(self, features: _Array, others: _Array, gamma: float) -> _Array:
         """Return how alike each of some features is to each of others, shape (n, n_others)."""
         products: _Array = features @ others.T
         if self.name == "linear":
             return products
         sq_norms = np.square(features).sum(axis=1)[:, None] + np.square(others).sum(axis=1)
         sq_distances = np.maximum(sq_norms - 2 * products, 0)
-        found: _Array = np.exp(sq_distances * np.float32(-1 / features.shape[1]))
+        found: _Array = np.exp(sq_distances * np.float32(-gamma))
         return found
 
 
@@ -54,8 +63,8 @@ class OneClassScorer(ArrayScorer):
     pooled : bool
         Whether images are judged by their pooled features.
     arrays : mapping of str to ndarray
-        "mean", "deviation", "landmarks", "weights" and "highest" of cells; and of pooled features,
-        after "pooled_".
+        "mean" and "matrix", by which features are whitened; "landmarks", "weights", "gamma" and
+        "highest" of cells; and of pooled features, after "pooled_".
     """
 
     def __init__(
@@ -67,14 +76,13 @@ class OneClassScorer(ArrayScorer):
         arrays: Mapping[str, NDArray[Any]],
     ) -> None:
         n = sum(channels for _, _, channels in shapes)
-        expected: dict[str, tuple[int, ...]] = {}
+        expected: dict[str, tuple[int, ...]] = {"mean": (n,), "matrix": (n, n)}
         for before in ("", "pooled_") if pooled else ("",):
             n_landmarks = arrays[f"{before}weights"].size
             expected |= {
-                f"{before}mean": (n,),
-                f"{before}deviation": (n,),
                 f"{before}landmarks": (n_landmarks, n),
                 f"{before}weights": (n_landmarks,),
+                f"{before}gamma": (1,),
                 f"{before}highest": (1,),
             }
         super().__init__(arrays, expected)
@@ -82,9 +90,8 @@ class OneClassScorer(ArrayScorer):
 
     def cell_scores(self, pyramid: FeaturePyramid) -> NDArray[np.float64]:
         """Return how unlike normal each cell is, from 0 up."""
-        return self._scores("", joined_cells(pyramid, self._upsample)).reshape(
-            pyramid.shapes[0][:2]
-        )
+        scores = self._scores("", joined_cells(pyramid, self._upsample))
+        return scores.reshape(pyramid.shapes[0][:2])
 
     def image_score(self, cells: NDArray[np.float64], pyramid: FeaturePyramid) -> float:
         """Return the largest score of a cell, or that of the pooled features."""
@@ -93,12 +100,11 @@ class OneClassScorer(ArrayScorer):
         return float(self._scores("pooled_", level_means(pyramid))[0])
 
     def _scores(self, before: str, features: _Array) -> NDArray[np.float64]:
-        of = {name: self._arrays[before + name] for name in ("mean", "deviation", "landmarks")}
-        standardized = (features - of["mean"]) / of["deviation"]
-        alike = self._kernel.of(standardized, of["landmarks"]) @ self._arrays[before + "weights"]
-        found: NDArray[np.float64] = np.maximum(self._arrays[before + "highest"] - alike, 0).astype(
-            np.float64
-        )
+        prepared = self._kernel.prepared(features, self._arrays)
+        landmarks, gamma = self._arrays[before + "landmarks"], self._arrays[before + "gamma"][0]
+        alike = self._kernel.of(prepared, landmarks, gamma) @ self._arrays[before + "weights"]
+        scores = np.maximum(self._arrays[before + "highest"] - alike, 0)
+        found: NDArray[np.float64] = scores.astype(np.float64)
         return found
 
 
