@@ -162,7 +162,9 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
         for name in names
     }
     others = ("fit_seconds", "peak_memory_mb", "model_mb")
-    return areas | {name: float(np.median([run[name] for run in runs])) for name in others}
+    return areas | {
+        name: float(np.median([run[name] for run in runs])) for name in others if name in runs[0]
+    }
 
 
 def draw(figures: dict[str, Any], path: Path) -> None:

@@ -66,6 +66,22 @@ PARAMETERS |= {
         | {"upsample": "block", "score": "image"},
     ),
 }
+PARAMETERS["deep_svdd"] = (
+    {"max_epochs": 2, "hidden": 24, "outputs": 8},
+    {"max_epochs": 2, "objective": "soft_boundary", "nu": 0.2, "hidden": 17, "score": "map"}
+    | {"upsample": "block", "gallery_dtype": "int8", "sigma": 2.5, "seed": 5, "patience": 1},
+    {"max_epochs": 1, "defects": elpv_split(0, 0, 2).defective},
+)
+PARAMETERS["student_teacher"] = (
+    {"max_epochs": 1, "hidden": 24},
+    {"max_epochs": 2, "students": 1, "hidden": 17, "score": "image", "upsample": "block"}
+    | {"gallery_dtype": "int8", "sigma": 2.5, "seed": 5, "patience": 1},
+)
+PARAMETERS["transformations"] = (
+    {"max_epochs": 1},
+    {"max_epochs": 2, "transformations": 5, "shift": 0.3, "outputs": 9, "score": "image"}
+    | {"gallery_dtype": "int8", "sigma": 2.5, "seed": 5, "patience": 1, "upsample": "block"},
+)
 
 #: Of methods that draw images: those with which they learn fast.
 DRAWING: tuple[dict[str, Any], ...] = ({"max_epochs": 2, "width": 4, "latent_size": 8},)
@@ -154,7 +170,35 @@ SIMPLENET_BAD_PARAMETERS: Bad = (
     ("margin", -0.5, ParameterError),
     ("upsample", "nearest", ParameterError),
 )
+DEEP_SVDD_BAD_PARAMETERS: Bad = (
+    *TRAINED_BAD_PARAMETERS,
+    ("outputs", 0, ParameterError),
+    ("objective", "two_class", ParameterError),
+    ("nu", 0.0, ParameterError),
+    ("nu", 1.5, ParameterError),
+    ("nu", "0.1", DTypeError),
+    ("eta", 0.0, ParameterError),
+    ("eta", float("nan"), ParameterError),
+    ("weight_decay", -1e-6, ParameterError),
+    ("defects", 3, DTypeError),
+)
+STUDENT_TEACHER_BAD_PARAMETERS: Bad = (
+    *TRAINED_BAD_PARAMETERS,
+    ("students", 0, ParameterError),
+    ("students", 10**9, ParameterError),
+    ("hidden", 0, ParameterError),
+)
+TRANSFORMATIONS_BAD_PARAMETERS: Bad = (
+    *TRAINED_BAD_PARAMETERS,
+    ("transformations", 1, ParameterError),
+    ("transformations", 10**9, ParameterError),
+    ("shift", 0.0, ParameterError),
+    ("outputs", 0, ParameterError),
+)
 BAD: dict[str, Bad] = {
+    "transformations": TRANSFORMATIONS_BAD_PARAMETERS,
+    "student_teacher": STUDENT_TEACHER_BAD_PARAMETERS,
+    "deep_svdd": DEEP_SVDD_BAD_PARAMETERS,
     "spade": SPADE_BAD_PARAMETERS,
     "patchcore": PATCHCORE_BAD_PARAMETERS,
     "cflow": CFLOW_BAD_PARAMETERS,

@@ -607,6 +607,9 @@ class TestPatchCore:
 METHODS: dict[str, tuple[tuple[str, ...], str]] = {
     "cflow": (("--coupling-blocks", "2"), "coupling blocks 2"),
     "simplenet": (("--noise", "0.5", "--upsample", "block"), "upsample block"),
+    "deep_svdd": (("--objective", "soft_boundary", "--nu", "0.2"), "objective soft_boundary"),
+    "student_teacher": (("--students", "2"), "students 2"),
+    "transformations": (("--transformations", "5"), "transformations 5"),
 }
 
 
@@ -748,17 +751,17 @@ BAD_OPTIONS: list[tuple[tuple[str, ...], int, str]] = [
     (("--image-size", "1000000"), 2, "image_size: expected at most"),
     (("--method", "nope"), 2, "--method"),
     (("--coreset", "0.1"), 2, "--coreset: is an option of anomalydino, patchcore and superadd"),
-    (("--max-epochs", "3"), 2, "--max-epochs: is an option of cflow, simplenet, aae, "),
-    (("--checkpoint", "half"), 2, "--checkpoint: is an option of cflow, simplenet, aae, "),
+    (("--max-epochs", "3"), 2, "--max-epochs: is an option of cflow, deep_svdd, simplenet, "),
+    (("--checkpoint", "half"), 2, "--checkpoint: is an option of cflow, deep_svdd, simplenet, "),
     (
         ("--seed", "1"),
         2,
-        "--seed: is an option of anomalydino, patchcore, superadd, cflow, simplenet and 14 more",
+        "--seed: is an option of anomalydino, patchcore, superadd, cflow, deep_svdd and ",
     ),
     (
         ("--method", "cflow", "--upsample", "block"),
         2,
-        "an option of anomalydino, patchcore, rad, spade, superadd and simplenet",
+        "an option of anomalydino, patchcore, rad, spade, superadd and ",
     ),
     (("--method", "cflow", "--noise", "0.1"), 2, "--noise: is an option of simplenet"),
     (
@@ -768,6 +771,15 @@ BAD_OPTIONS: list[tuple[tuple[str, ...], int, str]] = [
     ),
     (("--method", "cflow", "--max-epochs", "0"), 2, "max_epochs"),
     (("--method", "cflow", "--coupling-blocks", "0"), 2, "coupling_blocks"),
+    (
+        ("--defects", "bad"),
+        2,
+        "--defects: is an option of deep_svdd and cavga, the method is spade",
+    ),
+    (("--method", "deep_svdd", "--defects", "gone"), 1, "defects: "),
+    (("--method", "deep_svdd", "--nu", "1.5"), 2, "nu"),
+    (("--method", "deep_svdd", "--eta", "0"), 2, "eta"),
+    (("--method", "student_teacher", "--students", "0"), 2, "students"),
     (("--method", "simplenet", "--noise", "0"), 2, "noise"),
     (("--method", "simplenet", "--noise", "1e300"), 2, "noise: expected at most"),
     (("--method", "simplenet", "--seed", "9" * 20), 2, "seed: expected at most"),

@@ -135,6 +135,9 @@ KINDS: dict[str, Callable[[Path], Detector]] = {
     "padim": lambda _: ks.Padim(lite(patch_size=3)),
     "pca_residual": lambda _: ks.PcaResidual(lite(patch_size=3)),
     "one_class_svm": lambda _: ks.OneClassSvm(lite(patch_size=3), landmarks=30),
+    "deep_svdd": lambda _: ks.DeepSvdd(lite(patch_size=3), max_epochs=3),
+    "student_teacher": lambda _: ks.StudentTeacher(lite(patch_size=3), max_epochs=3),
+    "transformations": lambda _: ks.Transformations(lite(patch_size=3), max_epochs=3),
     "cflow": lambda _: ks.CFlow(lite(patch_size=3), max_epochs=2, coupling_blocks=2),
     "anomalydino": lambda folder: ks.AnomalyDINO(vision_transformer(folder)),
 }

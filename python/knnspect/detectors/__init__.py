@@ -7,6 +7,7 @@
 ``judged_file`` which file was judged
 ``heads``       methods that train a network on features, one a file
 ``known_defects``  defects that were rejected before
+``labelled``    what learns from a few images with defects, too
 ``maps``        from the scores of cells to a map of pixels
 ``nearest``     methods that compare with the nearest normal features, one a file
 ``prediction``  what a detector says of an image
@@ -19,7 +20,10 @@ from __future__ import annotations
 
 from knnspect.detectors.base import Detector
 from knnspect.detectors.heads.cflow import CFlow
+from knnspect.detectors.heads.deep_svdd import DeepSvdd
 from knnspect.detectors.heads.simplenet import SimpleNet
+from knnspect.detectors.heads.student_teacher import StudentTeacher
+from knnspect.detectors.heads.transformations import Transformations
 from knnspect.detectors.known_defects import KnownDefect
 from knnspect.detectors.nearest.anomalydino import AnomalyDINO
 from knnspect.detectors.nearest.patchcore import PatchCore
@@ -35,6 +39,7 @@ __all__ = [
     "AnomalousRegion",
     "AnomalyDINO",
     "CFlow",
+    "DeepSvdd",
     "Detector",
     "KnownDefect",
     "PatchCore",
@@ -43,7 +48,9 @@ __all__ = [
     "SimpleNet",
     "Spade",
     "State",
+    "StudentTeacher",
     "SuperADD",
+    "Transformations",
     "get_method",
     "load",
     "methods",

@@ -15,7 +15,7 @@ from knnspect.calibration.blocks import blocks_of, merged_blocks
 from knnspect.constraints import Count, Flag, Optional, Positive
 from knnspect.detectors.scoring import ScoringDetector
 from knnspect.detectors.state import State
-from knnspect.errors import StoreError
+from knnspect.errors import ImageError, StoreError
 from knnspect.extras import require
 from knnspect.files import check_path, is_folder
 from knnspect.forked import fork_safe
@@ -165,6 +165,12 @@ class TrainedDetector(ScoringDetector):
             self._checkpoint(run.checkpoint, run).check()
 
     def _learn(self, normal: NormalFeatures, run: Run) -> None:
+        n_images = len(normal.gallery)
+        if n_images < self.fewest_images:
+            raise ImageError(
+                f"images: {type(self).__name__} needs at least {self.fewest_images} normal images "
+                f"to learn from, got {n_images}"
+            )
         with run.watch.stage("training"):
             held = self._train(normal, run)
         with run.watch.stage("calibration"):

@@ -115,7 +115,7 @@ def test_methods_are_listed_ours_first(package: Path) -> None:
     ours = methods()[:-3]
     assert ours[:5] == ["anomalydino", "patchcore", "rad", "spade", "superadd"]
     drawing = ours.index("aae")
-    assert {"cflow", "padim", "simplenet"} <= set(ours[5:drawing])
+    assert {"cflow", "deep_svdd", "padim", "simplenet"} <= set(ours[5:drawing])
     assert {"hadgan", "ssim_ae"} <= set(ours[drawing:])
     assert ours[5:drawing] == sorted(ours[5:drawing])
     assert ours[drawing:] == sorted(ours[drawing:])

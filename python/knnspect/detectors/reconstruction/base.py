@@ -82,15 +82,6 @@ class ReconstructionDetector(TrainedDetector):
             )
         super()._prepare(run)
 
-    def _learn(self, normal: NormalFeatures, run: Run) -> None:
-        n_images = len(normal.gallery)
-        if n_images < self.fewest_images:
-            raise ImageError(
-                f"images: {type(self).__name__} needs at least {self.fewest_images} normal images "
-                f"to learn from, got {n_images}"
-            )
-        super()._learn(normal, run)
-
     def _judge(self, features: Features, watch: Stopwatch) -> Iterator[Prediction]:
         with watch.stage("matching"):
             scores, residuals = self._judged(features.ids, features.pyramid)

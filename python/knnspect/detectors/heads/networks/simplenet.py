@@ -11,10 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import leaky_relu
 
-from knnspect.detectors.heads.networks.scorer import CellScorer
-from knnspect.detectors.heads.networks.standardization import channel_statistics
+from knnspect.detectors.heads.networks.cells import StandardizedCells
 from knnspect.pyramid import FeaturePyramid
-from knnspect.training.network import Step
 
 __all__ = ["Adaptor", "Discriminator", "SimpleNetNetwork", "hinge_loss"]
 
@@ -90,7 +88,7 @@ def hinge_loss(normal: Tensor, noisy: Tensor, margin: float) -> Tensor:
     return (margin - normal).clamp(min=0).mean() + (margin + noisy).clamp(min=0).mean()
 
 
-class SimpleNetNetwork(CellScorer):
+class SimpleNetNetwork(StandardizedCells):
     """Adaptor and discriminator over standardized features, all levels together.
 
     Parameters
@@ -114,10 +112,10 @@ class SimpleNetNetwork(CellScorer):
     section 3.
     """
 
+    cells_per_step = _CELLS_PER_STEP
+    concerned = (0, 1)
     #: Smallest score of a cell among normal images.
     lowest: Tensor
-    mean: Tensor
-    deviation: Tensor
     _prepared: tuple[Tensor, Tensor, Tensor] | None
 
     def __init__(
@@ -129,21 +127,11 @@ class SimpleNetNetwork(CellScorer):
         margin: float,
         learning_rate: float,
     ) -> None:
-        super().__init__()
-        self._upsample: Literal["bilinear", "block"] = upsample
+        super().__init__(shapes, upsample)
         self._noise, self._margin, self._learning_rate = noise, margin, learning_rate
-        n_features = sum(channels for _, _, channels in shapes)
-        self.adaptor = Adaptor(n_features)
-        self.discriminator = Discriminator(n_features, hidden)
-        self.register_buffer("mean", torch.zeros(n_features))
-        self.register_buffer("deviation", torch.ones(n_features))
+        self.adaptor = Adaptor(self.n_features)
+        self.discriminator = Discriminator(self.n_features, hidden)
         self.register_buffer("lowest", torch.zeros(()))
-
-    def prepare(self, batches: Iterator[FeaturePyramid]) -> None:
-        """Learn the mean and the standard deviation of each channel."""
-        means, deviations = zip(*channel_statistics(batches), strict=True)
-        self.mean.copy_(torch.from_numpy(np.concatenate(means)))
-        self.deviation.copy_(torch.from_numpy(np.concatenate(deviations)))
 
     def optimizers(self) -> list[torch.optim.Optimizer]:
         """Return one for the discriminator and one for the adaptor."""
@@ -154,24 +142,13 @@ class SimpleNetNetwork(CellScorer):
             torch.optim.AdamW(self.adaptor.parameters(), _ADAPTOR_RATE * self._learning_rate),
         ]
 
-    def steps(self, batch: FeaturePyramid, generator: torch.Generator) -> Iterator[Step]:
-        """Take some cells at a time, each with a noisy copy."""
-        features = (self._rows(batch) - self.mean) / self.deviation
-        n_cells, done = len(features), 0
-        order = torch.randperm(n_cells, generator=generator, device=features.device)
-        for rows in torch.split(order, _CELLS_PER_STEP):
-            done += len(rows)
-            loss = self._loss(features[rows], generator)
-            yield Step(loss, len(rows), [0, 1], 0, done / n_cells)
-
-    def held_out_losses(self, batch: FeaturePyramid) -> list[tuple[float, int]]:
-        """Return the loss of training, with the same noise for a cell every time."""
-        features = (self._rows(batch) - self.mean) / self.deviation
-        generator = torch.Generator(features.device)
-        generator.manual_seed(0)
-        with torch.inference_mode():
-            loss = self._loss(features, generator)
-        return [(float(loss) * len(features), len(features))]
+    def loss(self, features: Tensor, generator: torch.Generator) -> Tensor:
+        """Return the hinge loss of some cells, each with a noisy copy."""
+        adapted = self.adaptor(features)
+        noise = torch.empty_like(adapted).normal_(generator=generator)
+        judged = self.discriminator(torch.cat([adapted, adapted + self._noise * noise]))
+        normal, noisy = judged.float().chunk(2)
+        return hinge_loss(normal, noisy, self._margin)
 
     def calibrate(self, batches: Iterator[FeaturePyramid]) -> None:
         """Learn the smallest score of a cell."""
@@ -190,20 +167,13 @@ class SimpleNetNetwork(CellScorer):
         scores = (self._judged(pyramid) - self.lowest).clamp(min=0)
         return scores.reshape(pyramid.shapes[0][:2]).double().cpu().numpy()
 
-    def _loss(self, features: Tensor, generator: torch.Generator) -> Tensor:
-        adapted = self.adaptor(features)
-        noise = torch.empty_like(adapted).normal_(generator=generator)
-        judged = self.discriminator(torch.cat([adapted, adapted + self._noise * noise]))
-        normal, noisy = judged.float().chunk(2)
-        return hinge_loss(normal, noisy, self._margin)
-
     def _judged(self, pyramid: FeaturePyramid) -> Tensor:
         """Minus the discriminator's word for every cell of one image."""
         if self._prepared is None:
             self._prepared = self._one_layer()
         weight, bias, output = self._prepared
         with torch.inference_mode():
-            hidden = torch.addmm(bias, self._rows(pyramid), weight)
+            hidden = torch.addmm(bias, self.rows(pyramid), weight)
             return -(leaky_relu(hidden, 0.2, inplace=True) @ output)
 
     def _one_layer(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -224,8 +194,3 @@ class SimpleNetNetwork(CellScorer):
             bias = (bias - mean.double()) * scale + norm.bias.double()
             output = self.discriminator.output.weight[0].clone()
             return weight.T.float().contiguous(), bias.float(), output
-
-    def _rows(self, pyramid: FeaturePyramid) -> Tensor:
-        """Upsampled, concatenated features of all cells, shape (n_cells, n_features)."""
-        rows = pyramid.concatenated(self._upsample)
-        return torch.from_numpy(rows.reshape(-1, rows.shape[-1])).to(self.mean.device)

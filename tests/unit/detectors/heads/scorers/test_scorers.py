@@ -15,7 +15,7 @@ from knnspect.pyramid import FeaturePyramid
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-KINDS = ("simplenet", "block", "cflow")
+KINDS = ("simplenet", "block", "cflow", "deep_svdd", "student_teacher", "transformations")
 IMAGES = np.random.default_rng(0).integers(0, 255, (4, 64, 96, 3), np.uint8)
 
 
@@ -24,6 +24,13 @@ def fitted(kind: str) -> Any:
     backbone = ks.Backbone(levels=(1, 2, 4), image_size=(64, 96), patch_size=3, device="cpu")
     if kind == "cflow":
         return ks.CFlow(backbone, max_epochs=2, coupling_blocks=3).fit(IMAGES[:3])
+    quick: dict[str, Any] = {
+        "deep_svdd": ks.DeepSvdd(backbone, max_epochs=2, hidden=24, outputs=9),
+        "student_teacher": ks.StudentTeacher(backbone, max_epochs=2, hidden=24, upsample="block"),
+        "transformations": ks.Transformations(backbone, max_epochs=2, transformations=7),
+    }
+    if kind in quick:
+        return quick[kind].fit(IMAGES[:3])
     upsample: Any = "block" if kind == "block" else "bilinear"
     return ks.SimpleNet(backbone, max_epochs=2, hidden=24, upsample=upsample).fit(IMAGES[:3])
 
