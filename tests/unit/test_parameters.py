@@ -67,7 +67,6 @@ OTHERS: dict[str, Any] = {
     "shift": 0.25,
     "students": 4,
     "objective": "soft_boundary",
-    "nu": 0.25,
     "eta": 2.5,
     "weight_decay": 0.125,
     "false_alarm_rate": 0.3,
