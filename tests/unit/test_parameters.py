@@ -215,6 +215,8 @@ def test_defaults_are_inside(kind: type[Detector]) -> None:
         ("coreset", "1568", 1568),
         ("coreset", "none", None),
         ("neighbors", "3", 3),
+        ("outliers", "0.15", 0.15),
+        ("outliers", "none", None),
         ("sigma", "2", 2.0),
         ("threads", "none", None),
         ("score", "map", "map"),

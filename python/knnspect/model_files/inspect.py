@@ -140,6 +140,12 @@ def _of_border(factors: Any) -> Iterator[tuple[str, object]]:
     yield "border", f"scores of {len(factors)} cells are divided by up to {largest:.2f}"
 
 
+def _of_dropped(shares: Any) -> Iterator[tuple[str, object]]:
+    most = sorted(shares, key=lambda id_: (-shares[id_], id_))[:3]
+    named = ", ".join(f"{id_} ({shares[id_]:.0%})" for id_ in most)
+    yield "dropped cells", f"of {len(shares)} images, most of {named}"
+
+
 def _of_history(history: Any) -> Iterator[tuple[str, object]]:
     yield "epochs", len(history)
     yield from (
@@ -165,6 +171,7 @@ def _of_sizes(sizes: Any) -> Iterator[tuple[str, object]]:
 #: Settings that are not said as they are.
 _DESCRIBED: dict[str, Callable[[Any], Iterator[tuple[str, object]]]] = {
     "border_factors": _of_border,
+    "dropped": _of_dropped,
     "history": _of_history,
     "mask": _of_mask,
     "sizes": _of_sizes,

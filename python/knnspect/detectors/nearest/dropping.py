@@ -8,11 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from knnspect.constraints import Optional, Positive
+from knnspect.corrections import CorrectionKind
 from knnspect.detectors.nearest.base import NearestDetector
 from knnspect.detectors.nearest.leave_one_out import LeaveOneOut
 from knnspect.detectors.nearest.outliers import find_outliers, largest_first
 from knnspect.detectors.state import State
 from knnspect.errors import ParameterError
+from knnspect.gallery import Coreset
 from knnspect.model_files import StoredModel
 from knnspect.normal_features import NormalFeatures, Run
 from knnspect.parameters import learnt, parameter
@@ -72,6 +74,11 @@ class DroppingDetector(NearestDetector):
         found.warn(run.calibrates)
         self.dropped_ = found.dropped
         return found.kept
+
+    def _reach(self, coreset: Coreset, kind: CorrectionKind) -> float | None:
+        if self.outliers is not None and coreset.sq_radius == 0:
+            return None  # the rows of all cells that were kept: of new images, all
+        return super()._reach(coreset, kind)
 
     def _state(self) -> State:
         state = super()._state()

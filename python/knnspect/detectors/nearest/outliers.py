@@ -101,12 +101,12 @@ def find_outliers(
     return Outliers(kept & counts, dropped, int(n_lost.sum()), int(n_cells.sum()))
 
 
-def cells_kept(sq_distances: NDArray[np.float32], share: float) -> NDArray[np.bool_]:
+def cells_kept(sq_distances: NDArray[np.floating[Any]], share: float) -> NDArray[np.bool_]:
     """Return which cells are not farther than the ``1 - share`` quantile of all.
 
     Parameters
     ----------
-    sq_distances : ndarray of float32
+    sq_distances : ndarray of float
         Distances of cells; NaN where there is none, which are kept.
     share : float
         How many are dropped: fewer where distances are equal.
@@ -118,7 +118,7 @@ def cells_kept(sq_distances: NDArray[np.float32], share: float) -> NDArray[np.bo
     """
     known = sq_distances[~np.isnan(sq_distances)]
     limit = np.quantile(known, 1 - share, method="inverted_cdf")
-    return ~(sq_distances > limit)
+    return np.asarray(~(sq_distances > limit))
 
 
 def _sq_distances_to_others(

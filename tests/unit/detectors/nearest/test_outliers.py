@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from knnspect import Backbone, ParameterError, PatchCore, Variants, load
 from knnspect.detectors.nearest.outliers import cells_kept
+from knnspect.model_files.inspect import contents
 
 Images = NDArray[np.uint8]
 SHARE = 0.15
@@ -163,6 +164,9 @@ def test_folders_and_files_have_the_same(
         assert list(other.dropped_) == list(detector.dropped_)
         assert other.outliers == SHARE
         np.testing.assert_array_equal(other.scores(images), detector.scores(images))
+    said = dict(contents(tmp_path / "model.ks", verify=True))["dropped cells"]
+    share = detector.dropped_["000002"]
+    assert str(said).startswith(f"of {len(detector.dropped_)} images, most of 000002 ({share:.0%})")
     fitted(images, backbone, coreset=0.1, outliers=None).save(tmp_path / "older.ks")
     older = load(tmp_path / "older.ks")
     assert isinstance(older, PatchCore)
@@ -187,6 +191,29 @@ def test_what_is_dropped_is_said_once(backbone: Backbone, images: Images) -> Non
     held_out = np.random.default_rng(1).integers(100, 120, (3, 64, 64, 3)).astype("u1")
     with pytest.warns(UserWarning, match=r"see dropped_$"):
         PatchCore(backbone, outliers=SHARE).fit(images, calibration_images=held_out)
+
+
+@pytest.mark.parametrize("coreset", [None, 0.1])
+def test_images_that_come_later_lose_no_cells(
+    backbone: Backbone, images: Images, tmp_path: Path, coreset: Any
+) -> None:
+    detector = fitted(images, backbone, coreset=coreset)
+    before, dropped = kept_of(detector), dict(detector.dropped_)
+    defective = np.roll(images[2], 11, axis=0)
+    far = detector.scores([defective])[0]
+    detector.add({"new": defective})
+    after = kept_of(detector)
+    np.testing.assert_array_equal(after[:6], before)
+    assert after[6].any()
+    assert after[6].all() == (coreset is None)
+    assert detector.scores([defective])[0] < far / 3
+    assert detector.dropped_ == dropped
+    detector.save(tmp_path / "model.ks")
+    assert load(tmp_path / "model.ks").scores([defective])[0] == detector.scores([defective])[0]
+    detector.remove(["000002"])
+    assert detector.n_images_ == 6
+    detector.rollback(0)
+    assert detector.scores([defective])[0] == far
 
 
 def test_equal_distances_are_kept() -> None:
