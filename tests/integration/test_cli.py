@@ -751,8 +751,8 @@ BAD_OPTIONS: list[tuple[tuple[str, ...], int, str]] = [
     (("--image-size", "1000000"), 2, "image_size: expected at most"),
     (("--method", "nope"), 2, "--method"),
     (("--coreset", "0.1"), 2, "--coreset: is an option of anomalydino, patchcore and superadd"),
-    (("--max-epochs", "3"), 2, "--max-epochs: is an option of cflow, deep_svdd, simplenet, "),
-    (("--checkpoint", "half"), 2, "--checkpoint: is an option of cflow, deep_svdd, simplenet, "),
+    (("--max-epochs", "3"), 2, "--max-epochs: is an option of cflow, deep_svdd, "),
+    (("--checkpoint", "half"), 2, "--checkpoint: is an option of cflow, deep_svdd, "),
     (
         ("--seed", "1"),
         2,

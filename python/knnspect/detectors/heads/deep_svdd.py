@@ -60,6 +60,7 @@ class DeepSvdd(LabelledHeadDetector):
 
     - two layers over the cells of a frozen network, not a network over images that an autoencoder
       begins; features are standardized, which adds nothing that could be learnt;
+    - the centre is the mean over about 64 cells of each of up to 1,024 images;
     - of an image with defects, the cells that are farthest from their nearest normal cells (1 %, at
       least one) are taken for defective, as most of its cells are normal;
     - with the soft boundary, R is 0 for a fifth of the training, and no defects are taken;
