@@ -41,13 +41,35 @@ def make_simplenet(**parameters: Any) -> ks.SimpleNet:
     return ks.SimpleNet(backbone, **{"max_epochs": 3, "hidden": 32, **parameters})
 
 
+def make_deep_svdd(**parameters: Any) -> ks.DeepSvdd:
+    backbone = ks.Backbone(image_size=64, patch_size=3, device="cpu")
+    return ks.DeepSvdd(backbone, **{"max_epochs": 3, "hidden": 32, **parameters})
+
+
+def make_student_teacher(**parameters: Any) -> ks.StudentTeacher:
+    backbone = ks.Backbone(image_size=64, patch_size=3, device="cpu")
+    return ks.StudentTeacher(backbone, **{"max_epochs": 3, "hidden": 32, **parameters})
+
+
+def make_transformations(**parameters: Any) -> ks.Transformations:
+    backbone = ks.Backbone(image_size=64, patch_size=3, device="cpu")
+    return ks.Transformations(backbone, **{"max_epochs": 3, **parameters})
+
+
 Make = Callable[..., Any]
+#: By their words.
+MAKERS: dict[str, Make] = {
+    "cflow": make_cflow,
+    "simplenet": make_simplenet,
+    "deep_svdd": make_deep_svdd,
+    "student_teacher": make_student_teacher,
+    "transformations": make_transformations,
+}
 
 
-@pytest.fixture(scope="module", params=[make_cflow, make_simplenet], ids=["cflow", "simplenet"])
+@pytest.fixture(scope="module", params=MAKERS)
 def make(request: pytest.FixtureRequest) -> Make:
-    function: Make = request.param
-    return function
+    return MAKERS[request.param]
 
 
 @pytest.fixture(scope="module")
@@ -463,6 +485,9 @@ FORGED: dict[str, list[tuple[dict[str, Any], str]]] = {
         ({"coupling_blocks": 3}, "is missing"),
     ],
     "simplenet": [({"hidden": 10**9}, "values"), ({"hidden": 7}, "values")],
+    "deep_svdd": [({"hidden": 10**9}, "values"), ({"outputs": 7}, "values")],
+    "student_teacher": [({"hidden": 10**9}, "values"), ({"students": 2}, "values")],
+    "transformations": [({"outputs": 10**9}, "values"), ({"transformations": 7}, "values")],
 }
 
 
