@@ -31,9 +31,11 @@ class ALOCC(ReconstructionDetector):
     reconstruction_weight : float, default 0.4
         Of the squared difference of images and what is drawn (lambda in the paper).
     noise : float, default 0.155
-        Standard deviation of the noise, where black is 0 and white 1.
+        Standard deviation of the noise, where black is 0 and white 1; the number is that of the
+        published code.
     judged : {"drawn", "image"}, default "drawn"
-        What the discriminator judges: what is drawn, or the image itself.
+        What the discriminator judges: what is drawn, or the image itself; it may be changed after
+        `fit`.
     enough : float, default 0.1
         Stop training as soon as what is drawn of images held out differs from them by less than
         this share of the variance of the normal images (around their mean image): the
@@ -77,13 +79,16 @@ class ALOCC(ReconstructionDetector):
 
     reconstruction_weight: float = parameter(Positive(), default=0.4)
     noise: float = parameter(Positive(or_zero=True, at_most=_LARGEST_NOISE), default=0.155)
-    judged: Literal["drawn", "image"] = parameter(Choice("drawn", "image"), default="drawn")
+    judged: Literal["drawn", "image"] = parameter(
+        Choice("drawn", "image"), default="drawn", changes_training=False
+    )
     enough: float = parameter(Positive(or_zero=True), default=0.1)
     max_epochs: int = parameter(default=100)
     patience: int | None = parameter(default=20)
     learning_rate: float = parameter(default=2e-4)
 
     method: ClassVar[str] = "alocc"
+    _judging: ClassVar[tuple[str, ...]] = ("judged",)
 
     def _network(self, shapes: list[tuple[int, int, int]]) -> ALOCCNetwork:
         from knnspect.detectors.reconstruction.networks.alocc import ALOCCNetwork

@@ -101,3 +101,7 @@ def test_the_score_is_what_the_discriminator_lacks_to_one(judged: str) -> None:
         logits = network.discriminator(given).double().numpy()
     expected = 1 - 1 / (1 + np.exp(-logits))
     np.testing.assert_allclose(detector.scores(NORMAL), expected, rtol=1e-4)
+    other = make_detector(judged="image" if judged == "drawn" else "drawn").fit(NORMAL)
+    np.testing.assert_array_equal(
+        other.set_params(judged=judged).scores(NORMAL), detector.scores(NORMAL)
+    )
