@@ -26,7 +26,7 @@ class Padim(GaussianDetector):
     Parameters
     ----------
     backbone : Backbone, optional
-        The network; ``Backbone(patch_size=3)`` by default.
+        The network; ``Backbone()`` by default.
     by_position : bool, default True
         Whether each position has a Gaussian of its own, for parts that lie alike in all images, or
         all positions have one.
@@ -34,11 +34,11 @@ class Padim(GaussianDetector):
         How many channels are kept, of each level or of all concatenated; None: all.
     selection : {"random", "leading"}, default "random"
         Which: drawn by `seed`, or those that vary most over all cells of normal images.
-    shrinkage : float or None, default None
+    shrinkage : float or None, default 0.0
         The weight of a multiple of the identity in each covariance, from 0 to 1; None: as much as
         the oracle approximating shrinkage says (Chen, Wiesel, Eldar and Hero 2010).
-    ridge : float, default 0.0
-        What is added to all variances after that; .01 in the paper.
+    ridge : float, default 0.1
+        What is added to all variances after that, as a share of the mean variance of all positions.
     seed : int, default 0
         Draws the channels.
     score : {"top", "map", "image"}, default "top"
@@ -59,10 +59,8 @@ class Padim(GaussianDetector):
     - levels have Gaussians of their own, whose squared distances are added (as in Lee et al., "A
       Simple Unified Framework for Detecting Out-of-Distribution Samples", 2018, but weighted by
       what they vary by, not by what is learnt from anomalies), in place of one over random channels
-      of all; ``from_preset("paper")`` has the latter, with the paper's ridge and 100 channels;
-    - features are averaged over 3x3 cells, but by the preset;
-    - covariances are shrunk, as there are fewer images than channels;
-    - where all normal images are the same, they have a millionth of the mean variance.
+      of all; ``from_preset("paper")`` has the latter, with a ridge of .01 and 100 channels;
+    - the ridge is a share of the mean variance, as networks differ in scale; the paper adds .01.
 
     Normal images are judged without themselves in closed form, with the shrinkage that all have,
     which makes distances a little larger than a new estimate would.
@@ -74,20 +72,20 @@ class Padim(GaussianDetector):
     >>> normal = rng.integers(100, 120, (9, 64, 64, 3)).astype("u1")
     >>> odd = normal[:1].copy()
     >>> odd[0, 20:30, 30:40] = 255
-    >>> padim = Padim(Backbone(image_size=64, patch_size=3)).fit(normal[1:])
+    >>> padim = Padim(Backbone(image_size=64)).fit(normal[1:])
     >>> good, bad = padim.predict(np.concatenate([normal[:1], odd]))
     >>> good.score < bad.score, bad.map.shape
     (True, (64, 64))
     """
 
-    backbone: Backbone = parameter(default_factory=lambda: Backbone(patch_size=3), kw_only=False)
+    backbone: Backbone = parameter(default_factory=Backbone, kw_only=False)
     by_position: bool = parameter(Flag(), default=True)
     channels: int | None = parameter(Optional(Count()), default=None)
     selection: Literal["random", "leading"] = parameter(
         Choice("random", "leading"), default="random"
     )
-    shrinkage: float | None = parameter(Optional(Positive(or_zero=True, at_most=1.0)), default=None)
-    ridge: float = parameter(Positive(or_zero=True), default=0.0)
+    shrinkage: float | None = parameter(Optional(Positive(or_zero=True, at_most=1.0)), default=0.0)
+    ridge: float = parameter(Positive(or_zero=True), default=0.1)
     seed: int = parameter(Count(minimum=0), default=0)
 
     score: Literal["image", "map", "top"] = parameter(default="top")
@@ -97,10 +95,8 @@ class Padim(GaussianDetector):
         "paper": {
             "by_level": False,
             "channels": 100,
-            "shrinkage": 0.0,
             "ridge": 0.01,
             "score": "map",
-            "backbone__patch_size": 1,
         }
     }
 

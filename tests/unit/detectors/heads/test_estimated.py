@@ -94,9 +94,9 @@ def test_two_images_are_enough() -> None:
 
 def test_fewer_images_than_a_covariance_needs_are_refused_or_shrunk() -> None:
     with pytest.raises(ParameterError, match="covariances of 24 channels from 14 samples"):
-        ks.Padim(backbone(), shrinkage=0.0).fit(NORMAL)
-    ks.Padim(backbone(), shrinkage=0.0, channels=13).fit(NORMAL)
-    ks.Padim(backbone(), shrinkage=0.0, ridge=0.01).fit(NORMAL)
+        ks.Padim(backbone(), ridge=0.0).fit(NORMAL)
+    ks.Padim(backbone(), ridge=0.0, channels=13).fit(NORMAL)
+    ks.Padim(backbone(), ridge=0.01).fit(NORMAL)
 
 
 @pytest.mark.parametrize("by_level", [True, False])
@@ -130,9 +130,10 @@ def test_distances_are_those_of_a_covariance_by_hand() -> None:
     normal = padim.backbone.extract(NORMAL).pyramid.levels[0].astype(np.float64)
     query = padim.backbone.extract(QUERIES[:1]).pyramid
     found = padim.scorer_.cell_scores(query)
+    ridge = 0.01 * normal.var(axis=0, ddof=1).mean()
     for row, column in [(0, 0), (3, 5), (7, 7)]:
         samples = normal[:, row, column]
-        covariance = np.cov(samples.T) + 0.01 * np.eye(samples.shape[1])
+        covariance = np.cov(samples.T) + ridge * np.eye(samples.shape[1])
         apart = query.levels[0][0, row, column] - samples.mean(axis=0)
         expected = np.sqrt(apart @ np.linalg.solve(covariance, apart))
         assert found[row, column] == pytest.approx(expected, rel=1e-3)

@@ -13,9 +13,8 @@ from knnspect.errors import ParameterError
 
 __all__ = ["Mahalanobis", "Metric", "Residual"]
 
-#: Of the mean variance, what is added to every one: cells at which all images are the same have
-#: none of their own.
-_FLOOR = 1e-6
+#: The least ridge: cells at which all images are the same have no variance of their own.
+_LEAST_RIDGE = 1e-6
 
 _Array = NDArray[np.float64]
 
@@ -49,7 +48,7 @@ class Mahalanobis:
         Of the identity times the mean variance, from 0 to 1, which takes the place of as much of
         the covariance; None: as the oracle approximating shrinkage says, for each Gaussian.
     ridge : float
-        What is added to each variance after that.
+        What is added to each variance after that, as a share of the mean variance of all places.
     """
 
     weight: float | None
@@ -90,7 +89,7 @@ class Mahalanobis:
         variance = np.trace(gaussian.scatter, axis1=1, axis2=2) / gaussian.mean.shape[1] / n_free
         given = self.weight
         weight = _oas(gaussian) if given is None else np.full(len(variance), float(given))
-        added = weight * variance + self.ridge + _FLOOR * variance.mean()
+        added = weight * variance + max(self.ridge, _LEAST_RIDGE) * variance.mean()
         return (1 - weight) / n_free, added
 
 

@@ -55,7 +55,8 @@ def test_covariances_are_shrunk_as_scikit_learn_does(n: int) -> None:
 @pytest.mark.parametrize("metric", [Mahalanobis(0.0, 0.0), Mahalanobis(0.3, 0.2)])
 def test_distances_are_those_of_scipy(metric: Mahalanobis) -> None:
     matrices = metric.matrices(WHOLE)
-    weight, ridge = metric.weight or 0.0, metric.ridge
+    variances = WHOLE.scatter.diagonal(axis1=1, axis2=2) / 11
+    weight, ridge = metric.weight or 0.0, metric.ridge * variances.mean()
     x = np.random.default_rng(1).normal(size=4)
     for place in range(5):
         covariance = np.cov(SAMPLES[:, place].T.astype(np.float64))
