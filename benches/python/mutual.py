@@ -54,7 +54,7 @@ def summary(draws: list[dict[str, float]]) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=200)
-    parser.add_argument("--draws", type=int, default=3)
+    parser.add_argument("--draws", type=int, default=2)
     parser.add_argument("--try-out", action="store_true", help="write no results")
     options = parser.parse_args()
     draws: dict[str, list[dict[str, float]]] = {str(share): [] for share in CONTAMINATIONS}

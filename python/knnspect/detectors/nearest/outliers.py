@@ -42,16 +42,15 @@ class Outliers(NamedTuple):
 
     def warn(self, calibrates: bool) -> None:
         """Say once what was dropped, and what it means for decisions."""
-        named = ", ".join(
-            f"{id_} ({share:.0%} of its cells)" for id_, share in [*self.dropped.items()][:_N_NAMED]
-        )
+        shares = [*self.dropped.items()][:_N_NAMED]
+        named = ", ".join(f"{id_} ({share:.0%} of its cells)" for id_, share in shares) or "none"
         of_decisions = (
             ": if these have defects, their scores raise the thresholds, and defects may be "
             "missed; give calibration_images, or fit again without them"
         )
         warnings.warn(
             f"outliers: dropped {self.n_dropped} of {self.n_cells} cells, most of {named}; see "
-            f"dropped_{of_decisions if calibrates else ''}",
+            f"dropped_{of_decisions if calibrates and shares else ''}",
             stacklevel=5,
         )
 

@@ -188,6 +188,10 @@ def test_what_is_dropped_is_said_once(backbone: Backbone, images: Images) -> Non
     assert int(found[1]) == round(256 * sum(detector.dropped_.values())) == int(SHARE * n_cells)
     assert "their scores raise the thresholds" in str(warning.message)
     assert Path(warning.filename) == Path(__file__)
+    with pytest.warns(
+        UserWarning, match=f"dropped 0 of {n_cells} cells, most of none; see dropped_$"
+    ):
+        assert PatchCore(backbone, outliers=1e-6).fit(images).dropped_ == {}
     held_out = np.random.default_rng(1).integers(100, 120, (3, 64, 64, 3)).astype("u1")
     with pytest.warns(UserWarning, match=r"see dropped_$"):
         PatchCore(backbone, outliers=SHARE).fit(images, calibration_images=held_out)
