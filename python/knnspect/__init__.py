@@ -40,6 +40,7 @@ _HOMES = {
     "DisagreementError": "errors",
     "DriftAlarm": "calibration",
     "DriftMonitor": "calibration",
+    "Duad": "detectors.heads.duad",
     "EGBAD": "detectors.reconstruction.egbad",
     "FAnoGAN": "detectors.reconstruction.f_anogan",
     "FeaturePyramid": "pyramid",

@@ -21,6 +21,7 @@ from knnspect.detectors import (
     Transformations,
     load,
 )
+from knnspect.detectors.heads.duad import Duad
 from knnspect.detectors.heads.one_class_svm import OneClassSvm
 from knnspect.detectors.heads.padim import Padim
 from knnspect.detectors.heads.pca_residual import PcaResidual
@@ -91,6 +92,7 @@ __all__ = [
     "DisagreementError",
     "DriftAlarm",
     "DriftMonitor",
+    "Duad",
     "FAnoGAN",
     "FeaturePyramid",
     "Features",

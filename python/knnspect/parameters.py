@@ -164,7 +164,11 @@ class Parametrized:
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         texts = parameter_texts(cls.__doc__ or "")
-        inherited = dict(cls.parameters)
+        inherited = {
+            name: declared
+            for base in reversed(cls.__bases__)
+            for name, declared in getattr(base, "parameters", {}).items()
+        }
         own = {}
         for name, declared in list(vars(cls).items()):
             if isinstance(declared, _Declaration):

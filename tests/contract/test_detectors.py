@@ -50,6 +50,12 @@ PARAMETERS: dict[str, tuple[dict[str, Any], ...]] = {
         {"max_epochs": 2, "patience": 1, "hidden": 17, "noise": 0.7, "margin": 0.8}
         | {"score": "map", "upsample": "block", "gallery_dtype": "int8", "sigma": 2.5, "seed": 5},
     ),
+    "duad": (
+        {"clusters": 2, "most_rounds": 2, "hidden": 16, "latent_size": 4, "max_epochs": 2},
+        {"clusters": 2, "components": 3, "most_rounds": 1, "round_epochs": 3, "hidden": 17}
+        | {"first_drop": 0.2, "drop": 0.2, "latent_size": 5, "max_epochs": 1, "seed": 5}
+        | {"score": "image", "gallery_dtype": "int8", "sigma": 2.5, "validation_fraction": 0.4},
+    ),
 }
 PARAMETERS |= {
     "padim": (
@@ -195,10 +201,22 @@ TRANSFORMATIONS_BAD_PARAMETERS: Bad = (
     ("shift", 0.0, ParameterError),
     ("outputs", 0, ParameterError),
 )
+DUAD_BAD_PARAMETERS: Bad = (
+    *TRAINED_BAD_PARAMETERS,
+    ("clusters", 1, ParameterError),
+    ("clusters", 9, ParameterError),  # of eight images
+    ("first_drop", 0.0, ParameterError),
+    ("first_drop", 1.0, ParameterError),
+    ("drop", 0, ParameterError),
+    ("drop", 1, ParameterError),
+    ("most_rounds", 0, ParameterError),
+    ("latent_size", 0, ParameterError),
+)
 BAD: dict[str, Bad] = {
     "transformations": TRANSFORMATIONS_BAD_PARAMETERS,
     "student_teacher": STUDENT_TEACHER_BAD_PARAMETERS,
     "deep_svdd": DEEP_SVDD_BAD_PARAMETERS,
+    "duad": DUAD_BAD_PARAMETERS,
     "spade": SPADE_BAD_PARAMETERS,
     "patchcore": PATCHCORE_BAD_PARAMETERS,
     "cflow": CFLOW_BAD_PARAMETERS,

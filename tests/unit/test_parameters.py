@@ -106,6 +106,12 @@ OTHERS: dict[str, Any] = {
     "defects": "images/defective",
     "attention_weight": 0.5,
     "classifier_weight": 0.5,
+    "clusters": 4,
+    "components": 12,
+    "first_drop": 0.25,
+    "drop": 0.125,
+    "most_rounds": 3,
+    "round_epochs": 6,
 }
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from knnspect.cli.check import without_listed
+from knnspect.cli.clean import cleaned, say_dropped
 from knnspect.cli.decisions import Blocks, promise
 from knnspect.cli.left_out import LeftOut
 from knnspect.cli.options import BatchSize, Config, Method, SkipBad, Workers, build_detector
@@ -16,6 +17,8 @@ from knnspect.cli.places import check_writable
 from knnspect.errors import ParameterError
 
 if TYPE_CHECKING:
+    from knnspect.cleaning import Cleaner
+    from knnspect.data import ImageSource
     from knnspect.detectors import Detector
 
 __all__ = ["fit"]
@@ -49,6 +52,14 @@ def fit(
         Path | None,
         typer.Option(help="List of images to leave out, one a line, as `check --drop` writes it."),
     ] = None,
+    clean: Annotated[
+        bool,
+        typer.Option(
+            "--clean",
+            help="First drop images that may be defective, as `clean` does; they are listed in a "
+            "file beside OUTPUT.",
+        ),
+    ] = False,
     calibrate: Annotated[
         Path | None,
         typer.Option(
@@ -63,6 +74,7 @@ def fit(
 ) -> None:
     """Learn what is normal from a folder of images."""
     from knnspect.data import open_to_learn
+    from knnspect.detectors.heads.duad import Duad
     from knnspect.model_files.inspect import size_of
     from knnspect.normal_features.folder import CHECKPOINT
 
@@ -70,6 +82,10 @@ def fit(
     if checkpoint is not None and checkpoint.absolute() == output.absolute():
         raise ParameterError(f"--checkpoint: expected another file than --output, got {output}")
     detector = build_detector(kind, given)
+    cleaner = _cleaner_for(detector) if clean else None
+    dropped = output.with_name(output.name + ".dropped.txt")
+    if clean or issubclass(kind, Duad):
+        check_writable(dropped)
     # Before the work, which may be long.
     held_out = None if calibrate is None else open_to_learn(calibrate)
     resumable = None
@@ -80,7 +96,12 @@ def fit(
         resumable = checkpoint or output / CHECKPOINT
     start = time.perf_counter()
     left_out = LeftOut()
-    learnt_from = images if without is None else without_listed(open_to_learn(images), without)
+    learnt_from: Path | ImageSource = images
+    if without is not None:
+        learnt_from = without_listed(open_to_learn(images), without)
+    if cleaner is not None:
+        source = open_to_learn(learnt_from)
+        learnt_from = cleaned(source, cleaner, dropped, batch_size, workers, skip_bad)
     with _Resumable(resumable):
         detector.fit(
             learnt_from,
@@ -95,11 +116,23 @@ def fit(
             blocks=None if blocks is None else blocks.value,
         )
     detector.save(output)
+    if isinstance(detector, Duad):  # has dropped some of its own accord
+        say_dropped(detector.selection_, dropped)
     typer.echo(
         f"{output}: learnt from {detector.n_images_} images in {time.perf_counter() - start:.1f} "
         f"s, {size_of(output) / 1e6:.1f} MB{left_out.summary()}; "
         f"{promise(detector)}"
     )
+
+
+def _cleaner_for(detector: Detector) -> Cleaner:
+    """Return what drops images before a detector learns."""
+    from knnspect.cleaning import Cleaner
+    from knnspect.detectors.heads.duad import Duad
+
+    if isinstance(detector, Duad):
+        raise ParameterError(f"--clean: {detector.method} drops images of its own accord")
+    return Cleaner(detector.backbone)
 
 
 class _Resumable:

@@ -34,6 +34,7 @@ _COMMANDS = (
     "evaluate",
     "export",
     "check",
+    "clean",
     "bench",
     "info",
     "methods",

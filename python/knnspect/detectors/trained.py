@@ -183,7 +183,8 @@ class TrainedDetector(ScoringDetector):
 
         gallery = normal.gallery
         limit = None if run.max_memory is None else parse_bytes("max_memory", run.max_memory)
-        ids, held = split(gallery.ids, self.validation_fraction, self.seed)
+        learnable = self._ids_to_learn(normal, run)
+        ids, held = split(learnable, self.validation_fraction, self.seed)
         network = self._new_network(gallery.shapes)
         training = Training(
             network,
@@ -199,8 +200,12 @@ class TrainedDetector(ScoringDetector):
         training.run(run.progress)
         self.network_ = network
         self.history_, self.best_epoch_ = training.history, training.best_epoch
-        self._n_images, self._shapes = len(gallery), gallery.shapes
+        self._n_images, self._shapes = len(learnable), gallery.shapes
         return held
+
+    def _ids_to_learn(self, normal: NormalFeatures, run: Run) -> list[str]:  # noqa: ARG002
+        """Return the images that are learnt from or held out; others are as if not there."""
+        return normal.gallery.ids
 
     @fork_safe
     def _new_network(self, shapes: list[tuple[int, int, int]]) -> TrainableNetwork[FeaturePyramid]:

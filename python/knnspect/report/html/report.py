@@ -7,8 +7,7 @@ import os
 from base64 import b64encode
 from collections.abc import Callable, Sequence
 from hashlib import sha256
-from importlib import resources
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from numpy.typing import NDArray
 
@@ -20,10 +19,8 @@ from knnspect.report.html.about import facts, promise
 from knnspect.report.html.cards import Card, card_of
 from knnspect.report.html.histogram import histogram
 from knnspect.report.html.pictures import uri_of
+from knnspect.report.html.template import environment, text
 from knnspect.validation import check_count
-
-if TYPE_CHECKING:
-    from jinja2 import Environment
 
 __all__ = ["HtmlReport"]
 
@@ -136,10 +133,10 @@ class HtmlReport:
             rate = calibration.rate(self._asked)
             threshold = calibration.threshold(self._asked)
         cards = [card for _, _, card in sorted(self._cards, key=lambda one: one[:2], reverse=True)]
-        script = _text("page.js")
+        script = text("page.js")
         normal = None if calibration is None else calibration.scores
         return (
-            _environment()
+            environment()
             .get_template("page.html.j2")
             .render(
                 model=self._model,
@@ -160,7 +157,7 @@ class HtmlReport:
                 ],
                 facts=facts(self._detector, self._model),
                 left_out=list(left_out),
-                style=_text("page.css"),
+                style=text("page.css"),
                 script=script,
                 script_digest=b64encode(sha256(script.encode()).digest()).decode("ascii"),
             )
@@ -177,22 +174,3 @@ class HtmlReport:
                 if contents is not None:
                     found[id_] = (f"normal-{len(found)}", uri_of(contents, "jpeg"))
         return found
-
-
-def _environment() -> Environment:
-    from jinja2 import Environment, FunctionLoader, StrictUndefined
-
-    # What is in the page comes from file names, too: all of it is escaped, but for our own files.
-    made = Environment(
-        autoescape=True,
-        loader=FunctionLoader(_text),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    made.filters["number"] = lambda value: f"{value:.4g}"
-    return made
-
-
-def _text(name: str) -> str:
-    return resources.files("knnspect.report.html").joinpath(name).read_text("utf-8")

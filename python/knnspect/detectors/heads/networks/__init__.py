@@ -1,5 +1,6 @@
 """Networks over frozen features, in PyTorch, imported where they are used.
 
+``autoencoder``      those of DUAD: of images, and of cells
 ``cells``            what those over the standardized features of single cells have in common
 ``cflow``            one flow per level, and what their likelihoods are held against
 ``deep_svdd``        two layers without bias, and a centre

@@ -1,6 +1,7 @@
 """What heads say of cells, in NumPy.
 
 ``arrays``           what scorers have in common
+``autoencoder``      the autoencoder of DUAD, for models that were exported
 ``cflow``            the flows of CFLOW, for models that were exported
 ``deep_svdd``        the layers and the centre of Deep SVDD, for models that were exported
 ``gaussians``        Mahalanobis distances

@@ -15,7 +15,7 @@ from knnspect.pyramid import FeaturePyramid
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-KINDS = ("simplenet", "block", "cflow", "deep_svdd", "student_teacher", "transformations")
+KINDS = ("simplenet", "block", "cflow", "deep_svdd", "duad", "student_teacher", "transformations")
 IMAGES = np.random.default_rng(0).integers(0, 255, (4, 64, 96, 3), np.uint8)
 
 
@@ -31,6 +31,9 @@ def fitted(kind: str) -> Any:
     }
     if kind in quick:
         return quick[kind].fit(IMAGES[:3])
+    if kind == "duad":
+        small: Any = {"clusters": 2, "most_rounds": 1, "hidden": 24, "latent_size": 6}
+        return ks.Duad(backbone, max_epochs=2, **small).fit(IMAGES)
     upsample: Any = "block" if kind == "block" else "bilinear"
     return ks.SimpleNet(backbone, max_epochs=2, hidden=24, upsample=upsample).fit(IMAGES[:3])
 

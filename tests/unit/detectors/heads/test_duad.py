@@ -1,0 +1,72 @@
+"""DUAD learns from a dirty folder, and what it drops does not count."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import knnspect as ks
+from knnspect import metrics
+from knnspect.data import elpv_split
+from knnspect.detectors.trained import split
+
+pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.filterwarnings("ignore:.* have near-duplicates among the others"),
+]
+
+SPLIT = elpv_split(n_train=72, n_functional=12, n_defective=20, seed=4)
+ODD = {path.name for path in SPLIT.defective[:8]}
+DIRTY = {path.name: path for path in (*SPLIT.train, *SPLIT.defective[:8])}
+QUICK: dict[str, Any] = {"clusters": 6, "hidden": 64, "max_epochs": 3}
+
+
+@pytest.fixture(scope="module")
+def duad() -> ks.Duad:
+    backbone = ks.Backbone(levels=(1, 2, 3), image_size=64, patch_size=3, device="cpu")
+    return ks.Duad(backbone, **QUICK).fit(DIRTY)
+
+
+def test_defects_among_the_images_are_dropped_and_others_found(duad: ks.Duad) -> None:
+    kept = duad.selection_.kept
+    assert len(ODD.intersection(kept)) <= 1
+    assert duad.n_images_ == len(kept) < len(DIRTY)
+    test = [*SPLIT.functional, *SPLIT.defective[8:]]
+    auroc = metrics.auroc([False] * 12 + [True] * 12, duad.scores(test))
+    assert auroc > 0.75
+
+
+def test_dropped_images_neither_train_nor_calibrate(duad: ks.Duad) -> None:
+    kept = duad.selection_.kept
+    trained, held = split(kept, duad.validation_fraction, duad.seed)
+    calibration = duad.calibration_
+    assert calibration is not None
+    assert len(calibration) == len(held) == round(0.1 * len(kept))
+    scores = duad.scores({id_: DIRTY[id_] for id_ in held})
+    np.testing.assert_allclose(np.sort(calibration.scores), np.sort(scores), rtol=1e-6)
+    # The features are standardized by the images that are trained on, and by no others.
+    levels = [duad.backbone.extract({id_: DIRTY[id_] for id_ in trained}).pyramid.levels][0]
+    means = np.concatenate([level.mean(axis=(0, 1, 2), dtype=float) for level in levels])
+    np.testing.assert_allclose(duad.network_.arrays()["mean"], means, rtol=1e-3, atol=1e-4)
+
+
+def test_a_model_keeps_what_was_dropped_and_why(duad: ks.Duad, tmp_path: Path) -> None:
+    duad.save(tmp_path / "model.ks")
+    loaded = ks.load(tmp_path / "model.ks", device="cpu")
+    assert isinstance(loaded, ks.Duad)
+    assert loaded.selection_ == duad.selection_
+    assert loaded.n_images_ == duad.n_images_
+
+
+def test_images_that_were_dropped_cannot_calibrate(duad: ks.Duad) -> None:
+    dropped = duad.selection_.dropped[0].id
+    with pytest.raises(ks.CalibrationError, match="were learnt from"):
+        duad.calibrate({dropped: DIRTY[dropped]})
+
+
+def test_fewer_images_than_clusters_are_refused(duad: ks.Duad) -> None:
+    with pytest.raises(ks.ParameterError, match=r"clusters: expected at most .* 5, got 6"):
+        ks.Duad(duad.backbone, **QUICK).fit(dict(list(DIRTY.items())[:5]))
