@@ -112,11 +112,12 @@ class Selection:
 
     @property
     def borderline(self) -> list[SelectedImage]:
-        """The images that are kept, and were not in some round; those of the fewest rounds first.
+        """The images that are kept, and were in less than three quarters of the rounds.
 
-        And of the same number of rounds those of the largest reconstruction error.
+        Those of the fewest rounds first; of these, those of the largest reconstruction error.
         """
-        found = [i for i in self.images if i.is_kept and i.rounds_kept < len(self.rounds)]
+        often = 0.75 * len(self.rounds)
+        found = [image for image in self.images if image.is_kept and image.rounds_kept < often]
         return sorted(found, key=lambda image: (image.rounds_kept, -image.error, image.id))
 
     @property
