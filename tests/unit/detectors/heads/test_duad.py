@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,9 @@ import numpy as np
 import pytest
 
 import knnspect as ks
-from knnspect import metrics
+from knnspect import _core, metrics
 from knnspect.data import elpv_split, read_image
+from knnspect.detectors.heads.networks.autoencoder import CellNetwork
 from knnspect.detectors.trained import split
 
 pytestmark = [
@@ -77,3 +79,55 @@ def test_images_that_were_dropped_cannot_calibrate(duad: ks.Duad) -> None:
 def test_fewer_images_than_clusters_are_refused(duad: ks.Duad) -> None:
     with pytest.raises(ks.ParameterError, match=r"clusters: expected at most .* 5, got 6"):
         ks.Duad(duad.backbone, **QUICK).fit(dict(list(DIRTY.items())[:5]))
+
+
+def test_an_interrupted_fit_goes_on(
+    duad: ks.Duad, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Images are selected again, which ends the same; cells are learnt from where it stopped."""
+    path, original, epochs = tmp_path / "half", CellNetwork.prepare, []
+
+    def interrupted(self: CellNetwork, batch: Any) -> Any:
+        epochs.append(1)
+        if len(epochs) > 20:
+            raise KeyboardInterrupt
+        return losses(self, batch)
+
+    losses = CellNetwork.held_out_losses
+    with monkeypatch.context() as patch:
+        patch.setattr(CellNetwork, "held_out_losses", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            ks.Duad(duad.backbone, **QUICK).fit(DIRTY, checkpoint=path)
+    assert path.exists()
+    with monkeypatch.context() as patch:
+        patch.setattr(CellNetwork, "prepare", None)  # it was prepared before
+        again = ks.Duad(duad.backbone, **QUICK).fit(DIRTY, checkpoint=path)
+    assert CellNetwork.prepare is original
+    assert not path.exists()
+    assert again.selection_ == duad.selection_
+    assert again.history_ == duad.history_
+    for name, array in duad.network_.arrays().items():
+        np.testing.assert_array_equal(again.network_.arrays()[name], array)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"hidden": 10**9}, "values"),
+        ({"latent_size": 7}, "values"),
+        ({"selection": {}}, "images"),
+        ({"selection": {"images": [["a"]], "rounds": [], "limit": 1.0, "fewest": 2}}, "expected"),
+        ({"clusters": 1}, "clusters"),
+    ],
+)
+def test_forged_models_are_refused(
+    duad: ks.Duad, tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    duad.save(tmp_path / "model.ks")
+    store = _core.Store(tmp_path / "model.ks", True)
+    config = json.dumps({**json.loads(store.metadata["config"]), **change})
+    tensors = {name: store.tensor(name) for name in store.names}
+    metadata = {**store.metadata, "config": config}
+    _core.save_tensors(tmp_path / "forged.ks", store.kind, metadata, tensors)
+    with pytest.raises(ks.StoreError, match=rf"forged\.ks: .*{message}"):
+        ks.load(tmp_path / "forged.ks", device="cpu")
