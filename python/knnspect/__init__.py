@@ -47,7 +47,9 @@ _HOMES = {
     "Features": "features",
     "ForkError": "errors",
     "GANomaly": "detectors.reconstruction.ganomaly",
+    "FoundPart": "locators",
     "Gallery": "gallery",
+    "GoldenTemplate": "locators",
     "HADGAN": "detectors.reconstruction.hadgan",
     "ImageError": "errors",
     "ImageWarning": "errors",
@@ -80,6 +82,8 @@ _HOMES = {
     "VAE": "detectors.reconstruction.vae",
     "Variants": "views",
     "load": "detectors",
+    "load_locator": "locators",
+    "save_locator": "locators",
 }
 
 __all__ = sorted([*_HOMES, "__version__"])

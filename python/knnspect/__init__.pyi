@@ -59,6 +59,7 @@ from knnspect.errors import (
 )
 from knnspect.features import Backbone, Features, Pixels, Scenes
 from knnspect.gallery import Coreset, Gallery
+from knnspect.locators import FoundPart, GoldenTemplate, load_locator, save_locator
 from knnspect.pyramid import FeaturePyramid
 from knnspect.search import Neighbors, SearchStats
 from knnspect.views import Variants
@@ -97,8 +98,10 @@ __all__ = [
     "FeaturePyramid",
     "Features",
     "ForkError",
+    "FoundPart",
     "GANomaly",
     "Gallery",
+    "GoldenTemplate",
     "ImageError",
     "ImageWarning",
     "KnnspectError",
@@ -129,4 +132,6 @@ __all__ = [
     "Variants",
     "__version__",
     "load",
+    "load_locator",
+    "save_locator",
 ]

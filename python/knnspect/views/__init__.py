@@ -1,5 +1,6 @@
 """What of an image goes through a network, and the way back.
 
+``aligned``         a part turned upright into a frame of its own, and maps on the way back
 ``placement``       where a picture came from, and where its cells lie in it
 ``variants``        images turned, mirrored, brighter and darker
 ``turning``         their pixels, and the way back
@@ -11,8 +12,19 @@
 
 from __future__ import annotations
 
+from knnspect.views.aligned import AlignedView, similarity
 from knnspect.views.placement import Box, Placement, Sizes
 from knnspect.views.region import Region
 from knnspect.views.variants import StoredImages, Variant, Variants
 
-__all__ = ["Box", "Placement", "Region", "Sizes", "StoredImages", "Variant", "Variants"]
+__all__ = [
+    "AlignedView",
+    "Box",
+    "Placement",
+    "Region",
+    "Sizes",
+    "StoredImages",
+    "Variant",
+    "Variants",
+    "similarity",
+]

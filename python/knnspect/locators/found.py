@@ -1,0 +1,118 @@
+"""What a locator says of an image: whether it shows the part, and where."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from knnspect.views import AlignedView, Box
+
+__all__ = ["FoundPart", "RotatedBox"]
+
+
+class RotatedBox(NamedTuple):
+    """A rectangle in an image, in its pixels.
+
+    `row` and `column` are those of its centre, `height` and `width` its sides before it is turned
+    by `angle` degrees counter-clockwise.
+    """
+
+    row: float
+    column: float
+    height: float
+    width: float
+    angle: float
+
+
+@dataclass(frozen=True, eq=False)
+class FoundPart:
+    """Where an image shows the part, at best.
+
+    Parameters
+    ----------
+    image_id : str
+        The image.
+    found : bool
+        Whether the score reaches the threshold. All else is about the best place anyway.
+    score : float
+        How much that place looks like the part: 1 at most.
+    threshold : float
+        The score from which on a part counts as found.
+    view : AlignedView
+        The way from the image to the template's frame, which is the box of the part in the
+        template, and back.
+    part : ndarray of bool, shape ``view.frame``
+        Which pixels of the template's frame show the part.
+    p_value : float or None
+        The conformal p-value of an image that shows the part; None without normal frames.
+
+    Examples
+    --------
+    >>> from knnspect.views import similarity
+    >>> view = AlignedView((40, 60), (10, 20), similarity(0, 0.5, at=(20, 30), to=(4.5, 9.5)))
+    >>> found = FoundPart("a.png", True, 0.9, 0.5, view, np.ones((10, 20), bool))
+    >>> found.box, found.rotated_box
+    (Box(top=10, left=10, bottom=31, right=51), RotatedBox(row=20.0, column=30.0, height=20.0, \
+width=40.0, angle=0.0))
+    >>> int(found.mask.sum())
+    800
+    """
+
+    image_id: str
+    found: bool
+    score: float
+    threshold: float
+    view: AlignedView
+    part: NDArray[np.bool_]
+    p_value: float | None = None
+
+    @property
+    def matrix(self) -> NDArray[np.float64]:
+        """The transform of positions (row, column, 1) in the image to the template's frame."""
+        return self.view.matrix
+
+    @property
+    def angle(self) -> float:
+        """By how many degrees, counter-clockwise, the part is turned; from -180 to 180."""
+        back = self.view.inverse
+        return math.degrees(math.atan2(back[1, 0], back[0, 0]))
+
+    @property
+    def scale(self) -> float:
+        """How many times as long as in the template the part is."""
+        return math.sqrt(abs(float(np.linalg.det(self.view.inverse[:, :2]))))
+
+    @property
+    def rotated_box(self) -> RotatedBox:
+        """The template's frame in the image."""
+        height, width = self.view.frame
+        row, column = self.view.to_original((height - 1) / 2, (width - 1) / 2)
+        return RotatedBox(row, column, height * self.scale, width * self.scale, self.angle)
+
+    @property
+    def box(self) -> Box:
+        """The upright box around the rotated one; it may go on beyond the image."""
+        corners = self.view.corners()
+        top, left = (math.floor(low + 0.5) for low in corners.min(axis=0).tolist())
+        bottom, right = (math.ceil(high + 0.5) for high in corners.max(axis=0).tolist())
+        return Box(top, left, bottom, right)
+
+    @property
+    def mask(self) -> NDArray[np.bool_]:
+        """Which pixels of the image show the part, shape ``view.size``."""
+        found: NDArray[np.bool_] = self.view.to_image(self.part.astype(np.float32)) >= 0.5
+        return found
+
+    @property
+    def share_inside(self) -> float:
+        """The share of the part's pixels that lie in the image."""
+        rows, columns = np.nonzero(self.part)
+        at_rows, at_columns = self.view.to_original(rows, columns)
+        height, width = self.view.size
+        inside = (at_rows > -0.5) & (at_rows < height - 0.5)
+        inside &= (at_columns > -0.5) & (at_columns < width - 0.5)
+        return float(inside.mean())
