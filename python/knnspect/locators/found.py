@@ -13,6 +13,9 @@ from knnspect.views import AlignedView, Box
 
 __all__ = ["FoundPart", "RotatedBox"]
 
+#: Pixels by which corners may be off by rounding.
+_ROUNDING = 1e-6
+
 
 class RotatedBox(NamedTuple):
     """A rectangle in an image, in its pixels.
@@ -97,8 +100,8 @@ width=40.0, angle=0.0))
     def box(self) -> Box:
         """The upright box around the rotated one; it may go on beyond the image."""
         corners = self.view.corners()
-        top, left = (math.floor(low + 0.5) for low in corners.min(axis=0).tolist())
-        bottom, right = (math.ceil(high + 0.5) for high in corners.max(axis=0).tolist())
+        top, left = (math.floor(low + 0.5 + _ROUNDING) for low in corners.min(axis=0).tolist())
+        bottom, right = (math.ceil(high + 0.5 - _ROUNDING) for high in corners.max(axis=0).tolist())
         return Box(top, left, bottom, right)
 
     @property
