@@ -49,11 +49,11 @@ def features_of(
 
 
 def comparison_options(
-    description: str, parts: Sequence[str] = ()
+    description: str, parts: Sequence[str] = (), methods: Sequence[str] = ()
 ) -> tuple[dict[str, Path | None], argparse.Namespace]:
     """Read the command line of a comparison: its datasets (elpv without any), and the rest.
 
-    Of `parts` any can be measured alone, with another number of normal images.
+    Of `parts` any can be measured alone, with another number of normal images; of `methods` some.
     """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("datasets", nargs="*", metavar="NAME=PATH", help="in MVTec layout")
@@ -62,6 +62,8 @@ def comparison_options(
     if parts:
         parser.add_argument("--only", choices=parts)
         parser.add_argument("--train", type=int, default=40)
+    if methods:
+        parser.add_argument("--methods", nargs="+", choices=methods, default=methods)
     options = parser.parse_args()
     datasets: dict[str, Path | None] = {}
     for entry in options.datasets:

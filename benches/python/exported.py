@@ -44,6 +44,9 @@ DETECTORS: dict[str, Callable[[Path], Detector]] = {
     "spade": lambda _: ks.Spade(),
     "patchcore": lambda _: ks.PatchCore(coreset=0.1),
     "anomalydino": lambda folder: ks.AnomalyDINO(transformer(folder)),
+    "padim": lambda _: ks.Padim(),
+    "pca_residual": lambda _: ks.PcaResidual(),
+    "one_class_svm": lambda _: ks.OneClassSvm(),
     # What they learn does not matter here.
     "simplenet": lambda _: ks.SimpleNet(max_epochs=1),
     "cflow": lambda _: ks.CFlow(max_epochs=1, coupling_blocks=4),
@@ -154,7 +157,9 @@ def agreement(
 
 
 def main() -> None:
-    datasets, options = comparison_options(__doc__.splitlines()[0], parts=("agreement", "timings"))
+    datasets, options = comparison_options(
+        __doc__.splitlines()[0], ("agreement", "timings"), list(DETECTORS)
+    )
     if os.environ.get("OMP_NUM_THREADS") != str(options.threads):
         # Both runtimes read it when they start.
         os.environ["OMP_NUM_THREADS"] = str(options.threads)
@@ -169,7 +174,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for dataset, path in datasets.items():
             normal, test, defective = images_of(path, options.train)
-            for name, made in DETECTORS.items():
+            for name in options.methods:
+                made = DETECTORS[name]
                 if options.only == "timings" and name not in TIMED:
                     continue
                 place = Path(folder)
