@@ -62,7 +62,7 @@ def fit(model):
     model.feature_extractor.eval()
     for start in range(0, len(train), 16):
         model(batch(train[start : start + 16]))
-    model.fit_gaussian()
+    model.fit()
     model.eval()
 
 found = {}

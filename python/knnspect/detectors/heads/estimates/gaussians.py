@@ -57,12 +57,10 @@ class Gaussian:
     def _joined(self, other: Gaussian, sign: int) -> Gaussian:
         n = self.n + sign * other.n
         apart = other.mean - self.mean
-        between = (sign * self.n * other.n / n) * apart[:, :, None] * apart[:, None, :]
-        return Gaussian(
-            n,
-            self.mean + (sign * other.n / n) * apart,
-            self.scatter + sign * other.scatter + between,
-        )
+        scatter = (sign * self.n * other.n / n * apart)[:, :, None] * apart[:, None, :]
+        scatter += self.scatter
+        scatter += sign * other.scatter
+        return Gaussian(n, self.mean + (sign * other.n / n) * apart, scatter)
 
 
 def sq_distances_left_out(whitened: _Array, which: int, n: int, factor: _Array) -> _Array:

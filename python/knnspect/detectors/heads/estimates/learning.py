@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 #: Images that are in memory at a time.
-_AT_ONCE = 16
+_AT_ONCE = 32
 
 
 @dataclass(frozen=True)
@@ -110,10 +110,9 @@ def cells_left_out(
     found = []
     for index, part in enumerate(scorer.layout.parts(pyramid)):
         whitened = np.stack([scorer.products(index, cells) for cells in part], axis=2)
-        factor, _ = metric.shrunk(scorer.gaussians[index])
         found.append(
             sq_distances_left_out(
-                whitened.astype(np.float64), ids.index(id_), scorer.n_images, factor
+                whitened.astype(np.float64), ids.index(id_), scorer.n_images, scorer.factors[index]
             )
         )
     return scorer.added(found)

@@ -41,7 +41,8 @@ class ArrayScorer(ABC):
                 raise ValueError(f"{name}: expected {prod(shape)} values, got {array.size}")
             if not np.isfinite(array).all():
                 raise ValueError(f"{name}: expected finite values")
-            self._arrays[name] = array.reshape(shape)
+            # In one order, as rounding follows it: before a file and after.
+            self._arrays[name] = np.ascontiguousarray(array).reshape(shape)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return the arrays."""

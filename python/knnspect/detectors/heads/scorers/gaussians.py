@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from functools import cached_property
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from knnspect.detectors.heads.estimates.gaussians import Gaussian
-from knnspect.detectors.heads.estimates.metrics import Metric
+from knnspect.detectors.heads.estimates.metrics import Mahalanobis, Metric
 from knnspect.detectors.heads.scorers.arrays import ArrayScorer
 from knnspect.detectors.heads.scorers.resizing import resized
 from knnspect.pyramid import FeaturePyramid
@@ -121,6 +122,12 @@ class GaussianScorer(ArrayScorer):
         height, width = self.layout.grids[index]
         n = self.n_images * (1 if self.layout.by_position else height * width)
         return Gaussian(n, mean, scatter)
+
+    @cached_property
+    def factors(self) -> list[NDArray[np.float64]]:
+        """What scatters are multiplied by, for each grid; of `Mahalanobis` alone."""
+        metric = cast("Mahalanobis", self.metric)
+        return [metric.shrunk(gaussian)[0] for gaussian in self.gaussians]
 
     def products(self, index: int, part: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the matrices times deviations of an image's cells, shape (n_cells, n_rows)."""
