@@ -123,14 +123,14 @@ def _restored(kind: type[Locator], stored: StoredModel, device: str | None) -> L
 
 
 def _part(about: dict[str, Any], pixels: NDArray[Any]) -> Part:
-    mask = Region.from_json(about["mask"]).pixels
     kept = {"uint8": np.float16, "float32": np.float32}[about["dtype"]]
-    if pixels.shape != (*mask.shape, 3) or pixels.dtype != kept:
+    size = about["mask"]["height"], about["mask"]["width"]
+    if pixels.shape != (*size, 3) or pixels.dtype != kept:
         raise ShapeError(
-            f"expected {np.dtype(kept)} pixels of a part of {mask.shape}, got {pixels.dtype} of "
-            f"shape {pixels.shape}"
+            f"expected {np.dtype(kept)} pixels of a part of {size}, got {pixels.dtype} of shape "
+            f"{pixels.shape}"
         )
     most = 255 if kept == np.float16 else 1
     if not ((pixels >= 0) & (pixels <= most)).all():
         raise ImageError(f"expected pixels of a part from 0 to {most}")
-    return Part(pixels.astype(about["dtype"]), mask.copy())
+    return Part(pixels.astype(about["dtype"]), Region.from_json(about["mask"]).pixels.copy())

@@ -67,11 +67,11 @@ class GoldenTemplate(Locator):
     (True, 65, 90)
     """
 
-    turns: int = parameter(Count(), default=24)
+    turns: int = parameter(Count(maximum=360), default=24)
     smallest: float = parameter(Positive(), default=0.7)
     largest: float = parameter(Positive(), default=1.4)
-    scales: int = parameter(Count(), default=5)
-    hypotheses: int = parameter(Count(), default=3)
+    scales: int = parameter(Count(maximum=50), default=5)
+    hypotheses: int = parameter(Count(maximum=100), default=3)
 
     method = "golden_template"
 

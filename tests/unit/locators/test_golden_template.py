@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import knnspect as ks
-from knnspect import GoldenTemplate, ImageError, ImageWarning, ParameterError, ShapeError
+from knnspect import GoldenTemplate, ImageError, ImageWarning, ParameterError, ShapeError, _core
 from knnspect.locators import Locator
 from knnspect.views import AlignedView, Region, similarity
 
@@ -248,6 +249,59 @@ def test_files_that_hold_something_else_are_refused(
     ks.save_locator(calibrated, path)
     with pytest.raises(ks.ParameterError, match="device"):
         ks.load_locator(path, device="nowhere")
+
+
+def forged(locator: GoldenTemplate, path: Path, **settings: object) -> None:
+    """Save a locator with other settings, and a checksum that suits them."""
+    ks.save_locator(locator, path)
+    store = _core.Store(path, True, True)
+    config = {**json.loads(store.metadata["config"]), **settings}
+    tensors = {name: store.tensor(name).copy() for name in store.names}
+    del store
+    _core.save_tensors(path, "golden_template", {"config": json.dumps(config)}, tensors)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"turns": 0}, "turns: expected at least 1"),
+        ({"turns": 10**9}, "turns: expected at most 360"),
+        ({"smallest": 3.0}, "smallest: expected at most largest"),
+        ({"part": {}}, "'dtype' is missing"),
+        ({"part": {"dtype": "object", "mask": {}}}, "'object' is missing"),
+        (
+            {"part": {"dtype": "uint8", "mask": {"height": 10**6, "width": 10**6, "bits": ""}}},
+            "expected float16 pixels of a part of",
+        ),
+        (
+            {"part": {"dtype": "float32", "mask": {"height": 44, "width": 36, "bits": ""}}},
+            "expected float32 pixels",
+        ),
+        ({"calibration": {"kind": "held out"}}, "'ids' is missing"),
+        ({"false_alarm_rate": 0.001}, "false_alarm_rate"),
+    ],
+)
+def test_settings_of_a_file_that_make_no_sense_are_refused(
+    settings: dict[str, object], words: str, calibrated: GoldenTemplate, tmp_path: Path
+) -> None:
+    path = tmp_path / "face.ks"
+    forged(calibrated, path, **settings)
+    with pytest.raises(ks.StoreError, match=rf"face\.ks: is damaged: .*{words}"):
+        ks.load_locator(path)
+
+
+def test_a_part_of_more_than_8_bits_is_kept(
+    template: NDArray[np.uint8], mask: NDArray[np.bool_], tmp_path: Path
+) -> None:
+    deep = template.astype(np.float32) / 255
+    locator = GoldenTemplate(backbone(), turns=1, scales=1, smallest=1, largest=1)
+    locator.fit(deep, mask=mask)
+    ks.save_locator(locator, tmp_path / "face.ks")
+    loaded = ks.load_locator(tmp_path / "face.ks")
+    np.testing.assert_array_equal(loaded.part_.pixels, deep[20:64, 15:51])
+    image = pasted(template, frame("brick"), 0, 1, (60, 80)).astype(np.float32) / 255
+    assert loaded.locate(image).found
+    assert loaded.locate(image).score == locator.locate(image).score
 
 
 def test_a_part_at_the_border_is_said_to_be_cut(
