@@ -279,12 +279,13 @@ def judging(dataset: MVTecDataset) -> dict[str, Any]:
             "pixel AUROC": pixel_auroc([mask for _, mask in test], maps),
         }
         print(name, figures[name])
+    parts = [aligned.parts[id_] for id_ in sorted(aligned.parts)]  # threads read them
     off = [
         (
             np.hypot(*np.subtract(found.view.to_frame(*view.to_original(127.5, 127.5)), 127.5)),
             apart(found.angle - view_angle(view)),
         )
-        for found, view in zip(aligned.parts.values(), views, strict=True)
+        for found, view in zip(parts, views, strict=True)
     ]
     figures["images"] = {
         "train": len(train),

@@ -98,7 +98,7 @@ class Templates:
         sums = fft.irfft2(products, self._shape)
         inside = fft.rfft2(valid.astype(np.float32), self._shape)
         n_inside = np.rint(fft.irfft2(self._masks * inside, self._shape))
-        share = n_inside / self._n_cells[:, None, None]
+        share = n_inside / np.maximum(self._n_cells, 1)[:, None, None]
         found = np.where(share >= _INSIDE, sums / np.maximum(n_inside, 1), np.float32(-1))
         rolled = np.roll(found, [-low for low in self.lowest], axis=(1, 2))
         height, width = (n + m - 1 for n, m in zip(self.grid, self._most, strict=True))

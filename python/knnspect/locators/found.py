@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -70,7 +70,7 @@ width=40.0, angle=0.0))
     score: float
     threshold: float
     view: AlignedView
-    part: NDArray[np.bool_]
+    part: NDArray[np.bool_] = field(repr=False)
     p_value: float | None = None
 
     @property

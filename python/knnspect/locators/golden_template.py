@@ -7,10 +7,11 @@ from numpy.typing import NDArray
 
 from knnspect.constraints import Count, Positive
 from knnspect.data import ImageArray
-from knnspect.errors import ParameterError
+from knnspect.errors import ImageError, ParameterError
+from knnspect.features import Extractor
 from knnspect.locators.base import Locator
 from knnspect.locators.correlation import Standard
-from knnspect.locators.hypotheses import TurnedParts, shown_cells
+from knnspect.locators.hypotheses import FEWEST_CELLS, TurnedParts, shown_cells
 from knnspect.locators.matching import mutual_matches
 from knnspect.locators.part import centre
 from knnspect.locators.similarity import robust
@@ -52,6 +53,11 @@ class GoldenTemplate(Locator):
     hypotheses : int, default 3
         Places that are looked at closely.
 
+    Notes
+    -----
+    Of what is set after `fit`, `hypotheses`, `least_score` and `false_alarm_rate` count at once,
+    all else from the next `fit` on.
+
     Examples
     --------
     >>> import knnspect as ks
@@ -75,6 +81,9 @@ class GoldenTemplate(Locator):
 
     method = "golden_template"
 
+    _network: Extractor = learnt()
+    _angles: list[float] = learnt()
+    _sizes: list[float] = learnt()
     _turned: dict[tuple[int, int], TurnedParts] = learnt()
     _close: _Close = learnt()
 
@@ -90,6 +99,10 @@ class GoldenTemplate(Locator):
                 f'got "{self.backbone.geometry.resize}"',
                 parameter="backbone",
             )
+        # What is set after `fit` counts from the next one on.
+        self._network = self.backbone
+        self._angles = [step * 360 / self.turns for step in range(self.turns)]
+        self._sizes = np.geomspace(self.smallest, self.largest, self.scales).tolist()
         self._turned = {}
         self._close = _Close(self)
 
@@ -99,7 +112,9 @@ class GoldenTemplate(Locator):
         self._turned[size] = turned  # the last one that was used
         while len(self._turned) > _MOST_SIZES:
             del self._turned[next(iter(self._turned))]
-        places = turned.best(self.backbone.extract([image], n_workers=0), self.hypotheses)
+        places = turned.best(self._network.extract([image], n_workers=0), self.hypotheses)
+        if not places:
+            raise ImageError("the part has no room in it, or shows nothing")
         views = [
             AlignedView(
                 size, self.part_.size, AlignedView(self.part_.size, size, place.matrix).inverse
@@ -109,9 +124,7 @@ class GoldenTemplate(Locator):
         return self._close.refined(image, views)
 
     def _turned_for(self, size: tuple[int, int]) -> TurnedParts:
-        angles = [step * 360 / self.turns for step in range(self.turns)]
-        scales = np.geomspace(self.smallest, self.largest, self.scales).tolist()
-        return TurnedParts(self.part_, size, self.backbone, angles, scales)
+        return TurnedParts(self.part_, size, self._network, self._angles, self._sizes)
 
 
 class _Close:
@@ -129,6 +142,13 @@ class _Close:
         #: Pixels of the part's frame that a cell has.
         self._pixels_of_cell = self._canvas[0] / self._grid[0] / factor
         self._mask = shown_cells(shown, self._grid)
+        n_cells = int(self._mask.sum())
+        if n_cells < FEWEST_CELLS:
+            raise ParameterError(
+                f"mask: the part takes {n_cells} cells, {FEWEST_CELLS} are needed: is it a "
+                "thin line?",
+                parameter="mask",
+            )
         self._standard = Standard.of(features[0][self._mask])
         self._template = self._standard.unit(features[0])
 

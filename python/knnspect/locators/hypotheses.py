@@ -15,10 +15,10 @@ from knnspect.locators.correlation import Standard, Templates
 from knnspect.locators.part import Part, centre
 from knnspect.views import Placement, similarity
 
-__all__ = ["Hypothesis", "TurnedParts", "shown_cells"]
+__all__ = ["FEWEST_CELLS", "Hypothesis", "TurnedParts", "shown_cells"]
 
 #: The fewest cells of a part that is looked for.
-_FEWEST = 9
+FEWEST_CELLS = 9
 #: Degrees up to which turns of the part at one place are one hypothesis.
 _ALIKE = 45
 #: Views that go through the network together.
@@ -97,10 +97,10 @@ class TurnedParts:
             masks += [shown_cells(shown, features.pyramid.shapes[-1][:2]) for _, shown in drawn]
         features_of, cells = np.concatenate(views), np.stack(masks)
         fewest = int(cells.sum(axis=(1, 2)).min())
-        if fewest < _FEWEST:
+        if fewest < FEWEST_CELLS:
             raise ImageError(
                 f"the template, {part.size[0]} x {part.size[1]} pixels, takes {fewest} cells of an "
-                f"image of {height} x {width} pixels, {_FEWEST} are needed: choose a larger "
+                f"image of {height} x {width} pixels, {FEWEST_CELLS} are needed: choose a larger "
                 "image_size for the backbone, or larger scales"
             )
         self._standard = Standard.of(features_of[cells])

@@ -349,6 +349,24 @@ def test_images_in_which_the_part_has_no_room_are_named(
         tiny.locate(frame("brick"))
 
 
+def test_a_part_that_is_a_thin_line_is_refused(template: NDArray[np.uint8]) -> None:
+    line = np.zeros((90, 70), bool)
+    line[np.arange(60), np.arange(60)] = True
+    with pytest.raises(ParameterError, match="is it a thin line"):
+        GoldenTemplate(backbone()).fit(template, mask=line)
+
+
+def test_what_is_set_after_fit_counts_from_the_next_one_on(
+    locator: GoldenTemplate, template: NDArray[np.uint8]
+) -> None:
+    image = pasted(template, frame("grass"), 71, 0.85, (40.3, 110.6))
+    before = locator.locate(image).score
+    other = GoldenTemplate(backbone(), smallest=0.8, largest=1.25, scales=3)
+    other.restore(locator.part_, None)
+    other.set_params(turns=1, scales=1, backbone__levels=(0, 1))
+    assert other.locate(image).score == before
+
+
 def test_parameters_that_do_not_go_together_are_refused(template: NDArray[np.uint8]) -> None:
     box = (20, 15, 64, 51)
     with pytest.raises(ParameterError, match="smallest: expected at most largest"):
