@@ -388,6 +388,39 @@ def test_each_parameter_refuses_bad_values(template: NDArray[np.uint8]) -> None:
                 GoldenTemplate(**{name: value}).fit(template, box=(20, 15, 64, 51))
 
 
+def test_templates_masks_and_frames_may_be_files(
+    calibrated: GoldenTemplate,
+    template: NDArray[np.uint8],
+    mask: NDArray[np.bool_],
+    tmp_path: Path,
+) -> None:
+    Image.fromarray(template).save(tmp_path / "face.png")
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    (tmp_path / "frames").mkdir()
+    for name, angle, scale, at in PLACES:
+        image = pasted(template, frame(name, 1), angle, scale, at)
+        Image.fromarray(image).save(tmp_path / "frames" / f"{name}.png")
+    locator = GoldenTemplate(backbone(), smallest=1, largest=1, scales=1, turns=12)
+    locator.fit(tmp_path / "face.png", mask=tmp_path / "mask.png", frames=tmp_path / "frames")
+    assert calibrated.calibration_ is not None
+    assert locator.calibration_ is not None
+    assert locator.calibration_.ids == tuple(sorted(f"{name}.png" for name, *_ in PLACES))
+    np.testing.assert_array_equal(
+        sorted(locator.calibration_.scores), sorted(calibrated.calibration_.scores)
+    )
+    found = [part.image_id for part in locator.locate_all(tmp_path / "frames") if part.found]
+    assert found == list(locator.calibration_.ids)
+    (tmp_path / "frames" / "coins.png").write_bytes(b"no image")
+    with pytest.raises(ImageError, match=r"coins\.png"):
+        list(locator.locate_all(tmp_path / "frames"))
+    with pytest.raises(ImageError, match=r"none\.png"):
+        locator.locate(tmp_path / "none.png")
+    assert locator.calibration_ is not None
+    with pytest.raises(ImageError, match=r"coins\.png"):
+        locator.fit(template, mask=mask, frames=tmp_path / "frames")
+    assert len(locator.calibration_) == 4, "a fit that fails leaves what was learnt before"
+
+
 def test_a_region_is_a_mask_as_well(
     locator: GoldenTemplate, template: NDArray[np.uint8], mask: NDArray[np.bool_]
 ) -> None:
