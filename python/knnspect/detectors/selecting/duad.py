@@ -108,7 +108,7 @@ class Selecting(Parametrized):
         rounds = [_round(kept[0], np.zeros_like(kept[0]))]
         network = self._new_rows_network(scaled.shape[1], device)
         errors = np.zeros(len(names))
-        with Progress("selecting", self.most_rounds, progress) as report:
+        with Progress("selecting", self.most_rounds, progress, "rounds") as report:
             while len(kept) <= self.most_rounds and (len(kept) == 1 or rounds[-1].n_changed):
                 codes, errors = self._learn_rows(network, scaled, names, kept)
                 found = clusters_of(codes, self.clusters, self.seed)
