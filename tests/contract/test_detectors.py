@@ -68,7 +68,7 @@ PARAMETERS |= {
     "pca_residual": ({}, {"explained": 0.5, "by_level": False, "score": "image"}),
     "one_class_svm": (
         {"landmarks": 20},
-        {"landmarks": 30, "kernel": "linear", "nu": 0.5, "pooled": True, "seed": 2}
+        {"landmarks": 30, "kernel": "linear", "nu": 0.5, "seed": 2, "pooled_score": True}
         | {"upsample": "block", "score": "image"},
     ),
 }

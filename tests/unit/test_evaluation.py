@@ -17,7 +17,9 @@ from PIL import Image
 from knnspect import (
     Backbone,
     DatasetWarning,
+    DeepSvdd,
     ImageError,
+    ParameterError,
     Prediction,
     Spade,
     __version__,
@@ -546,3 +548,16 @@ def test_the_memory_is_the_most_that_the_process_has_had() -> None:
     lines = Path("/proc/self/status").read_text().splitlines()
     (kib,) = (int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
     assert peak_memory_mb() == pytest.approx(kib * 1024 / 1e6, rel=0.05)
+
+
+def test_defects_that_are_tested_are_not_learnt_from(tmp_path: Path) -> None:
+    split = elpv_split(n_train=3, n_functional=2, n_defective=2)
+    parts = {"train/good": split.train, "test/good": split.functional, "test/bad": split.defective}
+    for part, files in parts.items():
+        (tmp_path / part).mkdir(parents=True)
+        for file in files:
+            shutil.copy(file, tmp_path / part)
+    backbone = Backbone(levels=(2, 3), image_size=64, device="cpu")
+    detector = DeepSvdd(backbone, defects=tmp_path / "test/bad")
+    with pytest.raises(ParameterError, match=r"is the test image .*, too: expected images that are"):
+        evaluate(detector, MVTecDataset(tmp_path))

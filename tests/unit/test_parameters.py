@@ -31,7 +31,7 @@ OTHERS: dict[str, Any] = {
     "kernel": "linear",
     "nu": 0.35,
     "landmarks": 31,
-    "pooled": True,
+    "pooled_score": True,
     "backbone": ks.Backbone("resnet18"),
     "score": "map",
     "sigma": 2.5,

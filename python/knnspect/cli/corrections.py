@@ -76,8 +76,8 @@ def _kept(model: Path, detector: Detector) -> Iterator[CorrectableDetector]:
 
     if not isinstance(detector, CorrectableDetector):
         raise ParameterError(
-            f"{model}: expected a model that compares with normal images, such as spade or "
-            f"patchcore: {detector.method} keeps none of them, and is to be fitted again"
+            f"{model}: expected a model that keeps normal images, such as spade or patchcore: "
+            f"{detector.method} keeps none of them, and is to be fitted again"
         )
     n_before = len(detector.history_)
     yield detector

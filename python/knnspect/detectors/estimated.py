@@ -95,6 +95,7 @@ class EstimatedDetector(ScoringDetector):
 
     @fork_safe
     def _learn(self, normal: NormalFeatures, run: Run) -> None:
+        self._note_params()
         ids = normal.gallery.ids
         if len(ids) < self.fewest_images:
             raise ImageError(

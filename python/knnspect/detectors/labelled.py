@@ -83,7 +83,7 @@ class LabelledHeadDetector(HeadDetector):
 
     def _learn(self, normal: NormalFeatures, run: Run) -> None:
         if self.defects is not None:
-            how = Run(run.batch_size, run.n_workers)
+            how = Run(run.batch_size, run.n_workers, run.skip_bad)
             given = Images.given(self.defects)
             found = _naming_defects(extract_in_memory, self.backbone, given, Gallery(), how)
             _check_labels(normal.digests, found.digests)

@@ -38,6 +38,18 @@ class ScoringDetector(Detector):
     #: Height, width and channels of each level that was learnt from, and of how many images.
     _shapes: list[tuple[int, int, int]] = learnt()
     _n_images: int = learnt()
+    #: The parameters of the fit, as a model keeps them.
+    _fit_params: dict[str, Any] = learnt()
+
+    def saved_params(self) -> dict[str, Any]:
+        """Return the parameters that a model keeps: of those that decide what is learnt, as it was.
+
+        What was learnt does not change with them before the next `fit`.
+        """
+        now = super().saved_params()
+        fitted = getattr(self, "_fit_params", {})
+        learnt_by = {name for name, each in self.parameters.items() if each.changes_training}
+        return {n: fitted[n] if n in learnt_by and n in fitted else v for n, v in now.items()}
 
     @property
     def n_images_(self) -> int:
@@ -49,6 +61,7 @@ class ScoringDetector(Detector):
         """Take over the size of what was learnt from; raise a ValueError if it cannot be so."""
         self._shapes = [(height, width, n) for height, width, n in config["shapes"]]
         self._n_images = check_count("images", config["images"])
+        self._note_params()
         channels = [n for _, _, n in self._shapes]
         known = self.backbone.channels  # none of scenes, each of which says itself
         if known and channels != known:
@@ -56,6 +69,10 @@ class ScoringDetector(Detector):
         largest = self.backbone.geometry.largest_input
         if any(not (1 <= h <= largest[0] and 1 <= w <= largest[1]) for h, w, _ in self._shapes):
             raise ValueError(f"shapes: expected levels within {largest}, got {self._shapes}")
+
+    def _note_params(self) -> None:
+        """Keep the parameters as those of what is learnt now."""
+        self._fit_params = super().saved_params()
 
     def _judge(self, features: Features, watch: Stopwatch) -> Iterator[Prediction]:
         for index, id_ in enumerate(features.ids):

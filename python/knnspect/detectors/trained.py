@@ -165,6 +165,7 @@ class TrainedDetector(ScoringDetector):
             self._checkpoint(run.checkpoint, run).check()
 
     def _learn(self, normal: NormalFeatures, run: Run) -> None:
+        self._note_params()
         n_images = len(normal.gallery)
         if n_images < self.fewest_images:
             raise ImageError(

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 
 from knnspect import _core, metrics
-from knnspect.data import Labels, MVTecDataset, Need
+from knnspect.constraints import Images
+from knnspect.data import Labels, MVTecDataset, Need, open_to_judge, open_to_learn
 from knnspect.detectors import Detector, Prediction
+from knnspect.errors import ParameterError
 from knnspect.evaluation.figures import DecisionEvaluation, Evaluation, KindEvaluation
 from knnspect.extras import require
 from knnspect.metrics import PixelScores
@@ -76,6 +78,8 @@ def evaluate(
     ------
     ImageError
         If an image or a mask cannot be used.
+    ParameterError
+        If the detector's `defects` are among the test images.
     MissingPackageError
         If scikit-learn is not installed.
 
@@ -86,6 +90,7 @@ def evaluate(
     """
     require("sklearn", for_="an evaluation")  # before the work, not after it
     start = time.perf_counter()
+    _refuse_tested(detector, dataset)
     labels = Labels(
         dataset, detector.backbone.max_pixels, _NEEDS, detector.backbone.reader_of_sizes()
     )
@@ -182,6 +187,21 @@ class _OfPixels:
     overlaps: dict[int, float] = field(default_factory=dict)  # by the number of the image
     kinds: dict[str, dict[str, float]] = field(default_factory=dict)
     f1: float | None = None  # at the threshold of pixels, if there is one
+
+
+def _refuse_tested(detector: Detector, dataset: MVTecDataset) -> None:
+    """Raise a ParameterError if a detector would learn from defects that it is tested on."""
+    given = getattr(detector, "defects", None)
+    if given is None:
+        return
+    tested = {item.digest(): item.id for item in open_to_judge([i.path for i in dataset.test])}
+    for item in open_to_learn(Images.given(given)):
+        if item.digest() in tested:
+            raise ParameterError(
+                f"defects: {item.id} is the test image {tested[item.digest()]}, too: expected "
+                "images that are not tested",
+                parameter="defects",
+            )
 
 
 def _figures_of_pixels(

@@ -31,7 +31,7 @@ class Duad(Selecting, HeadDetector):
       features; images that are dropped are neither learnt from nor do they calibrate;
     - map: the mean squared error of an autoencoder of each cell's standardized, upsampled,
       concatenated feature; upsampled bilinearly and blurred;
-    - image score: the largest of these values (not blurred), or what `score` says.
+    - image score: the mean of the largest 1 % of the map.
 
     Parameters
     ----------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from copy import copy
@@ -16,7 +17,7 @@ from knnspect.detectors.deciding import shortened_digests
 from knnspect.detectors.estimated import EstimatedDetector
 from knnspect.detectors.heads.estimates.learning import pyramids_of
 from knnspect.detectors.nearest.leave_one_out import LeaveOneOut
-from knnspect.errors import ImageError
+from knnspect.errors import CalibrationWarning, ImageError
 from knnspect.normal_features import NormalFeatures, Run, extract_in_memory
 from knnspect.progress import Stopwatch
 from knnspect.pyramid import FeaturePyramid
@@ -60,8 +61,7 @@ class GrowingDetector(EstimatedDetector):
     ) -> list[str]:
         """Learn from more normal images: from all of them or from none.
 
-        The estimate is then that of all images, but for rounding. Where images decide that were
-        learnt from, so do the new ones; the scores of the others are not found anew.
+        The estimate is then that of all images. Scores that decide are not found anew for others.
 
         Parameters
         ----------
@@ -91,6 +91,8 @@ class GrowingDetector(EstimatedDetector):
         now._n_images, now._digests = self._n_images + len(ids), digests
         calibration = self.calibration_
         if calibration is not None and calibration.kind == "leave one out":
+            text = "scores of the images before are of fewer images, and higher: calibrate(…) anew"
+            warnings.warn(text, CalibrationWarning, stacklevel=2)
             judged = {id_: now._judged_without_itself(id_, normal) for id_ in ids}
             now.calibration_ = calibration.following(judged, (), now._n_images)
         now.seconds_ = run.watch.seconds
@@ -100,8 +102,7 @@ class GrowingDetector(EstimatedDetector):
     def _judged_without_itself(self, id_: str, normal: NormalFeatures) -> tuple[float, float]:
         """Return the score and the largest map value of an image that was just added."""
         cells = cast("NDArray[np.float64]", self._cells_without(id_, normal, [id_]))
-        own, placement = float(cells.max()), normal.placement(id_)
-        score, map_ = self._with_map(own, cells, placement, Stopwatch())
+        score, map_ = self._with_map(float(cells.max()), cells, normal.placement(id_), Stopwatch())
         return score, float(map_.max())
 
     def _new_digests(self, normal: NormalFeatures) -> NDArray[np.int64] | None:
@@ -112,9 +113,6 @@ class GrowingDetector(EstimatedDetector):
         new = shortened_digests(normal.digests[id_] for id_ in ids)
         names = [ids[place] for place in np.flatnonzero(np.isin(new, self._digests))]
         if names:
-            raise ImageError(
-                f"{len(names)} of the {len(ids)} images were learnt from already: "
-                f"{some_ids(names)}",
-                image=names[0],
-            )
+            text = f"{len(names)} of the {len(ids)} images were learnt from already: "
+            raise ImageError(text + some_ids(names), image=names[0])
         return np.concatenate([self._digests, new])

@@ -13,6 +13,7 @@ from knnspect.detectors.heads.scorers.one_class import (
     Kernel,
     OneClassScorer,
 )
+from knnspect.errors import ParameterError
 from knnspect.extras import require
 from knnspect.features import Backbone
 from knnspect.gallery.reading import ReadOnlyGallery
@@ -45,10 +46,9 @@ class OneClassSvm(EstimatedDetector):
     max_epochs : int, default 1
         Passes through all cells; through pooled features 50 times as many.
     score : {"top", "map", "image"}, default "top"
-        The mean of the largest values of the map, its maximum, or what follows from cells.
-    pooled : bool, default False
-        With ``score="image"``, judge an image by its pooled feature (the mean of each level over
-        its cells), by a plane of its own, in place of the largest value of a cell.
+        The mean of the largest values of the map, its maximum, or ("image") that of the cells.
+    pooled_score : bool, default False
+        With ``score="image"``, judge an image by the means of its levels, by a plane of their own.
     upsample : {"bilinear", "block"}, default "bilinear"
         How coarse levels are brought to the resolution of the finest one.
     seed : int, default 0
@@ -92,7 +92,7 @@ class OneClassSvm(EstimatedDetector):
     nu: float = parameter(Positive(at_most=1.0), default=0.1)
     landmarks: int = parameter(Count(), default=128)
     max_epochs: int = parameter(Count(), default=1)
-    pooled: bool = parameter(Flag(), default=False)
+    pooled_score: bool = parameter(Flag(), default=False)
     upsample: Literal["bilinear", "block"] = parameter(
         Choice("bilinear", "block"), default="bilinear"
     )
@@ -104,14 +104,17 @@ class OneClassSvm(EstimatedDetector):
 
     def _prepare(self, run: Run) -> None:
         require("sklearn", for_=type(self).__name__)
+        if self.pooled_score and self.score != "image":
+            text = f'score: expected "image" with pooled_score, got "{self.score}"'
+            raise ParameterError(text, parameter="score")
         super()._prepare(run)
 
     def _estimate(self, gallery: ReadOnlyGallery, ids: Sequence[str]) -> OneClassScorer:
         from knnspect.detectors.heads.estimates.one_class import arrays_of_images
 
         how = Kernel(self.kernel), self.nu, self.landmarks, self.max_epochs, self.seed
-        return self._rebuilt(arrays_of_images(gallery, ids, self.upsample, self.pooled, *how))
+        return self._rebuilt(arrays_of_images(gallery, ids, self.upsample, self.pooled_score, *how))
 
     def _rebuilt(self, arrays: dict[str, NDArray[Any]]) -> OneClassScorer:
         kernel = Kernel(self.kernel)
-        return OneClassScorer(self._shapes, self.upsample, kernel, self.pooled, arrays)
+        return OneClassScorer(self._shapes, self.upsample, kernel, self.pooled_score, arrays)

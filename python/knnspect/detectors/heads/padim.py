@@ -42,7 +42,8 @@ class Padim(GaussianDetector):
     seed : int, default 0
         Draws the channels.
     score : {"top", "map", "image"}, default "top"
-        The mean of the largest values of the map, its maximum, or that of the cells.
+        "top": the mean of the largest values of the map; "map": its maximum; "image": the method's
+        own, from cells.
 
     Attributes
     ----------

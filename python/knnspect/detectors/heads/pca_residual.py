@@ -30,7 +30,8 @@ class PcaResidual(GaussianDetector):
     explained : float, default 0.95
         The share of the variance that the leading directions have at least.
     score : {"top", "map", "image"}, default "top"
-        The mean of the largest values of the map, its maximum, or that of the cells.
+        "top": the mean of the largest values of the map; "map": its maximum; "image": the method's
+        own, from cells.
 
     Attributes
     ----------

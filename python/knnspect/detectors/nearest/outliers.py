@@ -88,9 +88,9 @@ def find_outliers(
     sq_distances = _sq_distances_to_others(normal, others, counts, how, progress)
     if np.isnan(sq_distances).all():
         raise ParameterError(
-            "outliers: expected at least two normal images to compare with each other, got "
-            f"{len(others.ids)}; near-duplicates, images of one block, and those without a cell "
-            "that counts do not",
+            "outliers: expected at least two normal images that can be compared with each other, "
+            f"none of the {len(others.ids)} can: near-duplicates, images of one block, and those "
+            "without a cell that counts are not compared",
             parameter="outliers",
         )
     kept = cells_kept(sq_distances, share)

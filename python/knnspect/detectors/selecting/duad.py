@@ -38,7 +38,8 @@ class Selecting(Parametrized):
         Principal components of the images in which they are clustered at first; fewer where there
         are no more.
     first_drop : float, default 0.35
-        The share of clusters that the first round drops, those of the largest variances.
+        The share of images that the first round drops, in whole clusters, those of the largest
+        variances.
     drop : float, default 0.3
         The same for the rounds after it.
     most_rounds : int, default 10

@@ -11,7 +11,7 @@ import torch
 
 import knnspect as ks
 from knnspect.data import elpv_split, read_image
-from knnspect.errors import ImageError, ParameterError
+from knnspect.errors import ImageError, ParameterError, ShapeError
 
 SPLIT = elpv_split(n_train=14, n_functional=4, n_defective=4)
 NORMAL = {path.name: path for path in SPLIT.train}
@@ -34,7 +34,8 @@ def test_images_can_be_added(kind: Kind, by_level: bool) -> None:
     whole = kind(backbone(), by_level=by_level).fit(NORMAL)
     grown = kind(backbone(), by_level=by_level).fit(some(0, 9))
     before = grown.calibration_
-    assert grown.add(some(9, 14)) == sorted(some(9, 14))
+    with pytest.warns(ks.CalibrationWarning, match="are of fewer images, and higher"):
+        assert grown.add(some(9, 14)) == sorted(some(9, 14))
     assert grown.n_images_ == 14
     for one, other in zip(grown.predict(QUERIES), whole.predict(QUERIES), strict=True):
         np.testing.assert_allclose(one.map, other.map, rtol=2e-3)
@@ -52,14 +53,16 @@ def test_images_can_be_added(kind: Kind, by_level: bool) -> None:
 @BOTH
 def test_what_was_added_is_saved(kind: Kind, tmp_path: Path) -> None:
     detector = kind(backbone()).fit(some(0, 9))
-    detector.add(some(9, 12))
+    with pytest.warns(ks.CalibrationWarning):
+        detector.add(some(9, 12))
     detector.save(tmp_path / "model.ks")
     loaded: Any = ks.load(tmp_path / "model.ks")
     assert loaded.n_images_ == 12
     assert [p.score for p in loaded.predict(QUERIES)] == [
         p.score for p in detector.predict(QUERIES)
     ]
-    loaded.add(some(12, 14))
+    with pytest.warns(ks.CalibrationWarning):
+        loaded.add(some(12, 14))
     assert loaded.n_images_ == 14
 
 
@@ -160,7 +163,7 @@ def test_levels_are_added_at_the_finest_grid() -> None:
 def test_a_one_class_svm_judges_without_scikit_learn(
     pooled: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    svm = ks.OneClassSvm(backbone(), landmarks=20, pooled=pooled, score="image").fit(NORMAL)
+    svm = ks.OneClassSvm(backbone(), landmarks=20, pooled_score=pooled, score="image").fit(NORMAL)
     expected = [p.score for p in svm.predict(QUERIES)]
     svm.save(tmp_path / "model.ks")
     monkeypatch.setitem(__import__("sys").modules, "sklearn", None)
@@ -179,3 +182,45 @@ def test_parts_of_normal_images_are_judged_by_the_rest() -> None:
     judged = {p.id: p.score for p in of_rest.predict({images[1]: read_image(NORMAL[images[1]])})}
     place = svm.calibration_.ids.index(images[1])
     assert svm.calibration_.scores[place] == pytest.approx(judged[images[1]], rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("kind", "changed"),
+    [
+        (ks.Padim, {"by_level": False}),
+        (ks.Padim, {"ridge": 5.0}),
+        (ks.PcaResidual, {"explained": 0.5}),
+        (ks.OneClassSvm, {"kernel": "linear"}),
+    ],
+)
+def test_what_was_learnt_is_saved_with_the_parameters_that_it_was_learnt_with(
+    kind: Any, changed: dict[str, Any], tmp_path: Path
+) -> None:
+    detector = kind(backbone()).fit(NORMAL)
+    expected = [p.score for p in detector.predict(QUERIES)]
+    detector.set_params(**changed, sigma=4.0)
+    assert [p.score for p in detector.predict(QUERIES)] == expected
+    detector.save(tmp_path / "model.ks")
+    loaded = ks.load(tmp_path / "model.ks")
+    assert [p.score for p in loaded.predict(QUERIES)] == expected
+    assert loaded.get_params()[next(iter(changed))] != next(iter(changed.values()))
+
+
+def test_images_of_another_shape_are_judged_where_places_do_not_count() -> None:
+    whole = ks.Backbone(image_size=64, patch_size=3, resize="shorter", device="cpu")
+    wide = np.random.default_rng(0).integers(0, 255, (1, 64, 128, 3), np.uint8)
+    found = ks.PcaResidual(whole).fit(NORMAL).predict(wide)[0]
+    assert found.map.shape == (64, 128)
+    with pytest.raises(ShapeError, match="each position was learnt for 16x16x24"):
+        ks.Padim(whole).fit(NORMAL).predict(wide)
+
+
+def test_normal_images_that_are_all_the_same_are_refused() -> None:
+    same = {name: read_image(next(iter(NORMAL.values()))) for name in "abc"}
+    with pytest.raises(ImageError, match="the features of all 3 are the same"):
+        ks.Padim(backbone()).fit(same)
+
+
+def test_a_plane_for_pooled_features_is_refused_where_it_would_not_count() -> None:
+    with pytest.raises(ParameterError, match='expected "image" with pooled_score, got "top"'):
+        ks.OneClassSvm(backbone(), pooled_score=True).fit(NORMAL)

@@ -15,7 +15,7 @@ from knnspect.detectors.heads.estimates.gaussians import (
 )
 from knnspect.detectors.heads.estimates.metrics import Mahalanobis, Metric
 from knnspect.detectors.heads.scorers.gaussians import GaussianScorer, Layout
-from knnspect.errors import ParameterError
+from knnspect.errors import ImageError, ParameterError
 from knnspect.gallery.reading import ReadOnlyGallery
 from knnspect.pyramid import FeaturePyramid
 
@@ -65,9 +65,13 @@ def estimate(
     """Return what judges by the features of some images of a gallery."""
     layout = _layout(gallery, ids, settings)
     settings.check(len(ids), layout)
-    return GaussianScorer.of(
-        layout, settings.metric, len(ids), _gaussians(layout, pyramids_of(gallery, ids))
-    )
+    gaussians = _gaussians(layout, pyramids_of(gallery, ids))
+    if any(not each.scatter.any() for each in gaussians):
+        raise ImageError(
+            f"images: expected normal images that differ, the features of all {len(ids)} are the "
+            "same"
+        )
+    return GaussianScorer.of(layout, settings.metric, len(ids), gaussians)
 
 
 def with_images(scorer: GaussianScorer, pyramids: Sequence[FeaturePyramid]) -> GaussianScorer:
@@ -115,7 +119,7 @@ def cells_left_out(
                 whitened.astype(np.float64), ids.index(id_), scorer.n_images, scorer.factors[index]
             )
         )
-    return scorer.added(found)
+    return scorer.added(found, pyramid.shapes)
 
 
 def pyramids_of(gallery: ReadOnlyGallery, ids: Sequence[str]) -> Iterator[FeaturePyramid]:

@@ -13,7 +13,8 @@ from knnspect.detectors.heads.estimates.gaussians import Gaussian
 from knnspect.detectors.heads.estimates.metrics import Mahalanobis, Metric
 from knnspect.detectors.heads.scorers.arrays import ArrayScorer
 from knnspect.detectors.heads.scorers.resizing import resized
-from knnspect.pyramid import FeaturePyramid
+from knnspect.errors import ShapeError
+from knnspect.pyramid import FeaturePyramid, describe_shapes
 
 __all__ = ["GaussianScorer", "Layout"]
 
@@ -142,23 +143,36 @@ class GaussianScorer(ArrayScorer):
 
     def cell_scores(self, pyramid: FeaturePyramid) -> NDArray[np.float64]:
         """Return the distance of each cell of the finest grid from the mean, from 0 up."""
+        self._check_shapes(pyramid)
         parts = self.layout.parts(pyramid)
         sq_distances = [
             np.square(self.products(index, part[0]), dtype=np.float64).sum(axis=1)
             for index, part in enumerate(parts)
         ]
-        return self.added(sq_distances)
+        return self.added(sq_distances, pyramid.shapes)
 
-    def added(self, sq_distances: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    def _check_shapes(self, pyramid: FeaturePyramid) -> None:
+        """Raise a ShapeError if places of an image are not those that were learnt."""
+        if self.layout.by_position and pyramid.shapes != self.layout.shapes:
+            raise ShapeError(
+                f"the image's pyramid is {describe_shapes(pyramid.shapes)}, each position was "
+                f"learnt for {describe_shapes(self.layout.shapes)}"
+            )
+
+    def added(
+        self,
+        sq_distances: Sequence[NDArray[np.float64]],
+        shapes: Sequence[tuple[int, int, int]],
+    ) -> NDArray[np.float64]:
         """Return the root of the sum of squared distances, brought to the finest grid.
 
         Those of coarser levels count in units of the finest one.
         """
-        grids = self.layout.grids
+        grids = [(height, width) for height, width, _ in shapes]
         units = [self.metric.unit(len(chosen)) for chosen in self.layout.channels]
         maps = [
             each.reshape(grid) * (units[0] / unit)
-            for each, grid, unit in zip(sq_distances, grids, units, strict=True)
+            for each, grid, unit in zip(sq_distances, grids, units, strict=False)
         ]
         total = maps[0] + sum(resized(each, grids[0]) for each in maps[1:])
         # Without some images (`sq_distances_left_out`) rounding may go below zero.
