@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from math import prod
@@ -12,7 +13,20 @@ from numpy.typing import NDArray
 
 from knnspect.pyramid import FeaturePyramid
 
-__all__ = ["ArrayScorer"]
+__all__ = ["ArrayScorer", "product"]
+
+
+def product(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the product of two matrices, by PyTorch where it is loaded.
+
+    NumPy has threads of its own, which go on spinning for a while: the network, whose turn is next,
+    takes several times as long beside them.
+    """
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return one @ other
+    found: NDArray[np.float32] = torch.mm(torch.from_numpy(one), torch.from_numpy(other)).numpy()
+    return found
 
 
 class ArrayScorer(ABC):
@@ -42,7 +56,7 @@ class ArrayScorer(ABC):
             if not np.isfinite(array).all():
                 raise ValueError(f"{name}: expected finite values")
             # In one order, as rounding follows it: before a file and after.
-            self._arrays[name] = np.ascontiguousarray(array).reshape(shape)
+            self._arrays[name] = np.array(array, order="C").reshape(shape)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return the arrays."""

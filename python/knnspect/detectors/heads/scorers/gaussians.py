@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from knnspect.detectors.heads.estimates.gaussians import Gaussian
 from knnspect.detectors.heads.estimates.metrics import Mahalanobis, Metric
-from knnspect.detectors.heads.scorers.arrays import ArrayScorer
+from knnspect.detectors.heads.scorers.arrays import ArrayScorer, product
 from knnspect.detectors.heads.scorers.resizing import resized
 from knnspect.errors import ShapeError
 from knnspect.pyramid import FeaturePyramid, describe_shapes
@@ -137,7 +137,7 @@ class GaussianScorer(ArrayScorer):
         found: NDArray[np.float32] = (
             np.matmul(matrices, deviations[:, :, None])[:, :, 0]
             if self.layout.by_position
-            else deviations @ matrices[0].T
+            else product(deviations, matrices[0].T)
         )
         return found
 

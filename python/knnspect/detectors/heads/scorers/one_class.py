@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from knnspect.detectors.heads.scorers.arrays import ArrayScorer
+from knnspect.detectors.heads.scorers.arrays import ArrayScorer, product
 from knnspect.pyramid import FeaturePyramid
 
 __all__ = ["Kernel", "OneClassScorer", "joined_cells", "level_means"]
@@ -35,18 +35,21 @@ class Kernel:
             length = np.linalg.norm(features, axis=1, keepdims=True)
             found: _Array = features / np.maximum(length, np.finfo(np.float32).tiny)
         else:
-            found = (features - whitening["mean"]) @ whitening["matrix"].T
+            found = product(features - whitening["mean"], whitening["matrix"].T)
         return found
 
     def of(self, features: _Array, others: _Array, gamma: float) -> _Array:
         """Return how alike each of some features is to each of others, shape (n, n_others)."""
-        products: _Array = features @ others.T
+        products = product(features, others.T)
         if self.name == "linear":
             return products
-        sq_norms = np.square(features).sum(axis=1)[:, None] + np.square(others).sum(axis=1)
-        sq_distances = np.maximum(sq_norms - 2 * products, 0)
-        found: _Array = np.exp(sq_distances * np.float32(-gamma))
-        return found
+        # In place: there are as many values as cells times landmarks.
+        products *= -2
+        products += np.square(others).sum(axis=1)
+        products += np.square(features).sum(axis=1)[:, None]
+        np.maximum(products, 0, out=products)
+        products *= np.float32(-gamma)
+        return np.exp(products, out=products)
 
 
 class OneClassScorer(ArrayScorer):
