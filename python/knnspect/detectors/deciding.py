@@ -194,17 +194,21 @@ class Decider(Judge):
 
     def _refuse_learnt(self, digests: Mapping[str, bytes]) -> None:
         """Raise a CalibrationError if some images were learnt from."""
-        if self._digests is None:
-            return
-        given = shortened_digests(digests.values())
-        is_learnt = np.isin(given, self._learnt_digests(self._digests))
-        if is_learnt.any():
-            learnt = [id_ for id_, known in zip(digests, is_learnt, strict=True) if known]
+        learnt = self._learnt_among(digests)
+        if learnt:
             raise CalibrationError(
                 f"{len(learnt)} of the {len(digests)} calibration images were learnt from: "
                 f"{some_ids(learnt)}; what they score says nothing of images to come: give others",
                 image=learnt[0],
             )
+
+    def _learnt_among(self, digests: Mapping[str, bytes]) -> list[str]:
+        """Return the images that were learnt from, as far as that is known, by their digests."""
+        if self._digests is None:
+            return []
+        given = shortened_digests(digests.values())
+        is_learnt = np.isin(given, self._learnt_digests(self._digests))
+        return [id_ for id_, known in zip(digests, is_learnt, strict=True) if known]
 
     def _learnt_digests(self, of_fit: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the digests of the images that are learnt from by now."""

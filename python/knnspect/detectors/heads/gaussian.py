@@ -22,7 +22,6 @@ from knnspect.detectors.heads.scorers.gaussians import GaussianScorer
 from knnspect.gallery.reading import ReadOnlyGallery
 from knnspect.normal_features import NormalFeatures
 from knnspect.parameters import parameter
-from knnspect.pyramid import FeaturePyramid
 
 __all__ = ["GaussianDetector"]
 
@@ -62,5 +61,5 @@ class GaussianDetector(GrowingDetector):
     ) -> NDArray[np.float64] | None:
         return cells_left_out(self.scorer_, normal.gallery, id_, left_out)
 
-    def _with_images(self, pyramids: Sequence[FeaturePyramid]) -> GaussianScorer:
-        return with_images(self.scorer_, pyramids)
+    def _with_images(self, normal: NormalFeatures) -> GaussianScorer:
+        return with_images(self.scorer_, normal.gallery, normal.gallery.ids)

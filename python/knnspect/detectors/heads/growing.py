@@ -15,12 +15,10 @@ from knnspect.data import open_to_learn
 from knnspect.data.loading import OnBad
 from knnspect.detectors.deciding import shortened_digests
 from knnspect.detectors.estimated import EstimatedDetector
-from knnspect.detectors.heads.estimates.learning import pyramids_of
 from knnspect.detectors.nearest.leave_one_out import LeaveOneOut
 from knnspect.errors import CalibrationWarning, ImageError
 from knnspect.normal_features import NormalFeatures, Run, extract_in_memory
 from knnspect.progress import Stopwatch
-from knnspect.pyramid import FeaturePyramid
 from knnspect.validation import some_ids
 
 if TYPE_CHECKING:
@@ -33,7 +31,7 @@ class GrowingDetector(EstimatedDetector):
     """A detector whose estimate is made of sums, which images can be added to and taken from."""
 
     @abstractmethod
-    def _with_images(self, pyramids: Sequence[FeaturePyramid]) -> ArrayScorer:
+    def _with_images(self, normal: NormalFeatures) -> ArrayScorer:
         """Return what judges by some more images."""
 
     @abstractmethod
@@ -87,7 +85,7 @@ class GrowingDetector(EstimatedDetector):
         digests = self._new_digests(normal)
         ids, now = normal.gallery.ids, copy(self)
         with run.watch.stage("estimation"):
-            now.scorer_ = self._with_images(list(pyramids_of(normal.gallery, ids)))
+            now.scorer_ = self._with_images(normal)
         now._n_images, now._digests = self._n_images + len(ids), digests
         calibration = self.calibration_
         if calibration is not None and calibration.kind == "leave one out":
@@ -110,9 +108,9 @@ class GrowingDetector(EstimatedDetector):
         if self._digests is None:
             return None
         ids = normal.gallery.ids
-        new = shortened_digests(normal.digests[id_] for id_ in ids)
-        names = [ids[place] for place in np.flatnonzero(np.isin(new, self._digests))]
+        digests = {id_: normal.digests[id_] for id_ in ids}
+        names = self._learnt_among(digests)
         if names:
             text = f"{len(names)} of the {len(ids)} images were learnt from already: "
             raise ImageError(text + some_ids(names), image=names[0])
-        return np.concatenate([self._digests, new])
+        return np.concatenate([self._digests, shortened_digests(digests.values())])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -74,12 +74,13 @@ def estimate(
     return GaussianScorer.of(layout, settings.metric, len(ids), gaussians)
 
 
-def with_images(scorer: GaussianScorer, pyramids: Sequence[FeaturePyramid]) -> GaussianScorer:
-    """Return what judges by some more images."""
-    more = _gaussians(scorer.layout, iter(pyramids))
-    n_images = scorer.n_images + sum(pyramid.n_images for pyramid in pyramids)
+def with_images(
+    scorer: GaussianScorer, gallery: ReadOnlyGallery, ids: Sequence[str]
+) -> GaussianScorer:
+    """Return what judges by some more images, by their features in a gallery."""
+    more = _gaussians(scorer.layout, pyramids_of(gallery, ids))
     both = [one + other for one, other in zip(scorer.gaussians, more, strict=True)]
-    return GaussianScorer.of(scorer.layout, scorer.metric, n_images, both)
+    return GaussianScorer.of(scorer.layout, scorer.metric, scorer.n_images + len(ids), both)
 
 
 def cells_left_out(
@@ -107,7 +108,7 @@ def cells_left_out(
     pyramid = gallery.pyramid(ids)
     metric = scorer.metric
     if not (scorer.layout.by_position and isinstance(metric, Mahalanobis)):
-        gone = _gaussians(scorer.layout, iter([pyramid]))
+        gone = _gaussians(scorer.layout, [pyramid])
         rest = [one - other for one, other in zip(scorer.gaussians, gone, strict=True)]
         without = GaussianScorer.of(scorer.layout, scorer.metric, n_others, rest)
         return without.cell_scores(pyramid[ids.index(id_)])
@@ -128,10 +129,15 @@ def pyramids_of(gallery: ReadOnlyGallery, ids: Sequence[str]) -> Iterator[Featur
         yield gallery.pyramid(ids[start : start + _AT_ONCE])
 
 
-def _gaussians(layout: Layout, pyramids: Iterator[FeaturePyramid]) -> list[Gaussian]:
+def _gaussians(layout: Layout, pyramids: Iterable[FeaturePyramid]) -> list[Gaussian]:
+    return _summed([layout.samples(part) for part in layout.parts(each)] for each in pyramids)
+
+
+def _summed(batches: Iterable[list[NDArray[np.float32]]]) -> list[Gaussian]:
+    """Return the Gaussians of samples that come in batches, each with a part for every Gaussian."""
     total: list[Gaussian] = []
-    for pyramid in pyramids:
-        parts = [Gaussian.of([layout.samples(part)]) for part in layout.parts(pyramid)]
+    for batch in batches:
+        parts = [Gaussian.of([samples]) for samples in batch]
         total = [one + other for one, other in zip(total, parts, strict=True)] if total else parts
     return total
 
@@ -178,12 +184,10 @@ def _layout(gallery: ReadOnlyGallery, ids: Sequence[str], settings: GaussianSett
     return layout
 
 
-def _by_variance(layout: Layout, pyramids: Iterator[FeaturePyramid]) -> list[NDArray[np.int64]]:
+def _by_variance(layout: Layout, pyramids: Iterable[FeaturePyramid]) -> list[NDArray[np.int64]]:
     """Return the channels in the order of their variances over all cells, largest first."""
-    total: list[Gaussian] = []
-    for pyramid in pyramids:
-        # Each channel is a place with one feature.
-        columns = [part.reshape(-1, part.shape[-1], 1) for part in layout.parts(pyramid)]
-        parts = [Gaussian.of([each]) for each in columns]
-        total = [one + other for one, other in zip(total, parts, strict=True)] if total else parts
-    return [np.argsort(-each.scatter[:, 0, 0], kind="stable") for each in total]
+    # Each channel is a place with one feature.
+    summed = _summed(
+        [part.reshape(-1, part.shape[-1], 1) for part in layout.parts(each)] for each in pyramids
+    )
+    return [np.argsort(-each.scatter[:, 0, 0], kind="stable") for each in summed]
