@@ -2,6 +2,7 @@
 
 ``arrays``           what scorers have in common
 ``autoencoder``      the autoencoder of DUAD, for models that were exported
+``cells``            what those have in common that standardize features of cells
 ``cflow``            the flows of CFLOW, for models that were exported
 ``deep_svdd``        the layers and the centre of Deep SVDD, for models that were exported
 ``gaussians``        Mahalanobis distances

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from knnspect.detectors.heads.scorers.arrays import ArrayScorer
+from knnspect.detectors.heads.scorers.cells import StandardizedScorer
 from knnspect.pyramid import FeaturePyramid
 
 __all__ = ["DeepSvddScorer"]
@@ -16,7 +16,7 @@ __all__ = ["DeepSvddScorer"]
 _SLOPE = 0.1
 
 
-class DeepSvddScorer(ArrayScorer):
+class DeepSvddScorer(StandardizedScorer):
     """What `DeepSvddNetwork` says of cells.
 
     Parameters
@@ -41,17 +41,16 @@ class DeepSvddScorer(ArrayScorer):
     ) -> None:
         n = sum(channels for _, _, channels in shapes)
         super().__init__(
+            shapes,
+            upsample,
             arrays,
             {
-                "mean": (n,),
-                "deviation": (n,),
                 "center": (outputs,),
                 "radius": (1,),
                 "first.weight": (hidden, n),
                 "second.weight": (outputs, hidden),
             },
         )
-        self._upsample = upsample
         # In float64, as features that are far from zero and even cancel in the bias.
         of = {name: array.astype(np.float64) for name, array in self._arrays.items()}
         first = of["first.weight"] / of["deviation"]
@@ -61,7 +60,7 @@ class DeepSvddScorer(ArrayScorer):
 
     def cell_scores(self, pyramid: FeaturePyramid) -> NDArray[np.float64]:
         """Return the squared distance of each cell to the centre."""
-        features = pyramid.concatenated(self._upsample)[0]
+        features = self._features(pyramid)
         hidden = features.reshape(-1, features.shape[-1]) @ self._first + self._bias
         out = np.maximum(hidden, _SLOPE * hidden) @ self._second - self._arrays["center"]
         sums = np.square(out).sum(axis=1).reshape(features.shape[:2])

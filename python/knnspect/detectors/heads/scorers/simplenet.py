@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from knnspect.detectors.heads.scorers.arrays import ArrayScorer
+from knnspect.detectors.heads.scorers.cells import StandardizedScorer
 from knnspect.pyramid import FeaturePyramid
 
 __all__ = ["SimpleNetScorer"]
@@ -17,7 +17,7 @@ __all__ = ["SimpleNetScorer"]
 _EPSILON, _SLOPE = 1e-5, 0.2
 
 
-class SimpleNetScorer(ArrayScorer):
+class SimpleNetScorer(StandardizedScorer):
     """What `SimpleNetNetwork` says of cells.
 
     Parameters
@@ -42,11 +42,11 @@ class SimpleNetScorer(ArrayScorer):
         n = sum(channels for _, _, channels in shapes)
         norm = ("weight", "bias", "running_mean", "running_var")
         super().__init__(
+            shapes,
+            upsample,
             arrays,
             {
                 "lowest": (1,),
-                "mean": (n,),
-                "deviation": (n,),
                 "adaptor.weight": (n, n),
                 "adaptor.bias": (n,),
                 "discriminator.linear.weight": (hidden, n),
@@ -55,12 +55,11 @@ class SimpleNetScorer(ArrayScorer):
                 **{f"discriminator.norm.{name}": (hidden,) for name in norm},
             },
         )
-        self._upsample = upsample
         self._weight, self._bias = self._one_layer()
 
     def cell_scores(self, pyramid: FeaturePyramid) -> NDArray[np.float64]:
         """Return how unlike normal each cell is, at least 0."""
-        features = pyramid.concatenated(self._upsample)[0]
+        features = self._features(pyramid)
         hidden = features.reshape(-1, features.shape[-1]) @ self._weight + self._bias
         hidden = np.maximum(hidden, _SLOPE * hidden)
         judged = hidden @ self._arrays["discriminator.output.weight"][0]

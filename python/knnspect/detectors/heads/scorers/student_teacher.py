@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from knnspect.detectors.heads.scorers.arrays import ArrayScorer
+from knnspect.detectors.heads.scorers.cells import StandardizedScorer
 from knnspect.pyramid import FeaturePyramid
 
 __all__ = ["StudentTeacherScorer", "around"]
@@ -41,7 +41,7 @@ def around(cells: NDArray[np.float32]) -> NDArray[np.float32]:
     return sums
 
 
-class StudentTeacherScorer(ArrayScorer):
+class StudentTeacherScorer(StandardizedScorer):
     """What `StudentTeacherNetwork` says of cells.
 
     Parameters
@@ -66,10 +66,10 @@ class StudentTeacherScorer(ArrayScorer):
     ) -> None:
         n = sum(channels for _, _, channels in shapes)
         super().__init__(
+            shapes,
+            upsample,
             arrays,
             {
-                "mean": (n,),
-                "deviation": (n,),
                 "first": (students, n, hidden),
                 "first_bias": (students, 1, hidden),
                 "second": (students, hidden, n),
@@ -78,12 +78,11 @@ class StudentTeacherScorer(ArrayScorer):
                 "variance_deviation": (1,),
             },
         )
-        self._upsample = upsample
 
     def cell_scores(self, pyramid: FeaturePyramid) -> NDArray[np.float64]:
         """Return error and variance of each cell, each in units of its deviation."""
         of = self._arrays
-        cells = (pyramid.concatenated(self._upsample) - of["mean"]) / of["deviation"]
+        cells = (self._features(pyramid)[None] - of["mean"]) / of["deviation"]
         shown = around(cells).reshape(-1, cells.shape[-1])
         hidden = shown @ of["first"] + of["first_bias"]
         predicted = np.maximum(hidden, _SLOPE * hidden) @ of["second"] + of["second_bias"]

@@ -8,13 +8,13 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from knnspect.detectors.heads.scorers.arrays import ArrayScorer
+from knnspect.detectors.heads.scorers.cells import StandardizedScorer
 from knnspect.pyramid import FeaturePyramid
 
 __all__ = ["TransformationsScorer"]
 
 
-class TransformationsScorer(ArrayScorer):
+class TransformationsScorer(StandardizedScorer):
     """What `TransformationsNetwork` says of cells.
 
     Parameters
@@ -38,16 +38,8 @@ class TransformationsScorer(ArrayScorer):
         arrays: Mapping[str, NDArray[Any]],
     ) -> None:
         n = sum(channels for _, _, channels in shapes)
-        super().__init__(
-            arrays,
-            {
-                "mean": (n,),
-                "deviation": (n,),
-                "map": (n, outputs),
-                "shifts": (transformations, n),
-            },
-        )
-        self._upsample = upsample
+        more = {"map": (n, outputs), "shifts": (transformations, n)}
+        super().__init__(shapes, upsample, arrays, more)
         # In float64, as features that are far from zero and even cancel in the offset.
         of = {name: array.astype(np.float64) for name, array in self._arrays.items()}
         matrix, centers = of["map"] / of["deviation"][:, None], of["shifts"] @ of["map"]
@@ -58,7 +50,7 @@ class TransformationsScorer(ArrayScorer):
 
     def cell_scores(self, pyramid: FeaturePyramid) -> NDArray[np.float64]:
         """Return how hard it is to tell the shifts of each cell."""
-        features = pyramid.concatenated(self._upsample)[0]
+        features = self._features(pyramid)
         embedded = features.reshape(-1, features.shape[-1]) @ self._matrix + self._offset
         logits = 2 * embedded @ self._centers.T
         of_shifted = logits[:, None] + self._between
