@@ -18,8 +18,8 @@ from knnspect.data import open_to_learn
 from knnspect.data.loading import OnBad
 from knnspect.data.sources import ImageItem, ImageSource
 from knnspect.detectors import Spade
+from knnspect.detectors.leave_one_out import LeaveOneOut
 from knnspect.detectors.nearest import NearestDetector
-from knnspect.detectors.nearest.leave_one_out import LeaveOneOut
 from knnspect.normal_features import Run, extract
 from knnspect.progress import Progress, Stopwatch
 from knnspect.validation import check_count

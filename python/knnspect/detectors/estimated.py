@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from knnspect.detectors.nearest.leave_one_out import LeaveOneOut
+from knnspect.detectors.leave_one_out import LeaveOneOut
 from knnspect.detectors.scoring import ScoringDetector
 from knnspect.detectors.state import State
 from knnspect.errors import ImageError
@@ -21,7 +21,6 @@ from knnspect.normal_features.checks import evenly_spaced
 from knnspect.parameters import learnt
 from knnspect.progress import Stopwatch
 from knnspect.pyramid import FeaturePyramid
-from knnspect.views import Placement
 
 if TYPE_CHECKING:
     from knnspect.detectors.heads.scorers.arrays import ArrayScorer
@@ -83,7 +82,7 @@ class EstimatedDetector(ScoringDetector):
             scorer = self._estimate(normal.gallery, ids)
             for index in part:
                 id_ = others.ids[index]
-                yield index, *self._own_scores(id_, normal.gallery.pyramid([id_]), scorer)
+                yield index, *self._scores_by(scorer, id_, normal.gallery.pyramid([id_]))
 
     # --- What all have. ---------------------------------------------------------------------------
 
@@ -125,23 +124,12 @@ class EstimatedDetector(ScoringDetector):
             scores, maxima = zip(*(judged[index] for index in scored), strict=True)
             self._take(others.calibration(scored, scores, maxima))
 
-    def _scored(
-        self,
-        id_: str,
-        pyramid: FeaturePyramid,
-        placement: Placement,
-        watch: Stopwatch | None = None,
-    ) -> tuple[float, NDArray[np.float32]]:
-        """Return the score and the map of an image."""
-        watch = watch or Stopwatch()
-        with watch.stage("matching"):
-            found = self._own_scores(id_, pyramid, self.scorer_)
-        return self._with_map(*found, placement, watch)
+    def _own_scores(self, id_: str, pyramid: FeaturePyramid) -> tuple[float, NDArray[Any]]:
+        return self._scores_by(self.scorer_, id_, pyramid)
 
-    def _own_scores(
-        self, id_: str, pyramid: FeaturePyramid, scorer: ArrayScorer
+    def _scores_by(
+        self, scorer: ArrayScorer, id_: str, pyramid: FeaturePyramid
     ) -> tuple[float, NDArray[Any]]:
-        """Return the method's score of an image, and those of its cells."""
         cells = self._cells_of(id_, pyramid, scorer)
         return scorer.image_score(cells, pyramid), cells
 

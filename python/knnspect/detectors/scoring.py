@@ -83,14 +83,16 @@ class ScoringDetector(Detector):
             yield Prediction(id_, score, map_)
 
     @abstractmethod
+    def _own_scores(self, id_: str, pyramid: FeaturePyramid) -> tuple[float, NDArray[Any]]:
+        """Return the method's score of an image, and those of its cells."""
+
     def _scored(
-        self,
-        id_: str,
-        pyramid: FeaturePyramid,
-        placement: Placement,
-        watch: Stopwatch | None = None,
+        self, id_: str, pyramid: FeaturePyramid, placement: Placement, watch: Stopwatch
     ) -> tuple[float, NDArray[np.float32]]:
         """Return the score and the map of an image."""
+        with watch.stage("matching"):
+            score, cells = self._own_scores(id_, pyramid)
+        return self._with_map(score, cells, placement, watch)
 
     @fork_safe
     def _cells_of(self, id_: str, pyramid: FeaturePyramid, scorer: CellScorer) -> NDArray[Any]:

@@ -132,7 +132,7 @@ class TestLeaveOneOut:
     def test_of_many_images_some_are_scored_and_more_for_a_small_rate(
         self, monkeypatch: pytest.MonkeyPatch, backbone: Backbone, normal: dict[str, Any]
     ) -> None:
-        monkeypatch.setattr("knnspect.detectors.nearest.leave_one_out._MOST", 4)
+        monkeypatch.setattr("knnspect.detectors.leave_one_out._MOST", 4)
         few = Spade(backbone).fit(normal).calibration_
         more = Spade(backbone, false_alarm_rate=0.1).fit(normal).calibration_
         assert few is not None

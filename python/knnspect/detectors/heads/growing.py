@@ -15,7 +15,7 @@ from knnspect.data import open_to_learn
 from knnspect.data.loading import OnBad
 from knnspect.detectors.deciding import shortened_digests
 from knnspect.detectors.estimated import EstimatedDetector
-from knnspect.detectors.nearest.leave_one_out import LeaveOneOut
+from knnspect.detectors.leave_one_out import LeaveOneOut
 from knnspect.errors import CalibrationWarning, ImageError
 from knnspect.normal_features import NormalFeatures, Run, extract_in_memory
 from knnspect.progress import Stopwatch

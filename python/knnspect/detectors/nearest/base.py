@@ -23,11 +23,11 @@ from knnspect.constraints import (
 )
 from knnspect.detectors.base import Presets
 from knnspect.detectors.border import BorderFactors
+from knnspect.detectors.leave_one_out import LeaveOneOut
 from knnspect.detectors.maps import pixel_map
 from knnspect.detectors.nearest.compared import Compared, Counts, LeastOfVariants
 from knnspect.detectors.nearest.correcting import CorrectableDetector
 from knnspect.detectors.nearest.correcting.scores import Score
-from knnspect.detectors.nearest.leave_one_out import LeaveOneOut
 from knnspect.detectors.prediction import Prediction
 from knnspect.detectors.state import State
 from knnspect.errors import DTypeError, ParameterError

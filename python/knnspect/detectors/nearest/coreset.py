@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from knnspect.constraints import Count, Optional, ShareOrCount
+from knnspect.detectors.leave_one_out import LeaveOneOut
 from knnspect.detectors.nearest.compared import Compared, Counts
 from knnspect.detectors.nearest.dropping import DroppingDetector
-from knnspect.detectors.nearest.leave_one_out import LeaveOneOut
 from knnspect.errors import ParameterError
 from knnspect.features import Features
 from knnspect.gallery import Coreset, Gallery, LateFusion

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from knnspect.constraints import Optional, Positive
 from knnspect.corrections import CorrectionKind
+from knnspect.detectors.leave_one_out import LeaveOneOut
 from knnspect.detectors.nearest.base import NearestDetector
-from knnspect.detectors.nearest.leave_one_out import LeaveOneOut
 from knnspect.detectors.nearest.outliers import find_outliers, largest_first
 from knnspect.detectors.state import State
 from knnspect.errors import ParameterError

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from knnspect.detectors.nearest.leave_one_out import LeaveOneOut
+from knnspect.detectors.leave_one_out import LeaveOneOut
 from knnspect.errors import ParameterError
 from knnspect.gallery.leaving_out import nearest_without
 from knnspect.gallery.picking import all_rows

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from knnspect.constraints import Count, Optional
 from knnspect.detectors.base import Presets
+from knnspect.detectors.leave_one_out import LeaveOneOut
 from knnspect.detectors.nearest.base import PAPER, NearestDetector
 from knnspect.detectors.nearest.compared import Compared, Counts, Nearest
-from knnspect.detectors.nearest.leave_one_out import LeaveOneOut
 from knnspect.errors import ParameterError
 from knnspect.features import Features
 from knnspect.gallery import Gallery

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,6 @@ from knnspect.normal_features import NormalFeatures, Run
 from knnspect.parameters import parameter
 from knnspect.progress import Stopwatch
 from knnspect.pyramid import FeaturePyramid
-from knnspect.views import Placement
 
 if TYPE_CHECKING:
     from knnspect.detectors.reconstruction.networks.base import ReconstructionNetwork, Settings
@@ -90,16 +89,9 @@ class ReconstructionDetector(TrainedDetector):
         ):
             yield Prediction(id_, *self._with_map(float(score), residual, placement, watch))
 
-    def _scored(
-        self,
-        id_: str,
-        pyramid: FeaturePyramid,
-        placement: Placement,
-        watch: Stopwatch | None = None,
-    ) -> tuple[float, NDArray[np.float32]]:
-        """Return the score and the map of an image."""
+    def _own_scores(self, id_: str, pyramid: FeaturePyramid) -> tuple[float, NDArray[Any]]:
         scores, residuals = self._judged([id_], pyramid)
-        return self._with_map(float(scores[0]), residuals[0], placement, watch or Stopwatch())
+        return float(scores[0]), residuals[0]
 
     def _scored_of(
         self, ids: list[str], normal: NormalFeatures
