@@ -21,6 +21,7 @@ _HOMES = {
     "ALAD": "detectors.reconstruction.alad",
     "ALAE": "detectors.reconstruction.alae",
     "ALOCC": "detectors.reconstruction.alocc",
+    "Aligned": "detectors",
     "AnoGAN": "detectors.reconstruction.anogan",
     "AnomalousRegion": "detectors",
     "AnomalyDINO": "detectors",

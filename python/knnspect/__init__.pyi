@@ -5,6 +5,7 @@ from knnspect.calibration import Calibration, DriftAlarm, DriftMonitor
 from knnspect.cleaning import MutualScoring
 from knnspect.corrections import Correction
 from knnspect.detectors import (
+    Aligned,
     AnomalousRegion,
     AnomalyDINO,
     CFlow,
@@ -75,6 +76,7 @@ __all__ = [
     "HADGAN",
     "SSIMAE",
     "VAE",
+    "Aligned",
     "AnoGAN",
     "AnomalousRegion",
     "AnomalyDINO",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Hashable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from knnspect.errors import CalibrationError, DTypeError, ParameterError, ShapeError
 from knnspect.validation import check_positive
 
-__all__ = ["DEFAULT_RATE", "Calibration", "CalibrationKind", "n_needed"]
+__all__ = ["DEFAULT_RATE", "Calibration", "CalibrationKind", "Steps", "n_needed"]
 
 #: The false-alarm rate that is used where none is asked for, if there are images enough for it.
 DEFAULT_RATE = 0.01
@@ -121,8 +121,12 @@ with, there are 4: the smallest rate they can promise is 0.2
                 raise ShapeError(f"{name}: expected {n}, one for each score, got {length}")
         self.n_blocks = len(numbers)
         weights = 1.0 / np.bincount(self.blocks, minlength=self.n_blocks)[self.blocks]
-        self._scores = _Ranked(self.scores, weights, self.n_blocks)
-        self._maxima = _Ranked(self.map_maxima, weights, self.n_blocks)
+        #: The p-values of scores, and of map values.
+        self.of_score: Steps = _Ranked(self.scores, weights, self.n_blocks)
+        self.of_map: Steps = _Ranked(self.map_maxima, weights, self.n_blocks)
+
+    #: How many views of an image are judged, the smallest of whose p-values counts.
+    n_views = 1
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -137,7 +141,7 @@ with, there are 4: the smallest rate they can promise is 0.2
     @property
     def smallest_rate(self) -> float:
         """The smallest false-alarm rate that can be promised."""
-        return 1 / (self.n_blocks + 1)
+        return min(1.0, self.n_views / (self.n_blocks + 1))
 
     @property
     def guarantee(self) -> str:
@@ -186,10 +190,11 @@ with, there are 4: the smallest rate they can promise is 0.2
         if asked is None:
             return max(DEFAULT_RATE, self.smallest_rate)
         check_positive("false_alarm_rate", asked, below=1)
-        if asked * (self.n_blocks + 1) < 1 - _ROUNDING:
+        if asked < self.smallest_rate * (1 - _ROUNDING):
             of = "normal images" if self.n_blocks == len(self) else "blocks of normal images"
+            needed = n_needed(asked / self.n_views)
             raise CalibrationError(
-                f"false_alarm_rate: {asked:g} needs {n_needed(asked)} {of} to be calibrated with, "
+                f"false_alarm_rate: {asked:g} needs {needed} {of} to be calibrated with, "
                 f"there are {self.n_blocks}: the smallest rate they can promise is "
                 f"{self.smallest_rate:.4g}",
                 parameter="false_alarm_rate",
@@ -198,7 +203,7 @@ with, there are 4: the smallest rate they can promise is 0.2
 
     def p_value(self, score: float) -> float:
         """Return the p-value of an image with this score, between `smallest_rate` and 1."""
-        return self._scores.p_value(score)
+        return self.of_score.p_value(score)
 
     def pixel_p_value(self, value: float) -> float:
         """Return the p-value of a map's pixel, or of a region with this largest value.
@@ -206,7 +211,7 @@ with, there are 4: the smallest rate they can promise is 0.2
         It is that of the largest pixel of an image: a normal image has any pixel with a p-value of
         at most a rate with at most this probability.
         """
-        return self._maxima.p_value(value)
+        return self.of_map.p_value(value)
 
     def threshold(self, rate: float | None = None) -> float:
         """Return the score above which an image is anomalous.
@@ -221,14 +226,14 @@ with, there are 4: the smallest rate they can promise is 0.2
         CalibrationError
             If the rate is smaller than can be promised.
         """
-        return self._scores.threshold(self.rate(rate))
+        return self.of_score.threshold(self.rate(rate))
 
     def pixel_threshold(self, rate: float | None = None) -> float:
         """Return the map value above which a pixel is anomalous.
 
         A normal image has any such pixel with at most this probability.
         """
-        return self._maxima.threshold(self.rate(rate))
+        return self.of_map.threshold(self.rate(rate))
 
     def following(
         self,
@@ -295,6 +300,28 @@ with, there are 4: the smallest rate they can promise is 0.2
         )
 
 
+class Steps(Protocol):
+    """The p-value as a function of a value: it falls step by step."""
+
+    @property
+    def rising(self) -> NDArray[np.float64]:
+        """The values behind which it falls, in rising order."""
+
+    @property
+    def p_values(self) -> NDArray[np.float64]:
+        """The p-value of each of these."""
+
+    @property
+    def smallest(self) -> float:
+        """The p-value of what is larger than all of them."""
+
+    def p_value(self, value: float) -> float:
+        """Return the p-value of a value."""
+
+    def threshold(self, rate: float) -> float:
+        """Return the value above which p-values are at most a rate."""
+
+
 class _Ranked:
     """Values with weights, ranked from the largest on."""
 
@@ -310,6 +337,18 @@ class _Ranked:
         last = np.searchsorted(self._negative, self._negative, side="right") - 1
         self._at_or_above = self._cumulative[last]
         self._total = total
+
+    @property
+    def rising(self) -> NDArray[np.float64]:
+        return -self._negative[::-1]
+
+    @property
+    def p_values(self) -> NDArray[np.float64]:
+        return np.minimum(1.0, (1 + self._at_or_above[::-1]) / (self._total + 1))
+
+    @property
+    def smallest(self) -> float:
+        return 1 / (self._total + 1)
 
     def p_value(self, value: float) -> float:
         if math.isnan(value):

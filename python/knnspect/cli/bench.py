@@ -240,7 +240,7 @@ def _detector_case(
 ) -> tuple[Any, Any]:
     """Return a detector with what it is to judge, and what of that is labelled."""
     from knnspect.bench import DetectorCase, Labelled, fitted_case
-    from knnspect.detectors import get_method, load, methods
+    from knnspect.detectors import Composed, get_method, load, methods
     from knnspect.detectors.nearest import NearestDetector
 
     asked.refuse("shapes", why="is for synthetic features, and there are images")
@@ -263,6 +263,8 @@ def _detector_case(
     settled = [name for name in asked.given if name not in {*_OF_JUDGING, "threads"}]
     asked.refuse("method", *settled, why="is settled in the model")
     loaded = load(model, device=asked.given.get("device"))
+    if isinstance(loaded, Composed):
+        raise ParameterError(f"{model}: is composed of several detectors: expected one alone")
     if "max_pixels" in asked.given:
         declared = loaded.backbone.parameters["max_pixels"]
         loaded.backbone.max_pixels = parsed(declared, asked.given["max_pixels"])

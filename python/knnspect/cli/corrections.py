@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from knnspect.cli.models import load_to_judge
+from knnspect.cli.models import load_alone
 from knnspect.cli.places import check_writable
 from knnspect.errors import ParameterError
 from knnspect.files import is_folder
@@ -93,7 +93,7 @@ def _loaded(
     max_pixels: str | None,
 ) -> Detector:
     check_writable(model, folder=is_folder(model))
-    return load_to_judge(model, device, backend, threads, max_pixels)
+    return load_alone(model, device, backend, threads, max_pixels)
 
 
 def prefixed(images: Path, prefix: str, to_learn: bool) -> ImageSource:

@@ -11,7 +11,7 @@ import typer
 from knnspect.errors import CalibrationError
 
 if TYPE_CHECKING:
-    from knnspect.detectors import Detector
+    from knnspect.detectors.composed import AnyDetector
 
 __all__ = ["EXIT_OF_ANOMALY", "Blocks", "BlocksBy", "check_decides", "promise"]
 
@@ -30,14 +30,14 @@ Blocks = Annotated[
 ]
 
 
-def promise(detector: Detector) -> str:
+def promise(detector: AnyDetector) -> str:
     """Return in a few words what decisions of a fitted detector promise."""
     if detector.calibration_ is None:
         return "not calibrated, as that takes more normal images (knnspect calibrate)"
     return f"calibrated by {detector.calibration_.summary}"
 
 
-def check_decides(detector: Detector, model: Path, needed: bool) -> None:
+def check_decides(detector: AnyDetector, model: Path, needed: bool) -> None:
     """Say on standard error if a model gives no verdicts, and what brings them.
 
     Raises

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from knnspect.cli.composing import LocatorFile, NotFound, NotFoundIs, PartMargin, composed
 from knnspect.cli.options import (
     BatchSize,
     Config,
@@ -37,6 +38,9 @@ def evaluate(
     good: GoodNames = "good",
     method: Method = "spade",  # noqa: ARG001 - it was read before: `kind`
     config: Config = None,  # noqa: ARG001
+    locator: LocatorFile = None,
+    part_margin: PartMargin = 0.0,
+    not_found: NotFound = NotFoundIs.VERDICT,
     batch_size: BatchSize = 16,
     workers: Workers = 2,
     kind: type[Detector],
@@ -50,7 +54,7 @@ def evaluate(
     if json_file is not None:
         check_writable(json_file)
     evaluation, _ = run_evaluation(
-        build_detector(kind, given),
+        composed(build_detector(kind, given), locator, part_margin, not_found),
         MVTecDataset(dataset, good_names(good)),
         batch_size=batch_size,
         n_workers=workers,

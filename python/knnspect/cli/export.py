@@ -11,7 +11,7 @@ import typer
 
 from knnspect.cli.decisions import Blocks, promise
 from knnspect.cli.left_out import LeftOut
-from knnspect.cli.models import MaxPixels, load_to_judge
+from knnspect.cli.models import MaxPixels, load_alone
 from knnspect.cli.options import BatchSize, Config, SkipBad, Workers
 from knnspect.cli.places import check_writable
 from knnspect.cli.printing import print_table
@@ -73,7 +73,7 @@ def export(
     if output.exists() and model.exists() and output.samefile(model):
         raise StoreError(f"{output}: is the model itself, which can still be fitted: give another")
     # On the CPU, where the graph is compared with it.
-    detector = load_to_judge(model, "cpu", None, None, max_pixels)
+    detector = load_alone(model, "cpu", None, None, max_pixels)
     other = exporting.export(detector)
     other.backbone.max_pixels = detector.backbone.max_pixels
     left_out = LeftOut()

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from knnspect.cli.check import without_listed
 from knnspect.cli.clean import cleaned, say_dropped
+from knnspect.cli.composing import (
+    LocatorFile,
+    NotFound,
+    NotFoundIs,
+    PartMargin,
+    composed,
+    refuse_options,
+)
 from knnspect.cli.decisions import Blocks, promise
 from knnspect.cli.left_out import LeftOut
 from knnspect.cli.options import BatchSize, Config, Method, SkipBad, Workers, build_detector
@@ -68,28 +76,34 @@ def fit(
         ),
     ] = None,
     blocks: Blocks = None,
+    locator: LocatorFile = None,
+    part_margin: PartMargin = 0.0,
+    not_found: NotFound = NotFoundIs.VERDICT,
     skip_bad: SkipBad = False,
     kind: type[Detector],
     given: dict[str, str],
 ) -> None:
     """Learn what is normal from a folder of images."""
     from knnspect.data import open_to_learn
+    from knnspect.detectors import Composed, Detector
     from knnspect.detectors.heads.duad import Duad
     from knnspect.model_files.inspect import size_of
     from knnspect.normal_features.folder import CHECKPOINT
 
+    detector = composed(build_detector(kind, given), locator, part_margin, not_found)
+    is_composed = isinstance(detector, Composed)
+    refuse_options(detector, max_memory=max_memory, checkpoint=checkpoint, clean=clean)
     check_writable(output, folder=max_memory is not None)
     if checkpoint is not None and checkpoint.absolute() == output.absolute():
         raise ParameterError(f"--checkpoint: expected another file than --output, got {output}")
-    detector = build_detector(kind, given)
-    cleaner = _cleaner_for(detector) if clean else None
+    cleaner = _cleaner_for(detector) if clean and isinstance(detector, Detector) else None
     dropped = output.with_name(output.name + ".dropped.txt")
     if clean or issubclass(kind, Duad):
         check_writable(dropped)
     # Before the work, which may be long.
     held_out = None if calibrate is None else open_to_learn(calibrate)
     resumable = None
-    if kind.trains:
+    if kind.trains and not is_composed:
         if checkpoint is None and max_memory is None:
             checkpoint = output.with_name(output.name + ".checkpoint")
         # Without one given, it is in the folder.
@@ -102,19 +116,19 @@ def fit(
     if cleaner is not None:
         source = open_to_learn(learnt_from)
         learnt_from = cleaned(source, cleaner, dropped, batch_size, workers, skip_bad)
+    options: dict[str, Any] = {
+        "batch_size": batch_size,
+        "n_workers": workers,
+        "skip_bad": left_out if skip_bad else False,
+        "progress": True,
+        "calibration_images": held_out,
+        "blocks": None if blocks is None else blocks.value,
+    }
+    if not is_composed:
+        folder = None if max_memory is None else output
+        options |= {"max_memory": max_memory, "folder": folder, "checkpoint": checkpoint}
     with _Resumable(resumable):
-        detector.fit(
-            learnt_from,
-            batch_size=batch_size,
-            n_workers=workers,
-            skip_bad=left_out if skip_bad else False,
-            progress=True,
-            max_memory=max_memory,
-            folder=None if max_memory is None else output,
-            checkpoint=checkpoint,
-            calibration_images=held_out,
-            blocks=None if blocks is None else blocks.value,
-        )
+        detector.fit(learnt_from, **options)
     detector.save(output)
     if isinstance(detector, Duad):  # has dropped some of its own accord
         say_dropped(detector.selection_, dropped)

@@ -6,15 +6,12 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
 
 from knnspect.cli.running import run
 from knnspect.errors import ParameterError
-
-if TYPE_CHECKING:
-    from knnspect.detectors import Detector
 
 __all__ = ["main"]
 
@@ -22,6 +19,7 @@ __all__ = ["main"]
 _COMMANDS = (
     "demo",
     "fit",
+    "fit-locator",
     "calibrate",
     "predict",
     "judge-unlabelled",
@@ -47,7 +45,9 @@ _OF_METHODS: dict[str, Sequence[str]] = {
 }
 #: Those that have the options of one class, and its room.
 _OF_CLASSES = {"judge-unlabelled": ("cleaning", "MutualScoring")}
-_DEFAULT_METHOD = "spade"
+#: That which has the options of a locator.
+_OF_LOCATORS = "fit-locator"
+_DEFAULT_METHOD, _DEFAULT_LOCATOR = "spade", "golden_template"
 
 
 def main() -> None:
@@ -74,7 +74,7 @@ def _app(arguments: list[str]) -> Callable[[], None]:
         words = command.__doc__
         if name == chosen:
             command, arguments = _chosen(name, command, arguments)
-        elif name in _OF_METHODS or name in _OF_CLASSES:
+        elif name in _OF_METHODS or name in _OF_CLASSES or name == _OF_LOCATORS:
             command = _about  # only its help is asked for
         app.command(name, help=words)(command)
     return partial(app, arguments, prog_name="knnspect")
@@ -90,7 +90,7 @@ def _chosen(
 
     file = _value_of("--config", arguments)
     settings = {} if file is None else read_config(Path(file), name)
-    kind: type[Detector] | None = None
+    kind: Any = None
     complete = command
     if name in _OF_METHODS:
         word = _value_of("--method", arguments) or str(settings.get("method", _DEFAULT_METHOD))
@@ -100,6 +100,14 @@ def _chosen(
         for argument in arguments[1:]:
             check_option(argument.partition("=")[0], kind)
         complete = with_options(command, kind, _OF_METHODS[name])
+    elif name == _OF_LOCATORS:
+        from knnspect.locators import locator_methods
+
+        word = _value_of("--method", arguments) or str(settings.get("method", _DEFAULT_LOCATOR))
+        words = locator_methods()
+        if word not in words:
+            raise ParameterError(f"--method: expected one of {', '.join(words)}, got {word!r}")
+        complete, kind = with_options(command, words[word]), words[word]
     elif name in _OF_CLASSES:
         room, of_class = _OF_CLASSES[name]
         kind = getattr(import_module(f"knnspect.{room}"), of_class)

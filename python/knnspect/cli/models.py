@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from knnspect.cli.options import check_option, flag, parsed
+from knnspect.errors import ParameterError
 
 if TYPE_CHECKING:
     from knnspect.detectors import Detector
+    from knnspect.detectors.composed import AnyDetector
 
 __all__ = [
     "Backend",
@@ -18,6 +20,7 @@ __all__ = [
     "FalseAlarmRate",
     "MaxPixels",
     "Threads",
+    "load_alone",
     "load_to_judge",
 ]
 
@@ -48,7 +51,7 @@ def load_to_judge(
     threads: str | None,
     max_pixels: str | None,
     false_alarm_rate: str | None = None,
-) -> Detector:
+) -> AnyDetector:
     """Return the detector of a model, with the settings of this machine.
 
     Raises
@@ -58,13 +61,14 @@ def load_to_judge(
     ParameterError
         If an option belongs to other methods, or its value is none of the option's.
     """
-    from knnspect.detectors import load
+    from knnspect.detectors.composed import Composed, load_any
 
-    detector = load(model, device=device)
-    for name, text in (("backend", backend), ("threads", threads)):
-        if text is not None:
-            check_option(flag(name), type(detector))
-            detector.set_params(**{name: parsed(detector.parameters[name], text)})
+    detector = load_any(model, device=device)
+    for each in detector.leaves_ if isinstance(detector, Composed) else [detector]:
+        for name, text in (("backend", backend), ("threads", threads)):
+            if text is not None:
+                check_option(flag(name), type(each))
+                each.set_params(**{name: parsed(each.parameters[name], text)})
     if max_pixels is not None:
         declared = detector.backbone.parameters["max_pixels"]
         detector.backbone.max_pixels = parsed(declared, max_pixels)
@@ -72,4 +76,29 @@ def load_to_judge(
         declared = detector.parameters["false_alarm_rate"]
         detector.set_params(false_alarm_rate=parsed(declared, false_alarm_rate))
     detector.check_params()
+    return detector
+
+
+def load_alone(
+    model: Path,
+    device: str | None,
+    backend: str | None,
+    threads: str | None,
+    max_pixels: str | None,
+) -> Detector:
+    """Return the same of a model that is not composed of others.
+
+    Raises
+    ------
+    ParameterError
+        If it is; also as `load_to_judge`.
+    """
+    from knnspect.detectors import Composed
+
+    detector = load_to_judge(model, device, backend, threads, max_pixels)
+    if isinstance(detector, Composed):
+        raise ParameterError(
+            f"{model}: is composed of several detectors ({detector.method}), which this command "
+            "does not take: fit it anew, or judge with it"
+        )
     return detector

@@ -8,7 +8,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar, cast
 
 import typer
 
@@ -16,6 +16,7 @@ from knnspect.errors import ParameterError
 
 if TYPE_CHECKING:
     from knnspect.detectors import Detector
+    from knnspect.locators import Locator
     from knnspect.parameters import Parameter
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "SkipBad",
     "Workers",
     "build_detector",
+    "build_parametrized",
     "check_option",
     "detector_options",
     "flag",
@@ -34,6 +36,10 @@ __all__ = [
     "signature_of",
     "with_options",
 ]
+
+#: What has the parameters of a method, and those of its backbone.
+HasBackbone: TypeAlias = "Detector | Locator"
+Made = TypeVar("Made", bound="Detector | Locator")
 
 #: Methods that a message names.
 _AT_MOST_NAMED = 6
@@ -65,7 +71,7 @@ def flag(name: str) -> str:
     return "--backbone" if name == "name" else f"--{name.replace('_', '-')}"
 
 
-def detector_options(kind: type[Detector]) -> dict[str, Parameter]:
+def detector_options(kind: type[HasBackbone]) -> dict[str, Parameter]:
     """Return the parameters of a method and of its backbone by their options."""
     from knnspect.constraints import Choice
     from knnspect.parameters import Parameter
@@ -76,15 +82,15 @@ def detector_options(kind: type[Detector]) -> dict[str, Parameter]:
         for name, declared in default.parameters.items()
     }
     own = {name: each for name, each in kind.parameters.items() if name != "backbone"}
-    if kind.presets:
+    if presets := getattr(kind, "presets", None):
         text = "Settings that belong together, which other options change."
-        preset = Parameter(None, Choice(*kind.presets), name="preset", text=text)
+        preset = Parameter(None, Choice(*presets), name="preset", text=text)
         own = {"preset": preset, **own}
     return {flag(name): each for name, each in (own | of_backbone).items()}
 
 
 def with_options(
-    command: Callable[..., None], kind: type[Detector], without: Sequence[str] = ()
+    command: Callable[..., None], kind: type[HasBackbone], without: Sequence[str] = ()
 ) -> Callable[..., None]:
     """Return a command that also has the options of a method, for typer.
 
@@ -127,8 +133,10 @@ def with_options(
 def signature_of(command: Callable[..., None]) -> inspect.Signature:
     """Return a command's parameters and their types; detectors are loaded for it alone."""
     from knnspect.detectors import Detector
+    from knnspect.locators import Locator
 
-    return inspect.signature(command, eval_str=True, locals={"Detector": Detector})
+    known = {"Detector": Detector, "Locator": Locator}
+    return inspect.signature(command, eval_str=True, locals=known)
 
 
 def parsed(declared: Parameter, text: str) -> Any:
@@ -137,27 +145,32 @@ def parsed(declared: Parameter, text: str) -> Any:
 
 
 def build_detector(kind: type[Detector], given: Mapping[str, str]) -> Detector:
-    """Return the detector that options describe.
+    """Return the detector that options describe; see `build_parametrized`."""
+    return build_parametrized(kind, given)
+
+
+def build_parametrized(kind: Callable[..., Made], given: Mapping[str, str]) -> Made:
+    """Return the detector, or the locator, that options describe.
 
     Parameters
     ----------
     kind : type
-        The method.
+        The method, which has a backbone.
     given : mapping of str to str
         What was given, by the names of parameters.
     """
     values = {
         declared.name: parsed(declared, given[declared.name])
-        for declared in detector_options(kind).values()
+        for declared in detector_options(cast("type[HasBackbone]", kind)).values()
         if declared.name in given
     }
     preset = values.pop("preset", None)
-    detector = kind() if preset is None else kind.from_preset(preset)
-    of_backbone = {k: values.pop(k) for k in list(values) if k in detector.backbone.parameters}
-    detector.backbone.set_params(**of_backbone)
-    detector.set_params(**values)
-    detector.check_params()
-    return detector
+    made = kind() if preset is None else cast("Any", kind).from_preset(preset)
+    of_backbone = {k: values.pop(k) for k in list(values) if k in made.backbone.parameters}
+    made.backbone.set_params(**of_backbone)
+    made.set_params(**values)
+    made.check_params()
+    return made
 
 
 def check_option(option: str, kind: type[Detector]) -> None:
@@ -196,7 +209,7 @@ def good_names(text: str) -> list[str]:
     return names
 
 
-def _option(declared: Parameter, kind: type[Detector]) -> Any:
+def _option(declared: Parameter, kind: type[HasBackbone]) -> Any:
     """Return the annotation of an option, as typer reads it."""
     from knnspect.constraints import Choice
 

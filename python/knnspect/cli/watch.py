@@ -13,7 +13,7 @@ import numpy as np
 import typer
 
 from knnspect.cli.left_out import LeftOut
-from knnspect.cli.models import Backend, Device, MaxPixels, Threads, load_to_judge
+from knnspect.cli.models import Backend, Device, MaxPixels, Threads, load_alone
 from knnspect.cli.options import BatchSize, Config, SkipBad, Workers
 from knnspect.cli.places import check_writable
 from knnspect.errors import ParameterError, StoreError
@@ -73,7 +73,7 @@ def watch(
 
     check_count("batch_size", batch_size)
     check_count("n_workers", workers, minimum=0)
-    detector = load_to_judge(model, device, backend, threads, max_pixels)
+    detector = load_alone(model, device, backend, threads, max_pixels)
     file = drift_file(model)
     check_writable(file)
     follow_links = not is_folder(model)  # names in a folder are no links of ours

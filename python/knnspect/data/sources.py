@@ -85,6 +85,10 @@ class ImageItem:
 
         return ImageItem(self.id, _Load(load), self.file)
 
+    def changed(self, by: Callable[[ImageArray], ImageArray], id_: str) -> ImageItem:
+        """Return what a function makes of the image when it is loaded, under another id."""
+        return ImageItem(id_, _Load(lambda reader: by(self.read(reader))), self.file)
+
     def read(self, reader: ImageReader) -> ImageArray:
         """Return the image as a reader reads it.
 

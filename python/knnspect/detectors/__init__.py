@@ -1,6 +1,7 @@
 """Detectors: ``fit`` on normal images, ``predict`` scores and maps of others.
 
 ``base``        what every detector has in common
+``composed``    detectors made of others: several views of an image, one decision
 ``border``      how much larger distances are near the border of normal images
 ``deciding``    what the scores of normal images allow to be said of others
 ``judging``     judging images, the same for every detector
@@ -19,6 +20,7 @@
 from __future__ import annotations
 
 from knnspect.detectors.base import Detector
+from knnspect.detectors.composed import Aligned, Composed, load
 from knnspect.detectors.heads.cflow import CFlow
 from knnspect.detectors.heads.deep_svdd import DeepSvdd
 from knnspect.detectors.heads.simplenet import SimpleNet
@@ -32,13 +34,15 @@ from knnspect.detectors.nearest.spade import Spade
 from knnspect.detectors.nearest.superadd import SuperADD
 from knnspect.detectors.prediction import Prediction
 from knnspect.detectors.regions import AnomalousRegion
-from knnspect.detectors.registry import get_method, load, methods
+from knnspect.detectors.registry import get_method, methods
 from knnspect.detectors.state import State
 
 __all__ = [
+    "Aligned",
     "AnomalousRegion",
     "AnomalyDINO",
     "CFlow",
+    "Composed",
     "DeepSvdd",
     "Detector",
     "KnownDefect",

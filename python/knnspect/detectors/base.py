@@ -312,6 +312,14 @@ class Detector(Decider):
             If the file cannot be written.
         """
         self._check_fitted()
+        self._write(path, self.backbone.state())
+
+    def _write(
+        self,
+        path: str | os.PathLike[str],
+        backbone: tuple[dict[str, Any], dict[str, NDArray[Any]]],
+    ) -> None:
+        """Write what is learnt to one file, with what is to be kept of the backbone."""
         state, decisions = self._state(), self._state_of_decisions()
         known = self.normal_map_max_
         config = {
@@ -327,7 +335,7 @@ class Detector(Decider):
             path,
             self.method,
             config,
-            self.backbone.state(),
+            backbone,
             state.arrays | decisions.arrays,
             state.searched,
             state.about_images,

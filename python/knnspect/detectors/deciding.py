@@ -17,7 +17,7 @@ from knnspect.constraints import Optional, Positive
 from knnspect.data import open_to_learn
 from knnspect.data.loading import OnBad
 from knnspect.data.sources import ImageSource
-from knnspect.detectors.judging import Judge
+from knnspect.detectors.judging import FeatureJudge
 from knnspect.detectors.prediction import Prediction
 from knnspect.detectors.state import State
 from knnspect.errors import CalibrationError, CalibrationWarning
@@ -39,7 +39,7 @@ _NO_MATTER = frozenset({"false_alarm_rate", "thumbnails"})
 _DIGEST_TYPE = np.dtype("<i8")
 
 
-class Decider(Judge):
+class Decider(FeatureJudge):
     """Judges images, and decides by the scores of normal ones whether they are normal.
 
     Parameters

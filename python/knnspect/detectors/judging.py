@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,41 +21,25 @@ from knnspect.parameters import Parametrized, learnt, parameter
 from knnspect.progress import Stopwatch
 from knnspect.views import Sizes
 
-__all__ = ["Judge"]
+__all__ = ["FeatureJudge", "Judge"]
 
 
 class Judge(Parametrized, ABC):
-    """Judges images by what it has learnt.
-
-    Parameters
-    ----------
-    backbone : Backbone, optional
-        What makes the features; each method has its own default.
-    """
-
-    backbone: Extractor = parameter(
-        Instance(Backbone), default_factory=lambda: Backbone(), kw_only=False
-    )
+    """Judges images by what it has learnt."""
 
     #: An attribute that it has as soon as it is fitted.
     _mark_of_fitted: ClassVar[str] = "normal_map_max_"
-    #: Whether judging needs the pooled features of images.
-    _needs_pooled: ClassVar[bool] = False
 
     #: Time taken by each stage of the last fit or predict.
     seconds_: dict[str, float] = learnt()
-    #: The sizes of the normal images, where they are known.
-    _normal_sizes: Sizes | None = learnt()
 
-    @property
-    def _query_views(self) -> Views | None:
-        """What of each image goes through the network; None: the image as it is."""
-        return None
+    if TYPE_CHECKING:  # a parameter of most
+
+        @property
+        def backbone(self) -> Extractor:
+            """What makes the features."""
 
     @abstractmethod
-    def _judge(self, features: Features, watch: Stopwatch) -> Iterator[Prediction]:
-        """Judge the images of a batch, in order."""
-
     def iter_predict(
         self,
         images: object,
@@ -88,40 +72,6 @@ class Judge(Parametrized, ABC):
         ImageError
             While iterating: if an image cannot be used, or there is none.
         """
-        self._check_fitted()
-        self.check_params()
-        self._check_against_learnt()
-        watch = Stopwatch()
-        files: dict[str, JudgedFile] = {}
-        batches = self.backbone.iterate(
-            noting_files(open_to_judge(self.backbone.opened(images)), files),
-            batch_size,
-            n_workers,
-            skip_bad,
-            progress,
-            watch,
-            "judging",
-            pooled=self._needs_pooled,
-            keep_pictures=keep_pictures,
-            views=self._query_views,
-        )
-        predictions = self._iter_predict(batches, watch)
-        return (replace(one, file=files.pop(one.id, None)) for one in predictions)
-
-    def _iter_predict(self, batches: Iterator[Features], watch: Stopwatch) -> Iterator[Prediction]:
-        self.seconds_ = watch.seconds
-        yield from self._judge_batches(batches, watch)
-
-    def _judge_batches(self, batches: Iterator[Features], watch: Stopwatch) -> Iterator[Prediction]:
-        """Judge the images of all batches, in order."""
-        for features in batches:
-            for index, prediction in enumerate(self._judge(features, watch)):
-                yield replace(
-                    prediction,
-                    placement=features.placements[index],
-                    normal_sizes=self._normal_sizes,
-                    picture=features.pictures[index],
-                )
 
     def predict(
         self,
@@ -208,12 +158,88 @@ class Judge(Parametrized, ABC):
         )
         return np.array([prediction.score for prediction in predictions])
 
-    def _check_against_learnt(self) -> None:
-        """Raise a ParameterError if a parameter does not suit what was learnt."""
-
     def _check_fitted(self) -> None:
         if not hasattr(self, self._mark_of_fitted):
             name = type(self).__name__
             raise NotFittedError(
                 f"this {name} is not fitted yet: call fit with normal images first"
             )
+
+
+class FeatureJudge(Judge):
+    """Judges images by features that go through it batch by batch.
+
+    Parameters
+    ----------
+    backbone : Backbone, optional
+        What makes the features; each method has its own default.
+    """
+
+    backbone: Extractor = parameter(
+        Instance(Backbone), default_factory=lambda: Backbone(), kw_only=False
+    )
+
+    #: Whether judging needs the pooled features of images.
+    _needs_pooled: ClassVar[bool] = False
+
+    #: The sizes of the normal images, where they are known.
+    _normal_sizes: Sizes | None = learnt()
+
+    @property
+    def _query_views(self) -> Views | None:
+        """What of each image goes through the network; None: the image as it is."""
+        return None
+
+    @abstractmethod
+    def _judge(self, features: Features, watch: Stopwatch) -> Iterator[Prediction]:
+        """Judge the images of a batch, in order."""
+
+    def iter_predict(  # noqa: D102 - the text is inherited
+        self,
+        images: object,
+        *,
+        batch_size: int = 16,
+        n_workers: int = 2,
+        skip_bad: bool | OnBad = False,
+        progress: bool = False,
+        keep_pictures: bool = False,
+    ) -> Iterator[Prediction]:
+        self._check_fitted()
+        self.check_params()
+        self._check_against_learnt()
+        watch = Stopwatch()
+        files: dict[str, JudgedFile] = {}
+        batches = self.backbone.iterate(
+            noting_files(open_to_judge(self.backbone.opened(images)), files),
+            batch_size,
+            n_workers,
+            skip_bad,
+            progress,
+            watch,
+            "judging",
+            pooled=self._needs_pooled,
+            keep_pictures=keep_pictures,
+            views=self._query_views,
+        )
+        predictions = self._iter_predict(batches, watch)
+        return (replace(one, file=files.pop(one.id, None)) for one in predictions)
+
+    iter_predict.__doc__ = Judge.iter_predict.__doc__
+
+    def _iter_predict(self, batches: Iterator[Features], watch: Stopwatch) -> Iterator[Prediction]:
+        self.seconds_ = watch.seconds
+        yield from self._judge_batches(batches, watch)
+
+    def _judge_batches(self, batches: Iterator[Features], watch: Stopwatch) -> Iterator[Prediction]:
+        """Judge the images of all batches, in order."""
+        for features in batches:
+            for index, prediction in enumerate(self._judge(features, watch)):
+                yield replace(
+                    prediction,
+                    placement=features.placements[index],
+                    normal_sizes=self._normal_sizes,
+                    picture=features.pictures[index],
+                )
+
+    def _check_against_learnt(self) -> None:
+        """Raise a ParameterError if a parameter does not suit what was learnt."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
 
@@ -10,11 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from knnspect.calibration import Calibration
+from knnspect.calibration.joint import JointCalibration
 from knnspect.data.decoded import ImageArray
 from knnspect.detectors.judged_file import JudgedFile
 from knnspect.detectors.known_defects import KnownCells, KnownDefect
 from knnspect.detectors.regions import AnomalousRegion, regions_of
 from knnspect.errors import CalibrationError, ParameterError
+from knnspect.locators.found import FoundPart
 from knnspect.search import Neighbors
 from knnspect.views import Box, Placement, Sizes, Variant, Variants
 from knnspect.views.query_variants import ChosenVariants
@@ -46,6 +49,9 @@ class Evidence:
         The variant of the normal image, such as ``"rotated 45"``; empty for the image as it is.
     query_variant : str, default ""
         The variant of the judged image whose cell is nearest to normal, alike.
+    view : str, default ""
+        The view of the image that decides there, of those that a detector of its own judges; views
+        within views are parted by ``/``.
     """
 
     image: str
@@ -55,6 +61,7 @@ class Evidence:
     normal_box: Box | None
     variant: str = ""
     query_variant: str = ""
+    view: str = ""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -97,6 +104,13 @@ class Prediction:
     known : KnownCells, optional
         Which cells are nearer to a defect that was rejected before than to normal ones; None where
         none was rejected.
+    views : mapping of str to Prediction
+        What was said of each view of the image, where a detector of its own judges each: of regions
+        or lights. Empty for an image that was judged as one.
+    shown_view : str, default ""
+        The view of which `map` and `picture` are; empty where they show all views.
+    found : FoundPart, optional
+        Where a locator found the part, if one looked for it.
 
     Examples
     --------
@@ -124,6 +138,9 @@ class Prediction:
     uncalibrated: str = ""
     file: JudgedFile | None = None
     known: KnownCells | None = None
+    views: Mapping[str, Prediction] = field(default_factory=dict)
+    shown_view: str = ""
+    found: FoundPart | None = None
 
     @property
     def known_defect(self) -> KnownDefect | None:
@@ -134,7 +151,27 @@ class Prediction:
         row, column = np.unravel_index(int(self.map.argmax()), self.map.shape)
         return self._known_at(int(row), int(column))
 
+    def _view_at(self, row: int, column: int) -> str:
+        """Return the name of the view that decides the map at a pixel."""
+        if self.shown_view:
+            return self.shown_view
+
+        def strength(name: str) -> float:
+            value = self.views[name].map[row, column]
+            if isinstance(self.calibration, JointCalibration):
+                value = self.calibration.of_maps(name, value)
+            return float(value)
+
+        return max(self.views, key=strength)
+
+    def of_view(self, name: str) -> Prediction:
+        """Return what was said of a view that `Evidence.view` names; itself for an empty name."""
+        first, _, rest = name.partition("/")
+        return self if not first else self.views[first].of_view(rest)
+
     def _known_at(self, row: int, column: int) -> KnownDefect | None:
+        if self.views:
+            return self.views[self._view_at(row, column)]._known_at(row, column)
         if self.known is None or self.placement is None:
             return None
         return self.known.at(self.placement.cell_at(row, column, self.known.grid))
@@ -159,8 +196,15 @@ class Prediction:
         return self.score > self.threshold
 
     @property
-    def verdict(self) -> Literal["normal", "anomalous"]:
-        """The same in a word."""
+    def is_found(self) -> bool:
+        """Whether the part was found, if a locator looked for one."""
+        return self.found is None or self.found.found
+
+    @property
+    def verdict(self) -> Literal["normal", "anomalous", "not found"]:
+        """The same in a word; a part that was not found counts as anomalous."""
+        if not self.is_found:
+            return "not found"
         return "anomalous" if self.is_anomalous else "normal"
 
     @property
@@ -215,6 +259,11 @@ class Prediction:
             raise ParameterError(
                 f"expected a pixel of {height} x {width}, got row {row}, column {column}"
             )
+        if self.views:
+            name = self._view_at(row, column)
+            of_view = self.views[name].evidence(row, column)
+            inner = "" if of_view is None or not of_view.view else f"/{of_view.view}"
+            return None if of_view is None else replace(of_view, view=name + inner)
         if self.neighbors is None or self.placement is None:
             return None
         n_rows, n_columns = self.neighbors.sq_distances.shape[1:3]
@@ -236,7 +285,9 @@ class Prediction:
         box = self.placement.box_of(cell, grid)
         query_variant = ""
         if chosen is not None:
-            box, query_variant = chosen.box_of(cell, self.placement), chosen.at(cell).name
+            # Of the frame that was turned, which may be a part of the image.
+            box = self.placement.in_image(lambda frame: chosen.box_of(cell, frame))
+            query_variant = chosen.at(cell).name
         sq_distance = float(self.neighbors.sq_distances[at])
         return Evidence(image, there, sq_distance, box, normal_box, variant.name, query_variant)
 

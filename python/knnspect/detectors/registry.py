@@ -24,7 +24,7 @@ from knnspect.model_files import StoredModel
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-__all__ = ["get_method", "load", "methods"]
+__all__ = ["get_method", "load_as", "methods"]
 
 #: What others register their detectors under.
 _GROUP = "knnspect.detectors"
@@ -93,59 +93,14 @@ def get_method(word: str) -> type[Detector]:
     return kind
 
 
-def load(path: str | os.PathLike[str], device: str | None = None) -> Detector:
-    """Load a detector that was saved.
-
-    Parameters
-    ----------
-    path : path-like
-        The file, or the folder. Its checksum is verified, but for the features in a folder, which
-        are verified image by image when they are first used; nothing in it is executed. It stays
-        memory-mapped: replace it by `Detector.save` or a rename, do not write into it.
-    device : str, optional
-        Where the network is to run; CUDA where there is one, else the CPU. Of a model that was
-        exported the CPU, unless ``"cuda"`` or ``"tensorrt"`` is asked for.
-
-    Returns
-    -------
-    Detector
-        Ready to predict, with the same results as before: to the bit on the same machine with as
-        many PyTorch threads. `backend` and `threads` have their defaults; `fitted_with_` tells
-        which they were.
-
-    Raises
-    ------
-    StoreError
-        If the file is missing, truncated, altered, of a newer version, or not a detector.
-    ParameterError, DTypeError
-        If the device cannot be used.
-
-    Examples
-    --------
-    >>> load("no-such.ks")  # doctest: +ELLIPSIS
-    Traceback (most recent call last):
-    ...
-    knnspect.errors.StoreError: no-such.ks: cannot be opened: No such file or directory...
-    """
-    return _load(path, device, None)
-
-
 def load_as(kind: type[Detector], path: str | os.PathLike[str], device: str | None) -> Detector:
-    """Load a detector of a class that need not be registered; otherwise the same as `load`."""
-    return _load(path, device, kind)
-
-
-def _load(
-    path: str | os.PathLike[str], device: str | None, kind: type[Detector] | None
-) -> Detector:
+    """Load a detector of a class that need not be registered; else as `composed.loading.load`."""
     with errors_about(path=check_path(path)):
         stored = StoredModel(path)
-        if stored.kind not in (methods() if kind is None else (kind.method,)):
-            expected = "detector" if kind is None else kind.method
+        if stored.kind != kind.method:
             raise StoreError(
-                f"{stored.path}: expected a {expected}, the file holds a {stored.kind}"
+                f"{stored.path}: expected a {kind.method}, the file holds a {stored.kind}"
             )
-        kind = get_method(stored.kind) if kind is None else kind
         with as_damage(stored.path, "its settings"):
             stored.read_config()
         stored.check_device(device)  # so that it is not taken for a setting of the file

@@ -12,7 +12,8 @@ import numpy as np
 from knnspect import _core, metrics
 from knnspect.constraints import Images
 from knnspect.data import Labels, MVTecDataset, Need, open_to_judge, open_to_learn
-from knnspect.detectors import Detector, Prediction
+from knnspect.detectors import Prediction
+from knnspect.detectors.composed import AnyDetector
 from knnspect.errors import ParameterError
 from knnspect.evaluation.figures import DecisionEvaluation, Evaluation, KindEvaluation
 from knnspect.extras import require
@@ -46,7 +47,7 @@ _OF_KINDS = ("image_auroc", "pixel_auroc", "aupro", "aupro_05", "aupimo")
 
 
 def evaluate(
-    detector: Detector,
+    detector: AnyDetector,
     dataset: MVTecDataset,
     *,
     batch_size: int = 16,
@@ -60,7 +61,7 @@ def evaluate(
 
     Parameters
     ----------
-    detector : Detector
+    detector : Detector or Composed
         It is fitted anew.
     dataset : MVTecDataset
         Images and masks.
@@ -168,7 +169,7 @@ def _figures_of_images(labels: Labels, predictions: list[Prediction]) -> dict[st
     """Return the figures of images, if they are defined."""
     if "image_auroc" in labels.undefined:
         return {}
-    truth, scores = labels.is_defective, [prediction.score for prediction in predictions]
+    truth, scores = labels.is_defective, [_finite(prediction) for prediction in predictions]
     best = metrics.f1_max(truth, scores)
     return {
         "image_auroc": metrics.auroc(truth, scores),
@@ -177,6 +178,11 @@ def _figures_of_images(labels: Labels, predictions: list[Prediction]) -> dict[st
         "image_f1_max_threshold": best.threshold,
         "map_max_auroc": metrics.auroc(truth, [float(p.map.max()) for p in predictions]),
     }
+
+
+def _finite(prediction: Prediction) -> float:
+    """Return the score; of a part that was not found the largest number that there is."""
+    return min(prediction.score, sys.float_info.max)
 
 
 @dataclass
@@ -189,7 +195,7 @@ class _OfPixels:
     f1: float | None = None  # at the threshold of pixels, if there is one
 
 
-def _refuse_tested(detector: Detector, dataset: MVTecDataset) -> None:
+def _refuse_tested(detector: AnyDetector, dataset: MVTecDataset) -> None:
     """Raise a ParameterError if a detector would learn from defects that it is tested on."""
     given = getattr(detector, "defects", None)
     if given is None:
@@ -205,7 +211,7 @@ def _refuse_tested(detector: Detector, dataset: MVTecDataset) -> None:
 
 
 def _figures_of_pixels(
-    labels: Labels, predictions: list[Prediction], detector: Detector
+    labels: Labels, predictions: list[Prediction], detector: AnyDetector
 ) -> _OfPixels:
     found = _OfPixels()
     if "pixel_auroc" in labels.undefined:
@@ -249,7 +255,7 @@ def _figures_of_pixels(
 
 
 def _decisions(
-    labels: Labels, predictions: list[Prediction], detector: Detector, of_pixels: _OfPixels
+    labels: Labels, predictions: list[Prediction], detector: AnyDetector, of_pixels: _OfPixels
 ) -> DecisionEvaluation:
     calibration = detector.calibration_
     if calibration is None or detector.uncalibrated:
@@ -265,7 +271,7 @@ def _decisions(
     if "image_f1_max" in labels.undefined:
         undefined["image_f1"] = labels.undefined["image_f1_max"]
     else:
-        scores = [prediction.score for prediction in predictions]
+        scores = [_finite(prediction) for prediction in predictions]
         image_f1 = metrics.f1(labels.is_defective, scores, threshold)
     if of_pixels.f1 is None:
         undefined["pixel_f1"] = labels.undefined.get("pixel_f1_max", "no pixel is defective")
@@ -300,7 +306,7 @@ def _kind(
     truth = [labels.is_defective[i] for i in chosen]
     figures: dict[str, float | None] = dict.fromkeys(_OF_KINDS)
     if "image_auroc" not in labels.undefined:
-        figures["image_auroc"] = metrics.auroc(truth, [predictions[i].score for i in chosen])
+        figures["image_auroc"] = metrics.auroc(truth, [_finite(predictions[i]) for i in chosen])
     figures |= of_pixels.kinds.get(kind, {})
     reason = (
         "the masks mark every pixel, and no test image is normal"

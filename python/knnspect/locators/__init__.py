@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from knnspect.locators.aligned_images import AlignedImages
 from knnspect.locators.base import Locator
-from knnspect.locators.files import load_locator, save_locator
+from knnspect.locators.files import load_locator, locator_methods, save_locator
 from knnspect.locators.found import FoundPart, RotatedBox
 from knnspect.locators.golden_template import GoldenTemplate
 
@@ -27,5 +27,6 @@ __all__ = [
     "Locator",
     "RotatedBox",
     "load_locator",
+    "locator_methods",
     "save_locator",
 ]

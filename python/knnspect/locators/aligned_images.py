@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from functools import partial
 from threading import Lock
 from typing import Any
@@ -13,10 +12,9 @@ from numpy.typing import NDArray
 
 from knnspect.data import ImageArray, ImageReader, ImageSource, open_images
 from knnspect.data.sources import ImageItem
-from knnspect.errors import ImageError, ParameterError
+from knnspect.errors import ParameterError
 from knnspect.locators.found import FoundPart
 from knnspect.validation import check_positive
-from knnspect.views import AlignedView
 
 __all__ = ["AlignedImages"]
 
@@ -25,7 +23,7 @@ class AlignedImages(ImageSource):
     """Images cut out where a locator found the part: what detectors learn from and judge.
 
     An image in which the part is not found is an `ImageError` when it is read, so that
-    ``skip_bad=True`` leaves it out. Located are images when they are read, each time anew.
+    ``skip_bad=True`` leaves it out. An image is located when it is read for the first time.
 
     `Locator.aligned` makes them.
 
@@ -49,33 +47,23 @@ class AlignedImages(ImageSource):
         self._locate, self._make_reader, self._margin = locate, make_reader, margin
         # Networks and their caches are used by one thread at a time.
         self._lock = Lock()
+        self._located: dict[str, FoundPart] = {}
         self.parts: dict[str, FoundPart] = {}
 
     def __iter__(self) -> Iterator[ImageItem]:
         for item in self._source:
-            yield ImageItem(item.id, partial(self._cut, item))
+            yield ImageItem(item.id, partial(self._cut, item), item.file)
 
     def _cut(self, item: ImageItem) -> ImageArray:
         reader = self._make_reader()
         image = item.read(reader)
         with self._lock:
-            part = self._locate(item, image)
-        if not part.found:
-            raise ImageError(
-                f"image {item.id}: the part was not found: its score is {part.score:.3f}, "
-                f"{part.threshold:.3f} are expected",
-                image=item.id,
-                path=item.file,
-            )
+            if item.id not in self._located:
+                self._located[item.id] = self._locate(item, image)
+            part = self._located[item.id]
+        part.check(item.file)
         self.parts[item.id] = part
-        return self._view(part).cut(image)
-
-    def _view(self, part: FoundPart) -> AlignedView:
-        """Return the way to the frame with its margin."""
-        down, right = (round(n * self._margin) for n in part.view.frame)
-        height, width = part.view.frame
-        matrix = part.view.matrix + np.array([[0, 0, down], [0, 0, right]])
-        return replace(part.view, frame=(height + 2 * down, width + 2 * right), matrix=matrix)
+        return part.view.with_margin(self._margin).cut(image)
 
     def to_image(
         self, image_id: str, map_: NDArray[Any], outside: float = 0.0
@@ -104,4 +92,4 @@ class AlignedImages(ImageSource):
             raise ParameterError(
                 f"image_id: no image {image_id!r} was read", parameter="image_id", image=image_id
             )
-        return self._view(self.parts[image_id]).to_image(map_, outside)
+        return self.parts[image_id].view.with_margin(self._margin).to_image(map_, outside)

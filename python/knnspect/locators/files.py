@@ -19,11 +19,20 @@ from knnspect.model_files import StoredModel, write_model
 from knnspect.model_files.layout import CALIBRATION
 from knnspect.views import Region
 
-__all__ = ["load_locator", "save_locator"]
+__all__ = ["load_locator", "locator_methods", "save_locator"]
 
 #: The name of the array that shows the part.
 _PIXELS = "part.pixels"
 _KINDS: dict[str, type[Locator]] = {kind.method: kind for kind in (GoldenTemplate,)}
+
+
+def locator_methods() -> dict[str, type[Locator]]:
+    """Return the kinds of locators, by their words.
+
+    >>> locator_methods()["golden_template"].__name__
+    'GoldenTemplate'
+    """
+    return dict(_KINDS)
 
 
 def save_locator(locator: Locator, path: str | os.PathLike[str]) -> None:

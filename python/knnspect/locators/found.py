@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from knnspect.errors import ImageError
 from knnspect.views import AlignedView, Box
 
 __all__ = ["FoundPart", "RotatedBox"]
@@ -72,6 +74,22 @@ width=40.0, angle=0.0))
     view: AlignedView
     part: NDArray[np.bool_] = field(repr=False)
     p_value: float | None = None
+
+    def check(self, file: Path | None = None) -> None:
+        """Raise an ImageError if the part was not found.
+
+        Parameters
+        ----------
+        file : Path, optional
+            The file of the image, for the error.
+        """
+        if not self.found:
+            raise ImageError(
+                f"image {self.image_id}: the part was not found: its score is {self.score:.3f}, "
+                f"{self.threshold:.3f} are expected",
+                image=self.image_id,
+                path=file,
+            )
 
     @property
     def matrix(self) -> NDArray[np.float64]:

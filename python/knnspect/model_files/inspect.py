@@ -162,6 +162,11 @@ def _of_mask(mask: Any) -> Iterator[tuple[str, object]]:
     yield "mask", f"{height} x {width} pixels, of which {region.share:.1%} count"
 
 
+def _of_views(views: Any) -> Iterator[tuple[str, object]]:
+    for name, about in views.items():
+        yield f"view {name}", f"{about['method']}, learnt from {about['images']} images"
+
+
 def _of_sizes(sizes: Any) -> Iterator[tuple[str, object]]:
     height, width = sizes["most"]
     others = len(sizes["others"])
@@ -175,6 +180,7 @@ _DESCRIBED: dict[str, Callable[[Any], Iterator[tuple[str, object]]]] = {
     "history": _of_history,
     "mask": _of_mask,
     "sizes": _of_sizes,
+    "views": _of_views,
 }
 
 

@@ -154,8 +154,9 @@ class Marks:
 
     def _verdict(self, size: tuple[int, int], text_height: int) -> npt.NDArray[np.uint8] | None:
         """Return the verdict on its plaque; None if there is no room for it."""
-        color = ALARM if self.verdict == "anomalous" else PLAQUE
-        for text in (f"{self.verdict}, p = {self.p_value:.2g}", self.verdict):
+        color = PLAQUE if self.verdict == "normal" else ALARM
+        with_p_value = f"{self.verdict}, p = {self.p_value:.2g}"
+        for text in (with_p_value, self.verdict)[self.verdict == "not found" :]:
             pixels = _written(text, text_height, color, INK)
             height, width = pixels.shape[:2]
             if width <= _VERDICT_WIDTH * size[1] and height <= _VERDICT_HEIGHT * size[0]:

@@ -19,6 +19,7 @@ from knnspect.data.own_pictures import COLUMNS, MAPS, OVERLAYS, SOFTWARE, TABLE
 from knnspect.detectors import Prediction
 from knnspect.errors import StoreError
 from knnspect.files import replace_file
+from knnspect.locators import FoundPart
 from knnspect.report.marks import Marks
 from knnspect.report.overlay import overlay_strips
 from knnspect.report.png import write_png
@@ -109,7 +110,8 @@ class ResultsFolder:
         known = np.isfinite(self._normal_map_max) and self._normal_map_max > 0
         row: dict[str, Any] = {
             "id": prediction.id,
-            "score": prediction.score,
+            # Infinity is no number of JSON: a part that was not found has no score.
+            "score": prediction.score if prediction.is_found else None,
             "map_max": map_max,
             "relative": map_max / self._normal_map_max if known else None,
             "row": int(peak[0]),
@@ -117,6 +119,10 @@ class ResultsFolder:
             "nearest_image": None if evidence is None else evidence.image,
             **self._decided(prediction),
         }
+        if prediction.found is not None:
+            row["part"] = _place(prediction.found)
+        if prediction.views:
+            row["views"] = {name: self._of_view(one) for name, one in prediction.views.items()}
         if prediction.known_defect is not None:
             row["known_defect"] = prediction.known_defect.name
         if evidence is not None and evidence.variant:
@@ -179,6 +185,20 @@ class ResultsFolder:
             "regions": [
                 {**asdict(region), "box": region.box._asdict()} for region in prediction.regions
             ],
+        }
+
+    def _of_view(self, view: Prediction) -> dict[str, Any]:
+        """Return what is kept of a view of an image."""
+        known = view.calibration is not None
+        return {
+            "score": view.score,
+            "p_value": view.p_value if known else None,
+            "verdict": view.verdict if known else None,
+            **(
+                {"views": {n: self._of_view(v) for n, v in view.views.items()}}
+                if view.views
+                else {}
+            ),
         }
 
     def _write_map(self, overlay: Path, map_: NDArray[np.float32]) -> str:
@@ -251,6 +271,16 @@ def check_apart(
             "overlays would be written over; choose another folder",
             path=Path(folder),
         )
+
+
+def _place(part: FoundPart) -> dict[str, Any]:
+    """Return where a part was found."""
+    return {
+        "found": part.found,
+        "score": part.score,
+        "p_value": part.p_value,
+        "rotated_box": part.rotated_box._asdict(),
+    }
 
 
 def _with_folders(name: str) -> list[str]:

@@ -7,7 +7,7 @@
 ``query_variants``  those of images that are judged
 ``foreground``      which cells show the part
 ``region``          which pixels count, drawn by the user
-``tiling``          which tiles of a large image there are, and whose cells are whose
+``view``            a frame cut out of an image: what all of them are, and the way back
 ``constraints``     variants and masks as parameters
 """
 
@@ -17,15 +17,19 @@ from knnspect.views.aligned import AlignedView, similarity
 from knnspect.views.placement import Box, Placement, Sizes
 from knnspect.views.region import Region
 from knnspect.views.variants import StoredImages, Variant, Variants
+from knnspect.views.view import CutView, PlacedView, View
 
 __all__ = [
     "AlignedView",
     "Box",
+    "CutView",
+    "PlacedView",
     "Placement",
     "Region",
     "Sizes",
     "StoredImages",
     "Variant",
     "Variants",
+    "View",
     "similarity",
 ]

@@ -6,7 +6,7 @@ A position lies at (row, column); whole numbers are centres of pixels.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -125,6 +125,19 @@ class AlignedView:
         bottom, right = self.frame[0] - 0.5, self.frame[1] - 0.5
         rows, columns = np.array([-0.5, -0.5, bottom, bottom]), np.array([-0.5, right, right, -0.5])
         return np.stack(self.to_original(rows, columns), axis=1)
+
+    def with_margin(self, margin: float) -> AlignedView:
+        """Return the way to a larger frame.
+
+        Parameters
+        ----------
+        margin : float
+            What it shows beyond each side, as a share of the side.
+        """
+        height, width = self.frame
+        down, right = (round(n * margin) for n in self.frame)
+        matrix = self.matrix + np.array([[0, 0, down], [0, 0, right]])
+        return replace(self, frame=(height + 2 * down, width + 2 * right), matrix=matrix)
 
     def cut(self, image: ImageArray) -> ImageArray:
         """Return the frame, cut out of the image.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -139,6 +139,10 @@ class Placement:
             spans.append((int(first), int(last) + 1))
         (top, bottom), (left, right) = spans
         return Box(top, left, bottom, right)
+
+    def in_image(self, box_of: Callable[[Placement], Box]) -> Box:
+        """Return the box that a function gives of what met the network, in the image as it came."""
+        return box_of(self)
 
 
 class Sizes:

@@ -10,7 +10,7 @@ from typing import Any
 
 from knnspect import _core
 from knnspect.calibration import Calibration
-from knnspect.detectors import Detector
+from knnspect.detectors.composed import AnyDetector
 
 __all__ = ["facts", "promise"]
 
@@ -18,12 +18,12 @@ __all__ = ["facts", "promise"]
 _PACKAGES = ("torch", "timm", "onnxruntime", "numpy", "pillow")
 
 
-def facts(detector: Detector, model: str) -> list[tuple[str, list[tuple[str, str]]]]:
+def facts(detector: AnyDetector, model: str) -> list[tuple[str, list[tuple[str, str]]]]:
     """Return what gave the predictions, as headings with names and values.
 
     Parameters
     ----------
-    detector : Detector
+    detector : Detector or Composed
         What judged.
     model : str
         What the model is called.

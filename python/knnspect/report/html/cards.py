@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,6 +40,13 @@ class NormalPlace:
     distance: float
     #: What of the normal image is shown.
     window: Window | None
+    #: The view that it is of.
+    view: str = ""
+
+    @property
+    def key(self) -> str:
+        """What it is called among the pictures of the page."""
+        return f"{self.view}\n{self.image}" if self.view else self.image
 
     @property
     def part(self) -> Box | None:
@@ -77,6 +85,8 @@ class Card:
     layer: str
     layer_above: str | None
     places: list[Place] = field(default_factory=list)
+    #: The views that were judged: name, verdict, p-value, score.
+    views: list[tuple[str, str, float | None, float]] = field(default_factory=list)
     outlines: list[tuple[int, Box]] = field(default_factory=list)
 
     @property
@@ -86,6 +96,11 @@ class Card:
         n = len(self.outlines)
         regions = f", {n} anomalous {'region' if n == 1 else 'regions'}" if self.verdict else ""
         return f"Image {self.id}, {width} by {height} pixels{regions}"
+
+    @property
+    def kind(self) -> str:
+        """What it counts as: a part that was not found is anomalous."""
+        return "anomalous" if self.verdict == "not found" else self.verdict
 
     @property
     def is_wide(self) -> bool:
@@ -116,7 +131,7 @@ def card_of(prediction: Prediction, image: NDArray[Any], scale: float, longest: 
     map_max = float(map_.max())
     scale = scale if scale > 0 and np.isfinite(scale) else map_max if map_max > 0 else 1.0
     known = prediction.calibration is not None
-    verdict = prediction.verdict if known else ""
+    verdict = prediction.verdict if known or not prediction.is_found else ""
     regions = prediction.regions if known else []
     places = []
     for number, region in enumerate(regions[:_MOST_PLACES], start=1):
@@ -130,7 +145,7 @@ def card_of(prediction: Prediction, image: NDArray[Any], scale: float, longest: 
         places.append(
             _place(prediction, image, f"Region {number}", details, region.peak, region.box)
         )
-    if not regions and verdict != "normal":
+    if not regions and verdict != "normal" and prediction.is_found:
         row, column = (int(at) for at in np.unravel_index(int(map_.argmax()), map_.shape))
         why = "No pixel lies above the pixel threshold. " if known else ""
         details = f"{why}Value {map_max:.4g} at row {row}, column {column}"
@@ -146,8 +161,20 @@ def card_of(prediction: Prediction, image: NDArray[Any], scale: float, longest: 
         map_layer(map_, scale),
         map_layer(map_, scale, prediction.pixel_threshold) if known else None,
         places,
+        list(_views(prediction)),
         [(number, region.box) for number, region in enumerate(regions, start=1)],
     )
+
+
+def _views(
+    prediction: Prediction, before: str = ""
+) -> Iterator[tuple[str, str, float | None, float]]:
+    """Yield what was said of each view, also of those within others."""
+    for name, view in prediction.views.items():
+        known = view.calibration is not None
+        verdict, p_value = (view.verdict, view.p_value) if known else ("", None)
+        yield before + name, verdict, p_value, view.score
+        yield from _views(view, f"{before}{name}/")
 
 
 def _place(
@@ -167,6 +194,8 @@ def _place(
     if side > _MOST * max(size):  # a large region is shown where it is strongest
         side, shown = _MOST * max(size), cell or Box(*peak, peak[0] + 1, peak[1] + 1)
     window = window_around(middle_of(shown), side, size)
+    if evidence is not None and evidence.view:
+        details += f"; {evidence.view}"
     normal = None if evidence is None else _normal_place(prediction, evidence, window, side)
     return Place(title, details, box, cell, window, crop(image, window), normal)
 
@@ -175,7 +204,7 @@ def _normal_place(
     prediction: Prediction, evidence: Evidence, window: Window, side: float
 ) -> NormalPlace:
     """Return the place of a normal image, shown as the window shows the image that was judged."""
-    sizes = prediction.normal_sizes
+    sizes = prediction.of_view(evidence.view).normal_sizes
     size = None if sizes is None else sizes[evidence.image]
     shown = None
     if size is not None and evidence.normal_box is not None:
@@ -185,4 +214,12 @@ def _normal_place(
         column = there[1] - here[1] + window.left + window.width / 2
         shown = window_around((row, column), side, size)
     distance = float(np.sqrt(evidence.sq_distance))
-    return NormalPlace(evidence.image, evidence.variant, evidence.normal_box, size, distance, shown)
+    return NormalPlace(
+        evidence.image,
+        evidence.variant,
+        evidence.normal_box,
+        size,
+        distance,
+        shown,
+        evidence.view,
+    )

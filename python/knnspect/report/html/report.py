@@ -9,10 +9,12 @@ from collections.abc import Callable, Sequence
 from hashlib import sha256
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from knnspect.calibration import Calibration
-from knnspect.detectors import Detector, Prediction
+from knnspect.detectors import Prediction
+from knnspect.detectors.composed import AnyDetector
 from knnspect.errors import ParameterError
 from knnspect.files import replace_file
 from knnspect.report.html.about import facts, promise
@@ -27,7 +29,7 @@ __all__ = ["HtmlReport"]
 #: Pixels of the longer side of pictures, by how many images there may be at most.
 _LONGEST = ((100, 512), (300, 400), (1 << 62, 256))
 #: Pictures of normal images, as JPEG, by their ids.
-Thumbnail = Callable[[str], bytes | None]
+Thumbnail = Callable[..., bytes | None]
 
 
 class HtmlReport:
@@ -38,7 +40,7 @@ class HtmlReport:
 
     Parameters
     ----------
-    detector : Detector
+    detector : Detector or Composed
         What judges.
     model : str
         What the model is called: its file, say.
@@ -72,7 +74,7 @@ class HtmlReport:
     """
 
     def __init__(
-        self, detector: Detector, model: str, n_images: int = 100, most_images: int = 1000
+        self, detector: AnyDetector, model: str, n_images: int = 100, most_images: int = 1000
     ) -> None:
         self._detector, self._model = detector, model
         self._most = check_count("most_images", most_images)
@@ -81,7 +83,7 @@ class HtmlReport:
         #: The map value with the strongest colour, as in overlays.
         self._scale = 1.5 * detector.normal_map_max_
         self._scores: list[float] = []
-        self._n_anomalous = 0
+        self._n_anomalous = self._n_not_found = 0
         #: The images with the largest scores: (score, how many came after, card), the least first.
         self._cards: list[tuple[float, int, Card]] = []
         self._calibration: Calibration | None = None
@@ -99,6 +101,7 @@ class HtmlReport:
         self._n_anomalous += known and prediction.is_anomalous
         entry = (prediction.score, -len(self._scores))
         self._scores.append(prediction.score)
+        self._n_not_found += not prediction.is_found
         is_full = len(self._cards) == self._most
         if is_full and entry < self._cards[0][:2]:
             return
@@ -135,6 +138,7 @@ class HtmlReport:
         cards = [card for _, _, card in sorted(self._cards, key=lambda one: one[:2], reverse=True)]
         script = text("page.js")
         normal = None if calibration is None else calibration.scores
+        scores = [score for score in self._scores if np.isfinite(score)]
         return (
             environment()
             .get_template("page.html.j2")
@@ -149,11 +153,12 @@ class HtmlReport:
                 else calibration.pixel_threshold(self._asked),
                 calibration=calibration,
                 promise="" if calibration is None else promise(calibration, self._asked),
+                n_not_found=self._n_not_found,
                 uncalibrated=self._uncalibrated,
                 cards=cards,
                 thumbnails=self._thumbnails(cards),
                 histograms=[
-                    histogram(normal, self._scores, threshold, width) for width in (1190, 340)
+                    histogram(normal, scores, threshold, width) for width in (1190, 340) if scores
                 ],
                 facts=facts(self._detector, self._model),
                 left_out=list(left_out),
@@ -165,12 +170,13 @@ class HtmlReport:
 
     def _thumbnails(self, cards: Sequence[Card]) -> dict[str, tuple[str, str]]:
         """Return the pictures of the normal images that are shown: a name in the page, and data."""
-        thumbnail: Thumbnail = getattr(self._detector, "thumbnail", lambda _: None)
+        thumbnail: Thumbnail = getattr(self._detector, "thumbnail", lambda _, **__: None)
         found: dict[str, tuple[str, str]] = {}
         for place in (place for card in cards for place in card.places):
-            id_ = "" if place.normal is None else place.normal.image
-            if place.normal is not None and id_ not in found:
-                contents = thumbnail(id_)
+            normal = place.normal
+            if normal is not None and normal.key not in found:
+                of_view = {"view": normal.view} if normal.view else {}
+                contents = thumbnail(normal.image, **of_view)
                 if contents is not None:
-                    found[id_] = (f"normal-{len(found)}", uri_of(contents, "jpeg"))
+                    found[normal.key] = (f"normal-{len(found)}", uri_of(contents, "jpeg"))
         return found

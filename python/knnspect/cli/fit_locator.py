@@ -1,0 +1,76 @@
+"""The command ``knnspect fit-locator``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from knnspect.cli.options import Config, build_parametrized
+from knnspect.cli.places import check_writable
+from knnspect.errors import ParameterError
+
+if TYPE_CHECKING:
+    from knnspect.locators import Locator
+
+__all__ = ["fit_locator"]
+
+
+def fit_locator(
+    template: Annotated[Path, typer.Argument(help="An image that shows the part.")],
+    output: Annotated[Path, typer.Option(help="The locator's file to write.")],
+    *,
+    box: Annotated[
+        str | None,
+        typer.Option(
+            help="The box of the part in it: from a row and a column up to others, in pixels.",
+            metavar="TOP,LEFT,BOTTOM,RIGHT",
+        ),
+    ] = None,
+    mask: Annotated[
+        Path | None,
+        typer.Option(help="The same as an image, whose pixels show the part that are not black."),
+    ] = None,
+    frames: Annotated[
+        Path | None,
+        typer.Option(help="Folder of normal images with the part, to calibrate by; not TEMPLATE."),
+    ] = None,
+    method: Annotated[  # noqa: ARG001 - it was read before: `kind`
+        str, typer.Option(help="How it looks for the part.")
+    ] = "golden_template",
+    config: Config = None,  # noqa: ARG001
+    kind: type[Locator],
+    given: dict[str, str],
+) -> None:
+    """Learn what part to find in larger images, for fit --locator."""
+    from knnspect.locators import save_locator
+
+    check_writable(output)
+    if (box is None) == (mask is None):
+        raise ParameterError("expected either --box or --mask, which say where the part is")
+    edges = None if box is None else _edges(box)
+    locator = build_parametrized(kind, given)
+    locator.fit(template, box=edges, mask=mask, frames=frames)
+    save_locator(locator, output)
+    calibration = locator.calibration_
+    by = (
+        "not calibrated, as that takes --frames"
+        if calibration is None
+        else f"calibrated by {calibration.summary}"
+    )
+    height, width = locator.part_.size
+    typer.echo(
+        f"{output}: finds a part of {height} x {width} pixels from a score of "
+        f"{locator.threshold_:.3f} on; {by}"
+    )
+
+
+def _edges(text: str) -> list[int]:
+    try:
+        edges = [int(part) for part in text.split(",")]
+    except ValueError:
+        edges = []
+    if len(edges) != 4:
+        raise ParameterError(f"--box: expected TOP,LEFT,BOTTOM,RIGHT in pixels, got {text!r}")
+    return edges

@@ -1,0 +1,196 @@
+"""What goes before a detector, on the command line: a locator."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import skimage
+from command_line import Run
+from numpy.typing import NDArray
+from PIL import Image
+
+SIZE, SIDE = (96, 128), 48
+SMALL = ("--image-size", "64", "--levels", "1,2")
+FINDING = ("--image-size", "128", "--turns", "1", "--smallest", "1", "--largest", "1")
+
+
+def face(seed: int, defective: bool) -> NDArray[np.uint8]:
+    whole: NDArray[np.uint8] = skimage.data.astronaut()  # type: ignore[no-untyped-call]
+    pixels = np.asarray(Image.fromarray(whole[10:202, 130:322]).reduce(4))
+    changed = pixels.astype(np.int16) + np.random.default_rng(seed).integers(-12, 13)
+    if defective:
+        changed[20:30, 25:35] = 0
+    return changed.clip(0, 255).astype(np.uint8)
+
+
+def write(file: Path, seed: int, defective: bool = False, empty: bool = False) -> None:
+    frame = np.full((*SIZE, 3), 116, np.uint8)
+    top, left = np.random.default_rng(1000 + seed).integers(2, (46, 78))
+    if not empty:
+        frame[top : top + SIDE, left : left + SIDE] = face(seed, defective)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(frame).save(file)
+
+
+@pytest.fixture
+def frames(tmp_path: Path) -> Path:
+    for n in range(8):
+        write(tmp_path / f"data/train/good/{n}.png", n)
+    for n in range(8, 11):
+        write(tmp_path / f"data/test/good/{n}.png", n)
+    for n in range(11, 14):
+        write(tmp_path / f"data/test/hole/{n}.png", n, defective=True)
+    Image.fromarray(face(50, False)).save(tmp_path / "template.png")
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def locator(frames: Path, run: Run) -> Path:
+    code, out, err = run(
+        *("fit-locator", "template.png", "--box", f"0,0,{SIDE},{SIDE}", "--output", "face.ks"),
+        *FINDING,
+    )
+    assert code == 0, err
+    assert out.startswith("face.ks: finds a part of 48 x 48 pixels from a score of 0.250 on; not")
+    assert frames.is_dir()
+    return Path("face.ks")
+
+
+def test_a_locator_is_calibrated_by_frames(frames: Path, run: Run) -> None:
+    code, out, err = run(
+        *("fit-locator", "template.png", "--box", f"0,0,{SIDE},{SIDE}", "--output", "face.ks"),
+        *("--frames", frames / "train/good", *FINDING),
+    )
+    assert code == 0, err
+    assert "calibrated by 8 normal images" in out
+    code, out, err = run("info", "face.ks")
+    assert code == 0, err
+    assert "golden_template" in out
+
+
+def rows(folder: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(Path(folder, "scores.json").read_text())["images"]
+    return found
+
+
+def test_a_part_is_located_learnt_and_judged(frames: Path, locator: Path, run: Run) -> None:
+    code, out, err = run(
+        *("fit", frames / "train/good", "--output", "part.ks", "--method", "patchcore", *SMALL),
+        *("--locator", locator),
+    )
+    assert code == 0, err
+    assert "learnt from 8 images" in out
+    assert "calibrated by 8 normal images" in out
+
+    code, out, err = run("info", "part.ks")
+    assert code == 0, err
+    assert "aligned" in out
+    assert "patchcore, learnt from 8 images" in out
+
+    write(frames / "test/empty/0.png", 0, empty=True)
+    code, out, err = run(
+        "predict", "part.ks", frames / "test", "--output", "found", "--report", "--maps", "npy"
+    )
+    assert code == 0, err
+    scores = {row["id"]: row for row in rows("found")}
+    assert scores["empty/0.png"]["verdict"] == "not found"
+    assert scores["empty/0.png"]["score"] is None
+    assert not scores["empty/0.png"]["part"]["found"]
+    assert "inf\tempty/0.png" in out
+    for n in range(11, 14):
+        row = scores[f"hole/{n}.png"]
+        top, left = np.random.default_rng(1000 + n).integers(2, (46, 78))
+        assert row["verdict"] == "anomalous"
+        assert abs(row["row"] - top - 25) < 8
+        assert abs(row["column"] - left - 30) < 8
+        assert np.load(Path("found", row["map"])).shape == SIZE
+    assert all(scores[f"good/{n}.png"]["score"] < row["score"] for n in range(8, 11))
+    with Path("found/scores.csv").open() as table:
+        assert {row["verdict"] for row in csv.DictReader(table)} >= {"anomalous", "not found"}
+    page = Path("found/report.html").read_text()
+    assert page.count('<article class="card') == 7
+    assert ">not found</strong>" in page
+    assert "Of these without the part" in page
+
+    code, out, err = run("predict", "part.ks", frames / "test/empty", "--output", "b", "--report")
+    assert code == 0, err
+    assert (
+        run("predict", "part.ks", frames / "test/empty", "--output", "b", "--fail-on-anomaly")[0]
+        == 3
+    )
+
+
+def test_it_is_calibrated_anew(frames: Path, locator: Path, run: Run) -> None:
+    run("fit", frames / "train/good", "--output", "part.ks", *SMALL, "--locator", locator)
+    code, out, err = run("calibrate", "part.ks", frames / "test/good")
+    assert code == 0, err
+    assert "calibrated by 3 normal images held out" in out
+
+
+def test_it_is_evaluated(frames: Path, locator: Path, run: Run) -> None:
+    write(frames / "test/hole/99.png", 0, empty=True)
+    code, _, err = run(
+        *("evaluate", frames, "--json", "figures.json", "--method", "patchcore", *SMALL),
+        *("--locator", locator),
+    )
+    assert code == 0, err
+    figures = json.loads(Path("figures.json").read_text())
+    assert figures["image_auroc"] == 1
+    assert figures["method"] == "aligned"
+
+
+def test_what_goes_with_a_locator_alone_is_refused_without(frames: Path, run: Run) -> None:
+    common = ("fit", frames / "train/good", "--output", "part.ks", *SMALL)
+    for option, value in (("--part-margin", "0.1"), ("--not-found", "error")):
+        code, _, err = run(*common, option, value)
+        assert (code, err) == (2, f"knnspect: {option}: goes with --locator\n")
+    code, _, err = run(*common, "--locator", "none.ks")
+    assert code == 1
+    assert "none.ks: cannot be opened" in err
+
+
+def test_what_a_composed_model_cannot_is_refused(frames: Path, locator: Path, run: Run) -> None:
+    common = ("fit", frames / "train/good", "--output", "part.ks", *SMALL, "--locator", locator)
+    trained = ("--checkpoint", "a", "--method", "simplenet")
+    for options in (("--max-memory", "2GB"), trained, ("--clean",)):
+        code, _, err = run(*common, *options)
+        assert code == 2
+        assert f"{options[0]}: does not go with" in err
+    assert run(*common)[0] == 0
+    images = frames / "test/good"
+    for command in (
+        ("add", "part.ks", images),
+        ("remove", "part.ks", "0.png"),
+        ("reject", "part.ks", images, "--name", "hole"),
+        ("export", "part.ks", images, "--output", "out.ks"),
+        ("watch", "part.ks", images),
+        ("bench", images, "--model", "part.ks"),
+    ):
+        code, _, err = run(*command)
+        assert code == 2, (command, err)
+        assert "part.ks: is composed of several detectors" in err, command
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ((), "expected either --box or --mask"),
+        (("--box", "1,2,3"), "--box: expected TOP,LEFT,BOTTOM,RIGHT"),
+        (("--box", "0,0,480,48"), "expected one within the template's 48 x 48 pixels"),
+        (("--box", "0,0,48,48", "--turns", "0"), "turns: expected at least 1"),
+        (("--box", "0,0,48,48", "--method", "eyes"), "--method: expected one of golden_template"),
+    ],
+)
+def test_a_locator_says_what_it_expects(
+    frames: Path, run: Run, options: tuple[str, ...], words: str
+) -> None:
+    code, _, err = run("fit-locator", "template.png", "--output", "face.ks", *options)
+    assert code == 2
+    assert words in err
+    assert not Path("face.ks").exists()
+    assert frames.is_dir()
