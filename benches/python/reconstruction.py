@@ -182,9 +182,14 @@ def baselines(data: str) -> dict[str, float]:
     return {name: round(float(np.mean(values)), 4) for name, values in found.items()}
 
 
+def variants_of(options: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
+    """Return the settings to compare of each method; none: its defaults."""
+    return json.loads(options.variants.read_text()) if options.variants else {}
+
+
 def tasks_of(options: argparse.Namespace) -> Iterator[Task]:
     """Yield every fit that is asked for."""
-    variants = json.loads(options.variants.read_text()) if options.variants else {}
+    variants = variants_of(options)
     for digit in options.digits:
         for word in options.methods:
             for settings in variants.get(word, [{}]):
@@ -255,16 +260,17 @@ def cells_of(file: Path | None) -> list[NDArray[np.uint8]]:
     return [np.stack([read_image(path)[..., 0] for path in getattr(split, n)]) for n in names]
 
 
-def fitted_to_cells(word: str, train: NDArray[np.uint8], options: argparse.Namespace) -> Any:
+def fitted_to_cells(
+    word: str, settings: dict[str, Any], train: NDArray[np.uint8], options: argparse.Namespace
+) -> Any:
     """Return a detector of solar cells at 64 px: that of ``--models``, or one fitted now."""
-    file = options.models / f"{word}.ks" if options.models else None
+    file = options.models / f"{word}.ks" if options.models and not settings else None
     if file is not None and file.is_file():
         return ks.load(file)
     pixels = ks.Pixels(64, color="grey", device=options.device)
-    detector = get_method(word)(
-        ks.Backbone(image_size=64) if word == "patchcore" else pixels, score="image"
-    )
-    detector.fit(train)
+    kind: Any = get_method(word)
+    backbone = ks.Backbone(image_size=64) if word == "patchcore" else pixels
+    detector = kind(backbone, score="image", **settings).fit(train)
     if file is not None:
         detector.save(file)
     return detector
@@ -280,15 +286,18 @@ def run_cells(options: argparse.Namespace) -> None:
     file = options.output or RESULTS / "reconstruction_cells.json"
     kept = json.loads(file.read_text()) if file.is_file() else {"machine": machine(), "auroc": {}}
     others = [] if options.no_patchcore else ["patchcore"]
-    for word in [*others, *options.methods]:
-        if word in kept["auroc"]:
+    variants = variants_of(options)
+    tried = [(word, each) for word in options.methods for each in variants.get(word, [{}])]
+    for word, settings in [*((other, {}) for other in others), *tried]:
+        name = f"{word} {json.dumps(settings)}" if settings else word
+        if name in kept["auroc"]:
             continue
         start = time.perf_counter()
-        detector = fitted_to_cells(word, train, options)
+        detector = fitted_to_cells(word, settings, train, options)
         seconds = time.perf_counter() - start
         good, bad = (detector.scores(part) for part in (functional, defective))
-        kept["auroc"][word] = {"auroc": round(auroc(good, bad), 4), "fit_s": round(seconds, 1)}
-        print(word, kept["auroc"][word], flush=True)
+        kept["auroc"][name] = {"auroc": round(auroc(good, bad), 4), "fit_s": round(seconds, 1)}
+        print(name, kept["auroc"][name], flush=True)
         file.write_text(json.dumps(kept, indent=2) + "\n")
 
 
@@ -367,7 +376,7 @@ def run_picture(options: argparse.Namespace) -> None:
         len(options.methods), 6, figsize=(7, 1.2 * len(options.methods)), squeeze=False
     )
     for row, word in zip(axes, options.methods, strict=True):
-        detector = fitted_to_cells(word, train, options)
+        detector = fitted_to_cells(word, {}, train, options)
         drawn = detector.reconstruct(shown)
         for place, (image, ours, prediction) in enumerate(
             zip(shown, drawn, detector.predict(shown), strict=True)

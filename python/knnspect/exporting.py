@@ -24,6 +24,7 @@ from knnspect.detectors import Detector, Prediction
 from knnspect.errors import DisagreementError, ImageError, ParameterError
 from knnspect.features import Backbone, Extractor, Features
 from knnspect.features.stored import exported, quantized
+from knnspect.features.tiled import TiledNetwork
 from knnspect.progress import Stopwatch
 from knnspect.validation import some_ids
 
@@ -177,15 +178,19 @@ def _backbone(detector: Detector) -> Backbone:
 def _prepared(
     backbone: Backbone, images: object, skip_bad: bool | OnBad
 ) -> Iterator[NDArray[np.float32]]:
-    """Go through some images as the network gets them, one by one."""
+    """Go through some images as the network gets them, one by one; in tiles, one of each image."""
     source = open_images(images)
     step = -(-(source.n_images or 1) // _N_RANGES)
     some = ImageSource(islice(source, 0, None, step), None)
     on_bad = skip_bad if callable(skip_bad) else (lambda *_: None) if skip_bad else None
-    batches = iterate_batches(some, backbone.geometry, 1, 2, on_bad, backbone.reader())
+    network, reader = backbone._load(), backbone.reader()
+    batches = iterate_batches(some, backbone.geometry, 1, 2, on_bad, reader)
     n_images = 0
-    for n_images, batch in enumerate(islice(batches, _N_RANGES), 1):  # noqa: B007 - how many
-        yield np.asarray(batch.images)
+    for n_images, batch in enumerate(islice(batches, _N_RANGES), 1):
+        if isinstance(network, TiledNetwork):
+            yield network.window(batch.images[0], n_images)[None]
+        else:
+            yield np.asarray(batch.images)
     if n_images == 0:
         raise ImageError("images: none can be used to find the ranges of int8")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -14,6 +14,9 @@ from knnspect import _core
 from knnspect.errors import DTypeError, ShapeError
 
 __all__ = ["FeaturePyramid", "describe_shapes", "is_of_kind"]
+
+#: Values that are concatenated at a time, so that large images take little memory: 128 MiB.
+AT_ONCE = 2**25
 
 
 class FeaturePyramid:
@@ -157,6 +160,49 @@ class FeaturePyramid:
                [0., 3.]], dtype=float32)
         """
         return _core.concatenate(list(self.levels), upsample)
+
+    def concatenated_in_strips(
+        self, upsample: Literal["bilinear", "block"] = "bilinear", most: int = AT_ONCE
+    ) -> Iterator[NDArray[np.float32]]:
+        """Yield what `concatenated` returns, to the bit, some rows of all images at a time.
+
+        Parameters
+        ----------
+        upsample : {"bilinear", "block"}, default "bilinear"
+            As for `concatenated`.
+        most : int, default 2**25
+            How many values a part has at most, but for one that has a row of the coarsest level.
+
+        Yields
+        ------
+        ndarray of float32, shape (n_images, n_rows, width, n_features)
+            The next rows.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> levels = [np.zeros((1, 8, 2, 1), "f4"), np.zeros((1, 4, 1, 2), "f4")]
+        >>> [part.shape for part in FeaturePyramid(levels).concatenated_in_strips(most=24)]
+        [(1, 4, 2, 3), (1, 4, 2, 3)]
+        """
+        (height, width, _), (n_rows, *_) = self.shapes[0], self.shapes[-1]
+        ratio = height // n_rows
+        of_row = self.n_images * ratio * width * sum(channels for *_, channels in self.shapes)
+        step = max(1, most // of_row)
+        if step >= n_rows:
+            yield self.concatenated(upsample)
+            return
+        for top in range(0, n_rows, step):
+            bottom = min(top + step, n_rows)
+            # With the rows beside it, into which bilinear upsampling reaches.
+            first, last = max(0, top - 1), min(bottom + 1, n_rows)
+            part = FeaturePyramid(
+                [
+                    level[:, first * len(level[0]) // n_rows : last * len(level[0]) // n_rows]
+                    for level in self.levels
+                ]
+            )
+            yield part.concatenated(upsample)[:, (top - first) * ratio : (bottom - first) * ratio]
 
     @classmethod
     def concatenate(cls, pyramids: Iterable[FeaturePyramid]) -> FeaturePyramid:

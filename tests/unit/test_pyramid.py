@@ -168,3 +168,25 @@ def test_the_errors_are_also_those_that_callers_expect() -> None:
     assert issubclass(ShapeError, ValueError)
     assert issubclass(DTypeError, KnnspectError)
     assert issubclass(DTypeError, TypeError)
+
+
+@pytest.mark.parametrize("upsample", ["bilinear", "block"])
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        [(24, 12, 3), (12, 6, 4), (4, 2, 5)],
+        [(21, 10, 2), (7, 5, 3)],
+        [(40, 4, 1), (40, 4, 2), (8, 1, 3)],
+        [(5, 3, 2)],
+    ],
+)
+def test_strips_are_the_concatenated_features_to_the_bit(upsample: Any, shapes: Any) -> None:
+    rng = np.random.default_rng(0)
+    pyramid = FeaturePyramid([rng.normal(size=(2, *shape)).astype("f4") for shape in shapes])
+    expected = pyramid.concatenated(upsample)
+    for most in (1, 300, 700, 10**6):
+        strips = list(pyramid.concatenated_in_strips(upsample, most))
+        np.testing.assert_array_equal(np.concatenate(strips, axis=1), expected)
+        least = shapes[0][0] // shapes[-1][0] * expected[:, 0].size
+        assert max(strip.size for strip in strips) <= max(most, least)
+        assert (len(strips) > 1) == (expected.size > most)

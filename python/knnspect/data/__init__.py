@@ -8,6 +8,7 @@ Uses Pillow, tifffile, imagecodecs and NumPy; torch tensors are recognised witho
 - ``formats``, ``decoding``, ``tiff``, ``decoded``: from a file to its pixels, and to an image.
 - ``folders``: which files of a folder are images.
 - ``geometry``: how an image meets the network's input size, and a map finds its way back.
+- ``own_size``: the same for images that are not resized, window by window.
 - ``axes``: the same along one axis.
 - ``sources``: whatever images come as, one after the other, each with an id.
 - ``own_pictures``: overlays of ours, which are no images.

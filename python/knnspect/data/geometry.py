@@ -30,7 +30,6 @@ _INTERPOLATIONS = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
-_RESIZES = ("stretch", "crop", "pad", "shorter")
 
 
 def strips(size: tuple[int, ...]) -> Iterator[slice]:
@@ -99,6 +98,8 @@ class Geometry:
     interpolation: str = "bicubic"
     multiple: int = 1
 
+    #: The words that `resize` may be.
+    resizes: ClassVar[tuple[str, ...]] = ("stretch", "crop", "pad", "shorter")
     #: How the grids of images come to be equal, for messages.
     one_grid: ClassVar[str] = (
         'with resize="stretch", "crop" or "pad" they are, whatever the shapes of images'
@@ -113,8 +114,8 @@ class Geometry:
         # Plain numbers in a tuple, so that equal geometries are equal and can be saved as JSON.
         height, width = self.image_size
         object.__setattr__(self, "image_size", (int(height), int(width)))
-        if self.resize not in _RESIZES:
-            raise ParameterError(f"resize: expected one of {_RESIZES}, got {self.resize!r}")
+        if self.resize not in self.resizes:
+            raise ParameterError(f"resize: expected one of {self.resizes}, got {self.resize!r}")
         if self.interpolation not in _INTERPOLATIONS:
             raise ParameterError(
                 f"interpolation: expected one of {tuple(_INTERPOLATIONS)}, "
@@ -252,13 +253,13 @@ class Geometry:
             raise ShapeError(f"restore: expected a map of shape {shape}, got {map.shape}")
         rows, columns = (axis.samples() for axis in self._fit(size))
         values = map.astype(np.float32, copy=False)
-        # Written as low + (high - low) * weight, a constant stays exactly constant.
-        low = values[rows.low]
-        values = low + (values[rows.high] - low) * rows.weight[:, None]
         restored = np.empty((len(rows.low), len(columns.low)), np.float32)
         for strip in strips(restored.shape):
-            low = values[strip][:, columns.low]
-            restored[strip] = low + (values[strip][:, columns.high] - low) * columns.weight
+            # Written as low + (high - low) * weight, a constant stays exactly constant.
+            low = values[rows.low[strip]]
+            part = low + (values[rows.high[strip]] - low) * rows.weight[strip, None]
+            low = part[:, columns.low]
+            restored[strip] = low + (part[:, columns.high] - low) * columns.weight
         restored[~rows.seen] = 0
         restored[:, ~columns.seen] = 0
         return restored

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from knnspect.data.decoded import ImageArray
 from knnspect.data.geometry import Geometry
+from knnspect.data.own_size import OwnPixels, in_windows
 from knnspect.data.reader import ImageReader
 from knnspect.data.sources import ImageItem, ImageSource
 from knnspect.errors import ImageError, errors_about
@@ -49,9 +50,10 @@ class Batch:
     ----------
     ids : list of str
         One per image, or per view.
-    images : numpy.ndarray, or list of numpy.ndarray
+    images : numpy.ndarray, or list of numpy.ndarray or OwnPixels
         Shape (n_images, 3, height, width), float32 in [0, 1]; where the inputs of the network
-        differ in size, as with ``resize="shorter"``, one array of (3, height, width) an image.
+        differ in size, as with ``resize="shorter"``, one array of (3, height, width) an image, and
+        where they are asked for in windows, one `OwnPixels` an image at its own size.
     sizes : list of tuple of int
         (height, width) of each image before it was resized, for ``Geometry.restore``.
     pictures : list of numpy.ndarray or None
@@ -59,7 +61,7 @@ class Batch:
     """
 
     ids: list[str]
-    images: NDArray[np.float32] | list[NDArray[np.float32]]
+    images: NDArray[np.float32] | list[NDArray[np.float32] | OwnPixels]
     sizes: list[tuple[int, int]]
     pictures: list[ImageArray | None]
     n_begun: int
@@ -75,6 +77,7 @@ def iterate_batches(
     reader: ImageReader | None = None,
     keep_pictures: bool = False,
     views: Views | None = None,
+    windows: bool = False,
 ) -> Iterator[Batch]:
     """Return an iterator over the images of a source, prepared, in batches and in order.
 
@@ -103,6 +106,8 @@ def iterate_batches(
         would fill the memory.
     views : Views, optional
         What of each image is prepared; a batch then has `batch_size` views.
+    windows : bool
+        Images at their own size are given as `OwnPixels`, which take less memory than float32.
 
     Returns
     -------
@@ -129,7 +134,7 @@ def iterate_batches(
     """
     check_count("batch_size", batch_size)
     check_count("n_workers", n_workers, minimum=0)
-    prepare = partial(_prepare, geometry=geometry, views=views, keep=keep_pictures)
+    prepare = partial(_prepare, geometry=geometry, views=views, keep=keep_pictures, windows=windows)
     # Enough to keep every thread busy while the caller works on a batch.
     n_views = 1 if views is None else len(views)
     look_ahead = 2 * max(-(-batch_size // n_views), n_workers)
@@ -146,7 +151,7 @@ def _and_warnings(batches: Callable[[ImageReader], Iterator[Batch]]) -> Iterator
 @dataclass(frozen=True)
 class _Prepared:
     id: str
-    image: NDArray[np.float32]
+    image: NDArray[np.float32] | OwnPixels
     size: tuple[int, int]
     picture: ImageArray | None
     begins: bool = True
@@ -225,7 +230,12 @@ def _prepared_in_threads(
 
 
 def _prepare(
-    item: ImageItem, geometry: Geometry, views: Views | None, reader: ImageReader, keep: bool
+    item: ImageItem,
+    geometry: Geometry,
+    views: Views | None,
+    reader: ImageReader,
+    keep: bool,
+    windows: bool,
 ) -> list[_Prepared] | _Bad:
     try:
         with errors_about(image=item.id, path=item.file):
@@ -235,10 +245,12 @@ def _prepare(
                 geometry.input_size(size)
             except ImageError as error:
                 raise ImageError(f"image {item.id}: {error}") from None
-            if views is None:
-                prepared = [(item.id, geometry.prepare(image))]
-            else:
+            prepared: Sequence[tuple[str, NDArray[np.float32] | OwnPixels]]
+            if views is not None:
                 prepared = views.prepare(item.id, image, geometry)
+            else:
+                made = in_windows(image, geometry) if windows else geometry.prepare(image)
+                prepared = [(item.id, made)]
     except ImageError as error:
         return _Bad(item.id, error)
     picture = reader.picture(image) if keep and size[0] * size[1] <= _LARGE else None
@@ -250,10 +262,11 @@ def _prepare(
 
 def _stacked(batch: list[_Prepared]) -> Batch:
     images = [prepared.image for prepared in batch]
-    one_size = len({image.shape for image in images}) == 1
+    arrays = [image for image in images if isinstance(image, np.ndarray)]
+    one_size = len(arrays) == len(images) and len({image.shape for image in arrays}) == 1
     return Batch(
         ids=[prepared.id for prepared in batch],
-        images=np.stack(images) if one_size else images,
+        images=np.stack(arrays) if one_size else images,
         sizes=[prepared.size for prepared in batch],
         pictures=[prepared.picture for prepared in batch],
         n_begun=sum(prepared.begins for prepared in batch),

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from knnspect.constraints import Positive
+from knnspect.data.geometry import strips
 from knnspect.errors import ParameterError
 from knnspect.validation import check_positive
 from knnspect.views import Placement
@@ -20,6 +21,8 @@ __all__ = ["Sigma", "mean_of_top", "pixel_map"]
 
 #: The side of the input that `sigma` is given for.
 _SIDE = 224
+#: Cells of a row whose pixels are worked out at a time, so that they take little memory.
+_CELLS_AT_ONCE = 128
 
 
 class Sigma(Positive):
@@ -58,7 +61,8 @@ def pixel_map(cells: NDArray[Any], placement: Placement, sigma: float) -> NDArra
         How the image met the network.
     sigma : float
         Standard deviation of the Gaussian blur, in pixels of a 224 px input; it grows with the
-        input's size, that of its shorter side for ``resize="shorter"``. 0 does not blur.
+        input's size, that of its shorter side for ``resize="shorter"``; for images at their own
+        size it grows with `Backbone.image_size`. 0 does not blur.
 
     Returns
     -------
@@ -76,8 +80,11 @@ def pixel_map(cells: NDArray[Any], placement: Placement, sigma: float) -> NDArra
     columns = _spread(cells.shape[1], width, sigma * sides[1] / _SIDE)
     # Less their median, cells go on with zeros, to which no weight need be given.
     median = np.median(cells)
-    pixels = columns @ (rows @ (np.asarray(cells, np.float64) - median)).T + median
-    return placement.to_image(pixels.T.astype(np.float32))
+    of_rows = rows @ (np.asarray(cells, np.float64) - median)
+    pixels = np.empty((height, width), np.float32)
+    for strip in strips(pixels.shape):
+        pixels[strip] = (columns @ of_rows[strip].T + median).T
+    return placement.to_image(pixels)
 
 
 def mean_of_top(map_: NDArray[Any], share: float) -> float:
@@ -116,14 +123,16 @@ def _spread(n_cells: int, n_pixels: int, sigma: float) -> csr_array:
     number of threads. What the blur takes from beyond the border is zero.
     """
     from PIL import Image
-    from scipy.sparse import csr_array
+    from scipy.sparse import csr_array, hstack
 
-    cells = Image.fromarray(np.eye(n_cells, dtype=np.float32))
-    pixels = cells.resize((n_cells, n_pixels), Image.Resampling.BILINEAR)
-    weights: NDArray[np.float64] = np.asarray(pixels, np.float64)
-    if sigma > 0:
-        weights = _blurred(weights, sigma)
-    return csr_array(weights)
+    parts = []
+    for first in range(0, n_cells, _CELLS_AT_ONCE):
+        n_columns = min(_CELLS_AT_ONCE, n_cells - first)
+        cells = Image.fromarray(np.eye(n_cells, n_columns, -first, dtype=np.float32))
+        pixels = cells.resize((n_columns, n_pixels), Image.Resampling.BILINEAR)
+        weights: NDArray[np.float64] = np.asarray(pixels, np.float64)
+        parts.append(csr_array(_blurred(weights, sigma) if sigma > 0 else weights))
+    return csr_array(hstack(parts, format="csr"))
 
 
 def _blurred(columns: NDArray[np.float64], sigma: float) -> NDArray[np.float64]:

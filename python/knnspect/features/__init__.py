@@ -8,6 +8,9 @@
 ``features``     what it gives of images
 ``reading``      how it reads images
 ``network``      what it asks of its network
+``tiled``        a network that goes over large images tile by tile
+``reach``        how far its cells see
+``cells``        averages and norms of cells
 ``stored``       how it is kept in models and pickles
 ``torch``        networks of timm, and where their weights come from
 ``onnx``         networks as ONNX graphs, which need no PyTorch

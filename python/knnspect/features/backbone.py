@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 from numpy.typing import NDArray
 
-from knnspect.constraints import Flag, Optional
+from knnspect.constraints import Count, Flag, Optional
+from knnspect.errors import ParameterError
 from knnspect.features.channels import COLOR_ORDERS, LAYOUTS, ChannelMeans, ChannelScales
 from knnspect.features.constraints import (
     POOLED,
@@ -25,6 +26,7 @@ from knnspect.features.extractor import Extractor
 from knnspect.features.network import Network, NetworkSettings
 from knnspect.features.opening import opened
 from knnspect.features.stored import unpack
+from knnspect.features.tiled import TiledNetwork
 from knnspect.parameters import parameter
 
 __all__ = ["Backbone"]
@@ -60,10 +62,13 @@ class Backbone(Extractor):
         of the whole network as timm and hubs publish it, or of the feature maps alone. timm renames
         tensors; averaged weights are preferred where a file has them, and what is not needed, such
         as a classifier, is passed over.
-    resize : {"stretch", "crop", "pad", "shorter"}, default "stretch"
-        How an image meets the input. See `knnspect.data.Geometry`. With ``"shorter"``, images of
-        different shapes have maps of different grids: the longer side is rounded to a multiple of
-        the patch, or of the coarsest level's stride.
+    resize : {"stretch", "crop", "pad", "shorter", "own"}, optional
+        How an image meets the input: stretched by default, at its own size with `tile`. See
+        `knnspect.data.Geometry`. With ``"shorter"``, images of different shapes have maps of
+        different grids: the longer side is rounded to a multiple of the patch, or of the coarsest
+        level's stride. With ``"own"`` no pixel is resampled: sides that are no such multiples are
+        filled up by repeating the outermost pixels, and `image_size` only says how wide maps are
+        blurred.
     patch_size : int, default 1
         Cells over which each level is averaged, in rows and columns (odd; 1: not at all; 3: as
         PatchCore). Beyond the border the features are zero and count, so that border cells, of
@@ -84,6 +89,15 @@ class Backbone(Extractor):
     precision : {"float32", "float16"}, default "float32"
         What the network computes in on CUDA; float16 is faster, and rounds more. Elsewhere it is
         float32 always, with a warning; features are float32.
+    tile : int, optional
+        Side in pixels of the tiles in which large images go through the network, which bounds the
+        memory that it takes. Their cells are stitched to one pyramid, each taken from the tile in
+        which it lies deepest; averages, norms and all that follows are those of the whole. A
+        multiple of the coarsest level's stride. By default images go as a whole.
+    overlap : int, default 64
+        By how many pixels neighbouring tiles overlap at least, less than half of `tile`. With twice
+        `reach` the pyramid is that of the whole image to rounding; with less, cells that are nearer
+        to the edge of their tile than that differ. Used with `tile`.
     mean, std : float or sequence of 3 floats, optional
         ONNX files: what an image, with values in [0, 1], is normalized by: ``(image - mean) / std``
         for each channel, in the order of `color_order`. By default those of ImageNet,
@@ -99,6 +113,9 @@ class Backbone(Extractor):
     ----------
     source : str
         Where the weights came from, in words; loads the network.
+    reach : list of int or None
+        With `tile`: how many pixels beyond a cell its features depend on, on each level; None if
+        they depend on the whole image, as those of transformers. Loads the network.
 
     Raises
     ------
@@ -130,8 +147,8 @@ class Backbone(Extractor):
     levels: Sequence[int] | Sequence[str] = parameter(Levels(), default=(1, 2, 3), kw_only=False)
     image_size: int | tuple[int, int] = parameter(ImageSize(), default=224, kw_only=False)
     weights: str | os.PathLike[str] = parameter(Weights(), default="auto", kw_only=False)
-    resize: Literal["stretch", "crop", "pad", "shorter"] = parameter(
-        Resize(), default="stretch", kw_only=False
+    resize: Literal["stretch", "crop", "pad", "shorter", "own"] | None = parameter(
+        Resize(), default=None, kw_only=False
     )
     patch_size: int = parameter(PatchSize(), default=1, kw_only=False)
     device: str | None = parameter(Device(), default=None, kw_only=False)
@@ -139,6 +156,8 @@ class Backbone(Extractor):
     norm: bool = parameter(Flag(), default=False)
     pooled: Literal["mean", "max", "cls"] = parameter(POOLED, default="mean")
     precision: Literal["float32", "float16"] = parameter(PRECISIONS, default="float32")
+    tile: int | None = parameter(Optional(Count()), default=None)
+    overlap: int = parameter(Count(minimum=0), default=64)
     mean: float | Sequence[float] | None = parameter(Optional(ChannelMeans()), default=None)
     std: float | Sequence[float] | None = parameter(Optional(ChannelScales()), default=None)
     layout: Literal["NCHW", "NHWC"] | None = parameter(Optional(LAYOUTS), default=None)
@@ -181,5 +200,30 @@ class Backbone(Extractor):
         backbone._loaded = loaded
         return backbone
 
+    @property
+    def reach(self) -> list[int] | None:
+        """How many pixels beyond a cell its features depend on, with `tile`; see above.
+
+        Raises
+        ------
+        ParameterError
+            Without a tile.
+
+        Examples
+        --------
+        >>> Backbone(tile=512).reach
+        [12, 40, 176]
+        """
+        network = self._load()
+        if not isinstance(network, TiledNetwork):
+            raise ParameterError("reach: is measured with a tile, got tile=None")
+        return network.reach
+
     def _build(self) -> Network:
+        if self.tile is None and self.overlap != self.parameters["overlap"].default:
+            raise ParameterError(
+                f"overlap: is that of tiles; expected a tile, too, got tile=None and "
+                f"overlap={self.overlap}",
+                parameter="overlap",
+            )
         return opened(NetworkSettings.of(self), self.weights)

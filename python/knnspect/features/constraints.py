@@ -148,10 +148,19 @@ class ImageSize(Constraint):
 
 
 class Resize(Choice):
-    """How an image meets the input."""
+    """How an image meets the input; None for what suits the other parameters."""
 
     def __init__(self) -> None:
-        super().__init__("stretch", "crop", "pad", "shorter")
+        super().__init__("stretch", "crop", "pad", "shorter", "own")
+
+    def check(self, name: str, value: Any) -> None:
+        """Check that it is one of the words, or None."""
+        if value is not None:
+            super().check(name, value)
+
+    def bad_values(self) -> Iterator[Bad]:
+        """Yield another word, and what is no word."""
+        yield from ((value, ParameterError) for value in ("no such word", np.int8))
 
 
 class PatchSize(Count):

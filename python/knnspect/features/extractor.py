@@ -7,7 +7,7 @@ import os
 from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from numpy.typing import NDArray
 
@@ -16,9 +16,10 @@ from knnspect.data.loading import OnBad, Views
 from knnspect.errors import ImageError
 from knnspect.features.features import Features
 from knnspect.features.mixed_sizes import forward_in_order
-from knnspect.features.network import Network
+from knnspect.features.network import Images, Network
 from knnspect.features.reading import ReadsImages, Skipped
 from knnspect.features.stored import ONNX_FORMATS, digest_of, pack
+from knnspect.features.tiled import TiledNetwork
 from knnspect.parameters import learnt
 from knnspect.progress import Progress, Stopwatch
 from knnspect.pyramid import FeaturePyramid
@@ -221,17 +222,21 @@ class Extractor(ReadsImages):
         source = open_images(self.opened(images))  # before anything that takes long
         reader = self.reader()
         loaded = self._load()
+        is_tiled = isinstance(loaded, TiledNetwork)
         watch = stopwatch or Stopwatch()
         skipped = Skipped(skip_bad)
+        check_count("batch_size", batch_size)
+        check_count("n_workers", n_workers, minimum=0)
         batches = iterate_batches(
             source,
             loaded.geometry,
-            check_count("batch_size", batch_size),
-            check_count("n_workers", n_workers, minimum=0),
+            1 if is_tiled else batch_size,
+            min(1, n_workers) if is_tiled else n_workers,
             skipped if skip_bad else None,
             reader,
             keep_pictures,
             views,
+            is_tiled,
         )
         n_images = 0
         with Progress(label, source.n_images, progress) as report:
@@ -241,8 +246,9 @@ class Extractor(ReadsImages):
                 reader.warn(at_end=batch is None)
                 if batch is None:
                     break
+                prepared = cast("Images", batch.images)  # in windows for tiles alone
                 with watch.stage("features"):
-                    parts = forward_in_order(loaded, batch.images, batch_size, pooled)
+                    parts = forward_in_order(loaded, prepared, batch_size, pooled)
                 n_images += batch.n_begun
                 report.advance(batch.n_begun)
                 placements = [Placement(size, loaded.geometry) for size in batch.sizes]

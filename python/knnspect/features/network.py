@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -17,10 +17,12 @@ from knnspect.pyramid import FeaturePyramid
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Images", "Network", "NetworkSettings", "check_settings"]
+__all__ = ["ANY_SIZE", "Images", "Network", "NetworkSettings", "check_settings", "in_words"]
 
 #: Prepared images, (3, height, width) each.
 Images = NDArray[np.float32] | list[NDArray[np.float32]]
+#: Values of `resize` with which the inputs of a network differ in size.
+ANY_SIZE = ("shorter", "own")
 
 
 @dataclass(frozen=True)
@@ -46,12 +48,26 @@ class NetworkSettings:
     layout: str | None = None
     color_order: str = "rgb"
     counts_offered: bool = False
+    tile: int | None = None
+    overlap: int = 64
 
     @classmethod
     def of(cls, parameters: object) -> NetworkSettings:
         """Return those of what has attributes of these names."""
         names = [field.name for field in fields(cls) if hasattr(parameters, field.name)]
-        return cls(**{name: getattr(parameters, name) for name in names})
+        asked = cls(**{name: getattr(parameters, name) for name in names})
+        if asked.resize is not None:
+            return asked
+        return replace(asked, resize="stretch" if asked.tile is None else "own")
+
+
+def in_words(resize: str) -> str:
+    """Return what messages call a way in which inputs of a network differ in size.
+
+    >>> in_words("shorter"), in_words("own")
+    ('"shorter"', '"own", also in tiles,')
+    """
+    return '"own", also in tiles,' if resize == "own" else f'"{resize}"'
 
 
 def check_settings(settings: NetworkSettings) -> None:

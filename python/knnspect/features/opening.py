@@ -7,6 +7,7 @@ import os
 from knnspect.errors import ParameterError
 from knnspect.features.constraints import are_names
 from knnspect.features.network import Network, NetworkSettings
+from knnspect.features.tiled import TiledNetwork, settings_of_tiles
 
 __all__ = ["is_onnx_file", "opened"]
 
@@ -32,6 +33,10 @@ def opened(settings: NetworkSettings, weights: str | os.PathLike[str]) -> Networ
     MissingPackageError
         If what runs the network is not installed.
     """
+    if settings.tile is not None:
+        tiled = TiledNetwork(opened(settings_of_tiles(settings), weights), settings)
+        tiled.warn()
+        return tiled
     if is_onnx_file(settings.name):
         if weights != "auto":
             raise ParameterError(

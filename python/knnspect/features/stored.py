@@ -13,6 +13,7 @@ from knnspect.data import ImageReader
 from knnspect.errors import ParameterError, StoreError
 from knnspect.features.constraints import Name
 from knnspect.features.network import Network, NetworkSettings
+from knnspect.features.tiled import TiledNetwork
 
 if TYPE_CHECKING:
     from knnspect.features.onnx.file_network import OnnxFileNetwork
@@ -44,7 +45,13 @@ DEFAULTS: dict[str, Any] = {
     "blocks": None,
     "quantized": None,
     "multiple": 1,
+    "tile": None,
+    "overlap": 64,
 }
+
+
+#: What only ONNX files of others have.
+_OF_ONNX_FILES = ("mean", "std", "layout", "color_order")
 
 
 def pack(
@@ -88,7 +95,7 @@ def exported(
     from knnspect.features.torch.onnx_graph import onnx_graph
 
     settings = {name: value for name, value in settings.items() if name != "precision"}
-    _, network = _unpack_torch(settings, tensors, "cpu")
+    _, network = _unpack_torch(_of_tiles(settings), tensors, "cpu")
     names = [onnx.level_name(place) for place in range(len(network.levels))]
     graph = onnx_graph(network, onnx.IMAGES, names, onnx.POOLED_FEATURES)
     geometry = network.geometry
@@ -170,12 +177,25 @@ def unpack(
                 f"format: expected {', '.join(_UNPACK)}, got {kind!r}, which a newer version may "
                 "know"
             )
-        given, network = _UNPACK[kind](settings, tensors, device)
+        given, network = _UNPACK[kind](_of_tiles(settings), tensors, device)
+        if settings.get("tile") is not None:
+            given = _given(settings, device) | {
+                name: given[name] for name in _OF_ONNX_FILES if name in given
+            }
+            asked = NetworkSettings(**given, levels=settings["levels"])
+            network = TiledNetwork(network, asked)
         white = ImageReader(settings.get("white")).white
     except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else error
         raise StoreError(f"the stored backbone cannot be used: {reason}") from error
     return {**given, "levels": tuple(network.levels), "white": white}, network
+
+
+def _of_tiles(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of the network that sees the tiles; of others without tiles their own."""
+    if settings.get("tile") is None:
+        return settings
+    return settings | {"resize": "own", "patch_size": 1, "unit": False, "tile": None}
 
 
 def _unpack_torch(
@@ -243,4 +263,6 @@ def _given(settings: dict[str, Any], device: str | None) -> dict[str, Any]:
         "norm": known["norm"],
         "pooled": known["pooled"],
         "precision": known["precision"],
+        "tile": known["tile"],
+        "overlap": known["overlap"],
     }

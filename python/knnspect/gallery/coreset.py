@@ -192,8 +192,11 @@ class Coreset:
             raise ParameterError(
                 f"k: expected at most the number of rows, {len(self)}, got {k}", parameter="k"
             )
-        rows = FeaturePyramid([query.concatenated(self.upsample)])  # type: ignore[arg-type]
-        return self.evidence(self._bank.search(rows, k, None, threads, backend))
+        parts = query.concatenated_in_strips(self.upsample)  # type: ignore[arg-type]
+        found = [
+            self._bank.search(FeaturePyramid([part]), k, None, threads, backend) for part in parts
+        ]
+        return self.evidence(Neighbors.below_each_other(found))
 
     def evidence(self, found: Neighbors) -> Neighbors:
         """Return the images and cells that rows came from.

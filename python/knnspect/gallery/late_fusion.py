@@ -175,16 +175,5 @@ def _fused(found: Sequence[Neighbors], upsample: str) -> Neighbors:
         offset: NDArray[np.intp] = np.stack(place, axis=-1) % ratio
         cells[at] = one.cells[own] * ratio + offset[:, None]
     sq_distances = parts.mean(axis=3).astype(np.float32)
-    return Neighbors(sq_distances, image_index, cells, found[0].image_ids, _all_stats(found))
-
-
-def _all_stats(found: Sequence[Neighbors]) -> SearchStats | None:
-    """Return the sums over levels; None if the backend does not count."""
-    pairs, stages = 0, dict[str, int]()
-    for one in found:
-        if one.stats is None:
-            return None
-        pairs += one.stats.pairs
-        for stage, n_pairs in one.stats.stages.items():
-            stages[stage] = stages.get(stage, 0) + n_pairs
-    return SearchStats(pairs, stages)
+    stats = SearchStats.sum_of(one.stats for one in found)
+    return Neighbors(sq_distances, image_index, cells, found[0].image_ids, stats)

@@ -63,10 +63,12 @@ def nearest_without(
         for image in searched:
             each[image] = _by_steps(coreset, query[image], hidden[image], how)
     elif searched:
-        rows = query[searched].concatenated(coreset.upsample)  # type: ignore[arg-type]
-        search = coreset.bank.prepare(FeaturePyramid([rows]), threads=how.get("threads"))
         runs = [_runs(hidden[image][coreset.image_index]) for image in searched]
-        found = coreset.evidence(search.by_core(backend.instruction_set, backend.matcher, runs))
+        strips = []
+        for rows in query[searched].concatenated_in_strips(coreset.upsample):  # type: ignore[arg-type]
+            search = coreset.bank.prepare(FeaturePyramid([rows]), threads=how.get("threads"))
+            strips.append(search.by_core(backend.instruction_set, backend.matcher, runs))
+        found = coreset.evidence(Neighbors.below_each_other(strips))
         for at, image in enumerate(searched):
             each[image] = found[at]
     return each

@@ -56,6 +56,13 @@ def warn_of_too_many(detector: Parametrized, names: Sequence[str], n_images: int
             )
 
 
+#: What messages say of images whose inputs differ in size, by `Geometry.resize`.
+_OF_SIZES: dict[str, str] = {
+    "shorter": ': with resize="shorter", images of other shapes',
+    "own": ': with resize="own" or tiles, images of other sizes',
+}
+
+
 @contextmanager
 def naming_images(features: Features) -> Iterator[None]:
     """Name the image whose features are not finite, or of another grid, where only we know its id.
@@ -65,12 +72,10 @@ def naming_images(features: Features) -> Iterator[None]:
     try:
         yield
     except ShapeError as error:
-        hint = ""
-        if features.placements[0].geometry.resize == "shorter":
-            hint = (
-                ': with resize="shorter", images of other shapes than the normal ones are judged '
-                "by a coreset, a gallery of one level, and SimpleNet; others need images of one "
-                "shape"
+        if hint := _OF_SIZES.get(features.placements[0].geometry.resize, ""):
+            hint += (
+                " than the normal ones are judged by a coreset, a gallery of one level, and "
+                "SimpleNet; others need images of one size"
             )
         raise ShapeError(
             f"image {features.ids[0]}: {error}{hint}", image=features.ids[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -99,6 +100,24 @@ class Neighbors:
         return Neighbors(
             self.sq_distances[images], self.image_index[images], self.cells[images], self.image_ids
         )
+
+    @classmethod
+    def below_each_other(cls, strips: Sequence[Neighbors]) -> Neighbors:
+        """Join what was found for the rows of the same images, some rows at a time.
+
+        Parameters
+        ----------
+        strips : sequence of Neighbors
+            At least one, of the same gallery, from the uppermost to the lowest. `stats` are summed.
+        """
+        if len(strips) == 1:
+            return strips[0]
+        sq_distances, image_index, cells = (
+            np.concatenate([getattr(strip, name) for strip in strips], axis=1)
+            for name in ("sq_distances", "image_index", "cells")
+        )
+        stats = SearchStats.sum_of(strip.stats for strip in strips)
+        return cls(sq_distances, image_index, cells, strips[0].image_ids, stats)
 
     def __repr__(self) -> str:
         n_images, height, width, k = self.sq_distances.shape

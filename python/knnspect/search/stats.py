@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 __all__ = ["SearchStats"]
@@ -35,6 +35,18 @@ class SearchStats:
 
     pairs: int
     stages: Mapping[str, int]
+
+    @classmethod
+    def sum_of(cls, each: Iterable[SearchStats | None]) -> SearchStats | None:
+        """Return the sums over several searches; None if one of them does not count."""
+        pairs, stages = 0, dict[str, int]()
+        for one in each:
+            if one is None:
+                return None
+            pairs += one.pairs
+            for stage, n_pairs in one.stages.items():
+                stages[stage] = stages.get(stage, 0) + n_pairs
+        return cls(pairs, stages)
 
     @property
     def shares(self) -> dict[str, float]:

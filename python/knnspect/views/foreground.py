@@ -83,11 +83,25 @@ class Foreground:
             direction, threshold = -direction, _otsu(-component)
         return cls(direction, threshold + float(mean @ direction))
 
-    def mask(self, features: NDArray[Any]) -> NDArray[np.bool_]:
-        """Return which cells of an image, shape (height, width, n_features), are the part's."""
+    def mask(self, *strips: NDArray[Any]) -> NDArray[np.bool_]:
+        """Return which cells of an image are the part's, shape (height, width).
+
+        Parameters
+        ----------
+        *strips : ndarray of float, shape (n_rows, width, n_features)
+            The image's features; some rows after the other, where it is large.
+        """
+        return self._of_part(self._is_part(strips))
+
+    def _is_part(self, strips: Iterable[NDArray[Any]]) -> NDArray[np.bool_]:
+        return np.concatenate(
+            [strip.astype(np.float64) @ self.direction > self.threshold for strip in strips]
+        )
+
+    def _of_part(self, part: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Return the mask of which cells look like the part, without specks and holes."""
         from scipy import ndimage
 
-        part = features.astype(np.float64) @ self.direction > self.threshold
         square = np.ones((3, 3), bool)
         numbers, n = ndimage.label(part, square)
         is_speck = np.bincount(numbers.ravel(), minlength=n + 1) < SPECK
@@ -97,14 +111,14 @@ class Foreground:
         found: NDArray[np.bool_] = ndimage.binary_dilation(whole, square)
         return found
 
-    def masks(self, images: Iterable[tuple[str, NDArray[Any]]]) -> NDArray[np.bool_]:
-        """Return those of images by id, shape (n_images, height, width).
+    def masks(self, images: Iterable[tuple[str, Iterable[NDArray[Any]]]]) -> NDArray[np.bool_]:
+        """Return those of images by id, each in strips, shape (n_images, height, width).
 
         One warning names an image that shows no part, and what all of which counts as part.
         """
         found: dict[str, NDArray[np.bool_]] = {}
-        for id_, features in images:
-            found[id_] = self.mask(features)
+        for id_, strips in images:
+            found[id_] = self._of_part(self._is_part(strips))
         for text in _remarks(found):
             warnings.warn(text, ImageWarning, stacklevel=3)
         return np.stack(list(found.values()))

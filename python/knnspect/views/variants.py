@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from knnspect.data.decoded import ImageArray
 from knnspect.data.geometry import Geometry
+from knnspect.data.own_size import OwnSize
 from knnspect.errors import DTypeError, ImageError, ParameterError, ShapeError
 from knnspect.validation import check_count, check_positive, some_ids
 from knnspect.views.placement import Box
@@ -283,13 +284,14 @@ class Variants:
     ) -> list[NDArray[np.float32]]:
         """Return all variants of an image as the network sees them; see `prepare`."""
         size, small = (image.shape[0], image.shape[1]), None
+        needed = size if isinstance(geometry, OwnSize) else geometry.image_size
         made = []
         try:
             for variant in self.each:
                 if moves_pixels(variant.angle, size):
                     made.append(geometry.prepare(variant.of(image)))
                     continue
-                small = reduced(image, geometry.image_size) if small is None else small
+                small = reduced(image, needed) if small is None else small
                 made.append(geometry.prepare(variant.of(small)))
         except ImageError as error:
             raise ImageError(f"image {id_}: {error}", image=id_) from None

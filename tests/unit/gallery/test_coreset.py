@@ -26,6 +26,7 @@ from knnspect import (
     StoreError,
 )
 from knnspect.backends import RustBackend
+from knnspect.gallery.leaving_out import nearest_without
 
 Rows = NDArray[np.float32]
 
@@ -196,6 +197,31 @@ def test_all_rows_are_as_good_as_the_gallery() -> None:
     np.testing.assert_allclose(by_rows.sq_distances, by_levels.sq_distances, rtol=1e-5)
     np.testing.assert_array_equal(by_rows.images, by_levels.images)
     np.testing.assert_array_equal(by_rows.cells, by_levels.cells)
+
+
+def test_a_large_image_is_searched_in_strips_and_finds_the_same() -> None:
+    rng = np.random.default_rng(1)
+    shapes = [(600, 500, 80), (300, 250, 40)]  # more values than are concatenated at a time
+    query = FeaturePyramid([rng.random((1, *shape), np.float32) for shape in shapes])
+    gallery = Gallery()
+    small = [(2, height // 50, width // 50, n) for height, width, n in shapes]
+    gallery.add(FeaturePyramid([rng.random(shape, np.float32) for shape in small]))
+    coreset = gallery.coreset(20)
+    assert len(list(query.concatenated_in_strips())) == 2
+    found = coreset.search(query, 2)
+    expected = coreset.bank.search(FeaturePyramid([query.concatenated()]), 2)
+    np.testing.assert_array_equal(found.sq_distances, expected.sq_distances)
+    for name in ("image_index", "cells"):
+        np.testing.assert_array_equal(
+            getattr(found, name), getattr(coreset.evidence(expected), name)
+        )
+    assert found.stats is not None
+    assert expected.stats is not None
+    assert found.stats.pairs == expected.stats.pairs
+    (other,) = nearest_without(coreset, query, [["000001"]])
+    assert other is not None
+    without = coreset.without(["000001"]).search(query)
+    np.testing.assert_array_equal(other.sq_distances, without.sq_distances)
 
 
 def test_rows_of_removed_images_are_found_no_more() -> None:

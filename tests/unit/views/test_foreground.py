@@ -70,7 +70,7 @@ def test_images_of_which_all_or_nothing_is_hidden_are_named_once() -> None:
         ("d.png", part * 0 + features[0, 0]),
     ]
     with pytest.warns(ImageWarning) as told:
-        found = learnt.masks(images)
+        found = learnt.masks((id_, [features]) for id_, features in images)
     assert [str(one.message) for one in told] == [
         'mask="pca" hides nothing of a.png and 1 more',
         'mask="pca" hides everything of d.png',

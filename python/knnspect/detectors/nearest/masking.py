@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -82,7 +82,7 @@ class CellMask:
         gallery, variants = normal.gallery, normal.stored.variants
         if isinstance(self.by, Foreground):
             return self.by.masks(
-                (id_, _concatenated(gallery.pyramid([id_]), self.upsample)) for id_ in ids
+                (id_, _strips(gallery.pyramid([id_]), self.upsample)) for id_ in ids
             )
         height, width, _ = gallery.shapes[0]
         counts = []
@@ -96,7 +96,7 @@ class CellMask:
         """Return which cells of images that are judged count; as `of_normal`."""
         if isinstance(self.by, Foreground):
             return self.by.masks(
-                (id_, _concatenated(features.pyramid[index], self.upsample))
+                (id_, _strips(features.pyramid[index], self.upsample))
                 for index, id_ in enumerate(features.ids)
             )
         height, width, _ = features.pyramid.shapes[0]
@@ -123,6 +123,10 @@ def check_some_count(counts: NDArray[np.bool_]) -> None:
 
 def _concatenated(image: FeaturePyramid, upsample: str) -> NDArray[Any]:
     return np.asarray(image.concatenated(upsample)[0])  # type: ignore[arg-type]
+
+
+def _strips(image: FeaturePyramid, upsample: str) -> Iterator[NDArray[Any]]:
+    return (rows[0] for rows in image.concatenated_in_strips(upsample))  # type: ignore[arg-type]
 
 
 def _of_region(

@@ -25,8 +25,8 @@ class SkipGANomaly(ReconstructionDetector):
       root mean square of the difference of the discriminator's features.
 
     Skip connections hand on detail, that of defects included: the network draws well what it has
-    never seen, with noise hardly less so than without, and scores say little where what is odd is
-    the shape of a thing. `GANomaly` and `SSIMAE` have no skip connections.
+    never seen, and scores say little where what is odd is the shape of a thing. Noise on the image
+    takes the detail away that they could copy. `GANomaly` and `SSIMAE` have no skip connections.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ class SkipGANomaly(ReconstructionDetector):
         Of the squared difference of the discriminator's features.
     residual_share : float, default 0.9
         The weight of pixels in the score (lambda in the paper).
-    noise : float, default 0.2
+    noise : float, default 0.5
         Standard deviation of the noise on images that are drawn, in training and in judging, where
         black is 0 and white 1. It is the same for every image that is judged.
     max_epochs : int, default 120
@@ -59,7 +59,8 @@ class SkipGANomaly(ReconstructionDetector):
     - the score has absolute differences of pixels and a norm of features, as the paper has, where
       the published code has squares of both;
     - noise, which the paper does not have: the published code adds a tensor for it and never fills
-      it. Without noise the skip connections learn to copy;
+      it. Without noise the skip connections learn to copy; how much was chosen by pictures of
+      clothes and of solar cells;
     - scores are not brought to [0, 1] by the least and the largest of the test images (equation
       7), which would make a score depend on other images; the epoch that is kept is the best on
       normal images held out, not on the test;
@@ -82,7 +83,7 @@ class SkipGANomaly(ReconstructionDetector):
     contextual_weight: float = parameter(Positive(), default=40.0)
     latent_weight: float = parameter(Positive(or_zero=True), default=1.0)
     residual_share: float = parameter(Positive(or_zero=True, at_most=1), default=0.9)
-    noise: float = parameter(Positive(or_zero=True, at_most=_LARGEST_NOISE), default=0.2)
+    noise: float = parameter(Positive(or_zero=True, at_most=_LARGEST_NOISE), default=0.5)
     max_epochs: int = parameter(default=120)
     patience: int | None = parameter(default=30)
     learning_rate: float = parameter(default=2e-4)

@@ -11,14 +11,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from knnspect.data import Geometry
+from knnspect.data.own_size import geometry_of
 from knnspect.errors import ParameterError, StoreError
+from knnspect.features.cells import averaged, unit_cells
 from knnspect.features.channels import COLOR_ORDERS, LAYOUTS, ChannelMeans, ChannelScales
 from knnspect.features.constraints import checked_image_size, checked_names
-from knnspect.features.network import Images, NetworkSettings, check_settings
+from knnspect.features.network import ANY_SIZE, Images, NetworkSettings, check_settings
 from knnspect.features.onnx.file import OnnxFile, read_onnx
 from knnspect.features.onnx.image_input import DTYPES, dtype_of, image_input
-from knnspect.features.onnx.maps import MapLayout, averaged, layout_of, unit_cells
+from knnspect.features.onnx.maps import MapLayout, layout_of
 from knnspect.features.onnx.session import Session
 from knnspect.packed import packed, unpacked
 from knnspect.pyramid import FeaturePyramid
@@ -84,7 +85,7 @@ class OnnxFileNetwork:
         self._in.check_size(image_size, settings.resize)
         self._check_types()
         interpolation = str(known.get("interpolation", _INTERPOLATION))
-        self.geometry = Geometry(image_size, settings.resize, interpolation)
+        self.geometry = geometry_of(image_size, settings.resize, interpolation)
         self._layouts: list[MapLayout] = []
         self.channels = self._try(file)
 
@@ -113,7 +114,7 @@ class OnnxFileNetwork:
         stride = max(1, round(size[0] / rows), round(size[1] / columns))
         for (one, finer), (other, coarser) in pairwise(zip(self.levels, maps, strict=True)):
             _check_order(one, finer.shape[:2], other, coarser.shape[:2], stride)
-        if self.geometry.resize == "shorter":
+        if self.geometry.resize in ANY_SIZE:
             self.geometry = replace(self.geometry, multiple=stride)
         return [map_.shape[2] for map_ in maps]
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from knnspect.errors import ParameterError
+from knnspect.features.network import ANY_SIZE, in_words
 from knnspect.features.onnx.session import Session
 
 __all__ = ["DTYPES", "ImageInput", "dtype_of", "image_input"]
@@ -60,10 +61,10 @@ class ImageInput:
                 f"{image_size[0]} x {image_size[1]}",
                 parameter="image_size",
             )
-        if resize == "shorter" and self.sizes != (None, None):
+        if resize in ANY_SIZE and self.sizes != (None, None):
             raise ParameterError(
-                f'resize: "shorter" needs a network that takes images of any size, {self.file} '
-                f"takes {height} x {width} pixels",
+                f"resize: {in_words(resize)} needs a network that takes images of any size, "
+                f"{self.file} takes {height} x {width} pixels",
                 parameter="resize",
             )
 

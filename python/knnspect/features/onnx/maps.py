@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from knnspect.errors import ParameterError
 
-__all__ = ["MapLayout", "averaged", "layout_of", "unit_cells"]
+__all__ = ["MapLayout", "layout_of"]
 
 Floats = NDArray[Any]  # float32
 
@@ -132,35 +131,3 @@ def _patch(n_tokens: int, input_size: tuple[int, int]) -> int | None:
     if side and not height % side and not width % side:
         return side if height // side * (width // side) == n_tokens else None
     return None
-
-
-def averaged(map_: Floats, patch_size: int) -> Floats:
-    """Return the means over patches of cells; cells beyond the border are zero, and count.
-
-    >>> averaged(np.ones((3, 3, 1), np.float32), 3)[..., 0] * 9
-    array([[4., 6., 4.],
-           [6., 9., 6.],
-           [4., 6., 4.]], dtype=float32)
-    """
-    for axis in (0, 1):
-        beyond = [(0, 0)] * 3
-        beyond[axis] = (patch_size // 2, patch_size // 2)
-        windows = np.lib.stride_tricks.sliding_window_view(np.pad(map_, beyond), patch_size, axis)
-        map_ = windows.sum(-1, dtype=np.float32)
-    means: Floats = map_ / np.float32(patch_size**2)
-    return means
-
-
-def unit_cells(map_: Floats) -> Floats:
-    """Return a map with the features of each cell of norm 1; zeros stay zeros.
-
-    >>> unit_cells(np.array([[[3, 4], [0, 0]]], np.float32))
-    array([[[0.6, 0.8],
-            [0. , 0. ]]], dtype=float32)
-    """
-    largest = np.abs(map_).max(-1, keepdims=True)
-    one = np.float32(1)
-    map_ = map_ / np.where(largest == 0, one, largest)  # so that no square overflows
-    norm = np.sqrt(np.square(map_).sum(-1, keepdims=True))
-    unit: Floats = map_ / np.where(norm == 0, one, norm)
-    return unit

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from knnspect.data import Geometry
+from knnspect.data.own_size import geometry_of
 from knnspect.errors import StoreError
 from knnspect.features.constraints import checked_image_size, checked_levels
-from knnspect.features.network import Images, NetworkSettings, check_settings
+from knnspect.features.network import ANY_SIZE, Images, NetworkSettings, check_settings
 from knnspect.features.onnx.session import Session
 from knnspect.packed import packed, unpacked
 from knnspect.pyramid import FeaturePyramid
@@ -32,9 +32,9 @@ def level_name(place: int) -> str:
 class OnnxNetwork:
     """A graph that does all that lies between prepared images and features.
 
-    Its input is one image, (1, 3, height, width) in [0, 1], of any size with ``resize="shorter"``;
-    its outputs are the levels, (1, height, width, channels), finest first, and the pooled features,
-    (1, n).
+    Its input is one image, (1, 3, height, width) in [0, 1], of any size with ``resize="shorter"``
+    or ``"own"`` and in tiles; its outputs are the levels, (1, height, width, channels), finest
+    first, and the pooled features, (1, n).
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ class OnnxNetwork:
         image_size = checked_image_size(settings.image_size)
         self.source, self.architecture = str(about["source"]), str(about["architecture"])
         multiple = int(about.get("multiple", 1))
-        self.geometry = Geometry(image_size, settings.resize, about["interpolation"], multiple)
+        self.geometry = geometry_of(image_size, settings.resize, about["interpolation"], multiple)
         self.levels = checked_levels(settings.levels)
         self._asked, self._n_blocks = settings, about.get("blocks")
         self._quantized = about.get("quantized")
@@ -74,7 +74,7 @@ class OnnxNetwork:
     def _checked_channels(self) -> list[int]:
         """Return how many channels each level has, if the graph is one of ours."""
         height, width = self.geometry.image_size
-        any_size = self.geometry.resize == "shorter"
+        any_size = self.geometry.resize in ANY_SIZE
         sides = ["height", "width"] if any_size else [height, width]
         if self._session.inputs != {IMAGES: ("tensor(float)", [1, 3, *sides])}:
             raise StoreError(

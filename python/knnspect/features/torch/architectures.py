@@ -117,8 +117,8 @@ class Blueprint:
         except TypeError as error:
             if "dynamic_img_size" in options and "dynamic_img_size" in str(error):
                 raise ParameterError(
-                    f'resize: "shorter" needs a network that takes inputs of any size, '
-                    f"{self.architecture} takes one size only"
+                    f'resize: "shorter", "own" and tiles need a network that takes inputs of any '
+                    f"size, {self.architecture} takes one size only"
                 ) from error
             raise
         return network

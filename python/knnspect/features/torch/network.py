@@ -17,14 +17,14 @@ from timm.models import FeatureHookNet
 from torch import nn
 from torch.nn.functional import avg_pool2d
 
-from knnspect.data import Geometry
+from knnspect.data.own_size import geometry_of
 from knnspect.errors import DTypeError, ParameterError, StoreError
 from knnspect.features.constraints import (
     check_multiples,
     checked_image_size,
     checked_levels,
 )
-from knnspect.features.network import Images, NetworkSettings, check_settings
+from knnspect.features.network import ANY_SIZE, Images, NetworkSettings, check_settings
 from knnspect.features.torch.architectures import (
     Blueprint,
     channels_first,
@@ -37,7 +37,7 @@ from knnspect.features.torch.weights import build_network
 from knnspect.forked import check_cuda, fork_safe, lock
 from knnspect.pyramid import FeaturePyramid
 
-__all__ = ["TorchNetwork", "check_device", "unit_rows"]
+__all__ = ["TorchNetwork", "check_device", "finished", "unit_rows"]
 
 
 class TorchNetwork:
@@ -83,7 +83,7 @@ class TorchNetwork:
         self.architecture, self.source = architecture, source
         self.unit, self.norm = bool(settings.unit), bool(settings.norm)
         self.pooled = settings.pooled
-        any_size = settings.resize == "shorter"
+        any_size = settings.resize in ANY_SIZE
         blueprint = Blueprint(architecture, image_size, self.norm, any_size)
 
         try:
@@ -111,7 +111,7 @@ class TorchNetwork:
         check_multiples(image_size, stride, _name_of_stride(settings.name, offered is not None))
         config: dict[str, Any] = resolve_data_config(model=self.module)  # type: ignore[no-untyped-call]
         multiple = stride if any_size else 1
-        self.geometry = Geometry(image_size, settings.resize, config["interpolation"], multiple)
+        self.geometry = geometry_of(image_size, settings.resize, config["interpolation"], multiple)
         self.mean = torch.tensor(config["mean"], device=self.device).view(1, 3, 1, 1)
         self.std = torch.tensor(config["std"], device=self.device).view(1, 3, 1, 1)
         self.precision = settings.precision
@@ -215,13 +215,7 @@ class TorchNetwork:
             self._channels_first(level, feature)[:n_images].float()
             for level, feature in zip(self.levels, found, strict=True)
         ]
-        if self.patch_size > 1:
-            chosen = [
-                avg_pool2d(level, self.patch_size, 1, self.patch_size // 2) for level in chosen
-            ]
-        if self.unit:
-            chosen = [unit_rows(level) for level in chosen]
-        return chosen, vectors
+        return [finished(level, self.patch_size, self.unit) for level in chosen], vectors
 
     def _run(
         self, batch: torch.Tensor, n_images: int, pooled: bool
@@ -295,6 +289,13 @@ def _check_size(settings: NetworkSettings, blueprint: Blueprint) -> None:
 
 def _name_of_stride(name: str, has_blocks: bool) -> str:
     return f"the patch of {name}" if has_blocks else "the stride of the coarsest level"
+
+
+def finished(level: torch.Tensor, patch_size: int, unit: bool) -> torch.Tensor:
+    """Return a level, (n_images, channels, height, width), with averages and norms taken."""
+    if patch_size > 1:
+        level = avg_pool2d(level, patch_size, 1, patch_size // 2)
+    return unit_rows(level) if unit else level
 
 
 def unit_rows(level: torch.Tensor) -> torch.Tensor:

@@ -13,6 +13,7 @@ from torch import nn
 
 from knnspect.errors import ParameterError
 from knnspect.extras import require
+from knnspect.features.network import ANY_SIZE, in_words
 from knnspect.features.torch.network import TorchNetwork
 from knnspect.forked import fork_safe
 
@@ -26,9 +27,9 @@ _OPSET = 17
 def onnx_graph(network: TorchNetwork, image: str, levels: list[str], pooled: str) -> bytes:
     """Return the graph of a network, with batch normalization folded into its convolutions.
 
-    Its input is one image, (1, 3, height, width) in [0, 1], of any size with ``resize="shorter"``;
-    its outputs are the levels of the network, (1, height, width, channels), and its pooled
-    features, (1, n).
+    Its input is one image, (1, 3, height, width) in [0, 1], of any size with ``resize="shorter"``
+    or ``"own"`` and in tiles; its outputs are the levels of the network, (1, height, width,
+    channels), and its pooled features, (1, n).
 
     Parameters
     ----------
@@ -50,17 +51,18 @@ def onnx_graph(network: TorchNetwork, image: str, levels: list[str], pooled: str
     if "dynamo" in inspect.signature(torch.onnx.export).parameters:
         options["dynamo"] = False  # the newer way needs further packages, and gives the same graph
     height, width = geometry.image_size
-    if geometry.resize == "shorter":
+    if geometry.resize in ANY_SIZE:
         config = timm.get_pretrained_cfg(network.architecture)
         if config is not None and config.fixed_input_size:
             raise ParameterError(
-                f'resize: "shorter" cannot be exported with {network.architecture}: for each size '
-                "of its input it resamples its position embeddings, by a filter that graphs do not "
-                'have; expected "stretch", "crop" or "pad"',
+                f"resize: {in_words(geometry.resize)} cannot be exported with "
+                f"{network.architecture}: for each size of its input it resamples its position "
+                "embeddings, by a filter that graphs do not have; expected "
+                '"stretch", "crop" or "pad"',
                 parameter="resize",
             )
         # Sides that differ, as no size is to be taken for another, or for a constant.
-        width += geometry.multiple
+        width = height + geometry.multiple
         options["dynamic_axes"] = {
             image: {2: "height", 3: "width"},
             **{level: {1: f"{level}_height", 2: f"{level}_width"} for level in levels},
