@@ -36,7 +36,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
     ),
     "python": (
         ("lib",),
-        ("coreset", "search"),
+        ("coreset", "merge", "search"),
         ("gallery",),
         ("store",),
         ("arrays", "interrupt", "results"),

@@ -73,6 +73,7 @@ _HOMES = {
     "Scenes": "features",
     "SearchStats": "search",
     "ShapeError": "errors",
+    "ShardedGallery": "gallery",
     "SimpleNet": "detectors",
     "SkipGANomaly": "detectors.reconstruction.skip_ganomaly",
     "Spade": "detectors",

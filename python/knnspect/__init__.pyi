@@ -59,7 +59,7 @@ from knnspect.errors import (
     StoreError,
 )
 from knnspect.features import Backbone, Features, Pixels, Scenes
-from knnspect.gallery import Coreset, Gallery
+from knnspect.gallery import Coreset, Gallery, ShardedGallery
 from knnspect.locators import FoundPart, GoldenTemplate, load_locator, save_locator
 from knnspect.pyramid import FeaturePyramid
 from knnspect.search import Neighbors, SearchStats
@@ -124,6 +124,7 @@ __all__ = [
     "Scenes",
     "SearchStats",
     "ShapeError",
+    "ShardedGallery",
     "SimpleNet",
     "SkipGANomaly",
     "Spade",

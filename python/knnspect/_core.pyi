@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
+    "FolderLock",
     "Gallery",
     "Neighbors",
     "Picks",
@@ -24,6 +25,7 @@ __all__ = [
     "__version__",
     "concatenate",
     "instruction_sets",
+    "merge_found",
     "pick_rows",
     "read_file",
     "replace_file",
@@ -61,6 +63,14 @@ def window_bounds(
     shapes: list[tuple[int, int, int]], radii: list[int | None]
 ) -> tuple[list[tuple[int, int]], list[tuple[int, int]]] | None:
     """Return what `Search.window` is for levels of these shapes, and these radii."""
+
+def merge_found(
+    parts: list[tuple[NDArray[np.float64], NDArray[np.uint32], NDArray[np.uint32]]], k: int
+) -> Rescored:
+    """Return the `k` nearest of what was found in several parts of a gallery.
+
+    Each part has squared distances, ranks and cells, ``(n_cells, its k)``, nearest first.
+    """
 
 def pick_rows(
     gallery: Gallery,
@@ -163,6 +173,20 @@ class Gallery:
     @staticmethod
     def open(path: str | PathLike[str], write: bool) -> Gallery:
         """Open the gallery in a folder."""
+    @staticmethod
+    def open_at(path: str | PathLike[str], write: bool, state: str) -> Gallery:
+        """Open the gallery in a folder as it was in a state, also if it was compacted once since.
+
+        To write, a change that was made after it is taken back.
+        """
+    @property
+    def journal_state(self) -> str | None:
+        """32 digits that tell the state of the folder from every other; None in memory."""
+    def share(self, other: Gallery, ids: list[str] | None, replace: bool) -> None:
+        """Take all or some images of another gallery into this one, which is in memory.
+
+        They are shared. With `replace`, they take the places of images with the same ids.
+        """
     @property
     def path(self) -> Path | None:
         """The folder; None in memory and in a file."""
@@ -220,6 +244,15 @@ class Gallery:
         follow_links: bool = True,
     ) -> None:
         """Write the gallery, with more metadata and tensors, to a file of a kind, atomically."""
+
+@final
+class FolderLock:
+    """The right to change what is in a folder, until it is closed or gone."""
+
+    def __new__(cls, path: str | PathLike[str]) -> FolderLock:
+        """Take it, or raise a StoreError that names the process that has it."""
+    def close(self) -> None:
+        """Give it back."""
 
 @final
 class Search:

@@ -1,6 +1,7 @@
 """Processes killed at random moments while they change a gallery: it is as before or after.
 
-``KNNSPECT_KILLS`` says how often (20); ``KNNSPECT_KILLS_JSON`` names a file for what happened.
+``KNNSPECT_KILLS`` says how often (20); ``KNNSPECT_KILLS_JSON`` names a file for what happened to a
+gallery in one folder, ``KNNSPECT_KILLS_SHARDED_JSON`` one for a gallery in several.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from knnspect import Gallery
+from knnspect import Gallery, ShardedGallery
 
 N_KILLS = int(os.environ.get("KNNSPECT_KILLS", "20"))
 
@@ -89,9 +90,13 @@ def state_of(gallery: Gallery) -> dict[str, float]:
 
 
 @pytest.mark.timeout(60 + 10 * N_KILLS)
-def test_every_kill_leaves_the_gallery_as_before_or_after(tmp_path: Path) -> None:
+@pytest.mark.parametrize("n_shards", [0, 3])
+def test_every_kill_leaves_the_gallery_as_before_or_after(tmp_path: Path, n_shards: int) -> None:
     folder, saved, log = tmp_path / "gallery", tmp_path / "saved", tmp_path / "log"
-    Gallery.create(folder).close()
+    if n_shards:
+        ShardedGallery.create(folder, shards=n_shards).close()
+    else:
+        Gallery.create(folder).close()
     chance = random.Random(4)
     known: dict[str, float] = {}
     saves: list[dict[str, float]] = []
@@ -132,8 +137,13 @@ def test_every_kill_leaves_the_gallery_as_before_or_after(tmp_path: Path) -> Non
         if len(last_one):
             last_one.save(saved)
     assert not list(tmp_path.glob(".knnspect-*"))
-    assert {path.name.split("-")[0] for path in folder.iterdir()} <= {"journal", "features", "lock"}
+    for path in folder.glob("shard-*") if n_shards else [folder]:
+        assert {path.name.split("-")[0] for path in path.iterdir()} <= {
+            "journal",
+            "features",
+            "lock",
+        }
     figures = {"kills": N_KILLS, "while": dict(interrupted), "found": dict(outcomes)}
     sys.stdout.write(f"{figures}\n")
-    if "KNNSPECT_KILLS_JSON" in os.environ:
-        Path(os.environ["KNNSPECT_KILLS_JSON"]).write_text(json.dumps(figures, indent=2) + "\n")
+    if (name := f"KNNSPECT_KILLS{'_SHARDED' if n_shards else ''}_JSON") in os.environ:
+        Path(os.environ[name]).write_text(json.dumps(figures, indent=2) + "\n")

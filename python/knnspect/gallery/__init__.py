@@ -10,6 +10,9 @@
 ``rows_of_images``  searching those of some images
 ``pickling``        galleries as pickles hold them
 ``folder``          galleries in folders, as far as Python looks at them itself
+``sharded``         galleries in several folders, as one
+``open_shards``     these folders, changed together
+``manifest``        which they are
 """
 
 from __future__ import annotations
@@ -19,5 +22,13 @@ from knnspect.gallery.folder import is_gallery_folder
 from knnspect.gallery.gallery import Gallery
 from knnspect.gallery.late_fusion import LateFusion
 from knnspect.gallery.reading import ReadOnlyGallery
+from knnspect.gallery.sharded import ShardedGallery
 
-__all__ = ["Coreset", "Gallery", "LateFusion", "ReadOnlyGallery", "is_gallery_folder"]
+__all__ = [
+    "Coreset",
+    "Gallery",
+    "LateFusion",
+    "ReadOnlyGallery",
+    "ShardedGallery",
+    "is_gallery_folder",
+]

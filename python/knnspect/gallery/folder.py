@@ -11,8 +11,8 @@ __all__ = ["end_of_journal", "is_gallery_folder"]
 
 
 def is_gallery_folder(path: Path) -> bool:
-    """Return whether there is a gallery in a folder."""
-    return is_there(path / "journal")
+    """Return whether there is a gallery in a folder, or one whose shards are in folders."""
+    return is_there(path / "journal") or is_there(path / "manifest")
 
 
 def end_of_journal(folder: Path | None) -> bytes | None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from knnspect import _core
 from knnspect.errors import ParameterError, StoreError
-from knnspect.files import check_path, is_folder
+from knnspect.files import check_path, is_folder, is_there
 from knnspect.gallery.coreset import Coreset
 from knnspect.gallery.folder import end_of_journal
 from knnspect.gallery.picking import pick_coreset
@@ -75,6 +75,9 @@ class Gallery(ReadOnlyGallery):
     ['right']
     """
 
+    #: The file by which a folder with such a gallery is known.
+    marker: ClassVar[str] = "journal"
+
     def __init__(self, upsample: str = "bilinear", dtype: str = "float32") -> None:
         self.core = self._source = _core.Gallery(upsample, dtype)
         #: The folder, as an absolute path, and its state when it was opened for reading.
@@ -83,10 +86,7 @@ class Gallery(ReadOnlyGallery):
 
     @property
     def mode(self) -> str:
-        """``"r+"`` if the gallery can be changed: in memory, or in a folder open for writing.
-
-        In a process that was forked from the one that opened the folder it is ``"r"``.
-        """
+        """``"r+"`` if the gallery can be changed, else ``"r"``, as in a forked process."""
         return "r+" if self.core.is_writable else "r"
 
     @property
@@ -177,7 +177,7 @@ class Gallery(ReadOnlyGallery):
     def remove(self, ids: Sequence[str]) -> None:
         """Remove images: all of them, or none when one is unknown.
 
-        They are not found any more. In a folder their features keep their room until `compact`.
+        In a folder their features keep their room until `compact`.
 
         Parameters
         ----------
@@ -197,8 +197,8 @@ class Gallery(ReadOnlyGallery):
     def compact(self) -> None:
         """Give back the room that removed images take in the gallery's folder, if it has one.
 
-        The files that hold removed images, of up to 256 MiB each, are written anew without these;
-        meanwhile they need that room once more. Galleries that were opened before stay as they are.
+        Files that hold removed images, of up to 256 MiB each, are written anew without these, and
+        meanwhile need that room once more. Galleries that were opened before stay as they are.
 
         Raises
         ------
@@ -211,8 +211,7 @@ class Gallery(ReadOnlyGallery):
     def verify(self) -> None:
         """Read every image of the gallery's folder, and compare its checksum.
 
-        Without it each image is verified when it is first searched. A file is verified when it is
-        opened, and memory needs no checksum.
+        Without it each is verified when it is first searched. A file is when it is opened.
 
         Raises
         ------
@@ -224,8 +223,7 @@ class Gallery(ReadOnlyGallery):
     def close(self) -> None:
         """End writing to the gallery's folder, so that others may; it can still be searched.
 
-        The end of a ``with`` block does the same. In a process that was forked from the one that
-        writes, it does nothing.
+        The end of a ``with`` block does the same. In a forked process it does nothing.
         """
         self._opened = self._state_of_folder()
         self.core.close()
@@ -279,7 +277,7 @@ class Gallery(ReadOnlyGallery):
         ImageError
             If a projected feature is not finite.
         MemoryError
-            If the rows that are picked do not fit into memory.
+            If the picked rows do not fit into memory.
 
         Source
         ------
@@ -340,8 +338,8 @@ class Gallery(ReadOnlyGallery):
         Parameters
         ----------
         path : path-like
-            A folder that `create` made, or a file that `save` wrote. Only knnspect may write into
-            it: a file is replaced by `save` or a rename.
+            A folder that `create` made, the folder of a `ShardedGallery`, or a file that `save`
+            wrote. Only knnspect may write into it: a file is replaced by `save` or a rename.
         mode : {"r", "r+"}, default "r"
             To change a folder, ``"r+"``; one process at a time may, and those that are forked from
             it can only read. Those who read it keep the gallery as it was when they opened it. A
@@ -349,8 +347,7 @@ class Gallery(ReadOnlyGallery):
         verify : bool, optional
             True: read everything once and compare the checksums. False: check the structure only,
             and of a folder each image when it is first searched. By default a file is verified at
-            once, and a folder image by image, so that opening it takes milliseconds whatever its
-            size.
+            once, and a folder image by image, so that opening it takes milliseconds.
 
         Returns
         -------
@@ -369,6 +366,9 @@ class Gallery(ReadOnlyGallery):
         check_choice("mode", mode, ["r", "r+"])
         path = check_path(path)
         if is_folder(path):
+            for kind in cls.__subclasses__():
+                if is_there(path / kind.marker):
+                    return kind.open(path, mode, verify)
             opened = end_of_journal(path)
             gallery = cls.from_core(_core.Gallery.open(path, mode == "r+"))
             gallery._opened = opened

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from knnspect import _core
 from knnspect.backends import Backend, get_backend
 from knnspect.pyramid import FeaturePyramid
 from knnspect.search import Neighbors, Search, Window
+from knnspect.search.shards import Shards
 
 __all__ = ["SearchedGallery"]
 
@@ -18,6 +20,8 @@ class SearchedGallery:
     core: _core.Gallery
     #: See `Search.source`: the gallery of which this is a part, or this one.
     _source: _core.Gallery
+    #: The folders of a sharded gallery, and of what is left of one without some images.
+    _shards: Shards | None = None
 
     def search(
         self,
@@ -97,8 +101,11 @@ class SearchedGallery:
         search = self.prepare(query, k, images, threads, window)
         chosen = get_backend(backend)
         if search.window is not None and not chosen.capabilities.windows:
-            return search.left_to_core()
-        return chosen.search(search)
+            found = search.left_to_core()
+        else:
+            found = chosen.search(search)
+        missing = () if self._shards is None else self._shards.missing
+        return replace(found, missing=missing) if missing and not found.missing else found
 
     def prepare(
         self,
@@ -125,4 +132,4 @@ class SearchedGallery:
         KnnspectError
             As `search`.
         """
-        return Search.of(self.core, query, k, images, threads, window, self._source)
+        return Search.of(self.core, query, k, images, threads, window, self._source, self._shards)

@@ -32,6 +32,9 @@ class Neighbors:
     stats : SearchStats, optional
         The pairs that the search compared, if the backend counts them. They are of the whole
         search: a selection of its query images has none.
+    missing : tuple of str, default ()
+        Of a sharded gallery, the names of the shards that were left out, as they could not be
+        opened and that was allowed.
 
     Examples
     --------
@@ -50,6 +53,7 @@ class Neighbors:
     cells: NDArray[np.uint32]
     image_ids: tuple[str, ...]
     stats: SearchStats | None = None
+    missing: tuple[str, ...] = ()
 
     @property
     def work(self) -> SearchStats | None:
@@ -98,7 +102,11 @@ class Neighbors:
                 raise IndexError(f"image {images} of the neighbours of {len(self)} images")
             images = slice(images % len(self), images % len(self) + 1)
         return Neighbors(
-            self.sq_distances[images], self.image_index[images], self.cells[images], self.image_ids
+            self.sq_distances[images],
+            self.image_index[images],
+            self.cells[images],
+            self.image_ids,
+            missing=self.missing,
         )
 
     @classmethod

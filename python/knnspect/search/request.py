@@ -14,6 +14,7 @@ from knnspect import _core
 from knnspect.errors import DTypeError, ImageError
 from knnspect.pyramid import FeaturePyramid
 from knnspect.search.neighbors import Neighbors
+from knnspect.search.shards import Shards
 from knnspect.search.stats import SearchStats
 from knnspect.search.window import Window, radii_of
 from knnspect.validation import check_count, check_ids, describe_value
@@ -65,6 +66,8 @@ class Search:
         backend that caches images does so in a `weakref.WeakKeyDictionary` with this as the key.
     n_stored : int
         Number of images of that gallery, searched or not: a cache needs room for no more.
+    shards : Shards or None
+        The folders of a sharded gallery, in the states that hold the images.
 
     Examples
     --------
@@ -85,6 +88,7 @@ class Search:
     window: tuple[int | None, ...] | None
     source: object
     n_stored: int
+    shards: Shards | None
     _checked: _core.Search
 
     @classmethod
@@ -97,6 +101,7 @@ class Search:
         threads: int | None,
         window: Window,
         source: _core.Gallery,
+        shards: Shards | None = None,
     ) -> Search:
         """Check the arguments of `Gallery.prepare`, and take hold of the images."""
         if not isinstance(query, FeaturePyramid):
@@ -114,7 +119,7 @@ class Search:
         else:
             core = _core.Search(gallery, list(query.levels), k, subset, threads, given)
         radii = None if core.window is None else radii
-        return cls(query, k, threads, radii, source, len(source), core)
+        return cls(query, k, threads, radii, source, len(source), shards, core)
 
     @property
     def image_ids(self) -> tuple[str, ...]:

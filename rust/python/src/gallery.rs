@@ -5,7 +5,7 @@ use crate::errors::{OrRaise, parameter_error};
 use crate::interrupt;
 use crate::store::{Store, Tensors, links_from};
 use half::f16;
-use knnspect_core::gallery::OnConflict;
+use knnspect_core::gallery::{Lock, OnConflict};
 use knnspect_core::pyramid::{LevelData, Upsample};
 use knnspect_core::{DType, InstructionSet, SharedGallery};
 use numpy::{PyArray, PyArrayMethods, PyUntypedArray};
@@ -13,6 +13,7 @@ use pyo3::prelude::*;
 use std::collections::BTreeMap;
 use std::num::NonZero;
 use std::path::PathBuf;
+use std::sync::Mutex;
 
 /// The pyramids of normal images. Searches see the gallery as it was when they began, so images may
 /// be added and removed by other threads meanwhile.
@@ -107,6 +108,33 @@ impl Gallery {
     #[staticmethod]
     fn open(py: Python<'_>, path: PathBuf, write: bool) -> PyResult<Self> {
         interrupt::run(py, |cancel| SharedGallery::open(&path, write, cancel)).map(Self::from)
+    }
+
+    /// The gallery in a folder as it was in an earlier state.
+    #[staticmethod]
+    fn open_at(py: Python<'_>, path: PathBuf, write: bool, state: &str) -> PyResult<Self> {
+        let opened = interrupt::run(py, |cancel| {
+            SharedGallery::open_at(&path, write, state, cancel)
+        });
+        opened.map(Self::from)
+    }
+
+    /// What tells the state of the folder from every other.
+    #[getter]
+    fn journal_state(&self, py: Python<'_>) -> Option<String> {
+        py.detach(|| self.inner.journal_state())
+    }
+
+    /// Takes images of another gallery, which both share from then on.
+    fn share(
+        &self,
+        py: Python<'_>,
+        other: PyRef<'_, Self>,
+        ids: Option<Vec<String>>,
+        replace: bool,
+    ) -> PyResult<()> {
+        let other = &other.inner;
+        interrupt::run(py, |_| self.inner.share(other, ids.as_deref(), replace))
     }
 
     #[getter]
@@ -262,5 +290,30 @@ impl Gallery {
             let links = links_from(follow_links);
             gallery.save(&path, links, kind, &metadata, tensors.views(), cancel)
         })
+    }
+}
+
+/// The right to change what is in a folder, until it is closed or gone.
+#[pyclass(frozen, module = "knnspect._core")]
+pub(crate) struct FolderLock {
+    inner: Mutex<Option<Lock>>,
+}
+
+#[pymethods]
+impl FolderLock {
+    #[new]
+    fn new(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
+        let lock = interrupt::run(py, |_| Lock::take(&path))?;
+        let inner = Mutex::new(Some(lock));
+        Ok(Self { inner })
+    }
+
+    /// Gives the right back.
+    fn close(&self) {
+        let mut lock = self
+            .inner
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        lock.take();
     }
 }

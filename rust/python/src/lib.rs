@@ -9,6 +9,7 @@ mod coreset;
 mod errors;
 mod gallery;
 mod interrupt;
+mod merge;
 mod results;
 mod search;
 mod store;
@@ -35,6 +36,8 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(coreset::concatenate, module)?)?;
     module.add_function(wrap_pyfunction!(coreset::pick_rows, module)?)?;
     module.add_function(wrap_pyfunction!(search::window_bounds, module)?)?;
+    module.add_function(wrap_pyfunction!(merge::merge_found, module)?)?;
+    module.add_class::<gallery::FolderLock>()?;
     module.add_class::<gallery::Gallery>()?;
     module.add_class::<results::Neighbors>()?;
     module.add_class::<results::Picks>()?;

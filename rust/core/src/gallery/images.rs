@@ -207,6 +207,40 @@ impl Gallery {
             .collect()
     }
 
+    /// A gallery of some of the images.
+    ///
+    /// # Errors
+    /// [`Error::Parameter`] for an unknown id.
+    pub(crate) fn of_ids(&self, ids: &[String]) -> Result<Self> {
+        let images = ids.iter().map(|id| Ok((id.clone(), self.image(id)?)));
+        let images = images.collect::<Result<_>>()?;
+        let shape = self.shape.clone().filter(|_| !ids.is_empty());
+        Ok(Self::of_images(self.upsample, self.dtype, shape, images))
+    }
+
+    /// Takes all images of another gallery.
+    ///
+    /// # Errors
+    /// [`Error::Parameter`] when it upsamples or stores otherwise, or, unless `replace`, for an id that
+    /// both have; [`Error::Shape`] when its images have another shape.
+    pub(crate) fn share(&mut self, other: Self, replace: bool) -> Result<()> {
+        if (other.upsample, other.dtype) != (self.upsample, self.dtype) {
+            let settings = |of: &Self| format!("{} and {}", of.upsample.name(), of.dtype.name());
+            let (own, others) = (settings(self), settings(&other));
+            let message = format!("gallery: expected one of {own}, got one of {others}");
+            return Err(Error::parameter("gallery", message));
+        }
+        let Some(shape) = other.shape else {
+            return Ok(());
+        };
+        let keys = other.images.keys().filter(|_| !replace);
+        let new: Vec<String> = keys.cloned().collect();
+        self.check_insertion(&shape, &new, OnConflict::Refuse)?;
+        self.shape = Some(shape);
+        self.exchange(other.images);
+        Ok(())
+    }
+
     /// Removes images, which it returns: all of them, or none when one is unknown.
     ///
     /// # Errors

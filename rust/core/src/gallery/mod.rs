@@ -10,6 +10,7 @@ mod shared;
 mod snapshot;
 
 pub use additions::OnConflict;
+pub use folder::Lock;
 pub use image::StoredImage;
 pub use images::Gallery;
 pub(crate) use rows::Rows;

@@ -1,7 +1,7 @@
 //! A gallery that is changed and searched by several threads, in memory or in a folder.
 
 use super::additions::{Additions, OnConflict, check_batch};
-use super::folder::{self, Folder, Owner, State};
+use super::folder::{self, Checksum, Folder, Owner, State, from_hex, hex};
 use super::image::StoredImage;
 use super::images::Gallery;
 use crate::cancel::Cancel;
@@ -31,6 +31,8 @@ struct Home {
     owner: Owner,
     /// None when it is open for reading. Taken before the state by a thread that changes the folder.
     folder: Mutex<Option<Folder>>,
+    /// The state in which it was opened for reading, or closed for writing.
+    read_at: Mutex<Checksum>,
 }
 
 impl From<Gallery> for SharedGallery {
@@ -54,7 +56,8 @@ impl SharedGallery {
     /// [`Error::Store`] when there is something already, or it cannot be written.
     pub fn create(path: &Path, upsample: Upsample, dtype: DType) -> Result<Self> {
         let (folder, state) = Folder::create(path, upsample, dtype)?;
-        Ok(Self::at(path, Some(folder), state))
+        let read_at = folder.state();
+        Ok(Self::at(path, Some(folder), state, read_at))
     }
 
     /// Opens the gallery in a folder. Its features stay there; each image is verified when it is first
@@ -64,21 +67,76 @@ impl SharedGallery {
     /// [`Error::Store`] when it holds no gallery, or is damaged; to write, when it is open for writing
     /// already, or cannot be written; [`Error::Interrupted`].
     pub fn open(path: &Path, write: bool, cancel: Cancel<'_>) -> Result<Self> {
-        let (folder, state) = if write {
-            let (folder, state) = Folder::open(path, cancel)?;
-            (Some(folder), state)
-        } else {
-            (None, folder::read(path, cancel)?)
-        };
-        Ok(Self::at(path, folder, state))
+        Self::open_state(path, write, None, cancel)
     }
 
-    fn at(path: &Path, folder: Option<Folder>, state: State) -> Self {
+    /// Opens the gallery in a folder as it was in a state that [`journal_state`](Self::journal_state)
+    /// has returned, also if it was compacted since. To write, a change that follows is taken back.
+    ///
+    /// # Errors
+    /// Those of [`open`](Self::open); [`Error::Store`] when the gallery never had that state or was
+    /// compacted more than once since, or, to write, when more than one change follows it;
+    /// [`Error::Parameter`] when it is not 32 hexadecimal digits.
+    pub fn open_at(path: &Path, write: bool, state: &str, cancel: Cancel<'_>) -> Result<Self> {
+        let at = from_hex(state).ok_or_else(|| {
+            let message = format!("state: expected 32 hexadecimal digits, got {state:?}");
+            Error::parameter("state", message)
+        })?;
+        Self::open_state(path, write, Some(at), cancel)
+    }
+
+    fn open_state(
+        path: &Path,
+        write: bool,
+        at: Option<Checksum>,
+        cancel: Cancel<'_>,
+    ) -> Result<Self> {
+        if write {
+            let (folder, state) = Folder::open(path, at, cancel)?;
+            let read_at = folder.state();
+            return Ok(Self::at(path, Some(folder), state, read_at));
+        }
+        let (state, read_at) = folder::read(path, at, cancel)?;
+        Ok(Self::at(path, None, state, read_at))
+    }
+
+    /// What tells the state of the gallery's folder from every other; None in memory.
+    #[must_use]
+    pub fn journal_state(&self) -> Option<String> {
+        let home = self.home.as_ref()?;
+        let folder = if home.owner.is_this_process() {
+            lock(&home.folder).as_ref().map(Folder::state)
+        } else {
+            None
+        };
+        Some(hex(folder.unwrap_or_else(|| *lock(&home.read_at))))
+    }
+
+    /// Takes images of another gallery, all or those with some ids, which both share from then on.
+    ///
+    /// # Errors
+    /// [`Error::Store`] when this gallery is in a folder; [`Error::Parameter`] for an id that is not in
+    /// the other one, or, unless `replace`, is in this one; [`Error::Shape`] when the galleries differ in
+    /// shape, and [`Error::Parameter`] in how they upsample or store.
+    pub fn share(&self, other: &Self, ids: Option<&[String]>, replace: bool) -> Result<()> {
+        if let Some(home) = &self.home {
+            let reason = "is in a folder: only a gallery in memory shares images of others";
+            return Err(Error::store(&home.path, reason));
+        }
+        let shared = match ids {
+            None => other.copy(),
+            Some(ids) => other.read(|gallery| gallery.of_ids(ids))?,
+        };
+        lock(&self.state).gallery.share(shared, replace)
+    }
+
+    fn at(path: &Path, folder: Option<Folder>, state: State, read_at: Checksum) -> Self {
         Self {
             home: Some(Home {
                 path: path.to_owned(),
                 owner: Owner::this_process(),
                 folder: Mutex::new(folder),
+                read_at: Mutex::new(read_at),
             }),
             state: Mutex::new(state),
         }
@@ -103,8 +161,9 @@ impl SharedGallery {
     pub fn close(&self) {
         if let Some(home) = &self.home
             && home.owner.is_this_process()
+            && let Some(folder) = lock(&home.folder).take()
         {
-            lock(&home.folder).take();
+            *lock(&home.read_at) = folder.state();
         }
     }
 

@@ -15,6 +15,7 @@ mod exhaustive;
 mod flat;
 mod job;
 mod matcher;
+mod merge;
 mod neighbors;
 mod options;
 mod rescore;
@@ -25,6 +26,7 @@ mod window;
 
 pub use check::check;
 pub use driver::{search, search_checked};
+pub use merge::{FoundInPart, merge};
 pub use neighbors::Neighbors;
 pub use options::{Matcher, Options};
 pub use rescore::{Candidates, Rescored, rescore};

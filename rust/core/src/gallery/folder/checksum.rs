@@ -15,7 +15,7 @@ pub(crate) fn first_half(hash: &blake3::Hash) -> Checksum {
 }
 
 /// A checksum in digits.
-pub(super) fn hex(checksum: Checksum) -> String {
+pub(crate) fn hex(checksum: Checksum) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let digit = |half: u8| char::from(DIGITS[usize::from(half)]);
     checksum
@@ -25,7 +25,7 @@ pub(super) fn hex(checksum: Checksum) -> String {
 }
 
 /// The checksum that these digits mean.
-pub(super) fn from_hex(digits: &str) -> Option<Checksum> {
+pub(crate) fn from_hex(digits: &str) -> Option<Checksum> {
     let mut checksum = Checksum::default();
     let (pairs, []) = digits.as_bytes().as_chunks::<2>() else {
         return None;

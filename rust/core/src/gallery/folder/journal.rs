@@ -34,6 +34,9 @@ pub(super) struct Header {
     /// Segments that are made from here on have this number or a higher one: a reader that still has
     /// an older journal must not take them for others that were deleted.
     pub next_segment: u32,
+    /// See [`Change::compacts`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compacts: Option<String>,
 }
 
 impl Header {
@@ -44,6 +47,7 @@ impl Header {
             upsample: upsample.into(),
             dtype: dtype.into(),
             next_segment: 1,
+            compacts: None,
         }
     }
 }
@@ -58,6 +62,10 @@ pub(super) struct Change {
     pub remove: Vec<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub add: Vec<Run>,
+    /// On the last line that compacting wrote: the checksum of the last line of the journal before, which
+    /// had left the same images.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compacts: Option<String>,
 }
 
 /// Images that follow each other in a segment.
@@ -78,6 +86,48 @@ pub(super) struct Contents {
     pub changes: Vec<Change>,
     /// Where the last line ends, what the next one is chained to, and whether it has its mark.
     pub end: End,
+    /// The ends of all lines, the header's first.
+    ends: Vec<End>,
+}
+
+impl End {
+    /// The checksum of the last line.
+    pub(super) const fn chain(&self) -> Checksum {
+        self.chain
+    }
+}
+
+impl Contents {
+    /// The contents as they were after an earlier line.
+    ///
+    /// With `to_write`, at most one line may follow it: the last change, which was not promised to anyone.
+    ///
+    /// # Errors
+    /// In words, when the journal has no such line, or more follow it than may.
+    pub(super) fn at(mut self, state: Checksum, to_write: bool) -> Result<Self, String> {
+        let compacts = |line: usize| match line {
+            0 => self.header.compacts.as_deref(),
+            _ => self.changes[line - 1].compacts.as_deref(),
+        };
+        let digits = hex(state);
+        let mut lines = (0..self.ends.len()).rev();
+        let found = lines.find(|&line| {
+            self.ends[line].chain == state || compacts(line) == Some(digits.as_str())
+        });
+        let line = found.ok_or_else(|| {
+            format!("its journal has no line {digits}: it is another gallery, or an older copy")
+        })?;
+        let more = self.ends.len() - 1 - line;
+        if to_write && more > 1 {
+            return Err(format!(
+                "{more} changes follow line {digits} of its journal: it was changed on its own"
+            ));
+        }
+        self.changes.truncate(line);
+        self.end = self.ends[line];
+        self.ends.truncate(line + 1);
+        Ok(self)
+    }
 }
 
 /// The end of a journal.
@@ -101,12 +151,15 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Contents, String> {
     let damaged = |at: u64| format!("is damaged: its journal was altered at byte {at} or after");
     let mut header = None;
     let mut changes = Vec::new();
+    let mut ends: Vec<End> = Vec::new();
     loop {
         let rest = &bytes[end.len as usize..];
         if !end.marked {
             if let Some(after) = rest.strip_prefix(MARK) {
                 end.len = (bytes.len() - after.len()) as u64;
                 end.marked = true;
+                ends.pop();
+                ends.push(end);
                 continue;
             }
             if may_become_mark(rest) {
@@ -130,12 +183,14 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Contents, String> {
             chain,
             marked: false,
         };
+        ends.push(end);
     }
     let header = header.ok_or("is damaged: its journal has no beginning")?;
     Ok(Contents {
         header,
         changes,
         end,
+        ends,
     })
 }
 
@@ -228,6 +283,11 @@ pub(super) struct Journal {
 }
 
 impl Journal {
+    /// The checksum of the last line, which tells the state of the gallery from every other.
+    pub(super) const fn state(&self) -> Checksum {
+        self.end.chain
+    }
+
     /// A journal that was just written, and ends there.
     pub(super) const fn new(file: File, end: End) -> Self {
         Self {

@@ -35,7 +35,7 @@ impl Owner {
 
 /// The right to change a gallery, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Lock {
+pub struct Lock {
     file: File,
     owner: Owner,
 }
@@ -55,7 +55,7 @@ impl Lock {
     /// # Errors
     /// [`Error::Store`] when another writer has it, with the number of its process; when the folder
     /// cannot be written, or what is called `lock` is not the file of a lock.
-    pub(super) fn take(folder: &Path) -> Result<Self> {
+    pub fn take(folder: &Path) -> Result<Self> {
         let fail = |reason: String| Error::store(folder, reason);
         let mut file = open(&folder.join(NAME))
             .map_err(|error| fail(format!("cannot be opened for writing: {error}")))?;

@@ -25,7 +25,8 @@ mod segment;
 mod writable;
 mod writer;
 
-pub(crate) use checksum::{Checksum, checksum};
+pub(crate) use checksum::{Checksum, checksum, from_hex, hex};
+pub use lock::Lock;
 pub(crate) use lock::Owner;
 pub(crate) use read::read;
 pub(crate) use record::{RecordLayout, RecordPlace};

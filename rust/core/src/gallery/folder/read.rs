@@ -1,5 +1,6 @@
 //! Opening a folder for reading.
 
+use super::checksum::Checksum;
 use super::journal::{self, Contents};
 use super::replay::{State, replay};
 use crate::cancel::Cancel;
@@ -17,17 +18,24 @@ pub(super) const JOURNAL: &str = "journal";
 /// Readers try this often to see a journal and its segments while they are being replaced.
 const ATTEMPTS: u32 = 100;
 
-/// Opens a folder for reading.
+/// Opens a folder for reading: as it is, or at an earlier state. Returns the state, too.
 ///
 /// # Errors
-/// [`Error::Store`] when it holds no gallery, or is damaged.
-pub(crate) fn read(path: &Path, cancel: Cancel<'_>) -> Result<State> {
+/// [`Error::Store`] when it holds no gallery, is damaged, or never had that state.
+pub(crate) fn read(
+    path: &Path,
+    at: Option<Checksum>,
+    cancel: Cancel<'_>,
+) -> Result<(State, Checksum)> {
     let mut journal = read_journal(path, cancel)?;
     let mut attempt = 1;
     loop {
-        let read = parse(path, &journal).and_then(|contents| replay(&Arc::from(path), contents));
+        let read = parse_at(path, &journal, at, false).and_then(|contents| {
+            let chain = contents.end.chain();
+            Ok((replay(&Arc::from(path), contents)?.0, chain))
+        });
         let error = match read {
-            Ok((state, ..)) => return Ok(state),
+            Ok(read) => return Ok(read),
             Err(error) => error,
         };
         // A writer may have replaced the journal meanwhile and deleted segments that it named, or cut
@@ -67,6 +75,17 @@ pub(super) fn read_journal(folder: &Path, cancel: Cancel<'_>) -> Result<Vec<u8>>
     Ok(text)
 }
 
-pub(super) fn parse(path: &Path, journal: &[u8]) -> Result<Contents> {
-    journal::parse(journal).map_err(|reason| Error::store(path, reason))
+/// What stands in a journal, up to the line with the checksum `at` if there is one.
+pub(super) fn parse_at(
+    path: &Path,
+    journal: &[u8],
+    at: Option<Checksum>,
+    to_write: bool,
+) -> Result<Contents> {
+    let contents = journal::parse(journal);
+    let contents = contents.and_then(|contents| match at {
+        Some(state) => contents.at(state, to_write),
+        None => Ok(contents),
+    });
+    contents.map_err(|reason| Error::store(path, reason))
 }

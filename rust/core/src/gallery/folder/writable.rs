@@ -1,9 +1,9 @@
 //! A gallery's folder, open for writing.
 
-use super::checksum::{Checksum, checksum};
+use super::checksum::{Checksum, checksum, hex};
 use super::journal::{self, Change, Header, Journal, Run};
 use super::lock::{self, Lock};
-use super::read::{JOURNAL, journal_at, parse, read_journal};
+use super::read::{JOURNAL, journal_at, parse_at, read_journal};
 use super::record::{RecordLayout, RecordPlace};
 use super::replay::{State, replay};
 use super::segment::{self, Segment, Tail};
@@ -89,22 +89,31 @@ impl Folder {
         Ok((folder, state))
     }
 
-    /// Opens a folder for writing.
+    /// The state of the gallery: the checksum of its last change.
+    pub(crate) const fn state(&self) -> Checksum {
+        self.journal.state()
+    }
+
+    /// Opens a folder for writing; with `at`, what follows that state is cut off.
     ///
     /// # Errors
     /// [`Error::Store`] when it holds no gallery, is damaged, open for writing elsewhere, or cannot be
-    /// written.
-    pub(crate) fn open(path: &Path, cancel: Cancel<'_>) -> Result<(Self, State)> {
+    /// written; when it never had that state, or more than one change follows it.
+    pub(crate) fn open(
+        path: &Path,
+        at: Option<Checksum>,
+        cancel: Cancel<'_>,
+    ) -> Result<(Self, State)> {
         let fail =
             |error: io::Error| Error::store(path, format!("cannot be opened for writing: {error}"));
-        let at = path.join(JOURNAL);
+        let journal = path.join(JOURNAL);
         // Looked at first, so that no lock file is left where there is no gallery.
         journal_at(path)?;
         let lock = Lock::take(path)?;
-        let contents = parse(path, &read_journal(path, cancel)?)?;
+        let contents = parse_at(path, &read_journal(path, cancel)?, at, true)?;
         let end = contents.end;
         let (state, segments, header) = replay(&Arc::from(path), contents)?;
-        let file = opening::to_write(&at).map_err(fail)?;
+        let file = opening::to_write(&journal).map_err(fail)?;
         let folder = Self {
             path: path.into(),
             header,
@@ -137,7 +146,7 @@ impl Folder {
         let mut change = Change {
             shape: is_first.then(|| levels_of(shape)),
             remove: remove.to_vec(),
-            add: Vec::new(),
+            ..Change::default()
         };
         let tail = self.tail(&layout)?;
         let dtype = self.dtype;
@@ -224,12 +233,15 @@ impl Folder {
             moved = move_records(writer, records, &mut header.next_segment)?;
         }
         runs.append(&mut moved.runs);
+        let mut compacts = Some(hex(self.state()));
         let changes = gallery.shape().map(|shape| Change {
             shape: Some(levels_of(shape)),
-            remove: Vec::new(),
             add: runs,
+            compacts: compacts.take(),
+            ..Change::default()
         });
         let changes: Vec<Change> = changes.into_iter().collect();
+        header.compacts = compacts;
         let (text, end) = journal::text(&header, &changes);
         let at = path.join(JOURNAL);
         let parts = [text.as_slice()].into_iter();

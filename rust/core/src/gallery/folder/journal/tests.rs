@@ -105,3 +105,32 @@ fn what_a_crash_has_left_is_cut_off_and_the_next_change_is_read() {
         }
     }
 }
+
+#[test]
+fn a_state_is_found_by_the_checksum_of_its_line_or_of_what_it_compacts() {
+    let contents = || parse(&sample()).unwrap();
+    let chains: Vec<Checksum> = contents().ends.iter().map(|end| end.chain).collect();
+    assert_eq!(chains.len(), 4);
+    for (line, chain) in chains.iter().enumerate() {
+        let at = contents().at(*chain, false).unwrap();
+        assert_eq!((at.changes.len(), at.end.chain), (line, *chain));
+        let to_write = contents().at(*chain, true);
+        assert_eq!(to_write.is_ok(), line >= 2, "more than one change follows");
+    }
+    contents().at([7; 16], false).unwrap_err();
+
+    let change = Change {
+        compacts: Some(hex([7; 16])),
+        ..Change::default()
+    };
+    let header = Header::new("bilinear", "float32");
+    let more = [change, Change::default()];
+    let compacted = parse(&text(&header, &more).0).unwrap();
+    assert_eq!(compacted.at([7; 16], true).unwrap().changes.len(), 1);
+    let empty = Header {
+        compacts: Some(hex([7; 16])),
+        ..header
+    };
+    let compacted = parse(&text(&empty, &more[1..]).0).unwrap();
+    assert_eq!(compacted.at([7; 16], true).unwrap().changes.len(), 0);
+}
