@@ -69,6 +69,7 @@ _HOMES = {
     "Prediction": "detectors",
     "Rad": "detectors",
     "ReadingWarning": "errors",
+    "Regions": "detectors",
     "SSIMAE": "detectors.reconstruction.ssim_ae",
     "Scenes": "features",
     "SearchStats": "search",

@@ -1,4 +1,4 @@
-"""What goes before a detector, on the command line: a locator."""
+"""What goes before a detector, on the command line: a locator, regions."""
 
 from __future__ import annotations
 
@@ -174,6 +174,74 @@ def test_what_a_composed_model_cannot_is_refused(frames: Path, locator: Path, ru
         code, _, err = run(*command)
         assert code == 2, (command, err)
         assert "part.ks: is composed of several detectors" in err, command
+
+
+@pytest.fixture
+def parts(tmp_path: Path) -> Path:
+    """Faces of one place, of which some have a hole in their right half."""
+    for n in range(8):
+        write_face(tmp_path / f"parts/train/good/{n}.png", n)
+    write_face(tmp_path / "parts/test/good/8.png", 3)
+    write_face(tmp_path / "parts/test/hole/9.png", 9, defective=True)
+    boxes = {"left": [0, 0, SIDE, 22], "right": [0, 22, SIDE, SIDE]}
+    regions = {"size": [SIDE, SIDE], "regions": boxes}
+    (tmp_path / "regions.json").write_text(json.dumps(regions))
+    return tmp_path / "parts"
+
+
+def write_face(file: Path, seed: int, defective: bool = False) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(face(seed, defective)).save(file)
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_regions_are_learnt_and_judged(parts: Path, run: Run, cut: bool) -> None:
+    code, _, err = run(
+        *("fit", parts / "train/good", "--output", "halves.ks", "--regions", "regions.json"),
+        *(("--cut-regions",) if cut else ()),
+        *SMALL,
+    )
+    assert code == 0, err
+    code, out, err = run("info", "halves.ks")
+    assert code == 0, err
+    assert "region left" in out
+    assert "view right" in out
+    code, _, err = run("predict", "halves.ks", parts / "test", "--output", "found", "--report")
+    assert code == 0, err
+    scores = {row["id"]: row for row in rows("found")}
+    views = scores["hole/9.png"]["views"]
+    assert views["right"]["verdict"] == scores["hole/9.png"]["verdict"] == "anomalous"
+    assert views["right"]["p_value"] <= views["left"]["p_value"]
+    assert scores["good/8.png"]["verdict"] == "normal"
+    page = Path("found/report.html").read_text()
+    assert page.count('<table class="views">') == 2
+    assert "; right" in page
+
+
+def test_regions_of_a_located_part(frames: Path, locator: Path, parts: Path, run: Run) -> None:
+    code, _, err = run(
+        *("evaluate", frames, "--method", "patchcore", *SMALL, "--json", "figures.json"),
+        *("--locator", locator, "--regions", "regions.json"),
+    )
+    assert code == 0, err
+    assert json.loads(Path("figures.json").read_text())["image_auroc"] == 1
+    assert parts.is_dir()
+
+
+def test_regions_that_are_none_are_refused(parts: Path, run: Run) -> None:
+    common = ("fit", parts / "train/good", "--output", "halves.ks", *SMALL)
+    code, _, err = run(*common, "--cut-regions")
+    assert (code, err) == (2, "knnspect: --cut-regions: goes with --regions\n")
+    code, _, err = run(*common, "--regions", "none.json")
+    assert code == 2
+    assert "--regions: none.json: expected a dict of masks by names, a folder of masks" in err
+    outside = {"a": [0, 0, SIDE + 1, 4]}
+    Path("regions.json").write_text(json.dumps({"size": [SIDE, SIDE], "regions": outside}))
+    code, _, err = run(*common, "--regions", "regions.json")
+    assert code == 2
+    assert "region a: expected a box within 48 x 48 pixels" in err
+    code, _, err = run(*common, "--regions", "regions.json", "--method", "padim")
+    assert code == 2
 
 
 @pytest.mark.parametrize(

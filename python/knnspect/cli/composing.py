@@ -14,7 +14,16 @@ if TYPE_CHECKING:
     from knnspect.detectors import Detector
     from knnspect.detectors.composed import AnyDetector
 
-__all__ = ["LocatorFile", "NotFound", "NotFoundIs", "PartMargin", "composed", "refuse_options"]
+__all__ = [
+    "CutRegions",
+    "LocatorFile",
+    "NotFound",
+    "NotFoundIs",
+    "PartMargin",
+    "RegionsPath",
+    "composed",
+    "refuse_options",
+]
 
 _PANEL = "Views"
 
@@ -26,6 +35,24 @@ class NotFoundIs(str, Enum):
     ERROR = "error"
 
 
+RegionsPath = Annotated[
+    Path | None,
+    typer.Option(
+        "--regions",
+        help="Regions of a product, each learnt and judged on its own: a folder of masks, whose "
+        "names are theirs, or a JSON file of boxes; one called ignore is left out of all. With "
+        "--locator: of the part.",
+        rich_help_panel=_PANEL,
+    ),
+]
+CutRegions = Annotated[
+    bool,
+    typer.Option(
+        "--cut-regions",
+        help="With --regions: cut each out by its box, to be judged at its own resolution.",
+        rich_help_panel=_PANEL,
+    ),
+]
 LocatorFile = Annotated[
     Path | None,
     typer.Option(
@@ -57,6 +84,8 @@ def composed(
     locator: Path | None,
     part_margin: float,
     not_found: NotFoundIs,
+    regions: Path | None,
+    cut_regions: bool,
 ) -> AnyDetector:
     """Return a detector with what goes before it: of each part its regions, of each light a part.
 
@@ -70,16 +99,26 @@ def composed(
         What is shown beyond the part.
     not_found : NotFoundIs
         What an image is without the part.
+    regions : Path, optional
+        Where the regions are said.
+    cut_regions : bool
+        Whether they are cut out.
 
     Raises
     ------
     ParameterError
         If an option goes with another one that is not given.
     """
-    from knnspect.detectors.composed import Aligned
+    from knnspect.detectors.composed import Aligned, Regions
     from knnspect.locators import load_locator
+    from knnspect.views.regions import IsRegions
 
     found: AnyDetector = detector
+    if regions is not None:
+        named = IsRegions().parse("--regions", str(regions))
+        found = Regions(found, regions=named, cut=cut_regions)
+    elif cut_regions:
+        raise ParameterError("--cut-regions: goes with --regions")
     if locator is not None:
         finds = load_locator(locator)
         word: Any = not_found.value
@@ -98,4 +137,4 @@ def refuse_options(detector: AnyDetector, **given: object) -> None:
     for name, value in given.items():
         if isinstance(detector, Composed) and value not in (None, False):
             option = f"--{name.replace('_', '-')}"
-            raise ParameterError(f"{option}: does not go with --locator")
+            raise ParameterError(f"{option}: does not go with --locator and --regions")

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from knnspect.cli.composing import LocatorFile, NotFound, NotFoundIs, PartMargin, composed
+from knnspect.cli.composing import (
+    CutRegions,
+    LocatorFile,
+    NotFound,
+    NotFoundIs,
+    PartMargin,
+    RegionsPath,
+    composed,
+)
 from knnspect.cli.options import (
     BatchSize,
     Config,
@@ -41,6 +49,8 @@ def evaluate(
     locator: LocatorFile = None,
     part_margin: PartMargin = 0.0,
     not_found: NotFound = NotFoundIs.VERDICT,
+    regions: RegionsPath = None,
+    cut_regions: CutRegions = False,
     batch_size: BatchSize = 16,
     workers: Workers = 2,
     kind: type[Detector],
@@ -54,7 +64,9 @@ def evaluate(
     if json_file is not None:
         check_writable(json_file)
     evaluation, _ = run_evaluation(
-        composed(build_detector(kind, given), locator, part_margin, not_found),
+        composed(
+            build_detector(kind, given), locator, part_margin, not_found, regions, cut_regions
+        ),
         MVTecDataset(dataset, good_names(good)),
         batch_size=batch_size,
         n_workers=workers,

@@ -11,10 +11,12 @@ import typer
 from knnspect.cli.check import without_listed
 from knnspect.cli.clean import cleaned, say_dropped
 from knnspect.cli.composing import (
+    CutRegions,
     LocatorFile,
     NotFound,
     NotFoundIs,
     PartMargin,
+    RegionsPath,
     composed,
     refuse_options,
 )
@@ -79,6 +81,8 @@ def fit(
     locator: LocatorFile = None,
     part_margin: PartMargin = 0.0,
     not_found: NotFound = NotFoundIs.VERDICT,
+    regions: RegionsPath = None,
+    cut_regions: CutRegions = False,
     skip_bad: SkipBad = False,
     kind: type[Detector],
     given: dict[str, str],
@@ -90,7 +94,9 @@ def fit(
     from knnspect.model_files.inspect import size_of
     from knnspect.normal_features.folder import CHECKPOINT
 
-    detector = composed(build_detector(kind, given), locator, part_margin, not_found)
+    detector = composed(
+        build_detector(kind, given), locator, part_margin, not_found, regions, cut_regions
+    )
     is_composed = isinstance(detector, Composed)
     refuse_options(detector, max_memory=max_memory, checkpoint=checkpoint, clean=clean)
     check_writable(output, folder=max_memory is not None)

@@ -16,6 +16,7 @@ from knnspect.model_files.read import corrections_of
 from knnspect.normal_features.folder import GALLERY
 from knnspect.validation import some_ids
 from knnspect.views import Region, Variants
+from knnspect.views.regions import NamedRegions
 
 __all__ = ["contents", "size_of"]
 
@@ -167,6 +168,12 @@ def _of_views(views: Any) -> Iterator[tuple[str, object]]:
         yield f"view {name}", f"{about['method']}, learnt from {about['images']} images"
 
 
+def _of_regions(regions: Any) -> Iterator[tuple[str, object]]:
+    for name, region in NamedRegions.from_json(regions).items():
+        height, width = region.size
+        yield f"region {name}", f"{height} x {width} pixels, of which {region.share:.1%} count"
+
+
 def _of_sizes(sizes: Any) -> Iterator[tuple[str, object]]:
     height, width = sizes["most"]
     others = len(sizes["others"])
@@ -179,6 +186,7 @@ _DESCRIBED: dict[str, Callable[[Any], Iterator[tuple[str, object]]]] = {
     "dropped": _of_dropped,
     "history": _of_history,
     "mask": _of_mask,
+    "regions": _of_regions,
     "sizes": _of_sizes,
     "views": _of_views,
 }

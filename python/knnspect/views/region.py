@@ -153,15 +153,19 @@ class Region:
         ImageError
             If the image has other proportions than the region.
         """
-        (height, width), size = self.size, placement.size
+        self.check_suits(placement.size)
+        if variant is not None:
+            variant = replace(variant, brightness=1.0)
+        return _cells(self, placement.geometry, grid, variant)
+
+    def check_suits(self, size: tuple[int, int]) -> None:
+        """Raise an ImageError if an image of this height and width has other proportions."""
+        height, width = self.size
         if height * size[1] != width * size[0]:
             raise ImageError(
                 f"its size, {size[0]} x {size[1]} pixels, does not suit the mask, which has "
                 f"{height} x {width}: expected images of the mask's size, or of its proportions"
             )
-        if variant is not None:
-            variant = replace(variant, brightness=1.0)
-        return _cells(self, placement.geometry, grid, variant)
 
     def to_json(self) -> dict[str, Any]:
         """Return it, JSON-compatible: eight pixels a byte, deflated, in base64."""

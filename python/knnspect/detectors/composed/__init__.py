@@ -3,6 +3,7 @@
 ``base``     what they have in common: views, fitting, judging, one decision an image
 ``judging``  judging the views, and deciding
 ``aligned``  one part that a locator finds first
+``regions``  several regions of a product
 ``subject``  what is judged as one: an image, or several pictures of a part
 ``parts``    what a file of theirs holds
 ``loading``  loading a detector, composed or not
@@ -13,5 +14,6 @@ from __future__ import annotations
 from knnspect.detectors.composed.aligned import Aligned
 from knnspect.detectors.composed.base import AnyDetector, Composed
 from knnspect.detectors.composed.loading import load, load_any
+from knnspect.detectors.composed.regions import Regions
 
-__all__ = ["Aligned", "AnyDetector", "Composed", "load", "load_any"]
+__all__ = ["Aligned", "AnyDetector", "Composed", "Regions", "load", "load_any"]

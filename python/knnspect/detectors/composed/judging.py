@@ -103,6 +103,9 @@ class ViewsJudge(Judge):
         keep_pictures: bool,
     ) -> Iterator[Prediction]:
         calibration, _ = self._valid_calibration()
+        for each in self._judges.values():  # those within others decide at their share of the rate
+            if isinstance(each, ViewsJudge):
+                each.set_params(false_alarm_rate=self._share(calibration))
         reader, n_judged, self.seconds_ = self._reader(), 0, {}
         subjects = self._subjects(source)
         with Progress("judging", source.n_images, progress) as report:
@@ -196,7 +199,7 @@ class ViewsJudge(Judge):
             ((name, only),) = predictions.items()
             return replace(only, views={name: only})
         # Each at its share of the rate, so that one view is anomalous where the whole is.
-        rate = calibration.rate(self._rate) / len(self._judges)
+        rate = self._share(calibration)
         predictions = {n: replace(p, false_alarm_rate=rate) for n, p in predictions.items()}
         scores = {name: calibration.of_scores(name, p.score) for name, p in predictions.items()}
         strongest = max(scores, key=lambda name: scores[name])
@@ -213,6 +216,12 @@ class ViewsJudge(Judge):
             uncalibrated="",
             views=predictions,
         )
+
+    def _share(self, calibration: Calibration | None) -> float | None:
+        """Return the false-alarm rate of each view."""
+        if calibration is None or len(self._judges) == 1:
+            return self._rate
+        return calibration.rate(self._rate) / len(self._judges)
 
     def _reader(self) -> ImageReader:
         """Return what reads images that are judged."""

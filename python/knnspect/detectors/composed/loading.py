@@ -12,6 +12,7 @@ from knnspect.detectors.base import Detector
 from knnspect.detectors.composed.aligned import Aligned
 from knnspect.detectors.composed.base import AnyDetector, Composed
 from knnspect.detectors.composed.parts import LOCATOR, VIEWS, unpacked_files
+from knnspect.detectors.composed.regions import Regions
 from knnspect.detectors.registry import get_method, methods
 from knnspect.errors import StoreError, errors_about
 from knnspect.features import Extractor
@@ -21,7 +22,7 @@ from knnspect.model_files import StoredModel
 
 __all__ = ["load", "load_any"]
 
-_KINDS: dict[str, type[Composed]] = {kind.method: kind for kind in (Aligned,)}
+_KINDS: dict[str, type[Composed]] = {kind.method: kind for kind in (Aligned, Regions)}
 
 
 def load(path: str | os.PathLike[str], device: str | None = None) -> Detector:
