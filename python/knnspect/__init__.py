@@ -56,6 +56,7 @@ _HOMES = {
     "ImageWarning": "errors",
     "KnnspectError": "errors",
     "KnownDefect": "detectors",
+    "Lights": "detectors",
     "MissingPackageError": "errors",
     "MutualScoring": "cleaning",
     "Neighbors": "search",

@@ -1,4 +1,4 @@
-"""What goes before a detector, on the command line: a locator, regions."""
+"""What goes before a detector, on the command line: a locator, regions, lights."""
 
 from __future__ import annotations
 
@@ -242,6 +242,84 @@ def test_regions_that_are_none_are_refused(parts: Path, run: Run) -> None:
     assert "region a: expected a box within 48 x 48 pixels" in err
     code, _, err = run(*common, "--regions", "regions.json", "--method", "padim")
     assert code == 2
+
+
+@pytest.fixture
+def lit(tmp_path: Path) -> Path:
+    """Faces in two lights; each defect is seen in one of them."""
+
+    def write_part(name: str, seed: int, seen_in: str = "") -> None:
+        for light in ("top", "side"):
+            write_face(tmp_path / f"lit/{name}_{light}.png", seed, light == seen_in)
+
+    for n in range(8):
+        write_part(f"train/good/{n}", n)
+    for n in range(8, 11):
+        write_part(f"test/good/{n}", n - 8)
+    write_part("test/hole/11", 11, "top")
+    write_part("test/hole/12", 12, "side")
+    return tmp_path / "lit"
+
+
+def test_parts_in_several_lights_are_learnt_and_judged(lit: Path, run: Run) -> None:
+    code, out, err = run(
+        *("fit", lit / "train/good", "--output", "lit.ks", "--method", "patchcore", *SMALL),
+        *("--lights", "{part}_{light}.png"),
+    )
+    assert code == 0, err
+    assert "learnt from 8 images" in out
+    code, out, err = run("info", "lit.ks")
+    assert code == 0, err
+    assert "view top" in out
+    assert "{part}_{light}.png" in out
+    code, out, err = run("predict", "lit.ks", lit / "test", "--output", "found", "--report")
+    assert code == 0, err
+    scores = {row["id"]: row for row in rows("found")}
+    assert sorted(scores) == ["good/10", "good/8", "good/9", "hole/11", "hole/12"]
+    assert scores["hole/11"]["view"] == "top"
+    assert scores["hole/12"]["view"] == "side"
+    verdicts = {id_: row["verdict"] for id_, row in scores.items()}
+    assert verdicts == {id_: "anomalous" if "hole" in id_ else "normal" for id_ in scores}
+    assert out.count("\n") == 5
+    assert Path("found/overlays/hole/12.png").is_file()
+    page = Path("found/report.html").read_text()
+    assert page.count('<article class="card') == 5
+    assert page.count('<th scope="row"><bdi>side</bdi></th>') == 5
+
+
+def test_a_light_that_is_missing_is_named(lit: Path, run: Run) -> None:
+    common = ("fit", lit / "train/good", "--output", "lit.ks", *SMALL)
+    lights = ("--lights", "{part}_{light}.png")
+    assert run(*common, *lights, "--missing-light", "warn")[0] == 0
+    (lit / "test/hole/12_side.png").unlink()
+    code, _, err = run("predict", "lit.ks", lit / "test", "--output", "found")
+    assert code == 0, err
+    assert "part hole/12: has no picture in the light side: it is judged by top alone" in err
+    assert run(*common, *lights)[0] == 0
+    code, _, err = run("predict", "lit.ks", lit / "test", "--output", "found")
+    assert code == 1
+    assert "part hole/12: has no picture in the light side, of side, top" in err
+    code, _, err = run("predict", "lit.ks", lit / "test", "--output", "found", "--skip-bad")
+    assert code == 0
+    assert "left out image hole/12" in err
+    code, _, err = run(*common, "--missing-light", "warn")
+    assert (code, err) == (2, "knnspect: --missing-light: goes with --lights\n")
+    code, _, err = run(*common, "--lights", "{part}.png")
+    assert code == 2
+    assert "--lights: expected a pattern with a part and a light" in err
+
+
+def test_parts_in_several_lights_are_evaluated(lit: Path, run: Run) -> None:
+    code, _, err = run(
+        *("evaluate", lit, "--method", "patchcore", *SMALL, "--json", "figures.json"),
+        *("--lights", "{part}_{light}.png"),
+    )
+    assert code == 0, err
+    figures = json.loads(Path("figures.json").read_text())
+    assert figures["image_auroc"] == 1
+    assert (figures["train_images"], figures["test_images"]) == (8, 5)
+    assert figures["undefined"]["pixel_auroc"] == "a part has several pictures"
+    assert figures["kinds"]["hole"]["images"] == 2
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CutRegions",
+    "LightsPattern",
     "LocatorFile",
+    "MissingIs",
+    "MissingLight",
     "NotFound",
     "NotFoundIs",
     "PartMargin",
@@ -35,6 +38,13 @@ class NotFoundIs(str, Enum):
     ERROR = "error"
 
 
+class MissingIs(str, Enum):
+    """What it is if a part lacks a light."""
+
+    ERROR = "error"
+    WARN = "warn"
+
+
 RegionsPath = Annotated[
     Path | None,
     typer.Option(
@@ -50,6 +60,24 @@ CutRegions = Annotated[
     typer.Option(
         "--cut-regions",
         help="With --regions: cut each out by its box, to be judged at its own resolution.",
+        rich_help_panel=_PANEL,
+    ),
+]
+LightsPattern = Annotated[
+    str | None,
+    typer.Option(
+        "--lights",
+        help="Several pictures of a part, one verdict: how they are called, such as "
+        "{part}_{light}.png, or a regular expression with the groups part and light.",
+        metavar="PATTERN",
+        rich_help_panel=_PANEL,
+    ),
+]
+MissingLight = Annotated[
+    MissingIs,
+    typer.Option(
+        help="With --lights: a part that is judged without one of them is an error, which "
+        "--skip-bad leaves out, or judged by the others, with a warning.",
         rich_help_panel=_PANEL,
     ),
 ]
@@ -81,11 +109,14 @@ NotFound = Annotated[
 
 def composed(
     detector: Detector,
+    *,
     locator: Path | None,
     part_margin: float,
     not_found: NotFoundIs,
     regions: Path | None,
     cut_regions: bool,
+    lights: str | None,
+    missing_light: MissingIs,
 ) -> AnyDetector:
     """Return a detector with what goes before it: of each part its regions, of each light a part.
 
@@ -103,14 +134,19 @@ def composed(
         Where the regions are said.
     cut_regions : bool
         Whether they are cut out.
+    lights : str, optional
+        The pattern of the names of pictures in several lights.
+    missing_light : MissingIs
+        What it is if a part lacks one.
 
     Raises
     ------
     ParameterError
         If an option goes with another one that is not given.
     """
-    from knnspect.detectors.composed import Aligned, Regions
+    from knnspect.detectors.composed import Aligned, Lights, Regions
     from knnspect.locators import load_locator
+    from knnspect.views.lights import IsLightPattern
     from knnspect.views.regions import IsRegions
 
     found: AnyDetector = detector
@@ -126,6 +162,12 @@ def composed(
     elif part_margin or not_found is not NotFoundIs.VERDICT:
         name = "part-margin" if part_margin else "not-found"
         raise ParameterError(f"--{name}: goes with --locator")
+    if lights is not None:
+        IsLightPattern().check("--lights", lights)
+        how: Any = missing_light.value
+        found = Lights(found, pattern=lights, missing=how)
+    elif missing_light is not MissingIs.ERROR:
+        raise ParameterError("--missing-light: goes with --lights")
     found.check_params()
     return found
 
@@ -137,4 +179,4 @@ def refuse_options(detector: AnyDetector, **given: object) -> None:
     for name, value in given.items():
         if isinstance(detector, Composed) and value not in (None, False):
             option = f"--{name.replace('_', '-')}"
-            raise ParameterError(f"{option}: does not go with --locator and --regions")
+            raise ParameterError(f"{option}: does not go with --locator, --regions and --lights")

@@ -10,7 +10,10 @@ import typer
 
 from knnspect.cli.composing import (
     CutRegions,
+    LightsPattern,
     LocatorFile,
+    MissingIs,
+    MissingLight,
     NotFound,
     NotFoundIs,
     PartMargin,
@@ -51,6 +54,8 @@ def evaluate(
     not_found: NotFound = NotFoundIs.VERDICT,
     regions: RegionsPath = None,
     cut_regions: CutRegions = False,
+    lights: LightsPattern = None,
+    missing_light: MissingLight = MissingIs.ERROR,
     batch_size: BatchSize = 16,
     workers: Workers = 2,
     kind: type[Detector],
@@ -65,7 +70,14 @@ def evaluate(
         check_writable(json_file)
     evaluation, _ = run_evaluation(
         composed(
-            build_detector(kind, given), locator, part_margin, not_found, regions, cut_regions
+            build_detector(kind, given),
+            locator=locator,
+            part_margin=part_margin,
+            not_found=not_found,
+            regions=regions,
+            cut_regions=cut_regions,
+            lights=lights,
+            missing_light=missing_light,
         ),
         MVTecDataset(dataset, good_names(good)),
         batch_size=batch_size,

@@ -12,7 +12,10 @@ from knnspect.cli.check import without_listed
 from knnspect.cli.clean import cleaned, say_dropped
 from knnspect.cli.composing import (
     CutRegions,
+    LightsPattern,
     LocatorFile,
+    MissingIs,
+    MissingLight,
     NotFound,
     NotFoundIs,
     PartMargin,
@@ -83,6 +86,8 @@ def fit(
     not_found: NotFound = NotFoundIs.VERDICT,
     regions: RegionsPath = None,
     cut_regions: CutRegions = False,
+    lights: LightsPattern = None,
+    missing_light: MissingLight = MissingIs.ERROR,
     skip_bad: SkipBad = False,
     kind: type[Detector],
     given: dict[str, str],
@@ -95,7 +100,14 @@ def fit(
     from knnspect.normal_features.folder import CHECKPOINT
 
     detector = composed(
-        build_detector(kind, given), locator, part_margin, not_found, regions, cut_regions
+        build_detector(kind, given),
+        locator=locator,
+        part_margin=part_margin,
+        not_found=not_found,
+        regions=regions,
+        cut_regions=cut_regions,
+        lights=lights,
+        missing_light=missing_light,
     )
     is_composed = isinstance(detector, Composed)
     refuse_options(detector, max_memory=max_memory, checkpoint=checkpoint, clean=clean)

@@ -20,7 +20,7 @@
 from __future__ import annotations
 
 from knnspect.detectors.base import Detector
-from knnspect.detectors.composed import Aligned, Composed, Regions, load
+from knnspect.detectors.composed import Aligned, Composed, Lights, Regions, load
 from knnspect.detectors.heads.cflow import CFlow
 from knnspect.detectors.heads.deep_svdd import DeepSvdd
 from knnspect.detectors.heads.simplenet import SimpleNet
@@ -46,6 +46,7 @@ __all__ = [
     "DeepSvdd",
     "Detector",
     "KnownDefect",
+    "Lights",
     "PatchCore",
     "Prediction",
     "Rad",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from copy import copy
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -13,7 +14,7 @@ from knnspect import _core, metrics
 from knnspect.constraints import Images
 from knnspect.data import Labels, MVTecDataset, Need, open_to_judge, open_to_learn
 from knnspect.detectors import Prediction
-from knnspect.detectors.composed import AnyDetector
+from knnspect.detectors.composed import AnyDetector, Lights
 from knnspect.errors import ParameterError
 from knnspect.evaluation.figures import DecisionEvaluation, Evaluation, KindEvaluation
 from knnspect.extras import require
@@ -33,6 +34,9 @@ _NEEDS: dict[str, Need] = {
     "aupro_05": "pixels",
     "aupimo": "normal images' pixels",
 }
+
+_NEEDS_OF_IMAGES: dict[str, Need] = {k: need for k, need in _NEEDS.items() if need == "images"}
+_SEVERAL = "a part has several pictures"
 
 #: Figures that are defined where others are.
 _DEFINED_WITH = {
@@ -92,9 +96,13 @@ def evaluate(
     require("sklearn", for_="an evaluation")  # before the work, not after it
     start = time.perf_counter()
     _refuse_tested(detector, dataset)
+    judged, needs = [image.path for image in dataset.test], _NEEDS
+    if isinstance(detector, Lights):
+        dataset, needs = _of_parts(dataset, detector), _NEEDS_OF_IMAGES
     labels = Labels(
-        dataset, detector.backbone.max_pixels, _NEEDS, detector.backbone.reader_of_sizes()
+        dataset, detector.backbone.max_pixels, needs, detector.backbone.reader_of_sizes()
     )
+    labels.undefined |= dict.fromkeys(_NEEDS.keys() - needs.keys(), _SEVERAL)
     options: dict[str, Any] = {
         "batch_size": batch_size,
         "n_workers": n_workers,
@@ -105,7 +113,7 @@ def evaluate(
     # Without their neighbours, which take more memory than all the rest.
     predictions = [
         replace(prediction, neighbors=None)
-        for prediction in detector.iter_predict([image.path for image in dataset.test], **options)
+        for prediction in detector.iter_predict(judged, **options)
     ]
     for stage, value in detector.seconds_.items():
         seconds[stage] = seconds.get(stage, 0.0) + value
@@ -123,7 +131,7 @@ def evaluate(
     evaluation = Evaluation(
         method=detector.method,
         backbone=str(detector.backbone.name),
-        train_images=len(dataset.train),
+        train_images=detector.n_images_ if needs is not _NEEDS else len(dataset.train),
         test_images=len(dataset.test),
         **{name: figures.get(name) for name in (*_NEEDS, *_DEFINED_WITH)},
         aupimo_by_image={paths[i]: overlap for i, overlap in of_pixels.overlaps.items()},
@@ -178,6 +186,15 @@ def _figures_of_images(labels: Labels, predictions: list[Prediction]) -> dict[st
         "image_f1_max_threshold": best.threshold,
         "map_max_auroc": metrics.auroc(truth, [float(p.map.max()) for p in predictions]),
     }
+
+
+def _of_parts(dataset: MVTecDataset, detector: Lights) -> MVTecDataset:
+    """Return a dataset of parts: of each the first of its pictures."""
+    parts = copy(dataset)
+    pictures = open_to_judge([image.path for image in dataset.test])
+    by_id = {item.id: image for item, image in zip(pictures, dataset.test, strict=True)}
+    parts.test = [by_id[id_] for id_ in detector.first_pictures(pictures)]
+    return parts
 
 
 def _finite(prediction: Prediction) -> float:

@@ -121,6 +121,8 @@ class ResultsFolder:
         }
         if prediction.found is not None:
             row["part"] = _place(prediction.found)
+        if prediction.shown_view:
+            row["view"] = prediction.shown_view
         if prediction.views:
             row["views"] = {name: self._of_view(one) for name, one in prediction.views.items()}
         if prediction.known_defect is not None:

@@ -7,6 +7,7 @@
 ``query_variants``  those of images that are judged
 ``foreground``      which cells show the part
 ``region``          which pixels count, drawn by the user
+``lights``          several pictures of one part, told apart by their names
 ``regions``         several of these with names
 ``tiling``          which tiles of a large image there are, and whose cells are whose
 ``view``            a frame cut out of an image: what all of them are, and the way back

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from functools import partial
 from pathlib import Path
@@ -89,6 +89,9 @@ class Composed(ViewsJudge):
     @abstractmethod
     def _names(self, source: ImageSource) -> list[str]:
         """Return the names of the views, which the images to be learnt from may decide."""
+
+    def _check_to_learn(self, source: ImageSource, names: Sequence[str]) -> None:
+        """Raise an ImageError if something to be learnt from is not there in all views."""
 
     def _unfitted(self, name: str) -> AnyDetector:  # noqa: ARG002
         """Return the detector that is to judge a view."""
@@ -202,9 +205,11 @@ class Composed(ViewsJudge):
         on_bad = Once(skip_bad) if skip_bad else False
         source = open_to_learn(self.backbone.opened(images))
         names = self._names(source)
+        self._check_to_learn(source, names)
         held_out = None
         if calibration_images is not None:
             held_out = open_to_learn(self.backbone.opened(calibration_images))
+            self._check_to_learn(held_out, names)
         learnt = type(self)(**self.get_params(deep=False))
         learnt.views_ = {
             name: self._unfitted(name).fit(
@@ -242,6 +247,7 @@ class Composed(ViewsJudge):
         """
         self._check_fitted()
         source = open_to_learn(self.backbone.opened(images))
+        self._check_to_learn(source, list(self.views_))
         on_bad = Once(skip_bad) if skip_bad else False
         calibrated = copy(self)  # so that a failure leaves the calibration of before
         calibrated.views_ = {
@@ -263,7 +269,7 @@ class Composed(ViewsJudge):
         """Return what a view shows of normal images."""
         return SubjectSource(
             lambda: self._subjects(source),
-            source.n_images,
+            self._n_subjects(source),
             lambda subject: self._item_of(name, subject),
             lambda item, image: self._shown(name, item, image),
         )

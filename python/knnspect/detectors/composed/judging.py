@@ -44,14 +44,21 @@ class ViewsJudge(Judge):
         """Yield what is judged as one; by default each image."""
         return (Subject(item.id, {"": item}) for item in source)
 
+    def _n_subjects(self, source: ImageSource) -> int | None:
+        """Return how many there are; None where only reading them tells."""
+        return source.n_images
+
     def _item_of(self, name: str, subject: Subject) -> ImageItem | None:  # noqa: ARG002
         """Return the picture that a view is of; None if the subject is judged without the view."""
         return subject.pictures[""]
 
     def _together(
-        self, predictions: Mapping[str, Prediction], joint: JointCalibration
+        self,
+        predictions: Mapping[str, Prediction],
+        joint: JointCalibration,
+        strongest: str,  # noqa: ARG002 - some kinds read it
     ) -> Prediction:
-        """Return one prediction of several views of one picture."""
+        """Return one prediction of several views; `strongest` is the one that decides."""
         maps = [joint.of_maps(name, one.map) for name, one in predictions.items()]
         first = next(iter(predictions.values()))
         return replace(first, map=np.maximum.reduce(maps).astype(np.float32))
@@ -108,7 +115,7 @@ class ViewsJudge(Judge):
                 each.set_params(false_alarm_rate=self._share(calibration))
         reader, n_judged, self.seconds_ = self._reader(), 0, {}
         subjects = self._subjects(source)
-        with Progress("judging", source.n_images, progress) as report:
+        with Progress("judging", self._n_subjects(source), progress) as report:
             for chunk in in_chunks(subjects, batch_size):
                 kept = []
                 for subject, read in zip(chunk, read_all(chunk, reader, n_workers), strict=True):
@@ -204,7 +211,7 @@ class ViewsJudge(Judge):
         scores = {name: calibration.of_scores(name, p.score) for name, p in predictions.items()}
         strongest = max(scores, key=lambda name: scores[name])
         return replace(
-            self._together(predictions, calibration),
+            self._together(predictions, calibration, strongest),
             id=subject.id,
             score=scores[strongest],
             neighbors=None,

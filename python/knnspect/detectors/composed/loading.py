@@ -11,6 +11,7 @@ from typing import Any, cast
 from knnspect.detectors.base import Detector
 from knnspect.detectors.composed.aligned import Aligned
 from knnspect.detectors.composed.base import AnyDetector, Composed
+from knnspect.detectors.composed.lights import Lights
 from knnspect.detectors.composed.parts import LOCATOR, VIEWS, unpacked_files
 from knnspect.detectors.composed.regions import Regions
 from knnspect.detectors.registry import get_method, methods
@@ -22,7 +23,7 @@ from knnspect.model_files import StoredModel
 
 __all__ = ["load", "load_any"]
 
-_KINDS: dict[str, type[Composed]] = {kind.method: kind for kind in (Aligned, Regions)}
+_KINDS: dict[str, type[Composed]] = {kind.method: kind for kind in (Aligned, Lights, Regions)}
 
 
 def load(path: str | os.PathLike[str], device: str | None = None) -> Detector:
