@@ -76,6 +76,7 @@ _HOMES = {
     "SearchStats": "search",
     "ShapeError": "errors",
     "ShardedGallery": "gallery",
+    "SiamMask": "locators",
     "SimpleNet": "detectors",
     "SkipGANomaly": "detectors.reconstruction.skip_ganomaly",
     "Spade": "detectors",

@@ -62,7 +62,13 @@ from knnspect.errors import (
 )
 from knnspect.features import Backbone, Features, Pixels, Scenes
 from knnspect.gallery import Coreset, Gallery, ShardedGallery
-from knnspect.locators import FoundPart, GoldenTemplate, load_locator, save_locator
+from knnspect.locators import (
+    FoundPart,
+    GoldenTemplate,
+    SiamMask,
+    load_locator,
+    save_locator,
+)
 from knnspect.pyramid import FeaturePyramid
 from knnspect.search import Neighbors, SearchStats
 from knnspect.views import Variants
@@ -129,6 +135,7 @@ __all__ = [
     "SearchStats",
     "ShapeError",
     "ShardedGallery",
+    "SiamMask",
     "SimpleNet",
     "SkipGANomaly",
     "Spade",

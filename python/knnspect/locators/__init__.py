@@ -17,16 +17,22 @@ from __future__ import annotations
 from knnspect.locators.aligned_images import AlignedImages
 from knnspect.locators.base import Locator
 from knnspect.locators.files import load_locator, locator_methods, save_locator
-from knnspect.locators.found import FoundPart, RotatedBox
+from knnspect.locators.found import DrawnMask, FoundPart, RotatedBox
 from knnspect.locators.golden_template import GoldenTemplate
+from knnspect.locators.rectangles import mask_iou, rotated_box_of
+from knnspect.locators.siam_mask import SiamMask
 
 __all__ = [
     "AlignedImages",
+    "DrawnMask",
     "FoundPart",
     "GoldenTemplate",
     "Locator",
     "RotatedBox",
+    "SiamMask",
     "load_locator",
     "locator_methods",
+    "mask_iou",
+    "rotated_box_of",
     "save_locator",
 ]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import warnings
 from abc import abstractmethod
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+from numpy.typing import NDArray
 
 from knnspect.calibration import Calibration
 from knnspect.constraints import Instance, Optional, Positive
@@ -14,7 +16,7 @@ from knnspect.data.sources import ImageItem
 from knnspect.errors import ImageError, ImageWarning, NotFittedError, errors_about
 from knnspect.features import Backbone, Extractor
 from knnspect.locators.aligned_images import AlignedImages
-from knnspect.locators.found import FoundPart
+from knnspect.locators.found import DrawnMask, FoundPart
 from knnspect.locators.part import Part
 from knnspect.parameters import Parametrized, learnt, parameter
 from knnspect.views import AlignedView
@@ -22,7 +24,7 @@ from knnspect.views import AlignedView
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["Locator"]
+__all__ = ["Best", "Locator"]
 
 #: The share of a part that must lie in the image for no warning.
 _WHOLE = 0.98
@@ -30,6 +32,18 @@ _WHOLE = 0.98
 
 def _default_backbone() -> Backbone:
     return Backbone(levels=(1, 2), image_size=256, resize="pad")
+
+
+class Best(NamedTuple):
+    """The best place of a part in an image.
+
+    `score` says how much it looks like the part; `view` is the way to the template's frame;
+    `drawn` the mask that was drawn there, if the locator draws masks.
+    """
+
+    score: float
+    view: AlignedView
+    drawn: DrawnMask | None = None
 
 
 class Locator(Parametrized):
@@ -75,8 +89,19 @@ class Locator(Parametrized):
         """Get ready to locate `part_`; raise a ParameterError if it cannot be."""
 
     @abstractmethod
-    def _best(self, image: ImageArray) -> tuple[float, AlignedView]:
-        """Return the score of the best place of the part in an image, and the way to its frame."""
+    def _best(self, image: ImageArray) -> Best:
+        """Return the best place of the part in an image."""
+
+    def state(self) -> dict[str, Any]:
+        """Return what files have beside the parameters and the part, as JSON has it."""
+        return {}
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return the arrays that files have beside the part, by name."""
+        return {}
+
+    def take_over(self, state: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> None:
+        """Take over what `state` and `arrays` returned; `restore` follows."""
 
     # --- What all have. ---------------------------------------------------------------------------
 
@@ -113,17 +138,22 @@ class Locator(Parametrized):
             If there are too few frames for the `false_alarm_rate`.
         """
         self.check_params()
-        (item,) = open_images([template])
-        if self.backbone.white == "auto":
-            self.backbone.find_white([template])
-        with errors_about(image=item.id, path=item.file):
-            part = Part.of(item.read(self.backbone.reader()), box, mask)
+        _, part = self._cut_out(template, box, mask)
         fitted = type(self)(**self.get_params(deep=False))
         fitted.restore(part, None)
         if frames is not None:
             fitted._calibrate(frames)
         vars(self).update(vars(fitted))
         return self
+
+    def _cut_out(self, template: object, box: object, mask: object) -> tuple[ImageArray, Part]:
+        """Return the template's image, and the part in it."""
+        (item,) = open_images([template])
+        if self.backbone.white == "auto":
+            self.backbone.find_white([template])
+        with errors_about(image=item.id, path=item.file):
+            image = item.read(self.backbone.reader())
+            return image, Part.of(image, box, mask)
 
     def restore(self, part: Part, calibration: Calibration | None) -> None:
         """Take over what was learnt from a template and from normal frames, such as from a file.
@@ -218,14 +248,16 @@ class Locator(Parametrized):
     def _located(self, item: ImageItem, image: ImageArray) -> FoundPart:
         with errors_about(image=item.id, path=item.file):
             try:
-                score, view = self._best(image)
+                best = self._best(image)
             except ImageError as error:
                 raise ImageError(f"image {item.id}: {error}") from None
-        threshold = self.threshold_
+        threshold, score = self.threshold_, best.score
         # A score is rounded; the least of the normal frames itself is found.
         is_found = score >= threshold - 1e-9
         p_value = None if self.calibration_ is None else self.calibration_.p_value(1 - score)
-        found = FoundPart(item.id, is_found, score, threshold, view, self.part_.mask, p_value)
+        found = FoundPart(
+            item.id, is_found, score, threshold, best.view, self.part_.mask, p_value, best.drawn
+        )
         if is_found and found.share_inside < _WHOLE:
             warnings.warn(
                 f"image {item.id}: {1 - found.share_inside:.0%} of the part lie beyond the border "

@@ -15,6 +15,7 @@ from knnspect.files import as_damage, check_path, is_folder
 from knnspect.locators.base import Locator
 from knnspect.locators.golden_template import GoldenTemplate
 from knnspect.locators.part import Part
+from knnspect.locators.siam_mask import SiamMask
 from knnspect.model_files import StoredModel, write_model
 from knnspect.model_files.layout import CALIBRATION
 from knnspect.views import Region
@@ -23,7 +24,9 @@ __all__ = ["load_locator", "locator_methods", "save_locator"]
 
 #: The name of the array that shows the part.
 _PIXELS = "part.pixels"
-_KINDS: dict[str, type[Locator]] = {kind.method: kind for kind in (GoldenTemplate,)}
+#: Before the names of what else was learnt.
+_LEARNT = "learnt."
+_KINDS: dict[str, type[Locator]] = {kind.method: kind for kind in (GoldenTemplate, SiamMask)}
 
 
 def locator_methods() -> dict[str, type[Locator]]:
@@ -63,10 +66,12 @@ def save_locator(locator: Locator, path: str | os.PathLike[str]) -> None:
         "knnspect": _core.__version__,
         **locator.saved_params(),
         "part": {"mask": Region(mask).to_json(), "dtype": pixels.dtype.name},
+        "state": locator.state(),
     }
     # Files have no whole numbers of 8 bits; half precision holds these exactly.
     kept = pixels.astype(np.float16) if pixels.dtype == np.uint8 else pixels
-    arrays: dict[str, NDArray[Any]] = {_PIXELS: np.ascontiguousarray(kept)}
+    arrays = {_PIXELS: np.ascontiguousarray(kept)}
+    arrays |= {_LEARNT + name: array for name, array in locator.arrays().items()}
     if locator.calibration_ is not None:
         config["calibration"], of_frames = locator.calibration_.to_state()
         arrays |= {CALIBRATION + name: array for name, array in of_frames.items()}
@@ -127,6 +132,7 @@ def _restored(kind: type[Locator], stored: StoredModel, device: str | None) -> L
     if "calibration" in config:
         calibration = Calibration.from_state(config["calibration"], stored.tensors(CALIBRATION))
         calibration.rate(locator.false_alarm_rate)
+    locator.take_over(config.get("state", {}), stored.tensors(_LEARNT))
     locator.restore(_part(config["part"], stored.tensors(_PIXELS)[""]), calibration)
     return locator
 

@@ -5,32 +5,51 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from knnspect.errors import ImageError
+from knnspect.locators.rectangles import RotatedBox, hull_of, rotated_box_of
 from knnspect.views import AlignedView, Box
 
-__all__ = ["FoundPart", "RotatedBox"]
+__all__ = ["DrawnMask", "FoundPart", "RotatedBox"]
 
 #: Pixels by which corners may be off by rounding.
 _ROUNDING = 1e-6
 
 
-class RotatedBox(NamedTuple):
-    """A rectangle in an image, in its pixels.
+@dataclass(frozen=True, eq=False)
+class DrawnMask:
+    """A mask that a network has drawn of a square of an image.
 
-    `row` and `column` are those of its centre, `height` and `width` its sides before it is turned
-    by `angle` degrees counter-clockwise.
+    Parameters
+    ----------
+    view : AlignedView
+        The way from the image to the square, which is upright and may go on beyond the image.
+    shares : ndarray of float32, shape ``view.frame``
+        How sure it is of each pixel: from 0.5 on it shows the part.
     """
 
-    row: float
-    column: float
-    height: float
-    width: float
-    angle: float
+    view: AlignedView
+    shares: NDArray[np.float32] = field(repr=False)
+
+    @property
+    def shown(self) -> NDArray[np.bool_]:
+        """Which pixels of the square show the part."""
+        found: NDArray[np.bool_] = self.shares >= 0.5
+        return found
+
+    def rotated_box(self, near: float) -> RotatedBox:
+        """Return the rectangle of least area around it in the image; see `rotated_box_of`."""
+        box, size = rotated_box_of(self.shown, near), _scale(self.view)
+        row, column = self.view.to_original(box.row, box.column)
+        return RotatedBox(row, column, box.height * size, box.width * size, box.angle)
+
+    def corners(self) -> NDArray[np.float64]:
+        """Return the corners of its convex hull in the image, (row, column)."""
+        hull = hull_of(self.shown)
+        return np.stack(self.view.to_original(hull[:, 0], hull[:, 1]), axis=1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +73,9 @@ class FoundPart:
         Which pixels of the template's frame show the part.
     p_value : float or None
         The conformal p-value of an image that shows the part; None without normal frames.
+    drawn : DrawnMask or None
+        What a network that draws masks has drawn: `mask`, `box` and `rotated_box` are then of it,
+        else of the template's, moved.
 
     Examples
     --------
@@ -74,6 +96,7 @@ width=40.0, angle=0.0))
     view: AlignedView
     part: NDArray[np.bool_] = field(repr=False)
     p_value: float | None = None
+    drawn: DrawnMask | None = None
 
     def check(self, file: Path | None = None) -> None:
         """Raise an ImageError if the part was not found.
@@ -105,11 +128,13 @@ width=40.0, angle=0.0))
     @property
     def scale(self) -> float:
         """How many times as long as in the template the part is."""
-        return math.sqrt(abs(float(np.linalg.det(self.view.inverse[:, :2]))))
+        return _scale(self.view)
 
     @property
     def rotated_box(self) -> RotatedBox:
-        """The template's frame in the image."""
+        """The rectangle of least area around a mask that was drawn, else the template's frame."""
+        if self.drawn is not None:
+            return self.drawn.rotated_box(self.angle)
         height, width = self.view.frame
         row, column = self.view.to_original((height - 1) / 2, (width - 1) / 2)
         return RotatedBox(row, column, height * self.scale, width * self.scale, self.angle)
@@ -117,7 +142,7 @@ width=40.0, angle=0.0))
     @property
     def box(self) -> Box:
         """The upright box around the rotated one; it may go on beyond the image."""
-        corners = self.view.corners()
+        corners = self.view.corners() if self.drawn is None else self.drawn.corners()
         top, left = (math.floor(low + 0.5 + _ROUNDING) for low in corners.min(axis=0).tolist())
         bottom, right = (math.ceil(high + 0.5 - _ROUNDING) for high in corners.max(axis=0).tolist())
         return Box(top, left, bottom, right)
@@ -125,7 +150,11 @@ width=40.0, angle=0.0))
     @property
     def mask(self) -> NDArray[np.bool_]:
         """Which pixels of the image show the part, shape ``view.size``."""
-        found: NDArray[np.bool_] = self.view.to_image(self.part.astype(np.float32)) >= 0.5
+        if self.drawn is not None:
+            shares = self.drawn.view.to_image(self.drawn.shares)
+        else:
+            shares = self.view.to_image(self.part.astype(np.float32))
+        found: NDArray[np.bool_] = shares >= 0.5
         return found
 
     @property
@@ -137,3 +166,8 @@ width=40.0, angle=0.0))
         inside = (at_rows > -0.5) & (at_rows < height - 0.5)
         inside &= (at_columns > -0.5) & (at_columns < width - 0.5)
         return float(inside.mean())
+
+
+def _scale(view: AlignedView) -> float:
+    """Return how many pixels of the image one of the frame is."""
+    return math.sqrt(abs(float(np.linalg.det(view.inverse[:, :2]))))

@@ -9,7 +9,7 @@ from knnspect.constraints import Count, Positive
 from knnspect.data import ImageArray
 from knnspect.errors import ImageError, ParameterError
 from knnspect.features import Extractor
-from knnspect.locators.base import Locator
+from knnspect.locators.base import Best, Locator
 from knnspect.locators.correlation import Standard
 from knnspect.locators.hypotheses import FEWEST_CELLS, TurnedParts, shown_cells
 from knnspect.locators.matching import mutual_matches
@@ -106,7 +106,7 @@ class GoldenTemplate(Locator):
         self._turned = {}
         self._close = _Close(self)
 
-    def _best(self, image: ImageArray) -> tuple[float, AlignedView]:
+    def _best(self, image: ImageArray) -> Best:
         size = (image.shape[0], image.shape[1])
         turned = self._turned.pop(size, None) or self._turned_for(size)
         self._turned[size] = turned  # the last one that was used
@@ -121,7 +121,7 @@ class GoldenTemplate(Locator):
             )
             for place in places
         ]
-        return self._close.refined(image, views)
+        return Best(*self._close.refined(image, views))
 
     def _turned_for(self, size: tuple[int, int]) -> TurnedParts:
         return TurnedParts(self.part_, size, self._network, self._angles, self._sizes)
