@@ -142,6 +142,14 @@ def test_ssim_is_that_of_scikit_image() -> None:
     assert torch.allclose(ssim(same, same), torch.ones_like(same))
 
 
+def test_ssim_is_taken_in_float32_while_a_network_is_trained_in_bfloat16() -> None:
+    generator = torch.Generator().manual_seed(0)
+    ours, theirs = (0.5 + 0.02 * torch.rand(2, 1, 20, 20, generator=generator) for _ in range(2))
+    expected = ssim(ours, theirs)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(ssim(ours, theirs), expected)
+
+
 def test_augmented_images_are_turned_and_shifted_a_little() -> None:
     image = torch.zeros(1, 1, 64, 64)
     image[..., 20:40, 25:30] = 1

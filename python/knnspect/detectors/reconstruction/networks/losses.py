@@ -109,6 +109,13 @@ def ssim(ours: Tensor, theirs: Tensor) -> Tensor:
     Wang, Bovik, Sheikh and Simoncelli, "Image Quality Assessment: From Error Visibility to
     Structural Similarity" (2004), equation 13: a Gaussian window of 11x11, sigma 1.5.
     """
+    # Variances are small differences of large means: bfloat16 leaves nothing of them.
+    with torch.autocast(ours.device.type, enabled=False):
+        precise = torch.promote_types(ours.dtype, torch.float32)
+        return _ssim(ours.to(precise), theirs.to(precise))
+
+
+def _ssim(ours: Tensor, theirs: Tensor) -> Tensor:
     channels = ours.shape[1]
     row = _window().to(ours)
 
