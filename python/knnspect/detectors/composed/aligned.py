@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
@@ -20,6 +20,7 @@ from knnspect.detectors.composed.parts import LOCATOR, packed_files
 from knnspect.detectors.composed.subject import Shown, Subject
 from knnspect.detectors.judged_file import JudgedFile
 from knnspect.detectors.prediction import Prediction
+from knnspect.errors import ParameterError
 from knnspect.locators import GoldenTemplate, Locator, save_locator
 from knnspect.parameters import parameter
 
@@ -82,6 +83,11 @@ class Aligned(Composed):
     )
 
     method = "aligned"
+
+    def check_views(self, names: Sequence[str]) -> None:
+        """Raise a ParameterError if views of a file are not the part alone."""
+        if list(names) != [_PART]:
+            raise ParameterError(f"views: expected {_PART}, got {list(names)}")
 
     def _names(self, source: ImageSource) -> list[str]:  # noqa: ARG002 - it has one in any case
         return [_PART]

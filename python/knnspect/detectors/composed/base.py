@@ -90,6 +90,9 @@ class Composed(ViewsJudge):
     def _names(self, source: ImageSource) -> list[str]:
         """Return the names of the views, which the images to be learnt from may decide."""
 
+    def check_views(self, names: Sequence[str]) -> None:
+        """Raise a ParameterError if views of a file are not those that the parameters say."""
+
     def _check_to_learn(self, source: ImageSource, names: Sequence[str]) -> None:
         """Raise an ImageError if something to be learnt from is not there in all views."""
 

@@ -112,12 +112,14 @@ def _restored(
             (file,) = unpacked_files(stored, LOCATOR, Path(folder))
             given["locator"] = load_locator(file, device)
         files = unpacked_files(stored, VIEWS, Path(folder))
-        views = {
-            name: _view(file, backbone) for name, file in zip(config["views"], files, strict=True)
-        }
+        names = list(config["views"])
+        if not names or not all(isinstance(name, str) for name in names):
+            raise ValueError(f"views: expected names of views, got {names}")
+        views = {name: _view(file, backbone) for name, file in zip(names, files, strict=True)}
     first = next(iter(views.values()))
     detector = kind(type(first)(**_unfitted(first)), **given)
     detector.check_params()
+    detector.check_views(list(views))
     detector.views_, detector.seconds_ = views, {}
     return detector
 

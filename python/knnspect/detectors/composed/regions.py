@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from knnspect.constraints import Flag
@@ -64,6 +64,11 @@ class Regions(Composed):
         super().check_params()
         for name in self._regions:
             self._unfitted(name)
+
+    def check_views(self, names: Sequence[str]) -> None:
+        """Raise a ParameterError if views of a file are not the regions."""
+        if list(names) != list(self._regions):
+            raise ParameterError(f"views: expected {list(self._regions)}, got {list(names)}")
 
     def _names(self, source: ImageSource) -> list[str]:  # noqa: ARG002 - a parameter has them
         return list(self._regions)

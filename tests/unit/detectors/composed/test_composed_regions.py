@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from forging import with_changes
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -204,6 +205,30 @@ def test_saved_and_loaded_it_says_the_same(
     assert loaded.detector.get_params()["mask"] is None
     backbones = {id(each.backbone) for each in loaded.views_.values()}
     assert backbones == {id(loaded.backbone)}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"views": {}},
+        {"views": 5},
+        {"views": {"left": {}, "middle": {}}},
+        {"views": {"left": {}}},
+        {"views": [1, 2]},
+        {"regions": {"left": 3}},
+        {"regions": {}},
+        {"cut": "yes"},
+        {"false_alarm_rate": 2},
+    ],
+)
+def test_a_forged_file_is_one_error(
+    halves: Regions, tmp_path: Path, changes: dict[str, object]
+) -> None:
+    halves.save(tmp_path / "halves.ks")
+    forged = with_changes(tmp_path / "halves.ks", "config", changes)
+    (tmp_path / "forged.ks").write_bytes(forged)
+    with pytest.raises(ks.StoreError, match=r"forged\.ks: is damaged"):
+        ks.load(tmp_path / "forged.ks")
 
 
 def test_regions_of_a_part_that_is_located(cells: list[NDArray[np.uint8]]) -> None:
