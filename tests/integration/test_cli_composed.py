@@ -73,6 +73,32 @@ def test_a_locator_is_calibrated_by_frames(frames: Path, run: Run) -> None:
     assert "golden_template" in out
 
 
+def test_a_network_that_draws_masks_is_a_locator_alike(frames: Path, run: Run) -> None:
+    code, out, err = run(
+        *("fit-locator", "template.png", "--method", "siam_mask", "--output", "face.ks"),
+        *("--box", f"0,0,{SIDE},{SIDE}", "--masks", "template", "--parts", "template.png"),
+        *("--turn", "0", "--width", "16", "--pairs", "32", "--max-epochs", "1"),
+        *("--least-score", "0.0001"),
+    )
+    assert code == 0, err
+    assert out.startswith("face.ks: finds a part of 48 x 48 pixels from a score of 0.000 on")
+    code, out, err = run("info", "face.ks")
+    assert code == 0, err
+    assert "siam_mask" in out
+    code, out, err = run(
+        *("fit", frames / "train/good", "--output", "part.ks", *SMALL, "--locator", "face.ks")
+    )
+    assert code == 0, err
+    code, out, err = run("predict", "part.ks", frames / "test/good", "--output", "found")
+    assert code == 0, err
+    assert len(rows("found")) == 3
+    code, _, err = run(
+        *("fit-locator", "template.png", "--output", "b.ks", "--box", "0,0,8,8", "--parts", "x")
+    )
+    assert code == 2
+    assert "--parts: is an option of siam_mask, the method is golden_template" in err
+
+
 def rows(folder: str) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = json.loads(Path(folder, "scores.json").read_text())["images"]
     return found

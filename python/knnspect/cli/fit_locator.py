@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
+from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,6 +17,13 @@ if TYPE_CHECKING:
     from knnspect.locators import Locator
 
 __all__ = ["fit_locator"]
+
+
+class MasksAre(str, Enum):
+    """Where pictures of other parts show theirs."""
+
+    FOREGROUND = "foreground"
+    TEMPLATE = "template"
 
 
 def fit_locator(
@@ -36,6 +45,24 @@ def fit_locator(
         Path | None,
         typer.Option(help="Folder of normal images with the part, to calibrate by; not TEMPLATE."),
     ] = None,
+    parts: Annotated[
+        Path | None,
+        typer.Option(
+            help="siam_mask: folder of pictures of other parts of the kind, one in each, of the "
+            "size that they have in TEMPLATE."
+        ),
+    ] = None,
+    masks: Annotated[
+        MasksAre | None,
+        typer.Option(
+            help="siam_mask: where PARTS show theirs: told by features, or as TEMPLATE does; "
+            "foreground by default."
+        ),
+    ] = None,
+    backgrounds: Annotated[
+        Path | None,
+        typer.Option(help="siam_mask: folder of images without the part, on which it is pasted."),
+    ] = None,
     method: Annotated[  # noqa: ARG001 - it was read before: `kind`
         str, typer.Option(help="How it looks for the part.")
     ] = "golden_template",
@@ -51,7 +78,17 @@ def fit_locator(
         raise ParameterError("expected either --box or --mask, which say where the part is")
     edges = None if box is None else _edges(box)
     locator = build_parametrized(kind, given)
-    locator.fit(template, box=edges, mask=mask, frames=frames)
+    more = {"parts": parts, "masks": masks and masks.value, "backgrounds": backgrounds}
+    options: dict[str, Any] = {name: each for name, each in more.items() if each is not None}
+    takes = inspect.signature(locator.fit).parameters
+    for name in options:
+        if name not in takes:
+            raise ParameterError(
+                f"--{name}: is an option of siam_mask, the method is {kind.method}"
+            )
+    if "progress" in takes:
+        options["progress"] = True
+    locator.fit(template, box=edges, mask=mask, frames=frames, **options)
     save_locator(locator, output)
     calibration = locator.calibration_
     by = (
