@@ -92,6 +92,13 @@ def test_a_gallery_needs_numpy_alone() -> None:
     assert run(code).strip() == "[]"
 
 
+def test_detectors_and_locators_load_no_scipy_before_they_need_it() -> None:
+    code = (
+        "import sys, knnspect.detectors; print([n for n in ('torch', 'scipy') if n in sys.modules])"
+    )
+    assert run(code).strip() == "[]"
+
+
 def test_the_import_takes_less_than_150_ms() -> None:
     code = "import time; s = time.perf_counter(); import knnspect; print(time.perf_counter() - s)"
     assert min(float(run(code)) for _ in range(5)) < 0.15

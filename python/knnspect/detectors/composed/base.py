@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeAlias
 
 from numpy.typing import NDArray
 
@@ -35,8 +35,17 @@ if TYPE_CHECKING:
 
 __all__ = ["AnyDetector", "Composed"]
 
-#: What a detector of features can, and a composed one cannot.
-_LACKING = ("add", "remove", "reject", "rollback")
+
+class _Lacking:
+    """What a detector of features can, and a composed one cannot."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, detector: Composed | None, kind: type[Composed]) -> NoReturn:
+        raise AttributeError(
+            f"a composed detector ({kind.method}) cannot {self._name}: fit it anew"
+        )
 
 
 class IsDetector(Constraint):
@@ -340,10 +349,7 @@ class Composed(ViewsJudge):
         writers = [partial(each._write, backbone=bare) for each in self.views_.values()]
         return packed_files(VIEWS, writers)
 
-    def __getattr__(self, name: str) -> Any:
-        if name in _LACKING:
-            raise AttributeError(f"{name}: a composed detector ({self.method}) cannot: fit it anew")
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+    add, remove, reject, rollback = _Lacking(), _Lacking(), _Lacking(), _Lacking()
 
 
 #: A detector, composed or not.

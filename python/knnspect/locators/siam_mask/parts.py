@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scipy import ndimage
 
 from knnspect.data import ImageArray, open_images
 from knnspect.errors import ImageError, ParameterError, errors_about
@@ -105,6 +104,8 @@ def _foregrounds(
     pictures: Mapping[str, ImageArray], backbone: Extractor
 ) -> dict[str, NDArray[np.bool_]]:
     """Return which pixels of images show the part, by the foreground of their features."""
+    from scipy import ndimage
+
     features = {
         id_: _cells(backbone.extract([picture], batch_size=1, n_workers=0).pyramid.levels)
         for id_, picture in pictures.items()

@@ -239,7 +239,7 @@ def test_images_that_were_learnt_from_do_not_calibrate(aligned: Aligned, normal:
 
 
 def test_what_it_cannot_is_said(aligned: Aligned) -> None:
-    with pytest.raises(AttributeError, match=r"add: a composed detector \(aligned\) cannot"):
+    with pytest.raises(AttributeError, match=r"a composed detector \(aligned\) cannot add: fit it"):
         _ = aligned.add
     assert not hasattr(aligned, "reject")
     with pytest.raises(NotFittedError, match="this Aligned is not fitted yet"):
