@@ -251,6 +251,10 @@ class Locator(Parametrized):
                 best = self._best(image)
             except ImageError as error:
                 raise ImageError(f"image {item.id}: {error}") from None
+        return self._as_found(item, best)
+
+    def _as_found(self, item: ImageItem, best: Best) -> FoundPart:
+        """Return what is said of the best place in an image."""
         threshold, score = self.threshold_, best.score
         # A score is rounded; the least of the normal frames itself is found.
         is_found = score >= threshold - 1e-9

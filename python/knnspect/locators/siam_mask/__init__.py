@@ -7,6 +7,7 @@
 ``pairs``     windows with the part at a known place
 ``geometry``  windows, and where their locations lie
 ``places``    from what the network says to the place of the part
+``tracking``  following it from frame to frame
 ``networks``  the network, in PyTorch
 """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,15 +12,17 @@ from numpy.typing import NDArray
 from knnspect.calibration import Calibration
 from knnspect.constraints import Count, Positive
 from knnspect.data import ImageArray, open_images
-from knnspect.errors import ParameterError
+from knnspect.errors import ImageError, ParameterError, errors_about
 from knnspect.extras import require
 from knnspect.features import Backbone
 from knnspect.forked import fork_safe
 from knnspect.locators.base import Best, Locator
+from knnspect.locators.found import FoundPart
 from knnspect.locators.siam_mask.geometry import CELLS, INPUT, factor_of
 from knnspect.locators.siam_mask.learning import Learning, Plan
 from knnspect.locators.siam_mask.parts import template_window
 from knnspect.locators.siam_mask.places import Place, Places
+from knnspect.locators.siam_mask.tracking import Follower
 from knnspect.parameters import learnt, parameter, plain
 from knnspect.validation import stored_history
 
@@ -69,6 +72,10 @@ class SiamMask(Locator):
         Adam's, at its highest.
     seed : int, default 0
         Decides the network at the beginning, and what is pasted.
+    scale_penalty : float, default 0.04
+        Tracking: how much places count less whose box changes its size or shape between frames.
+    window_influence : float, default 0.3
+        Tracking: how much being near the last place counts, of 1.
     least_score : float, default 0.5
         The score from which on a part counts as found, where no normal frames tell.
 
@@ -94,8 +101,8 @@ class SiamMask(Locator):
 
     Notes
     -----
-    Of what is set after `fit`, `least_score` and `false_alarm_rate` count at once, all else from
-    the next `fit` on.
+    Of what is set after `fit`, `least_score`, `false_alarm_rate`, `scale_penalty` and
+    `window_influence` count at once, all else from the next `fit` on.
 
     Examples
     --------
@@ -117,7 +124,14 @@ class SiamMask(Locator):
     max_epochs: int = parameter(Count(), default=8)
     learning_rate: float = parameter(Positive(at_most=1e6), default=2e-3)
     seed: int = parameter(Count(minimum=0, maximum=2**63 - 1), default=0)
-    least_score: float = parameter(default=0.5)
+    scale_penalty: float = parameter(
+        Positive(or_zero=True, at_most=100), default=0.04, changes_training=False
+    )
+    window_influence: float = parameter(
+        Positive(or_zero=True, below=1), default=0.3, changes_training=False
+    )
+    least_score: float = parameter(default=0.5, changes_training=False)
+    false_alarm_rate: float | None = parameter(default=None, changes_training=False)
 
     method = "siam_mask"
 
@@ -198,6 +212,46 @@ class SiamMask(Locator):
         vars(self).update(vars(fitted))
         return self
 
+    def track(self, frames: object) -> Iterator[FoundPart]:
+        """Find the part in frames in their order, each near to where it was in the one before.
+
+        Where it is lost, its score below the threshold, the whole frame is searched, as is the
+        first one. The template stays the same.
+
+        Parameters
+        ----------
+        frames : folder, file, list of paths, arrays or PIL images, array, or loader
+            As `knnspect.data.open_images` takes them.
+
+        Yields
+        ------
+        FoundPart
+            That of the next frame.
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        ImageError
+            If an image cannot be used, or is smaller than the part.
+        """
+        self._check_fitted()
+        self.check_params()
+        follower = Follower(
+            self._places, self.threshold_, self.scale_penalty, self.window_influence
+        )
+        reader = self.backbone.reader()
+        for item in open_images(self.backbone.opened(frames)):
+            image = item.read(reader)
+            with errors_about(image=item.id, path=item.file):
+                try:
+                    place = follower.follow(image)
+                except ImageError as error:
+                    raise ImageError(f"image {item.id}: {error}") from None
+            yield self._as_found(item, self._as_best(place, image))
+            reader.warn(at_end=False)
+        reader.warn()
+
     def levels(self, window: ImageArray) -> list[NDArray[np.float32]]:
         """Return the frozen features of a window, (256, 256, 3): levels, each of one image."""
         features = next(self.backbone.iterate([window], 1, 0, pooled=False))
@@ -230,8 +284,8 @@ class SiamMask(Locator):
     def _plan(self) -> Plan:
         parameters: dict[str, Any] = {
             name: plain(getattr(self, name))
-            for name in self.parameters
-            if name not in ("backbone", "least_score", "false_alarm_rate")
+            for name, declared in self.parameters.items()
+            if declared.changes_training and name != "backbone"
         }
         backbone = {f"backbone {name}": v for name, v in self.backbone.fingerprint().items()}
         return Plan(

@@ -80,7 +80,7 @@ class Places:
     def __init__(
         self, part: Part, look: Callable[[ImageArray], Said], scales: tuple[float, float]
     ) -> None:
-        self._part, self._look, self._scales = part, look, scales
+        self._part, self.look, self._scales = part, look, scales
         self._factor = factor_of(part)
         self._area = float(part.mask.sum())
         rows, columns = np.nonzero(part.mask)
@@ -129,7 +129,7 @@ class Places:
         """Return the best place in an image: windows all over it, then one around the part."""
         best: tuple[float, AlignedView, Said] | None = None
         for view in self.windows((image.shape[0], image.shape[1])):
-            said = self._look(view.cut(image))
+            said = self.look(view.cut(image))
             if best is None or said.scores.max() > best[0]:
                 best = float(said.scores.max()), view, said
         if best is None:
@@ -138,7 +138,7 @@ class Places:
         for _ in range(_STEPS):
             before = place
             view = self.window(best[1].size, place.middle, self.within(place.scale))
-            said = self._look(view.cut(image))
+            said = self.look(view.cut(image))
             place = self.of(view, said, *_highest(said.scores))
             if self._is_near(before, place):
                 break
