@@ -24,6 +24,7 @@ from knnspect.detectors import (
     Transformations,
     load,
 )
+from knnspect.detectors.following import FollowedPart, follow_parts
 from knnspect.detectors.heads.duad import Duad
 from knnspect.detectors.heads.one_class_svm import OneClassSvm
 from knnspect.detectors.heads.padim import Padim
@@ -107,6 +108,7 @@ __all__ = [
     "FAnoGAN",
     "FeaturePyramid",
     "Features",
+    "FollowedPart",
     "ForkError",
     "FoundPart",
     "GANomaly",
@@ -145,6 +147,7 @@ __all__ = [
     "Transformations",
     "Variants",
     "__version__",
+    "follow_parts",
     "load",
     "load_locator",
     "save_locator",

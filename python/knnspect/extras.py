@@ -12,6 +12,8 @@ __all__ = ["PACKAGES", "install_command", "require"]
 #: Of each module that is no part of a base install: the package that brings it, and the extra.
 PACKAGES = {
     "imagecodecs": ("imagecodecs", "formats"),
+    "imageio": ("imageio", "video"),
+    "imageio_ffmpeg": ("imageio-ffmpeg", "video"),
     "onnx": ("onnx", "export"),
     "onnxruntime": ("onnxruntime", "onnx"),
     "sklearn": ("scikit-learn", "sklearn"),

@@ -11,6 +11,7 @@ Uses Pillow, tifffile, imagecodecs and NumPy; torch tensors are recognised witho
 - ``own_size``: the same for images that are not resized, window by window.
 - ``axes``: the same along one axis.
 - ``sources``: whatever images come as, one after the other, each with an id.
+- ``sequences``: frames of videos and numbered folders, in their order.
 - ``own_pictures``: overlays of ours, which are no images.
 - ``purposes``: sources of images to learn from, and of images to judge.
 - ``loading``: from a source to batches, decoded ahead in threads.
@@ -38,6 +39,7 @@ from knnspect.data.masks import read_mask
 from knnspect.data.mvtec import MVTecDataset, TestImage
 from knnspect.data.purposes import open_to_judge, open_to_learn
 from knnspect.data.reader import ImageReader
+from knnspect.data.sequences import open_sequence
 from knnspect.data.sources import ImageItem, ImageSource, open_images
 from knnspect.data.white import find_white
 
@@ -62,6 +64,7 @@ __all__ = [
     "iterate_batches",
     "list_images",
     "open_images",
+    "open_sequence",
     "open_to_judge",
     "open_to_learn",
     "read_image",

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from knnspect.calibration import Calibration
 from knnspect.constraints import Count, Positive
-from knnspect.data import ImageArray, open_images
+from knnspect.data import ImageArray, open_images, open_sequence
+from knnspect.data.sources import ImageItem
 from knnspect.errors import ImageError, ParameterError, errors_about
 from knnspect.extras import require
 from knnspect.features import Backbone
@@ -220,8 +221,9 @@ class SiamMask(Locator):
 
         Parameters
         ----------
-        frames : folder, file, list of paths, arrays or PIL images, array, or loader
-            As `knnspect.data.open_images` takes them.
+        frames : path, or anything that `knnspect.data.open_images` takes
+            A video file, a numbered folder, or images in their order; see
+            `knnspect.data.open_sequence`.
 
         Yields
         ------
@@ -235,20 +237,25 @@ class SiamMask(Locator):
         ImageError
             If an image cannot be used, or is smaller than the part.
         """
+        for _, found in self.tracked(frames):
+            yield found
+
+    def tracked(self, frames: object) -> Iterator[tuple[ImageItem, FoundPart]]:
+        """Yield each frame with what `track` says of it."""
         self._check_fitted()
         self.check_params()
         follower = Follower(
             self._places, self.threshold_, self.scale_penalty, self.window_influence
         )
         reader = self.backbone.reader()
-        for item in open_images(self.backbone.opened(frames)):
+        for item in open_images(self.backbone.opened(open_sequence(frames))):
             image = item.read(reader)
             with errors_about(image=item.id, path=item.file):
                 try:
                     place = follower.follow(image)
                 except ImageError as error:
                     raise ImageError(f"image {item.id}: {error}") from None
-            yield self._as_found(item, self._as_best(place, image))
+            yield item, self._as_found(item, self._as_best(place, image))
             reader.warn(at_end=False)
         reader.warn()
 
