@@ -186,9 +186,10 @@ class TiledNetwork:
                         for cells, span in zip((rows, columns), tile, strict=True)
                     ]
                     level[0, rows, columns] = array[place, there[0], there[1]]
-        return FeaturePyramid([self._finished(level) for level in levels]), self._pooled(
-            tiles, np.stack(vectors)
-        )
+        for place, level in enumerate(levels):  # each in place of what it is made of
+            levels[place] = self._finished(level)
+            del level
+        return FeaturePyramid(levels), self._pooled(tiles, np.stack(vectors))
 
     def _finished(self, level: Any) -> Any:
         """Return a level, (1, height, width, channels), with averages and norms taken."""

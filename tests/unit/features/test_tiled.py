@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import torch
 from networks import random_network, save
 from numpy.typing import NDArray
 from onnx_files import small_graph
@@ -256,3 +257,31 @@ def test_half_precision_says_that_it_is_for_cuda() -> None:
     with pytest.warns(UserWarning, match='precision: "float16" is for CUDA'):
         found = tiled.extract([picture(64, 100)])
     assert found.pyramid.levels[0].dtype == np.float32
+
+
+class OnTensors:
+    """A network whose maps are tensors of PyTorch, as they are on a GPU."""
+
+    def __init__(self, network: Any) -> None:
+        self._network = network
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._network, name)
+
+    def forward(self, images: Any, batch_size: int, pooled: bool = True) -> Any:
+        pyramid, vectors = self._network.forward(images, batch_size, pooled)
+        return ks.FeaturePyramid([torch.from_numpy(level) for level in pyramid.levels]), vectors
+
+
+def test_tensors_are_stitched_where_they_are() -> None:
+    _, tiled = backbones((0, 1), 64, 16, patch_size=3, unit=True)
+    image = tiled.geometry.prepare(picture(100, 150))
+    network = tiled._load()
+    assert isinstance(network, TiledNetwork)
+    expected, vectors = network.forward([image], 1)
+    network.network = OnTensors(network.network)
+    found, others = network.forward([image], 1)
+    assert all(isinstance(level, torch.Tensor) for level in found.arrays)
+    for one, other in zip(found.levels, expected.levels, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+    np.testing.assert_array_equal(others, vectors)

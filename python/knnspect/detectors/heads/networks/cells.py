@@ -85,3 +85,9 @@ class StandardizedCells(CellScorer):
         """Return the upsampled, concatenated features of all cells, shape (n_cells, n_features)."""
         rows = pyramid.concatenated(self._upsample)
         return torch.from_numpy(rows.reshape(-1, rows.shape[-1])).to(self.mean.device)
+
+    def rows_in_strips(self, pyramid: FeaturePyramid) -> Iterator[Tensor]:
+        """Yield the features of all cells of one image, some rows of a large one at a time."""
+        for part in pyramid.concatenated_in_strips(self._upsample):
+            rows = torch.from_numpy(np.ascontiguousarray(part).reshape(-1, part.shape[-1]))
+            yield rows.to(self.mean.device)

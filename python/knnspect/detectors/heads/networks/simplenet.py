@@ -173,8 +173,11 @@ class SimpleNetNetwork(StandardizedCells):
             self._prepared = self._one_layer()
         weight, bias, output = self._prepared
         with torch.inference_mode():
-            hidden = torch.addmm(bias, self.rows(pyramid), weight)
-            return -(leaky_relu(hidden, 0.2, inplace=True) @ output)
+            judged = []
+            for rows in self.rows_in_strips(pyramid):
+                hidden = torch.addmm(bias, rows, weight)
+                judged.append(-(leaky_relu(hidden, 0.2, inplace=True) @ output))
+            return torch.cat(judged)
 
     def _one_layer(self) -> tuple[Tensor, Tensor, Tensor]:
         """All that is linear before the activation, as one layer: weight, bias, and the output.

@@ -59,7 +59,11 @@ class SimpleNetScorer(StandardizedScorer):
 
     def cell_scores(self, pyramid: FeaturePyramid) -> NDArray[np.float64]:
         """Return how unlike normal each cell is, at least 0."""
-        features = self._features(pyramid)
+        strips = pyramid.concatenated_in_strips(self._upsample)
+        return np.concatenate([self._scores(strip[0]) for strip in strips])
+
+    def _scores(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Return the scores of some rows of cells, shape (height, width, n)."""
         hidden = features.reshape(-1, features.shape[-1]) @ self._weight + self._bias
         hidden = np.maximum(hidden, _SLOPE * hidden)
         judged = hidden @ self._arrays["discriminator.output.weight"][0]
