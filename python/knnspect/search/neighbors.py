@@ -125,7 +125,8 @@ class Neighbors:
             for name in ("sq_distances", "image_index", "cells")
         )
         stats = SearchStats.sum_of(strip.stats for strip in strips)
-        return cls(sq_distances, image_index, cells, strips[0].image_ids, stats)
+        of_all = strips[0].image_ids, stats, strips[0].missing
+        return cls(sq_distances, image_index, cells, *of_all)
 
     def __repr__(self) -> str:
         n_images, height, width, k = self.sq_distances.shape
