@@ -25,6 +25,9 @@ _OURS = {
     "sklearn": ("knnspect.backends.sklearn", "SklearnBackend"),
 }
 
+#: Searches sharded galleries on a cluster, and is no way to search others.
+_OF_CLUSTERS = {"ray": ("knnspect.backends.ray", "RayBackend")}
+
 #: The group of entry points of third parties.
 _GROUP = "knnspect.backends"
 
@@ -65,8 +68,9 @@ def get_backend(backend: str | Backend) -> Backend:
     backend : str or Backend
         A name: ``"auto"`` (the Rust core), or one of `available_backends`, with a device after a
         colon where there are several: ``"torch"`` (CUDA where there is a device, else the CPU),
-        ``"torch:cpu"``, ``"torch:cuda:1"``, ``"faiss"``, ``"faiss:cpu"``, ``"faiss:cuda:0"``. Or
-        anything that searches as a `Backend`.
+        ``"torch:cpu"``, ``"torch:cuda:1"``, ``"faiss"``, ``"faiss:cpu"``, ``"faiss:cuda:0"``; for
+        sharded galleries also ``"ray"`` and ``"ray://address"`` (see `RayBackend`). Or anything
+        that searches as a `Backend`.
 
     Returns
     -------
@@ -129,13 +133,14 @@ def _make(word: str) -> Backend:
 
 
 def _factory(name: str) -> Callable[..., Backend]:
-    if name in _OURS:
-        module, class_name = _OURS[name]
+    if name in (ours := _OURS | _OF_CLUSTERS):
+        module, class_name = ours[name]
         factory: Callable[..., Backend] = getattr(import_module(module), class_name)
         return factory
     registered = _registered().get(name)
     if registered is None:
-        names = ", ".join(repr(known) for known in ("auto", *_names()))
+        known = ["auto", *_OURS, *_OF_CLUSTERS, *_names()]
+        names = ", ".join(map(repr, dict.fromkeys(known)))
         raise ParameterError(f"backend: expected one of {names}, got {name!r}")
     try:
         loaded: Callable[..., Backend] = registered.load()
