@@ -382,7 +382,7 @@ def run_picture(options: argparse.Namespace) -> None:
             zip(shown, drawn, detector.predict(shown), strict=True)
         ):
             top = max(detector.normal_map_max_, 1e-9)
-            row[3 * place].imshow(image, cmap="gray")
+            row[3 * place].imshow(image, cmap="gray", vmin=0, vmax=255)
             row[3 * place + 1].imshow(ours[..., 0], cmap="gray", vmin=0, vmax=1)
             row[3 * place + 2].imshow(prediction.map, cmap="inferno", vmin=0, vmax=top)
         row[0].set_ylabel(word, rotation=0, ha="right", va="center")
