@@ -35,6 +35,7 @@ ROOMS = {
     "knnspect.detectors.reconstruction.networks": TORCH,
     "knnspect.features.onnx": 'pip install "knnspect[onnx]"',
     "knnspect.features.torch": TORCH,
+    "knnspect.locators.siam_mask.networks": TORCH,
     "knnspect.training": TORCH,
     "knnspect.testing.drawing": "No module named 'hypothesis'",
 }
