@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from knnspect import _core
 from knnspect.backends.ray_actors import ShardActors
 from knnspect.backends.ray_host import Answer, Part
-from knnspect.errors import BackendUnavailable, DTypeError, KnnspectError, StoreError
-from knnspect.extras import require
+from knnspect.cluster import Cluster
+from knnspect.errors import BackendUnavailable, KnnspectError, StoreError
 from knnspect.search import Capabilities, Neighbors, Search, SearchStats
 from knnspect.search.shards import Shard, Shards
 from knnspect.search.window import fewest_cells
@@ -80,15 +80,14 @@ class RayBackend:
         timeout: float = 300,
         attempts: int = 3,
     ) -> None:
-        if address is not None and not isinstance(address, str):
-            raise DTypeError(f"address: expected a str, got {type(address).__name__}")
-        require("ray", for_="backend 'ray'", error=BackendUnavailable)
         # "ray://host" as a word for a backend is "ray", a colon and the rest.
-        self.address = f"ray:{address}" if address and address.startswith("//") else address
+        is_rest = isinstance(address, str) and address.startswith("//")
+        cluster = Cluster(f"ray:{address}" if is_rest else address, "backend 'ray'")
+        self.address = cluster.address
         self.allow_missing = bool(allow_missing)
         self.timeout = check_positive("timeout", timeout)
         self.attempts = check_count("attempts", attempts)
-        self._actors = ShardActors(self.address, self.attempts)
+        self._actors = ShardActors(cluster, self.attempts)
 
     def __reduce__(self) -> tuple[Callable[..., RayBackend], tuple[str | None]]:
         make = partial(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from knnspect import _core
+from knnspect.cluster import Worker
 from knnspect.errors import KnnspectError, StoreError
 from knnspect.pyramid import FeaturePyramid
 from knnspect.search import Search, SearchStats
@@ -64,7 +64,7 @@ class Answer:
     stats: SearchStats
 
 
-class ShardHost:
+class ShardHost(Worker):
     """Searches shards that it opens when it is first asked for them.
 
     Nothing but what can be opened again is lost when its process dies.
@@ -72,11 +72,6 @@ class ShardHost:
 
     def __init__(self) -> None:
         self._open: OrderedDict[Shard, _core.Gallery] = OrderedDict()
-
-    def about(self) -> tuple[str, str, int]:
-        """Return the version of knnspect, the node's name, and the cores that may be used here."""
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        return _core.__version__, os.uname().nodename, cores or 1
 
     def search(
         self,
@@ -101,7 +96,7 @@ class ShardHost:
             core = _core.Gallery.open_at(shard.path, False, shard.state)
         except StoreError as error:
             raise StoreError(
-                f"shard {shard.name} on node {self.about()[1]}: {error}", path=shard.path
+                f"shard {shard.name} on node {self.about().node}: {error}", path=shard.path
             ) from error
         self._open[shard] = core
         while len(self._open) > _N_OPEN:

@@ -243,13 +243,13 @@ def test_ctrl_c_ends_a_search(backend: RayBackend, tmp_path: Path) -> None:
 def test_another_version_on_a_node_is_refused(
     made: Path, cluster: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from knnspect.backends import ray_actors
+    from knnspect.cluster import connection
 
     class Older:
         __version__ = "0.0.1"
 
     other = RayBackend()
-    monkeypatch.setattr(ray_actors, "_core", Older)
+    monkeypatch.setattr(connection, "_core", Older)
     with pytest.raises(BackendUnavailable, match=r"has knnspect .*this process has 0\.0\.1"):
         Gallery.open(made).search(pyramid(1), backend=other)
 
