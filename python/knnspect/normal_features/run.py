@@ -37,6 +37,8 @@ class Run:
     n_thumbnails: int = 0
     #: In which variants images are learnt; None: each as it is.
     variants: Variants | None = None
+    #: The cluster that helps, by its address; None: this process alone.
+    cluster: str | None = None
 
     def of_reading(self) -> dict[str, Any]:
         """Return what `Backbone.iterate` is told of it, but for the size of batches."""
