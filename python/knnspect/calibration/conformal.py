@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from knnspect.errors import CalibrationError, DTypeError, ParameterError, ShapeError
 from knnspect.validation import check_positive
 
-__all__ = ["DEFAULT_RATE", "Calibration", "CalibrationKind", "Steps", "n_needed"]
+__all__ = ["DEFAULT_RATE", "ROUNDING", "Calibration", "CalibrationKind", "Steps", "n_needed"]
 
 #: The false-alarm rate that is used where none is asked for, if there are images enough for it.
 DEFAULT_RATE = 0.01
@@ -34,7 +34,7 @@ _IN_WORDS: dict[CalibrationKind, str] = {
 }
 
 #: Rates and sums of weights are compared with this much room for their rounding.
-_ROUNDING = 1e-9
+ROUNDING = 1e-9
 
 
 class Calibration:
@@ -190,7 +190,7 @@ with, there are 4: the smallest rate they can promise is 0.2
         if asked is None:
             return max(DEFAULT_RATE, self.smallest_rate)
         check_positive("false_alarm_rate", asked, below=1)
-        if asked < self.smallest_rate * (1 - _ROUNDING):
+        if asked < self.smallest_rate * (1 - ROUNDING):
             of = "normal images" if self.n_blocks == len(self) else "blocks of normal images"
             needed = n_needed(asked / self.n_views)
             raise CalibrationError(
@@ -359,7 +359,7 @@ class _Ranked:
 
     def threshold(self, rate: float) -> float:
         # The largest value whose own p-value is above the rate: what lies above it is anomalous.
-        above = 1 + self._at_or_above > rate * (self._total + 1) + _ROUNDING
+        above = 1 + self._at_or_above > rate * (self._total + 1) + ROUNDING
         return float(-self._negative[int(np.argmax(above))])
 
 
@@ -369,7 +369,7 @@ def n_needed(rate: float) -> int:
     >>> n_needed(0.01), n_needed(0.05), n_needed(0.3)
     (99, 19, 3)
     """
-    return math.ceil(1 / check_positive("false_alarm_rate", rate, below=1) - _ROUNDING) - 1
+    return math.ceil(1 / check_positive("false_alarm_rate", rate, below=1) - ROUNDING) - 1
 
 
 def _values(name: str, values: ArrayLike) -> NDArray[np.float64]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from knnspect.calibration.conformal import Calibration, Steps
+from knnspect.calibration.conformal import ROUNDING, Calibration, Steps
 from knnspect.errors import ParameterError
 
 __all__ = ["JointCalibration"]
@@ -98,7 +98,7 @@ class _Common:
         floor = max(each.smallest for each in views.values())
         p_values = np.concatenate([each.p_values for each in views.values()] + [[1.0, floor]])
         #: From 1 down to the smallest one that all views can give.
-        self._p_values = np.unique(np.round(p_values[p_values >= floor - 1e-9], _DIGITS))[::-1]
+        self._p_values = np.unique(np.round(p_values[p_values >= floor - ROUNDING], _DIGITS))[::-1]
         self._levels = -np.log10(self._p_values)
         self._scales = {name: _scale(each) for name, each in views.items()}
 
@@ -153,7 +153,7 @@ class _Common:
 
     def threshold(self, rate: float) -> float:
         """Return the value above which p-values are at most a rate."""
-        is_small = len(self._views) * self._p_values <= rate * (1 + 1e-9)
+        is_small = len(self._views) * self._p_values <= rate * (1 + ROUNDING)
         place = int(is_small.argmax()) if is_small.any() else len(is_small) - 1
         return float(self.rising[place - 1])
 

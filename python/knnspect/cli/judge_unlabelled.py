@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import numpy as np
 import typer
 
+from knnspect.cli.judged import outside
 from knnspect.cli.left_out import LeftOut
 from knnspect.cli.options import BatchSize, Config, SkipBad, Workers, build_detector
 from knnspect.cli.places import check_results_folder
-from knnspect.cli.predict import Maps, outside
+from knnspect.cli.predict import Maps
 from knnspect.validation import check_count
 
 if TYPE_CHECKING:

@@ -6,13 +6,22 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from knnspect.calibration import Calibration
+from knnspect.calibration.conformal import DEFAULT_RATE, ROUNDING
 from knnspect.constraints import Count, Positive
 from knnspect.detectors.base import Detector
 from knnspect.detectors.prediction import Prediction
-from knnspect.errors import NotFittedError, ParameterError
+from knnspect.errors import CalibrationError, ParameterError
 from knnspect.locators import FoundPart, SiamMask
 
-__all__ = ["FollowedPart", "follow_parts", "joint_p_value"]
+__all__ = [
+    "FollowedPart",
+    "PartNumbers",
+    "follow_parts",
+    "is_within",
+    "joint_p_value",
+    "rate_of_parts",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +56,7 @@ class FollowedPart:
     @property
     def is_anomalous(self) -> bool:
         """Whether the p-value is at most the false-alarm rate."""
-        return self.p_value <= self.false_alarm_rate * (1 + 1e-9)
+        return is_within(self.p_value, self.false_alarm_rate)
 
     @property
     def most_striking(self) -> Prediction:
@@ -89,8 +98,13 @@ def joint_p_value(p_values: Sequence[float], share: float = 0.5) -> float:
     Positive(at_most=1).check("share", share)
     if not len(p_values):
         raise ParameterError("p_values: expected at least one, got none")
-    k = math.ceil(share * len(p_values) - 1e-9)
+    k = math.ceil(share * len(p_values) - ROUNDING)
     return min(1.0, sorted(p_values)[k - 1] * len(p_values) / k)
+
+
+def is_within(p_value: float, rate: float) -> bool:
+    """Return whether a p-value is at most a rate, with room for rounding."""
+    return p_value <= rate * (1 + ROUNDING)
 
 
 def follow_parts(
@@ -141,27 +155,100 @@ def follow_parts(
     ImageError
         If a frame cannot be used.
     """
-    Positive(at_most=1).check("share", share)
-    Count(minimum=0).check("missed", missed)
     Positive(or_zero=True).check("margin", margin)
-    if detector.calibration_ is None:
-        raise NotFittedError("detector: expected one that is calibrated: call fit first")
-    smallest = min(1.0, detector.calibration_.smallest_rate / share)
-    rate = max(0.01, smallest) if false_alarm_rate is None else false_alarm_rate
-    Positive(below=1).check("false_alarm_rate", rate)
-    number, n_lost = 1, 0
+    detector._check_fitted()
+    rate = rate_of_parts(detector.calibration_, share, false_alarm_rate)
+    number_of = PartNumbers(missed)
+    number = 0
     places: list[FoundPart] = []
     predictions: list[Prediction] = []
     for item, place in locator.tracked(frames):
-        if place.found:
-            n_lost = 0
+        found = number_of(place.found)
+        if places and number_of.is_gone:
+            yield FollowedPart(number, places, predictions, share, rate)
+            places, predictions = [], []
+        if found is not None:
+            number = found
             cut = place.view.with_margin(margin).cut(item.read(locator.backbone.reader()))
             places.append(place)
             predictions += detector.predict({item.id: cut}, n_workers=0)
-            continue
-        n_lost += 1
-        if places and n_lost > missed:
-            yield FollowedPart(number, places, predictions, share, rate)
-            number, places, predictions = number + 1, [], []
     if places:
         yield FollowedPart(number, places, predictions, share, rate)
+
+
+class PartNumbers:
+    """Says of each frame, in order, which part it shows: the first, the second and so on.
+
+    Parameters
+    ----------
+    missed : int
+        Frames after one another in which a part may be lost.
+
+    Raises
+    ------
+    ParameterError
+        If `missed` is less than 0.
+
+    Examples
+    --------
+    >>> number_of = PartNumbers(missed=1)
+    >>> [number_of(found) for found in (True, False, True, False, False, True)]
+    [1, None, 1, None, None, 2]
+    """
+
+    def __init__(self, missed: int) -> None:
+        Count(minimum=0).check("missed", missed)
+        self._missed = missed
+        self._number, self._n_lost = 0, missed + 1
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether what is found next is another part than the last one."""
+        return self._n_lost > self._missed
+
+    def __call__(self, is_found: bool) -> int | None:
+        """Return the part's number; None if the frame shows none."""
+        if not is_found:
+            self._n_lost += 1
+            return None
+        self._number += self.is_gone
+        self._n_lost = 0
+        return self._number
+
+
+def rate_of_parts(
+    calibration: Calibration | None, share: float, false_alarm_rate: float | None = None
+) -> float:
+    """Return the share of normal parts that may be called anomalous.
+
+    Parameters
+    ----------
+    calibration : Calibration or None
+        That of frames.
+    share : float
+        See `joint_p_value`.
+    false_alarm_rate : float, optional
+        What is asked for; by default the smallest that the calibration can promise of a part, or
+        0.01.
+
+    Raises
+    ------
+    CalibrationError
+        If there is no calibration, or less is asked for than can be promised.
+    ParameterError
+        If a parameter lies outside its values.
+    """
+    Positive(at_most=1).check("share", share)
+    if calibration is None:
+        raise CalibrationError("parts are judged by detectors that are calibrated: this one is not")
+    smallest = min(1.0, calibration.smallest_rate / share)
+    if false_alarm_rate is None:
+        return max(DEFAULT_RATE, smallest)
+    Positive(below=1).check("false_alarm_rate", false_alarm_rate)
+    if false_alarm_rate < smallest * (1 - ROUNDING):
+        raise CalibrationError(
+            f"false_alarm_rate: expected at least {smallest:.4g} of parts, which is that of frames "
+            f"({calibration.smallest_rate:.4g}) divided by the share of {share:g}, got "
+            f"{false_alarm_rate:g}: calibrate with more normal images"
+        )
+    return false_alarm_rate

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from functools import lru_cache
 
 import numpy as np
 import pytest
@@ -10,8 +11,8 @@ from faces import normal_frames, the_faces, trained_locator
 from numpy.typing import NDArray
 
 import knnspect as ks
-from knnspect import ImageWarning, ParameterError
-from knnspect.detectors.following import joint_p_value
+from knnspect import CalibrationError, ImageWarning, NotFittedError, ParameterError
+from knnspect.detectors.following import joint_p_value, rate_of_parts
 
 
 @pytest.mark.parametrize(
@@ -48,25 +49,82 @@ def test_bad_values_are_refused() -> None:
         joint_p_value([0.1], 1.5)
 
 
-def test_parts_of_a_sequence_are_judged_one_by_one() -> None:
-    faces, locator = the_faces(), trained_locator()
+@lru_cache
+def the_frames() -> dict[str, NDArray[np.uint8]]:
+    """A part that moves, frames without one, and one with a green mark."""
+    faces = the_faces()
     ways = [(60.0 + 3 * step, 60.0 + 5 * step) for step in range(4)]
     good = [faces.pasted("grass", 5 * step, 1, at)[0] for step, at in enumerate(ways)]
-    nothing = faces.ground("brick")
     spoilt: list[NDArray[np.uint8]] = []
     for frame, at in zip(good, ways, strict=True):
         spoilt.append(frame.copy())
         row, column = round(at[0]), round(at[1])
         spoilt[-1][row - 7 : row + 1, column - 12 : column - 3] = (0, 255, 0)
-    frames = {
+    return {
         **{f"good {n}": frame for n, frame in enumerate(good)},
-        **{f"none {n}": nothing for n in range(3)},
+        **{f"none {n}": faces.ground("brick") for n in range(3)},
         **{f"spoilt {n}": frame for n, frame in enumerate(spoilt)},
     }
-    detector = ks.PatchCore(ks.Backbone(levels=(1, 2), image_size=64), coreset=1.0, sigma=1.0)
+
+
+def unfitted() -> ks.PatchCore:
+    return ks.PatchCore(ks.Backbone(levels=(1, 2), image_size=64), coreset=1.0, sigma=1.0)
+
+
+@lru_cache
+def the_aligned() -> ks.Aligned:
+    frames = the_frames()
+    normal = {**normal_frames(), "n0": frames["good 0"], "n1": frames["good 2"]}
+    locator = trained_locator()
+    found = {part.image_id for part in locator.locate_all(normal) if part.found}
+    detector = ks.Aligned(unfitted(), locator=locator)
+    return detector.fit({id_: frame for id_, frame in normal.items() if id_ in found})
+
+
+def test_frames_are_judged_where_the_part_was_followed_to() -> None:
+    aligned, frames = the_aligned(), the_frames()
+    judged = list(aligned.iter_follow(frames, missed=1, keep_pictures=True, batch_size=3))
+    assert [one.id for _, one in judged] == list(frames)
+    tracked = list(aligned.locator.track(frames))  # type: ignore[attr-defined]
+    for (number, one), place, frame in zip(judged, tracked, frames.values(), strict=True):
+        assert (number is not None) == one.is_found == place.found
+        assert one.map.shape == frame.shape[:2]
+        assert one.found is not None
+        assert one.found.rotated_box == place.rotated_box
+        assert one.picture is not None
+        assert np.array_equal(one.picture, frame)
+    inside = aligned.views_["part"]
+    parts = ks.follow_parts(inside, aligned.locator, frames, missed=1)  # type: ignore[arg-type]
+    for part in parts:
+        same = [one for number, one in judged if number == part.number]
+        assert [one.id for one in same] == [one.id for one in part.predictions]
+        assert [one.score for one in same] == [one.score for one in part.predictions]
+    # What is judged one by one afterwards is located anew.
+    assert aligned.predict(frames)[0].found is not None
+    with pytest.raises(ParameterError, match=r"expected a SiamMask.*got a GoldenTemplate"):
+        ks.Aligned(unfitted()).iter_follow(frames)
+
+
+def test_a_rate_of_parts_that_cannot_be_promised_is_refused() -> None:
+    known = the_aligned().calibration_
+    assert known is not None
+    smallest = known.smallest_rate / 0.5
+    assert rate_of_parts(known, 0.5) == rate_of_parts(known, 0.5, smallest) == smallest
+    with pytest.raises(CalibrationError, match=f"at least {smallest:.4g} of parts.* got 0.01: cal"):
+        rate_of_parts(known, 0.5, 0.01)
+    with pytest.raises(NotFittedError, match="PatchCore"):
+        list(ks.follow_parts(unfitted(), trained_locator(), the_frames()))
+    few = unfitted().fit([the_frames()["good 0"]])
+    with pytest.raises(CalibrationError, match="detectors that are calibrated"):
+        list(ks.follow_parts(few, trained_locator(), the_frames()))
+
+
+def test_parts_of_a_sequence_are_judged_one_by_one() -> None:
+    locator, frames = trained_locator(), the_frames()
+    detector = unfitted()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ImageWarning)
-        normal = {**normal_frames(), "n0": good[0], "n1": good[2]}
+        normal = {**normal_frames(), "n0": frames["good 0"], "n1": frames["good 2"]}
         detector.fit(locator.aligned(normal), skip_bad=True)
         parts = list(ks.follow_parts(detector, locator, frames, missed=1, share=1.0))
         together = list(ks.follow_parts(detector, locator, frames, missed=3))

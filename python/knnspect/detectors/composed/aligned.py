@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
@@ -12,16 +13,18 @@ from numpy.typing import NDArray
 
 from knnspect.calibration import Calibration
 from knnspect.constraints import Choice, Instance, Positive
-from knnspect.data import ImageReader, ImageSource
+from knnspect.data import ImageReader, ImageSource, open_sequence
 from knnspect.data.decoded import ImageArray
+from knnspect.data.loading import OnBad
 from knnspect.data.sources import ImageItem
 from knnspect.detectors.composed.base import Composed
 from knnspect.detectors.composed.parts import LOCATOR, packed_files
 from knnspect.detectors.composed.subject import Shown, Subject
+from knnspect.detectors.following import PartNumbers
 from knnspect.detectors.judged_file import JudgedFile
 from knnspect.detectors.prediction import Prediction
 from knnspect.errors import ParameterError
-from knnspect.locators import GoldenTemplate, Locator, save_locator
+from knnspect.locators import FoundPart, GoldenTemplate, Locator, SiamMask, save_locator
 from knnspect.parameters import parameter
 
 __all__ = ["Aligned"]
@@ -84,6 +87,64 @@ class Aligned(Composed):
 
     method = "aligned"
 
+    #: What finds the part in frames that come in their order; None: it is looked for in each.
+    _follower: Callable[[ImageItem, ImageArray], FoundPart] | None = None
+
+    def iter_follow(
+        self,
+        frames: object,
+        *,
+        missed: int = 3,
+        batch_size: int = 16,
+        n_workers: int = 2,
+        skip_bad: bool | OnBad = False,
+        progress: bool = False,
+        keep_pictures: bool = False,
+    ) -> Iterator[tuple[int | None, Prediction]]:
+        """Judge the frames of a sequence, in each of which the part is near to where it was before.
+
+        Parameters
+        ----------
+        frames : path, or anything that `knnspect.data.open_images` takes
+            A video file, a numbered folder, or images in their order; see
+            `knnspect.data.open_sequence`.
+        missed : int, default 3
+            Frames after one another in which a part may be lost; what is found after more of them
+            is another part.
+        batch_size, n_workers, skip_bad, progress, keep_pictures
+            As of `iter_predict`.
+
+        Yields
+        ------
+        int or None, Prediction
+            Which part a frame shows, from 1, and what is said of it; None where none is found.
+            `joint_p_value` makes one p-value of those of a part.
+
+        Raises
+        ------
+        ParameterError
+            If the locator cannot follow parts: `SiamMask` can; or a parameter lies outside its
+            values. Also as `iter_predict`.
+        """
+        if not isinstance(self.locator, SiamMask):
+            raise ParameterError(
+                f"locator: expected a SiamMask, which follows parts from frame to frame, got a "
+                f"{type(self.locator).__name__}",
+                parameter="locator",
+            )
+        number_of = PartNumbers(missed)
+        following = copy(self)
+        following._follower = self.locator.follower()
+        judged = following.iter_predict(
+            open_sequence(frames),
+            batch_size=batch_size,
+            n_workers=n_workers,
+            skip_bad=skip_bad,
+            progress=progress,
+            keep_pictures=keep_pictures,
+        )
+        return ((number_of(one.is_found), one) for one in judged)
+
     def check_views(self, names: Sequence[str]) -> None:
         """Raise a ParameterError if views of a file are not the part alone."""
         if list(names) != [_PART]:
@@ -99,7 +160,7 @@ class Aligned(Composed):
         return self.locator.aligned(source, margin=self.margin)
 
     def _shown(self, name: str, item: ImageItem, image: ImageArray) -> Shown:  # noqa: ARG002
-        part = self.locator._located(item, image)
+        part = (self._follower or self.locator._located)(item, image)
         if not part.found:
             if self.not_found == "error":
                 part.check(item.file)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -242,22 +242,29 @@ class SiamMask(Locator):
 
     def tracked(self, frames: object) -> Iterator[tuple[ImageItem, FoundPart]]:
         """Yield each frame with what `track` says of it."""
+        follow, reader = self.follower(), self.backbone.reader()
+        for item in open_images(self.backbone.opened(open_sequence(frames))):
+            yield item, follow(item, item.read(reader))
+            reader.warn(at_end=False)
+        reader.warn()
+
+    def follower(self) -> Callable[[ImageItem, ImageArray], FoundPart]:
+        """Return what takes each frame, in order, and says of it what `track` says."""
         self._check_fitted()
         self.check_params()
         follower = Follower(
             self._places, self.threshold_, self.scale_penalty, self.window_influence
         )
-        reader = self.backbone.reader()
-        for item in open_images(self.backbone.opened(open_sequence(frames))):
-            image = item.read(reader)
+
+        def follow(item: ImageItem, image: ImageArray) -> FoundPart:
             with errors_about(image=item.id, path=item.file):
                 try:
                     place = follower.follow(image)
                 except ImageError as error:
                     raise ImageError(f"image {item.id}: {error}") from None
-            yield item, self._as_found(item, self._as_best(place, image))
-            reader.warn(at_end=False)
-        reader.warn()
+            return self._as_found(item, self._as_best(place, image))
+
+        return follow
 
     def levels(self, window: ImageArray) -> list[NDArray[np.float32]]:
         """Return the frozen features of a window, (256, 256, 3): levels, each of one image."""
