@@ -17,6 +17,9 @@ from knnspect.training.network import Step
 
 __all__ = ["StandardizedCells"]
 
+#: Values of cells that are scored together: what a network makes of them takes several times that.
+_AT_ONCE = 2**22
+
 
 class StandardizedCells(CellScorer):
     """A network over the upsampled, concatenated, standardized features of cells.
@@ -88,6 +91,6 @@ class StandardizedCells(CellScorer):
 
     def rows_in_strips(self, pyramid: FeaturePyramid) -> Iterator[Tensor]:
         """Yield the features of all cells of one image, some rows of a large one at a time."""
-        for part in pyramid.concatenated_in_strips(self._upsample):
+        for part in pyramid.concatenated_in_strips(self._upsample, _AT_ONCE):
             rows = torch.from_numpy(np.ascontiguousarray(part).reshape(-1, part.shape[-1]))
             yield rows.to(self.mean.device)
