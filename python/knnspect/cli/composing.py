@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from knnspect.cli.options import OptionGroup
 from knnspect.errors import ParameterError
 
 if TYPE_CHECKING:
     from knnspect.detectors import Detector
     from knnspect.detectors.composed import AnyDetector
 
-__all__ = [
-    "CutRegions",
-    "LightsPattern",
-    "LocatorFile",
-    "MissingIs",
-    "MissingLight",
-    "NotFound",
-    "NotFoundIs",
-    "PartMargin",
-    "RegionsPath",
-    "composed",
-    "refuse_options",
-]
+__all__ = ["ViewOptions", "refuse_options"]
 
 _PANEL = "Views"
 
@@ -107,69 +97,52 @@ NotFound = Annotated[
 ]
 
 
-def composed(
-    detector: Detector,
-    *,
-    locator: Path | None,
-    part_margin: float,
-    not_found: NotFoundIs,
-    regions: Path | None,
-    cut_regions: bool,
-    lights: str | None,
-    missing_light: MissingIs,
-) -> AnyDetector:
-    """Return a detector with what goes before it: of each part its regions, of each light a part.
+@dataclass(frozen=True, kw_only=True)
+class ViewOptions(OptionGroup):
+    """What goes before a detector: of each part its regions, of each light a part."""
 
-    Parameters
-    ----------
-    detector : Detector
-        What judges each view.
-    locator : Path, optional
-        The file of what finds the part.
-    part_margin : float
-        What is shown beyond the part.
-    not_found : NotFoundIs
-        What an image is without the part.
-    regions : Path, optional
-        Where the regions are said.
-    cut_regions : bool
-        Whether they are cut out.
-    lights : str, optional
-        The pattern of the names of pictures in several lights.
-    missing_light : MissingIs
-        What it is if a part lacks one.
+    locator: LocatorFile = None
+    part_margin: PartMargin = 0.0
+    not_found: NotFound = NotFoundIs.VERDICT
+    regions: RegionsPath = None
+    cut_regions: CutRegions = False
+    lights: LightsPattern = None
+    missing_light: MissingLight = MissingIs.ERROR
 
-    Raises
-    ------
-    ParameterError
-        If an option goes with another one that is not given.
-    """
-    from knnspect.detectors.composed import Aligned, Lights, Regions
-    from knnspect.locators import load_locator
-    from knnspect.views.lights import IsLightPattern
-    from knnspect.views.regions import IsRegions
+    def before(self, detector: Detector) -> AnyDetector:
+        """Return a detector with what goes before it.
 
-    found: AnyDetector = detector
-    if regions is not None:
-        named = IsRegions().parse("--regions", str(regions))
-        found = Regions(found, regions=named, cut=cut_regions)
-    elif cut_regions:
-        raise ParameterError("--cut-regions: goes with --regions")
-    if locator is not None:
-        finds = load_locator(locator)
-        word: Any = not_found.value
-        found = Aligned(found, locator=finds, margin=part_margin, not_found=word)
-    elif part_margin or not_found is not NotFoundIs.VERDICT:
-        name = "part-margin" if part_margin else "not-found"
-        raise ParameterError(f"--{name}: goes with --locator")
-    if lights is not None:
-        IsLightPattern().check("--lights", lights)
-        how: Any = missing_light.value
-        found = Lights(found, pattern=lights, missing=how)
-    elif missing_light is not MissingIs.ERROR:
-        raise ParameterError("--missing-light: goes with --lights")
-    found.check_params()
-    return found
+        Raises
+        ------
+        ParameterError
+            If an option goes with another one that is not given.
+        """
+        from knnspect.detectors.composed import Aligned, Lights, Regions
+        from knnspect.locators import load_locator
+        from knnspect.views.lights import IsLightPattern
+        from knnspect.views.regions import IsRegions
+
+        found: AnyDetector = detector
+        if self.regions is not None:
+            named = IsRegions().parse("--regions", str(self.regions))
+            found = Regions(found, regions=named, cut=self.cut_regions)
+        elif self.cut_regions:
+            raise ParameterError("--cut-regions: goes with --regions")
+        if self.locator is not None:
+            finds = load_locator(self.locator)
+            word: Any = self.not_found.value
+            found = Aligned(found, locator=finds, margin=self.part_margin, not_found=word)
+        elif self.part_margin or self.not_found is not NotFoundIs.VERDICT:
+            name = "part-margin" if self.part_margin else "not-found"
+            raise ParameterError(f"--{name}: goes with --locator")
+        if self.lights is not None:
+            IsLightPattern().check("--lights", self.lights)
+            how: Any = self.missing_light.value
+            found = Lights(found, pattern=self.lights, missing=how)
+        elif self.missing_light is not MissingIs.ERROR:
+            raise ParameterError("--missing-light: goes with --lights")
+        found.check_params()
+        return found
 
 
 def refuse_options(detector: AnyDetector, **given: object) -> None:

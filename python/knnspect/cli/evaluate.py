@@ -8,18 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from knnspect.cli.composing import (
-    CutRegions,
-    LightsPattern,
-    LocatorFile,
-    MissingIs,
-    MissingLight,
-    NotFound,
-    NotFoundIs,
-    PartMargin,
-    RegionsPath,
-    composed,
-)
+from knnspect.cli.composing import ViewOptions
 from knnspect.cli.options import (
     BatchSize,
     Config,
@@ -49,13 +38,7 @@ def evaluate(
     good: GoodNames = "good",
     method: Method = "spade",  # noqa: ARG001 - it was read before: `kind`
     config: Config = None,  # noqa: ARG001
-    locator: LocatorFile = None,
-    part_margin: PartMargin = 0.0,
-    not_found: NotFound = NotFoundIs.VERDICT,
-    regions: RegionsPath = None,
-    cut_regions: CutRegions = False,
-    lights: LightsPattern = None,
-    missing_light: MissingLight = MissingIs.ERROR,
+    views: ViewOptions,
     batch_size: BatchSize = 16,
     workers: Workers = 2,
     kind: type[Detector],
@@ -69,16 +52,7 @@ def evaluate(
     if json_file is not None:
         check_writable(json_file)
     evaluation, _ = run_evaluation(
-        composed(
-            build_detector(kind, given),
-            locator=locator,
-            part_margin=part_margin,
-            not_found=not_found,
-            regions=regions,
-            cut_regions=cut_regions,
-            lights=lights,
-            missing_light=missing_light,
-        ),
+        views.before(build_detector(kind, given)),
         MVTecDataset(dataset, good_names(good)),
         batch_size=batch_size,
         n_workers=workers,

@@ -10,19 +10,7 @@ import typer
 
 from knnspect.cli.check import without_listed
 from knnspect.cli.clean import cleaned, say_dropped
-from knnspect.cli.composing import (
-    CutRegions,
-    LightsPattern,
-    LocatorFile,
-    MissingIs,
-    MissingLight,
-    NotFound,
-    NotFoundIs,
-    PartMargin,
-    RegionsPath,
-    composed,
-    refuse_options,
-)
+from knnspect.cli.composing import ViewOptions, refuse_options
 from knnspect.cli.decisions import Blocks, promise
 from knnspect.cli.left_out import LeftOut
 from knnspect.cli.options import BatchSize, Config, Method, SkipBad, Workers, build_detector
@@ -81,13 +69,7 @@ def fit(
         ),
     ] = None,
     blocks: Blocks = None,
-    locator: LocatorFile = None,
-    part_margin: PartMargin = 0.0,
-    not_found: NotFound = NotFoundIs.VERDICT,
-    regions: RegionsPath = None,
-    cut_regions: CutRegions = False,
-    lights: LightsPattern = None,
-    missing_light: MissingLight = MissingIs.ERROR,
+    views: ViewOptions,
     skip_bad: SkipBad = False,
     kind: type[Detector],
     given: dict[str, str],
@@ -99,16 +81,7 @@ def fit(
     from knnspect.model_files.inspect import size_of
     from knnspect.normal_features.folder import CHECKPOINT
 
-    detector = composed(
-        build_detector(kind, given),
-        locator=locator,
-        part_margin=part_margin,
-        not_found=not_found,
-        regions=regions,
-        cut_regions=cut_regions,
-        lights=lights,
-        missing_light=missing_light,
-    )
+    detector = views.before(build_detector(kind, given))
     is_composed = isinstance(detector, Composed)
     refuse_options(detector, max_memory=max_memory, checkpoint=checkpoint, clean=clean)
     check_writable(output, folder=max_memory is not None)

@@ -24,6 +24,7 @@ __all__ = [
     "Config",
     "GoodNames",
     "Method",
+    "OptionGroup",
     "SkipBad",
     "Workers",
     "build_detector",
@@ -107,11 +108,17 @@ def with_options(
     made = [each for each in detector_options(kind).values() if each.name not in without]
     names = {f"of_{each.name}": each.name for each in made}
 
+    groups = _groups_of(command)
+
     @functools.wraps(command)
     def run(**options: Any) -> None:
         chosen = {name: options.pop(key) for key, name in names.items()}
         given = {name: text for name, text in chosen.items() if text is not None}
-        command(**options, kind=kind, given=given)
+        grouped = {
+            name: group(**{each: options.pop(each) for each in _options_in(group)})
+            for name, group in groups.items()
+        }
+        command(**options, **grouped, kind=kind, given=given)
 
     own = [
         each
@@ -130,13 +137,44 @@ def with_options(
     return run
 
 
+class OptionGroup:
+    """The base of dataclasses whose fields are options that several commands have.
+
+    A command takes it as one parameter, in whose place its fields are options.
+    """
+
+
 def signature_of(command: Callable[..., None]) -> inspect.Signature:
+    """Return a command's options and their types, with those of groups."""
+    found = []
+    for name, each in _own_signature(command).parameters.items():
+        if name in _groups_of(command):
+            found += list(_options_in(each.annotation).values())
+        else:
+            found.append(each)
+    return inspect.Signature(found)
+
+
+def _own_signature(command: Callable[..., None]) -> inspect.Signature:
     """Return a command's parameters and their types; detectors are loaded for it alone."""
     from knnspect.detectors import Detector
     from knnspect.locators import Locator
 
     known = {"Detector": Detector, "Locator": Locator}
     return inspect.signature(command, eval_str=True, locals=known)
+
+
+def _groups_of(command: Callable[..., None]) -> dict[str, type[OptionGroup]]:
+    """Return the groups of options that a command takes, by its parameters."""
+    return {
+        name: each.annotation
+        for name, each in _own_signature(command).parameters.items()
+        if isinstance(each.annotation, type) and issubclass(each.annotation, OptionGroup)
+    }
+
+
+def _options_in(group: type[OptionGroup]) -> dict[str, inspect.Parameter]:
+    return dict(inspect.signature(group, eval_str=True).parameters)
 
 
 def parsed(declared: Parameter, text: str) -> Any:
