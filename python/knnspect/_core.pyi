@@ -187,6 +187,8 @@ class Gallery:
 
         They are shared. With `replace`, they take the places of images with the same ids.
         """
+    def take(self, other: Gallery, ids: list[str]) -> None:
+        """Copy images of another gallery, byte for byte as it keeps them: all in one change."""
     @property
     def path(self) -> Path | None:
         """The folder; None in memory and in a file."""

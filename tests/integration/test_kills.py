@@ -46,7 +46,9 @@ def images(values):
 
 say("ready", state)
 while True:
-    what = chance.choice(["add", "add", "add", "replace", "remove", "remove", "compact", "save"])
+    what = chance.choice(
+        ["add", "add", "add", "replace", "remove", "remove", "compact", "save", "move", "move"]
+    )
     n = chance.randint(1, 4)
     values = [float(chance.randrange(1 << 20)) for _ in range(n)]
     if what == "add" and len(state) < 30:
@@ -68,6 +70,11 @@ while True:
         after = state
         say(what, after)
         gallery.compact()
+    elif what == "move" and gallery.path.joinpath("manifest").exists():
+        after = state
+        names = [shard.name for shard in gallery.shards.shards]
+        say("add a shard" if len(names) < 4 else "take a shard away", after)
+        gallery.add_shard() if len(names) < 4 else gallery.remove_shard(chance.choice(names))
     elif what == "save" and state:
         after = state
         say(what, after)
@@ -137,7 +144,10 @@ def test_every_kill_leaves_the_gallery_as_before_or_after(tmp_path: Path, n_shar
         if len(last_one):
             last_one.save(saved)
     assert not list(tmp_path.glob(".knnspect-*"))
-    for path in folder.glob("shard-*") if n_shards else [folder]:
+    parts = sorted(folder.glob("shard-*")) if n_shards else [folder]
+    if isinstance(last_one, ShardedGallery):
+        assert parts == sorted(shard.path for shard in last_one.shards.shards)
+    for path in parts:
         assert {path.name.split("-")[0] for path in path.iterdir()} <= {
             "journal",
             "features",

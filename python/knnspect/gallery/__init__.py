@@ -12,6 +12,8 @@
 ``folder``          galleries in folders, as far as Python looks at them itself
 ``sharded``         galleries in several folders, as one
 ``open_shards``     these folders, changed together
+``moving``          images that move when one is added or taken away
+``shard_folders``   these folders, made and deleted
 ``manifest``        which they are
 """
 

@@ -8,6 +8,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from knnspect import _core
 from knnspect.errors import StoreError
@@ -20,8 +21,8 @@ __all__ = ["MANIFEST", "Manifest", "read_manifest"]
 #: The file's name.
 MANIFEST = "manifest"
 _FORMAT = "knnspect sharded gallery"
-#: The newest that is read.
-_VERSION = 1
+#: The newest that is read. The first had neither `next` nor `leftover`.
+_VERSION = 2
 #: Bytes of the largest that is read: some hundred thousand shards.
 _LONGEST = 1 << 26
 
@@ -39,18 +40,24 @@ class Manifest:
     shards : Shards
         The folders, with the state in which each counts. What a shard's journal has after that
         state was never promised to anyone.
+    next_number : int
+        The number in the name of the next shard: one that no shard has had.
+    leftover : tuple of Path, default ()
+        Folders of shards that are not yet, or no more, shards of the gallery. The next process that
+        opens it for writing deletes those that lie within its folder.
     """
 
     version: int
     upsample: str
     dtype: str
     shards: Shards
+    next_number: int
+    leftover: tuple[Path, ...] = ()
 
-    def after(self, shards: Sequence[Shard]) -> Manifest:
-        """Return the manifest after a change that has left the shards in other states."""
-        return replace(
-            self, version=self.version + 1, shards=replace(self.shards, shards=tuple(shards))
-        )
+    def after(self, shards: Sequence[Shard], **changes: Any) -> Manifest:
+        """Return the manifest after a change of shards, of their states, or of other fields."""
+        shards_ = replace(self.shards, shards=tuple(shards))
+        return replace(self, version=self.version + 1, shards=shards_, **changes)
 
     def write(self) -> None:
         """Put the manifest in the place of the one before, in one step.
@@ -67,6 +74,8 @@ class Manifest:
             "version": self.version,
             "upsample": self.upsample,
             "dtype": self.dtype,
+            "next": self.next_number,
+            "leftover": [_relative(path, home) for path in self.leftover],
             "shards": [
                 {
                     "name": shard.name,
@@ -119,6 +128,8 @@ def read_manifest(home: Path) -> Manifest:
             check_choice("upsample", value["upsample"], ["bilinear", "block"]),
             check_choice("dtype", value["dtype"], ["float32", "float16", "int8"]),
             Shards(home, shards),
+            check_count("next", value.get("next", len(shards))),
+            tuple(home / str(folder) for folder in value.get("leftover", [])),
         )
 
 

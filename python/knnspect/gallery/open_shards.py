@@ -1,45 +1,26 @@
-"""The shards of a sharded gallery: made, opened, and changed together."""
+"""The shards of a sharded gallery: opened, and changed together."""
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from knnspect import _core
 from knnspect.errors import KnnspectError, ParameterError, StoreError
-from knnspect.files import check_path, is_there
-from knnspect.gallery.manifest import MANIFEST, Manifest, read_manifest
+from knnspect.gallery.manifest import Manifest, read_manifest
+from knnspect.gallery.shard_folders import delete_shard
 from knnspect.search.shards import Shard, Shards
-from knnspect.validation import check_count
 
-__all__ = ["OpenShards", "create_shards"]
+__all__ = ["OpenShards", "naming"]
 
 #: Readers try this often to see shards in the states of one manifest, while these change.
 _ATTEMPTS = 100
-
-
-def create_shards(
-    home: Path, upsample: str, dtype: str, shards: int | Sequence[str | os.PathLike[str]]
-) -> None:
-    """Make the folders and the manifest of a sharded gallery; see `ShardedGallery.create`.
-
-    Empty shards that an interrupted attempt has left are taken.
-    """
-    _core.Gallery(upsample, dtype)  # says what is wrong with these
-    paths = _paths_of(home, shards)
-    _make_home(home, paths)
-    made = []
-    for number, path in enumerate(paths):
-        core = _made(path, upsample, dtype)
-        made.append(Shard(f"shard-{number:04d}", path, core.journal_state or "", 0))
-        core.close()
-    Manifest(1, upsample, dtype, Shards(home, tuple(made))).write()
 
 
 class OpenShards:
@@ -61,7 +42,7 @@ class OpenShards:
         cores: dict[str, _core.Gallery],
         lock: _core.FolderLock | None = None,
     ) -> None:
-        self._manifest, self.cores, self._lock = manifest, cores, lock
+        self.manifest, self.cores, self._lock = manifest, cores, lock
         self._is_broken = False
 
     @classmethod
@@ -91,7 +72,9 @@ class OpenShards:
         try:
             manifest = read_manifest(home)
             opened = cls(manifest, _opened(manifest, write=True)[0], lock)
-            opened._commit(opened.cores)  # a shard that was compacted has another state
+            opened.commit(opened.cores)  # a shard that was compacted has another state
+            # Elsewhere others may have put something there since.
+            opened.delete_leftover([left for left in manifest.leftover if home in left.parents])
         except BaseException:
             lock.close()
             raise
@@ -100,7 +83,7 @@ class OpenShards:
     @property
     def shards(self) -> Shards:
         """The folders, and the states that count."""
-        return self._manifest.shards
+        return self.manifest.shards
 
     @property
     def is_writable(self) -> bool:
@@ -128,7 +111,7 @@ class OpenShards:
             If an image is in two shards, or in one that it does not belong to, or shards differ in
             shape; the message names them.
         """
-        whole = _core.Gallery(self._manifest.upsample, self._manifest.dtype)
+        whole = _core.Gallery(self.manifest.upsample, self.manifest.dtype)
         for place, shard in enumerate(self.shards.shards):
             if (core := self.cores.get(shard.name)) is None:
                 continue
@@ -169,37 +152,43 @@ class OpenShards:
         parts: dict[str, list[str]] = {}
         for id_, owner in zip(ids, self.shards.owners(ids).tolist(), strict=True):
             parts.setdefault(self.shards.shards[owner].name, []).append(id_)
+        with self.changing(parts):
+            for name, part in parts.items():
+                with naming(self.shards, name):
+                    change(self.cores[name], part)
+            self.commit(parts)
+        return [(self.cores[name], part) for name, part in parts.items()]
+
+    @contextmanager
+    def changing(self, names: Collection[str]) -> Iterator[None]:
+        """Bring shards back to the states that the manifest names, if there is an error within."""
         self._is_broken = True
         try:
-            for name, part in parts.items():
-                with _naming(self.shards, name):
-                    change(self.cores[name], part)
-            self._commit(parts)
+            yield
         except BaseException:
             with suppress(StoreError):  # if it fails, later changes are refused
-                self._take_back(parts)
+                self._take_back(names)
                 self._is_broken = False
             raise
         self._is_broken = False
-        return [(self.cores[name], part) for name, part in parts.items()]
 
     def compact(self) -> None:
         """Give back the room of removed images, shard by shard; see `ShardedGallery.compact`."""
         # A state is found in a journal that was compacted once since, and not twice.
-        self._commit(self.cores)
+        self.commit(self.cores)
         done: list[str] = []
         try:
             for name, core in self.cores.items():
-                with _naming(self.shards, name):
+                with naming(self.shards, name):
                     core.compact()
                 done.append(name)
         finally:
-            self._commit(done)
+            self.commit(done)
 
     def verify(self) -> None:
         """Read every image, and compare its checksum."""
         for name, core in self.cores.items():
-            with _naming(self.shards, name):
+            with naming(self.shards, name):
                 core.verify()
 
     def close(self) -> None:
@@ -210,29 +199,46 @@ class OpenShards:
             self._lock.close()
             self._lock = None
 
-    def _commit(self, names: Collection[str]) -> None:
-        """Replace the manifest, so that the states of some shards count: the change is made."""
-        shards = []
-        for shard in self.shards.shards:
-            if shard.name in names:
-                core = self.cores[shard.name]
-                state = core.journal_state or ""
-                shards.append(replace(shard, state=state, n_images=len(core)))
-            else:
-                shards.append(shard)
-        if tuple(shards) == self.shards.shards:
+    def commit(
+        self, names: Collection[str], among: Sequence[Shard] | None = None, **changes: Any
+    ) -> None:
+        """Replace the manifest, so that the states of some shards count: the change is made.
+
+        Parameters
+        ----------
+        names : collection of str
+            The shards whose states have changed.
+        among : sequence of Shard, optional
+            The shards of the gallery from now on; by default those that it had.
+        **changes
+            Other fields of the manifest.
+        """
+        among = self.shards.shards if among is None else among
+        shards = tuple(
+            _as_it_is(shard, self.cores[shard.name]) if shard.name in names else shard
+            for shard in among
+        )
+        manifest = self.manifest.after(shards, **changes)
+        if replace(manifest, version=self.manifest.version) == self.manifest:
             return
-        manifest = self._manifest.after(shards)
         try:
             manifest.write()
         except BaseException:
             # What came late, such as Ctrl-C, may have found it written.
             if read_manifest(self.shards.home).version != manifest.version:
                 raise
-        self._manifest = manifest
+        self.manifest = manifest
+
+    def delete_leftover(self, folders: Sequence[Path]) -> None:
+        """Delete folders that moves between shards have left behind, as far as they can be."""
+        gone = [folder for folder in folders if delete_shard(folder)]
+        left = tuple(folder for folder in self.manifest.leftover if folder not in gone)
+        with suppress(StoreError):  # the next one tries again
+            self.commit((), leftover=left)
 
     def _take_back(self, names: Collection[str]) -> None:
-        """Bring shards back to the states that the manifest names."""
+        """Bring shards back to the states that the manifest on the disk names."""
+        self.manifest = read_manifest(self.shards.home)
         for shard in self.shards.shards:
             if shard.name in names:
                 self.cores[shard.name].close()
@@ -259,6 +265,7 @@ def _opened(
         If a shard is not there, is damaged, or not in its state; the message names it.
     """
     cores, missing = {}, []
+    _check_apart(manifest.shards)
     for shard in manifest.shards.shards:
         try:
             core = _core.Gallery.open_at(shard.path, write, shard.state)
@@ -274,6 +281,22 @@ def _opened(
     return cores, tuple(missing)
 
 
+def _check_apart(shards: Shards) -> None:
+    """Raise a StoreError if two shards are one folder, by links."""
+    names: dict[tuple[int, int], str] = {}
+    for shard in shards.shards:
+        try:
+            status = shard.path.stat()
+        except OSError:
+            continue  # opening it says what is wrong
+        other = names.setdefault((status.st_dev, status.st_ino), shard.name)
+        if other != shard.name:
+            raise StoreError(
+                f"{shards.home}: shards {other} and {shard.name} are one folder, {shard.path}",
+                path=shard.path,
+            )
+
+
 def _check(core: _core.Gallery, shard: Shard, manifest: Manifest) -> None:
     settings = (core.upsample, core.dtype, len(core))
     expected = (manifest.upsample, manifest.dtype, shard.n_images)
@@ -285,46 +308,16 @@ def _check(core: _core.Gallery, shard: Shard, manifest: Manifest) -> None:
         )
 
 
+def _as_it_is(shard: Shard, core: _core.Gallery) -> Shard:
+    """Return a shard in the state in which it is open."""
+    return replace(shard, state=core.journal_state or "", n_images=len(core))
+
+
 @contextmanager
-def _naming(shards: Shards, name: str) -> Iterator[None]:
+def naming(shards: Shards, name: str) -> Iterator[None]:
     """Name the shard in errors."""
     try:
         yield
     except KnnspectError as error:
         error.args = (f"{shards.home}: shard {name}: {error}",)
         raise
-
-
-def _paths_of(home: Path, shards: int | Sequence[str | os.PathLike[str]]) -> list[Path]:
-    if isinstance(shards, int) or not isinstance(shards, Sequence) or isinstance(shards, str):
-        n = check_count("shards", shards)
-        return [home / f"shard-{number:04d}" for number in range(n)]
-    paths = [home / check_path(path, "shards") for path in shards]
-    if not paths:
-        raise ParameterError("shards: expected at least one, got none", parameter="shards")
-    for path in paths:
-        if paths.count(path) > 1:
-            raise ParameterError(f"shards: {path} is given twice", parameter="shards")
-    return paths
-
-
-def _make_home(home: Path, paths: Sequence[Path]) -> None:
-    try:
-        home.mkdir(exist_ok=True)
-        there = sorted(home.iterdir())
-    except OSError as error:
-        raise StoreError(f"{home}: cannot be made: {error}", path=home) from error
-    if is_there(home / MANIFEST):
-        raise StoreError(f"{home}: holds a gallery already: open it", path=home)
-    for path in there:
-        if path not in paths and not path.name.startswith(".knnspect-"):
-            raise StoreError(f"{home}: is not empty: it has {path.name!r}", path=home)
-
-
-def _made(path: Path, upsample: str, dtype: str) -> _core.Gallery:
-    if not is_there(path / "journal"):
-        return _core.Gallery.create(path, upsample, dtype)
-    core = _core.Gallery.open(path, True)
-    if len(core) or core.n_removed or (core.upsample, core.dtype) != (upsample, dtype):
-        raise StoreError(f"{path}: holds a gallery already", path=path)
-    return core

@@ -16,8 +16,10 @@ from knnspect.errors import ParameterError, ShapeError, StoreError
 from knnspect.files import check_path
 from knnspect.gallery.gallery import Gallery
 from knnspect.gallery.manifest import MANIFEST
-from knnspect.gallery.open_shards import OpenShards, create_shards
+from knnspect.gallery.moving import add_shard, remove_shard
+from knnspect.gallery.open_shards import OpenShards
 from knnspect.gallery.reading import ReadOnlyGallery
+from knnspect.gallery.shard_folders import create_shards
 from knnspect.pyramid import FeaturePyramid, describe_shapes
 from knnspect.search import Search, Window
 from knnspect.search.shards import Shards
@@ -217,9 +219,64 @@ class ShardedGallery(Gallery):
             try:
                 self._parts.compact()
             finally:
-                with self._turn:
-                    self.core.share(self._parts.joined(), None, True)
-                    self._shards = self._parts.shards
+                self._take_over()
+
+    def add_shard(self, path: str | os.PathLike[str] | None = None) -> str:
+        """Add a shard, to which the images move that belong to it from now on, and no others.
+
+        Of n shards each gives up one image in n + 1, as hashes have it. Images are copied to the
+        new shard byte for byte, marked as removed in the others, and the manifest is replaced: a
+        crash at any moment leaves the gallery as it was before or after it. The room that they took
+        is given back by `compact`. Those who have the gallery open go on with what they have.
+
+        Parameters
+        ----------
+        path : path-like, optional
+            The folder, such as on another disk; it may exist if it is empty. By default one in the
+            folder of the manifest.
+
+        Returns
+        -------
+        str
+            The name of the shard, which none had before.
+
+        Raises
+        ------
+        StoreError
+            If there is no room, or the folder is not empty or cannot be written; if an image that
+            is to move is damaged: the message names it, and its shard. The gallery is as it was.
+        """
+        with self._changing():
+            try:
+                return add_shard(self._parts, None if path is None else check_path(path))
+            finally:
+                self._take_over()
+
+    def remove_shard(self, name: str) -> None:
+        """Move all images of a shard to the others, each to the one that it then belongs to.
+
+        The folder is deleted, once the manifest names it no more; processes of a cluster that have
+        not opened it by then cannot search the gallery as it was before. A crash at any moment
+        leaves the gallery as it was before or after it.
+
+        Parameters
+        ----------
+        name : str
+            The shard's, as in ``shards.shards``.
+
+        Raises
+        ------
+        ParameterError
+            If there is no such shard, or no other one.
+        StoreError
+            If there is no room in the others, or an image is damaged: the message names it, and the
+            shard. The gallery is as it was.
+        """
+        with self._changing():
+            try:
+                remove_shard(self._parts, name)
+            finally:
+                self._take_over()
 
     def verify(self) -> None:
         """Read every image of all shards, and compare its checksum; see `Gallery.verify`."""
@@ -265,6 +322,12 @@ class ShardedGallery(Gallery):
         with self._writing:
             self._parts.check_writable()
             yield
+
+    def _take_over(self) -> None:
+        """Search images where the shards have them from now on."""
+        with self._turn:
+            self.core.share(self._parts.joined(), None, True)
+            self._shards = self._parts.shards
 
     def _checked_ids(self, pyramid: FeaturePyramid, ids: Sequence[str]) -> list[str]:
         """Check what shards cannot, as each sees a part; return the ids."""

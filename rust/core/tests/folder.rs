@@ -13,6 +13,7 @@ enum Step {
     Add(Vec<u8>),
     Replace(Vec<u8>),
     Remove(Vec<u8>),
+    Take(Vec<u8>),
     Compact,
     Reopen,
 }
@@ -23,6 +24,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => ids().prop_map(Step::Add),
         2 => ids().prop_map(Step::Replace),
         2 => ids().prop_map(Step::Remove),
+        2 => ids().prop_map(Step::Take),
         1 => Just(Step::Compact),
         1 => Just(Step::Reopen),
     ]
@@ -50,7 +52,20 @@ fn with_images<T>(n: usize, seed: usize, work: impl FnOnce(&PyramidBatch<'_>) ->
     work(&PyramidBatch::new(shape(), n, levels).unwrap())
 }
 
-fn change(gallery: &SharedGallery, step: &Step, seed: usize) -> Result<(), String> {
+/// A gallery in a folder, of which others take images.
+fn source(path: &Path, dtype: DType) -> SharedGallery {
+    let source = SharedGallery::create(path, Upsample::Block, dtype).unwrap();
+    let add = Step::Add((0..12).collect());
+    change(&source, &add, 1000, &source).unwrap();
+    source
+}
+
+fn change(
+    gallery: &SharedGallery,
+    step: &Step,
+    seed: usize,
+    source: &SharedGallery,
+) -> Result<(), String> {
     let put = |ids: &[u8], known| {
         with_images(ids.len(), seed, |batch| {
             gallery.add(batch, &names(ids), known, Cancel::NEVER)
@@ -60,6 +75,7 @@ fn change(gallery: &SharedGallery, step: &Step, seed: usize) -> Result<(), Strin
         Step::Add(ids) => put(ids, OnConflict::Refuse),
         Step::Replace(ids) => put(ids, OnConflict::Replace),
         Step::Remove(ids) => gallery.remove(&names(ids)),
+        Step::Take(ids) => gallery.take(source, &names(ids), Cancel::NEVER),
         Step::Compact => gallery.compact(Cancel::NEVER),
         Step::Reopen => Ok(()),
     }
@@ -99,6 +115,7 @@ proptest! {
     ) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("gallery");
+        let source = source(&folder.path().join("source"), dtype);
         let memory = SharedGallery::from(Gallery::new(Upsample::Block, dtype));
         let mut disk = SharedGallery::create(&path, Upsample::Block, dtype).unwrap();
         for (seed, step) in steps.iter().enumerate() {
@@ -106,7 +123,8 @@ proptest! {
                 drop(disk);
                 disk = open(&path, true);
             }
-            let (there, here) = (change(&disk, step, seed), change(&memory, step, seed));
+            let there = change(&disk, step, seed, &source);
+            let here = change(&memory, step, seed, &source);
             match (&there, &here) {
                 (Ok(()), Ok(())) => {}
                 (Err(there), Err(here)) => prop_assert!(there.ends_with(here.as_str())),
@@ -123,9 +141,10 @@ proptest! {
 fn an_interrupted_change_leaves_the_gallery_as_it_was() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("gallery");
-    let gallery = SharedGallery::create(&path, Upsample::Bilinear, DType::F32).unwrap();
-    change(&gallery, &Step::Add((0..9).collect()), 1).unwrap();
-    change(&gallery, &Step::Remove(vec![2]), 0).unwrap();
+    let gallery = SharedGallery::create(&path, Upsample::Block, DType::F32).unwrap();
+    let source = source(&folder.path().join("source"), DType::F32);
+    change(&gallery, &Step::Add((0..9).collect()), 1, &source).unwrap();
+    change(&gallery, &Step::Remove(vec![2]), 0, &source).unwrap();
     let before = contents(&gallery);
     let bytes = || {
         let entries = std::fs::read_dir(&path).unwrap().flatten();
@@ -144,14 +163,14 @@ fn an_interrupted_change_leaves_the_gallery_as_it_was() {
         let added = with_images(3, 5, |batch| {
             gallery.add(batch, &ids, OnConflict::Refuse, Cancel::when(&stop))
         });
+        let taken = gallery.take(&source, &names(&[9, 10, 11]), Cancel::when(&stop));
         let compacted = gallery.compact(Cancel::when(&stop));
-        let (Err(Error::Interrupted), Err(Error::Interrupted)) = (&added, &compacted) else {
-            assert!(
-                added.is_ok() || compacted.is_ok(),
-                "{added:?}, {compacted:?}"
-            );
+        let changes = [added, taken, compacted];
+        let is_interrupted = |change: &_| matches!(change, Err(Error::Interrupted));
+        if !changes.iter().all(is_interrupted) {
+            assert!(changes.iter().any(Result::is_ok), "{changes:?}");
             break;
-        };
+        }
         interrupted += 1;
         assert_eq!(bytes(), files, "nothing is left behind");
         assert_eq!(contents(&gallery), before);

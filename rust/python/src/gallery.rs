@@ -137,6 +137,12 @@ impl Gallery {
         interrupt::run(py, |_| self.inner.share(other, ids.as_deref(), replace))
     }
 
+    /// Copies images of another gallery as they are kept there.
+    fn take(&self, py: Python<'_>, other: PyRef<'_, Self>, ids: Vec<String>) -> PyResult<()> {
+        let other = &other.inner;
+        interrupt::run(py, |cancel| self.inner.take(other, &ids, cancel))
+    }
+
     #[getter]
     fn path(&self) -> Option<PathBuf> {
         self.inner.path().map(PathBuf::from)

@@ -235,6 +235,34 @@ impl SharedGallery {
         Ok(())
     }
 
+    /// Copies images of another gallery, as they are kept there: all of them, in one change, or none when
+    /// there is an error. No more than one image is in memory at a time.
+    ///
+    /// # Errors
+    /// [`Error::Parameter`] for an id that is not in the other one, or is in this one, and when the
+    /// galleries differ in how they upsample or store; [`Error::Shape`] when they differ in shape;
+    /// [`Error::Store`] when an image is damaged, or the folder is not open for writing or does not take
+    /// them; [`Error::Interrupted`].
+    pub fn take(&self, other: &Self, ids: &[String], cancel: Cancel<'_>) -> Result<()> {
+        let Some(home) = &self.home else {
+            return self.share(other, Some(ids), false);
+        };
+        let mut folder = home.folder()?;
+        let folder = home.writable(&mut folder)?;
+        let named = |error| home.named(error);
+        let taken = other.read(|gallery| gallery.of_ids(ids))?;
+        // The checks are those of a gallery in memory.
+        self.copy().share(taken.clone(), false).map_err(named)?;
+        let Some(shape) = taken.shape.as_ref() else {
+            return Ok(());
+        };
+        let is_first = self.read(Gallery::is_empty);
+        let images = folder.append_copies(shape, &taken.images, is_first, cancel);
+        let additions = Additions::stored(shape, images.map_err(named)?);
+        lock(&self.state).gallery.insert(additions);
+        Ok(())
+    }
+
     /// Removes images: all of them, or none when one is unknown. In a folder their features stay until
     /// it is compacted.
     ///

@@ -15,6 +15,7 @@ use crate::gallery::images::Gallery;
 use crate::pyramid::{DType, PyramidBatch, PyramidShape, Upsample};
 use crate::storage::atomic::{delete_left, is_temporary, replace_file, sync_folder};
 use crate::storage::opening::{self, Links};
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
@@ -143,12 +144,11 @@ impl Folder {
     ) -> Result<BTreeMap<String, Arc<StoredImage>>> {
         let shape = batch.shape();
         let layout = RecordLayout::new(shape, self.dtype);
-        let mut change = Change {
+        let change = Change {
             shape: is_first.then(|| levels_of(shape)),
             remove: remove.to_vec(),
             ..Change::default()
         };
-        let tail = self.tail(&layout)?;
         let dtype = self.dtype;
         let records = ids.iter().enumerate().map(|(image, id)| {
             cancel.check()?;
@@ -156,7 +156,48 @@ impl Folder {
             let record = stored.to_record(&layout, shape);
             Ok((id.as_str(), checksum(&record), record))
         });
-        let mut writer = Writer::new(&self.path, &layout, self.next_segment()?, tail);
+        self.write(&layout, records, change, cancel)
+    }
+
+    /// Appends images that are kept elsewhere in the same way, byte for byte, in one change.
+    ///
+    /// # Errors
+    /// [`Error::Store`] when one is damaged, or the disk does not take them; [`Error::Interrupted`]; the
+    /// gallery is then as it was.
+    pub(crate) fn append_copies(
+        &mut self,
+        shape: &PyramidShape,
+        images: &BTreeMap<String, Arc<StoredImage>>,
+        is_first: bool,
+        cancel: Cancel<'_>,
+    ) -> Result<BTreeMap<String, Arc<StoredImage>>> {
+        let layout = RecordLayout::new(shape, self.dtype);
+        let change = Change {
+            shape: is_first.then(|| levels_of(shape)),
+            ..Change::default()
+        };
+        let records = images.iter().map(|(id, image)| {
+            cancel.check()?;
+            image.verify(true)?; // damage must not be passed on
+            let record = match image.record() {
+                Some((.., record)) => Cow::Borrowed(record),
+                None => Cow::Owned(image.to_record(&layout, shape)),
+            };
+            Ok((id.as_str(), checksum(&record), record))
+        });
+        self.write(&layout, records, change, cancel)
+    }
+
+    /// Writes records, and then a change that adds them, to the journal: both, or nothing.
+    fn write<'a, R: AsRef<[u8]>>(
+        &mut self,
+        layout: &RecordLayout,
+        records: impl Iterator<Item = Result<(&'a str, Checksum, R)>>,
+        mut change: Change,
+        cancel: Cancel<'_>,
+    ) -> Result<BTreeMap<String, Arc<StoredImage>>> {
+        let tail = self.tail(layout)?;
+        let mut writer = Writer::new(&self.path, layout, self.next_segment()?, tail);
         let written = writer.write_all(records).and_then(|images| {
             cancel.check()?;
             change.add = std::mem::take(&mut writer.runs);
