@@ -25,6 +25,9 @@ const MAX_K: usize = 64;
 const MAX_CELLS: usize = 17 * 17;
 const MAX_CELLS_REPEATED: usize = 5 * 5;
 
+/// Query cells of a band: with 200 features each they take 50 MB, packed.
+const MAX_BAND_CELLS: usize = 1 << 16;
+
 /// The matcher.
 pub(crate) struct Windowed<'a> {
     request: Request<'a>,
@@ -152,12 +155,13 @@ impl JobMatcher for Windowed<'_> {
     }
 
     /// Jobs of whole rows. Those at the ends of two bands are multiplied for both, so bands are as large as
-    /// keeps all threads busy.
+    /// keeps all threads busy, up to a size whose packed queries take little memory.
     fn division(&self, n_images: usize, _: usize) -> Division {
         let (finest, threads) = (self.plan.grids()[0].shape, self.request.threads);
         let jobs_per_image = threads.div_ceil(n_images.max(1)).min(finest.height);
+        let most = (MAX_BAND_CELLS / finest.width).max(1);
         Division {
-            cells_per_job: finest.height.div_ceil(jobs_per_image) * finest.width,
+            cells_per_job: finest.height.div_ceil(jobs_per_image).min(most) * finest.width,
             jobs_at_once: threads,
         }
     }
