@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from knnspect import DTypeError, FeaturePyramid, Gallery, Neighbors, ParameterError, ShapeError
-from knnspect.backends import Capabilities, FaissBackend, get_backend
+from knnspect.backends import Capabilities, FaissBackend, RustBackend, get_backend
 from knnspect.errors import KnnspectError
 from knnspect.search import Search
 from knnspect.search.window import fewest_cells, radii_of
 from knnspect.testing import Oracle, assert_same_neighbors
+from knnspect.testing.expectations import expect_identical
 
 SHAPES = ((6, 8, 3), (3, 4, 5))
 IDS = ["b", "a", "c"]
@@ -48,6 +49,20 @@ def test_neighbours_lie_at_most_so_many_rows_and_columns_away(
     assert farthest(found) == radius
     oracle = Oracle.of(query.levels, pyramid(3, 0).levels, IDS, "bilinear", window=radius)
     assert_same_neighbors(found, oracle)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_images_of_more_cells_than_a_band_has_are_searched_alike(threads: int) -> None:
+    shapes = ((264, 300, 3), (132, 150, 4))
+    gallery = Gallery()
+    gallery.add(pyramid(2, 2, shapes), ["a", "b"])
+    query = pyramid(1, 3, shapes)
+    found = gallery.search(query, 2, window=1, threads=threads)
+    assert found.stats is not None
+    assert "level 1" in found.stats.stages  # the matcher of windows, which takes bands
+    exhaustive = RustBackend(matcher="exhaustive")
+    expected = gallery.search(query, 2, window=1, threads=threads, backend=exhaustive)
+    expect_identical("bands", found, expected)
 
 
 def test_radii_of_levels_are_in_their_cells_and_all_must_hold(gallery: Gallery) -> None:
