@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 __all__ = ["Shard", "Shards"]
 
-#: Pairs of ids and shards whose weights are in memory at a time.
-_PAIRS_AT_ONCE = 1 << 22
+#: Pairs of ids and shards whose weights are in memory at a time: in the processor's caches.
+_PAIRS_AT_ONCE = 1 << 16
 
 
 @dataclass(frozen=True)
