@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from knnspect import _core
 from knnspect.errors import DTypeError, KnnspectError, StoreError
@@ -185,6 +187,15 @@ def as_damage(path: str | os.PathLike[str], what: str, verb: str = "used") -> It
 def check_path(path: object, name: str = "path") -> Path:
     """Return a path, or raise a DTypeError or StoreError if no file can have it.
 
+    A URI of this machine is the path that it names.
+
+    >>> check_path("file:///data/solar%20cells").as_posix()
+    '/data/solar cells'
+    >>> check_path("s3://bucket/cells")
+    Traceback (most recent call last):
+    ...
+    knnspect.errors.StoreError: s3://bucket/cells: expected a path of this machine or file:///…, \
+got s3: files are memory-mapped, so mount it, and give its path
     >>> check_path(7)
     Traceback (most recent call last):
     ...
@@ -199,7 +210,20 @@ def check_path(path: object, name: str = "path") -> Path:
         reason = "it has characters that the file system has not"
     if reason is not None:
         raise StoreError(f"{os.fspath(path)!r}: cannot be the path of a file: {reason}")
+    if uri := re.match(r"([a-zA-Z][a-zA-Z0-9+.-]+)://([^/]*)", os.fspath(path)):
+        return _path_of(os.fspath(path), *uri.groups())
     return Path(path)
+
+
+def _path_of(uri: str, scheme: str, host: str) -> Path:
+    """Return the path that a URI names on this machine."""
+    if scheme.lower() == "file" and host.lower() in ("", "localhost"):
+        return Path(unquote(uri.split("://", 1)[1][len(host) :]))
+    got = f"a file of {host}" if scheme.lower() == "file" else scheme
+    raise StoreError(
+        f"{uri}: expected a path of this machine or file:///…, got {got}: files are memory-mapped, "
+        "so mount it, and give its path"
+    )
 
 
 def is_folder(path: Path) -> bool:

@@ -1179,3 +1179,11 @@ class TestHelp:
         done = run_script(tmp_path, "--version")
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout == f"knnspect {ks.__version__}\n"
+
+
+def test_info_says_how_many_images_each_shard_has(run: Run, tmp_path: Path) -> None:
+    with ks.ShardedGallery.create(tmp_path / "g", shards=3) as gallery:
+        gallery.add(ks.FeaturePyramid([np.ones((8, 2, 2, 1), "f4")]), list("abcdefgh"))
+    done = run("info", str(tmp_path / "g"))
+    assert done.returncode == 0
+    assert "shard-0000 4, shard-0001 1, shard-0002 3" in " ".join(done.stdout.split())

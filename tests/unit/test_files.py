@@ -279,3 +279,34 @@ def test_other_types_are_no_paths() -> None:
     for other in (None, 3, b"bytes", ["a"]):
         with pytest.raises(DTypeError, match="folder: expected a path, got"):
             check_path(other, "folder")
+
+
+def test_uris_of_this_machine_are_paths(tmp_path: Path) -> None:
+    folder = tmp_path / "solar cells"
+    with ks.ShardedGallery.create(folder.as_uri(), shards=[(tmp_path / "a b").as_uri()]) as made:
+        made.add(pyramid())
+    for uri in (folder.as_uri(), f"file://localhost{tmp_path}/solar%20cells"):
+        opened = ks.Gallery.open(uri)
+        assert opened.path == folder
+    assert (tmp_path / "a b" / "journal").exists()
+    # Not URIs.
+    assert check_path("a:b") == Path("a:b")
+    assert check_path("C://x") == Path("C://x")
+
+
+@pytest.mark.parametrize(
+    ("uri", "words"),
+    [
+        ("s3://bucket/cells", "got s3: files are memory-mapped, so mount it"),
+        ("file://other-host/data/cells", "got a file of other-host: .*mount it"),
+    ],
+)
+def test_uris_of_elsewhere_are_refused(uri: str, words: str, tmp_path: Path) -> None:
+    for use in (
+        ks.Gallery.open,
+        ks.load,
+        ks.ShardedGallery.create,
+        lambda one: ks.ShardedGallery.create(tmp_path / "g", shards=[one]),
+    ):
+        with pytest.raises(StoreError, match=words):
+            use(uri)

@@ -10,7 +10,7 @@ from knnspect import _core
 from knnspect.calibration import Calibration
 from knnspect.corrections import Correction, History
 from knnspect.files import as_damage, check_path, is_folder, is_there, parse_json
-from knnspect.gallery import Coreset, Gallery
+from knnspect.gallery import Coreset, Gallery, ShardedGallery
 from knnspect.model_files.layout import CALIBRATION, MODEL, OF_IMAGES
 from knnspect.model_files.read import corrections_of
 from knnspect.normal_features.folder import GALLERY
@@ -212,6 +212,9 @@ def _of_gallery(gallery: Gallery, n_variants: int) -> Iterator[tuple[str, object
     yield "features", f"{gallery.nbytes / 1e6:.1f} MB, {gallery.dtype}"
     yield "levels", _shapes(gallery.shapes) or "none yet"
     yield "upsample", gallery.upsample
+    if isinstance(gallery, ShardedGallery):
+        of_each = (f"{shard.name} {shard.n_images}" for shard in gallery.shards.shards)
+        yield "images of shards", ", ".join(of_each)
 
 
 def _of_coreset(coreset: Coreset, n_variants: int) -> Iterator[tuple[str, object]]:
