@@ -36,7 +36,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
     ),
     "python": (
         ("lib",),
-        ("coreset", "merge", "search"),
+        ("coreset", "merge", "picking", "search"),
         ("gallery",),
         ("store",),
         ("arrays", "interrupt", "results"),

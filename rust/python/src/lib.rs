@@ -10,6 +10,7 @@ mod errors;
 mod gallery;
 mod interrupt;
 mod merge;
+mod picking;
 mod results;
 mod search;
 mod store;
@@ -37,6 +38,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(coreset::pick_rows, module)?)?;
     module.add_function(wrap_pyfunction!(search::window_bounds, module)?)?;
     module.add_function(wrap_pyfunction!(merge::merge_found, module)?)?;
+    module.add_class::<picking::Chooser>()?;
     module.add_class::<gallery::FolderLock>()?;
     module.add_class::<gallery::Gallery>()?;
     module.add_class::<results::Neighbors>()?;
@@ -44,6 +46,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<results::Rescored>()?;
     module.add_class::<search::Search>()?;
     module.add_class::<results::SearchStats>()?;
+    module.add_class::<picking::ShardRows>()?;
     module.add_class::<store::Store>()?;
     Ok(())
 }

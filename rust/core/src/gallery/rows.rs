@@ -105,6 +105,26 @@ impl<'a> Rows<'a> {
         }
     }
 
+    /// The same rows, of images that have other ranks, in order, among more images.
+    pub(crate) fn with_ranks(mut self, ranks: &[u32]) -> Self {
+        for ((rank, _), &other) in self.images.iter_mut().zip(ranks) {
+            *rank = other;
+        }
+        self
+    }
+
+    /// The number that a row has among those of all images that there are ranks of.
+    pub(crate) fn number_in_whole(&self, row: usize) -> usize {
+        let (rank, cell) = self.place(row);
+        rank as usize * self.cells + cell as usize
+    }
+
+    /// The row that has a number among those of all images, if there is such a one.
+    pub(crate) fn find_in_whole(&self, number: usize) -> Option<usize> {
+        let rank = u32::try_from(number / self.cells).ok()?;
+        self.find(rank, (number % self.cells) as u32)
+    }
+
     /// Number of rows.
     pub(crate) fn len(&self) -> usize {
         self.images.len() * self.cells

@@ -2,7 +2,6 @@
 
 use super::order::{Boundary, comes_first};
 use crate::bounds::{PcaProjection, TINY};
-use crate::gallery::Rows;
 use crate::kernels::InstructionSet;
 use crate::kernels::TILE_VECTORS;
 use crate::kernels::flat::{
@@ -10,12 +9,35 @@ use crate::kernels::flat::{
 };
 use std::ops::Range;
 
+/// More values than this are compared in float64 only: directions take their square in memory.
+const MAX_VALUES: usize = 8192;
+
 /// How rows are compared.
-pub(super) struct Space<'a> {
-    pub rows: &'a Rows<'a>,
+pub(super) struct Space {
+    /// Of a row.
+    pub n_values: usize,
     pub set: InstructionSet,
     /// Leading coordinates; without them every pair is compared in float64.
     pub pca: Option<PcaProjection>,
+}
+
+impl Space {
+    /// For rows like these. The coordinates decide only what is compared: what they leave out is no
+    /// nearer than what is known. So others, of other rows, lead to the same distances.
+    pub(super) fn fit(
+        set: InstructionSet,
+        n_values: usize,
+        n_rows: usize,
+        row: impl Fn(usize, &mut Vec<f32>),
+    ) -> Self {
+        let fits = n_values <= MAX_VALUES && n_rows > 0;
+        let pca = fits.then(|| PcaProjection::fit(set, n_values, n_rows, row));
+        Self {
+            n_values,
+            set,
+            pca: pca.flatten(),
+        }
+    }
 }
 
 /// The rows that were picked.
@@ -29,7 +51,7 @@ pub(super) struct Picked {
 }
 
 impl Picked {
-    pub(super) fn push(&mut self, space: &Space<'_>, row: usize, values: &[f32]) {
+    pub(super) fn push(&mut self, space: &Space, row: usize, values: &[f32]) {
         self.rows.push(row);
         self.values.extend_from_slice(values);
         if let Some(projection) = &space.pca {
@@ -52,6 +74,11 @@ impl Picked {
         self.rows.len()
     }
 
+    /// Values of all picks, or of those after some.
+    pub(super) fn values_after(&self, n_picks: usize, n_values: usize) -> &[f32] {
+        &self.values[n_picks * n_values..]
+    }
+
     fn values(&self, pick: usize, n_values: usize) -> &[f32] {
         &self.values[pick * n_values..][..n_values]
     }
@@ -60,7 +87,8 @@ impl Picked {
 /// What one thread needs to compare.
 #[derive(Default)]
 pub(super) struct CompareScratch {
-    decoded: Vec<f32>,
+    /// For levels of an image.
+    pub decoded: Vec<f32>,
     lists: [Vec<u32>; TILE_VECTORS],
     found: Vec<Survivor>,
     /// Picks and lanes that are to be compared.
@@ -71,7 +99,7 @@ pub(super) struct CompareScratch {
 
 /// What is shown to tiles.
 pub(super) struct Show<'a> {
-    pub space: &'a Space<'a>,
+    pub space: &'a Space,
     pub picked: &'a Picked,
     /// Rows beyond it need not be shown any more.
     pub boundary: Boundary,
@@ -81,6 +109,7 @@ pub(super) struct Show<'a> {
 pub(super) struct RowTile {
     lanes: Vec<Lane>,
     n_values: usize,
+    /// Row-major.
     values: Vec<f32>,
     /// Leading coordinates, unless one of the rows is too far off for the proof.
     leading: Option<ProjectedTile>,
@@ -115,19 +144,8 @@ impl Lane {
 }
 
 impl RowTile {
-    /// Computes the rows.
-    pub(super) fn new(
-        space: &Space<'_>,
-        mut lanes: Vec<Lane>,
-        scratch: &mut CompareScratch,
-    ) -> Self {
-        let n_values = space.rows.n_values();
-        let mut values = Vec::with_capacity(lanes.len() * n_values);
-        for lane in &lanes {
-            space
-                .rows
-                .append(lane.row, &mut scratch.decoded, &mut values);
-        }
+    /// Rows with their values, row-major.
+    pub(super) fn new(space: &Space, mut lanes: Vec<Lane>, values: Vec<f32>) -> Self {
         let projected = space.pca.as_ref().and_then(|projection| {
             let projected = projection.project(space.set, &values)?;
             let m = projection.n_leading();
@@ -141,7 +159,7 @@ impl RowTile {
         });
         let mut tile = Self {
             lanes,
-            n_values,
+            n_values: space.n_values,
             values,
             leading: projected,
             best: None,
@@ -152,6 +170,16 @@ impl RowTile {
 
     pub(super) fn lanes(&self) -> &[Lane] {
         &self.lanes
+    }
+
+    /// The rows that may still be picked, with their values.
+    pub(super) fn live(&self) -> impl Iterator<Item = (Lane, &[f32])> {
+        let rows = self
+            .lanes
+            .iter()
+            .zip(self.values.chunks_exact(self.n_values));
+        rows.filter(|(lane, _)| lane.live)
+            .map(|(lane, values)| (*lane, values))
     }
 
     /// The live row that comes first, and its squared distance.

@@ -1,6 +1,7 @@
 //! What is asked of a selection, and what it answers.
 
 use crate::cancel::Cancel;
+use crate::error::{Error, Result};
 use crate::kernels::InstructionSet;
 use crate::search::SearchStats;
 use std::num::NonZero;
@@ -60,4 +61,43 @@ pub struct Picks {
     pub sq_radius: f64,
     /// What it took; all pairs are those of rows and picks.
     pub stats: SearchStats,
+}
+
+pub(super) fn check_kept(kept: Option<&[bool]>, n_rows: usize) -> Result<()> {
+    match kept {
+        Some(kept) if kept.len() != n_rows => Err(Error::parameter(
+            "kept",
+            format!(
+                "kept: expected one value for each of {n_rows} rows, got {}",
+                kept.len()
+            ),
+        )),
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn check_projection(projection: Option<&[f32]>, n_features: usize) -> Result<()> {
+    match projection {
+        Some(matrix) if matrix.is_empty() || !matrix.len().is_multiple_of(n_features) => {
+            Err(Error::parameter(
+                "projection",
+                format!(
+                    "projection: expected some values for each of {n_features} features, got {}",
+                    matrix.len()
+                ),
+            ))
+        }
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn check_values(values: &[f32], n_values: usize) -> Result<()> {
+    if values.len().is_multiple_of(n_values) {
+        return Ok(());
+    }
+    let message = format!(
+        "values: expected {n_values} of each row, got {}",
+        values.len()
+    );
+    Err(Error::parameter("values", message))
 }
