@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
+    "Chooser",
     "FolderLock",
     "Gallery",
     "Neighbors",
@@ -21,6 +22,7 @@ __all__ = [
     "Rescored",
     "Search",
     "SearchStats",
+    "ShardRows",
     "Store",
     "__version__",
     "concatenate",
@@ -86,6 +88,99 @@ def pick_rows(
 
     `first` is the rank of an image and a cell; `progress` is called with the number of rows picked.
     """
+
+@final
+class ShardRows:
+    """What is known of the rows of a shard, of which some are picked by a `Chooser`.
+
+    Rows have their numbers in the whole: ``rank * n_cells + cell``.
+    """
+
+    def __new__(
+        cls,
+        gallery: Gallery,
+        ranks: NDArray[np.uint32],
+        kept: NDArray[np.bool_] | None,
+        projection: NDArray[np.float32] | None,
+        threads: int | None,
+    ) -> ShardRows:
+        """Return those of all images of a gallery, which have some ranks in the whole."""
+    def values(self, numbers: NDArray[np.uint64], projected: bool) -> NDArray[np.float32]:
+        """Return some rows, as they are compared, or not projected."""
+    def sample_of_values(self, most: int) -> NDArray[np.float32]:
+        """Return at most so many rows, evenly spaced, as they are compared."""
+    def begin(self, picks: NDArray[np.float32]) -> None:
+        """Begin anew, after some picks."""
+    def advance(
+        self,
+        picks: NDArray[np.float32],
+        numbers: NDArray[np.uint64],
+        sq: NDArray[np.float64],
+        seen: NDArray[np.uint32],
+    ) -> None:
+        """Learn of the picks of a round, and how far rows are by now."""
+    def sample(self, step: int) -> NDArray[np.float64]:
+        """Return the squared distances of every so many rows, as far as they are known."""
+    def front(
+        self, reach: float, most: int
+    ) -> tuple[
+        int,
+        tuple[float, int],
+        NDArray[np.uint64],
+        NDArray[np.float64],
+        NDArray[np.float32],
+    ]:
+        """Bring rows up to date, down to a boundary; return those that still come before it.
+
+        Those that lie at least as far as the reach, or, where they are more than twice as many as
+        asked for, the first of them. Returned are how many, the boundary (squared distance and
+        number), and the numbers, squared distances and values of those that may be picked.
+        """
+
+@final
+class Chooser:
+    """What picks among the rows that shards send."""
+
+    def __new__(
+        cls,
+        n_shards: int,
+        n_rows: int,
+        count: int,
+        first: int,
+        values: NDArray[np.float32],
+        sample: NDArray[np.float32],
+        round: int | None,  # noqa: A002
+    ) -> Chooser:
+        """Begin after the first pick, by its number and values."""
+    @property
+    def step(self) -> int:
+        """Of every so many rows a shard says how far it is."""
+    @property
+    def most(self) -> int:
+        """How many rows a shard brings up to date, about."""
+    @property
+    def sq_radius(self) -> float | None:
+        """Squared distance of the farthest row from its nearest pick, once all are picked."""
+    @property
+    def rows(self) -> NDArray[np.uint64]:
+        """The numbers of the rows that were picked, in this order."""
+    def values_after(self, n_picks: int) -> NDArray[np.float32]:
+        """Return the values of the picks after some."""
+    def reach(self, sample: NDArray[np.float64]) -> float:
+        """Return how far the rows of the next round lie at least, by the samples of all shards."""
+    def choose(
+        self,
+        fronts: list[
+            tuple[
+                int,
+                tuple[float, int],
+                NDArray[np.uint64],
+                NDArray[np.float64],
+                NDArray[np.float32],
+            ]
+        ],
+    ) -> list[tuple[NDArray[np.float64], NDArray[np.uint32]]]:
+        """Pick; return of each front how far its rows are by now, and how many picks they saw."""
 
 @final
 class SearchStats:

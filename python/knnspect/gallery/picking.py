@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,13 @@ from numpy.typing import NDArray
 from knnspect import _core
 from knnspect.errors import ParameterError
 from knnspect.gallery.coreset import Coreset
+from knnspect.gallery.picking_over_shards import (
+    Picked,
+    PickingTask,
+    SpreadRows,
+    over_cluster,
+    pick_over_shards,
+)
 from knnspect.gallery.reading import ReadOnlyGallery
 from knnspect.progress import Progress
 from knnspect.validation import check_count, check_positive
@@ -25,8 +33,9 @@ def pick_coreset(
     threads: int | None,
     progress: bool,
     kept: NDArray[np.bool_] | None = None,
+    cluster: str | None = None,
 ) -> Coreset:
-    """Pick the rows of a coreset; see `Gallery.coreset`.
+    """Pick the rows of a coreset; see `Gallery.coreset`, and `ShardedGallery.coreset`.
 
     `kept`, of shape (n_images, height, width), says which cells of the finest level there are to
     pick from, image by image in the order of the ids; the others are as if they were not there, and
@@ -34,6 +43,30 @@ def pick_coreset(
     """
     if not len(gallery):
         raise ParameterError("the gallery is empty: add images first")
+    gallery = gallery.without([])  # as it is now, whatever other threads do to it
+    shards = gallery._shards
+    task = _task(gallery, size, seed, projection, threads, kept)
+    with Progress("coreset", task.count, progress, unit="rows") as bar:
+        report = bar.reach if progress else None
+        if cluster is None or shards is None:
+            picked = _pick_here(gallery, task, report)
+        else:
+            height, width, _ = gallery.shapes[0]
+            spread = SpreadRows(shards, gallery.ids, height * width)
+            with over_cluster(cluster, spread, task) as crew:
+                picked = pick_over_shards(crew, spread, task, report or _silent)
+        bar.reach(len(picked.rows))
+    return _coreset(gallery, picked, task.projection is None)
+
+
+def _task(
+    gallery: ReadOnlyGallery,
+    size: int | float,
+    seed: int,
+    projection: int | None,
+    threads: int | None,
+    kept: NDArray[np.bool_] | None,
+) -> PickingTask:
     height, width, _ = gallery.shapes[0]
     n_rows = len(gallery) * height * width
     places = None
@@ -43,7 +76,6 @@ def pick_coreset(
     count = _count(size, n_rows)
     rng = np.random.default_rng(check_count("seed", seed, 0))
     first = int(rng.integers(n_rows))
-    image, cell = divmod(first if places is None else int(places[first]), height * width)
     matrix = None
     if projection is not None:
         n_columns = check_count("projection", projection)
@@ -52,32 +84,50 @@ def pick_coreset(
         matrix = matrix.astype(np.float32)
     if threads is not None:
         threads = min(check_count("threads", threads), sys.maxsize)
-    with Progress("coreset", count, progress, unit="rows") as bar:
-        picks = _core.pick_rows(
-            gallery.core,
-            count,
-            (image, cell),
-            None if kept is None else np.ascontiguousarray(kept).reshape(-1),
-            matrix,
-            threads,
-            None,
-            bar.reach if progress else None,
-        )
-        bar.reach(len(picks.rows))
-    by_place = np.lexsort((picks.cells, picks.ranks))
+    return PickingTask(
+        count, first if places is None else int(places[first]), kept, matrix, threads
+    )
+
+
+def _pick_here(
+    gallery: ReadOnlyGallery, task: PickingTask, report: Callable[[int], object] | None
+) -> Picked:
+    height, width, _ = gallery.shapes[0]
+    kept = task.kept
+    picks = _core.pick_rows(
+        gallery.core,
+        task.count,
+        divmod(task.first, height * width),
+        None if kept is None else np.ascontiguousarray(kept).reshape(-1),
+        task.projection,
+        task.threads,
+        None,
+        report,
+    )
+    return Picked(picks.ranks, picks.cells, picks.rows, picks.sq_radius)
+
+
+def _coreset(gallery: ReadOnlyGallery, picked: Picked, is_exact: bool) -> Coreset:
+    """Return picked rows as a coreset; without a projection their radius is one."""
+    width = gallery.shapes[0][1]
+    by_place = np.lexsort((picked.cells, picked.ranks))
     order = np.empty(len(by_place), np.int64)
     order[by_place] = np.arange(len(by_place))
-    cells = np.stack(np.divmod(picks.cells[by_place].astype(np.int64), width), axis=-1)
+    cells = np.stack(np.divmod(picked.cells[by_place].astype(np.int64), width), axis=-1)
     return Coreset.from_rows(
-        np.ascontiguousarray(picks.rows[by_place]),
-        tuple(picks.ids),
-        picks.ranks[by_place].astype(np.int64),
+        np.ascontiguousarray(picked.rows[by_place]),
+        gallery.image_ids,
+        picked.ranks[by_place].astype(np.int64),
         cells,
         order,
         gallery.upsample,
         gallery.shapes,
-        None if matrix is not None else picks.sq_radius,
+        picked.sq_radius if is_exact else None,
     )
+
+
+def _silent(n_picked: int) -> None:
+    pass
 
 
 def all_rows(gallery: ReadOnlyGallery, kept: NDArray[np.bool_]) -> Coreset:

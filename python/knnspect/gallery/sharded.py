@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from knnspect import _core
 from knnspect.errors import ParameterError, ShapeError, StoreError
 from knnspect.files import check_path
+from knnspect.gallery.coresets_over_shards import CoresetsOverShards
 from knnspect.gallery.gallery import Gallery
 from knnspect.gallery.manifest import MANIFEST
 from knnspect.gallery.moving import add_shard, remove_shard
@@ -34,7 +35,7 @@ __all__ = ["ShardedGallery"]
 Put: TypeAlias = Callable[[_core.Gallery, list[NDArray[Any]], list[str]], None]
 
 
-class ShardedGallery(Gallery):
+class ShardedGallery(CoresetsOverShards, Gallery):
     """A gallery that is kept in several folders, its *shards*, and used as one.
 
     Each shard is an ordinary gallery folder, on this disk or another one, with the images whose ids

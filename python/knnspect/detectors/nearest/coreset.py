@@ -79,12 +79,12 @@ class CoresetDetector(DroppingDetector):
         others = LeaveOneOut(normal, run.blocks)
         kept = self._learn_kept(normal, others, run)
         with run.watch.stage("coreset"):
-            self._keep(self._pick(normal.gallery, kept, run.progress), self.variants)
+            self._keep(self._pick(normal.gallery, kept, run), self.variants)
         with run.watch.stage("gallery"):
             self._calibrate(normal, others, run)
 
     def _pick(
-        self, gallery: Gallery, kept: NDArray[np.bool_] | None, progress: bool
+        self, gallery: Gallery, kept: NDArray[np.bool_] | None, run: Run
     ) -> Gallery | Coreset:
         if self.coreset is None:
             return gallery if kept is None else all_rows(gallery, kept)
@@ -95,8 +95,8 @@ class CoresetDetector(DroppingDetector):
                 f"coreset: expected at most the {n_rows} cells {of_what}, got {self.coreset}",
                 parameter="coreset",
             )
-        how = (self.seed, self.projection, self.threads, progress)
-        return pick_coreset(gallery, self.coreset, *how, kept)
+        how = (self.seed, self.projection, self.threads, run.progress)
+        return pick_coreset(gallery, self.coreset, *how, kept, run.cluster)
 
     def _compare_normals(
         self, indices: Sequence[int], normal: NormalFeatures, others: LeaveOneOut
