@@ -52,7 +52,7 @@ def pyramid(n: int = 12, side: int = 16) -> FeaturePyramid:
 
 @pytest.fixture
 def gallery(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ShardedGallery:
-    chooser = _core.Chooser
+    chooser: Any = _core.Chooser
     # Short rounds, as there are few rows.
     monkeypatch.setattr(_core, "Chooser", lambda *args: chooser(*args[:-1], 100))
     with ShardedGallery.create(tmp_path / "normal.gallery", shards=3) as made:

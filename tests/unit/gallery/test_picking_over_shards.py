@@ -84,7 +84,7 @@ class Here:
     """In place of a cluster: the shards are asked in this process."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, period: int = 10**9) -> None:
-        chooser = _core.Chooser
+        chooser: Any = _core.Chooser
         # Short rounds, as there are few rows.
         monkeypatch.setattr(_core, "Chooser", lambda *args: chooser(*args[:-1], 60))
         self.period, self.n_forgotten = period, 0
@@ -118,7 +118,13 @@ def test_shards_pick_what_one_process_picks(
     Here(monkeypatch)
     whole = Gallery()
     whole.add(pyramid(kind))
-    for size, how in ((1, {}), (0.2, {"seed": 5}), (1.0, {}), (60, {"projection": 4, "seed": 2})):
+    cases: list[tuple[float, dict[str, Any]]] = [
+        (1, {}),
+        (0.2, {"seed": 5}),
+        (1.0, {}),
+        (60, {"projection": 4, "seed": 2}),
+    ]
+    for size, how in cases:
         expected = whole.coreset(size, **how)
         expect_same(gallery.coreset(size, cluster="auto", **how), expected)
         expect_same(gallery.coreset(size, **how), expected)
@@ -133,9 +139,9 @@ def test_cells_that_are_left_out_are_as_if_they_were_not_there(
     kept[:, :, 0] = False
     Here(monkeypatch)
     gallery = galleries(n_shards, "integers")
-    how: tuple[Any, ...] = (0.3, 4, None, None, False, kept)
-    found = picking.pick_coreset(gallery, *how, cluster="auto")
-    expect_same(found, picking.pick_coreset(gallery, *how))
+    how: Any = {"projection": None, "threads": None, "progress": False, "kept": kept}
+    found = picking.pick_coreset(gallery, 0.3, 4, **how, cluster="auto")
+    expect_same(found, picking.pick_coreset(gallery, 0.3, 4, **how))
     assert kept[found.image_index, found.cells[:, 0], found.cells[:, 1]].all()
 
 
