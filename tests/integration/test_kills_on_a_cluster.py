@@ -83,7 +83,7 @@ def search():
 search()
 say("ready", state)
 while True:
-    what = chance.choice(["search"] * 6 + ["add", "add", "replace", "remove", "compact"])
+    what = chance.choice(["search"] * 6 + ["add", "add", "replace", "remove", "compact", "move"])
     values = [float(chance.randrange(1 << 20)) for _ in range(chance.randint(1, 4))]
     ids = chance.sample(sorted(state), min(len(state), len(values)))
     after = state
@@ -96,6 +96,7 @@ while True:
         after = {id_: value for id_, value in state.items() if id_ not in ids}
     elif what in ("add", "remove"):
         continue
+    names = [shard.name for shard in gallery.shards.shards]
     say(what, after)
     if what == "search":
         search()
@@ -105,6 +106,8 @@ while True:
         gallery.replace(images(values[: len(ids)]), ids)
     elif what == "remove":
         gallery.remove(ids)
+    elif what == "move":
+        gallery.add_shard() if len(names) < 4 else gallery.remove_shard(chance.choice(names))
     else:
         gallery.compact()
     state = after
@@ -136,6 +139,12 @@ class Driver:
             assert self.process.poll() is None, self.errors()
             assert time.monotonic() - start < PATIENCE, f"nothing was done after {self.said()[-1]}"
             time.sleep(0.01)
+
+    def wait_for_a_change(self) -> None:
+        """Wait until it changes the gallery."""
+        while self.said()[-1][0] in ("ready", "search", "done", "refused"):
+            assert self.process.poll() is None, self.errors()
+            time.sleep(0.001)
 
     def n_done(self) -> int:
         return sum(what in ("ready", "done") for what, _ in self.said())
@@ -230,6 +239,8 @@ def test_no_kill_makes_a_wrong_answer_or_loses_an_image(tmp_path: Path) -> None:
         for number in range(N_KILLS):
             kind = KINDS[number % len(KINDS)]
             time.sleep(chance.uniform(0, 0.5))
+            if kind == "driver" and number % 8 > 3:
+                driver.wait_for_a_change()
             n_done, last = driver.n_done(), driver.said()[-1][0]
             start = time.monotonic()
             if kind == "driver":

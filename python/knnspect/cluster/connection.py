@@ -7,6 +7,8 @@ import re
 import socket
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from knnspect import _core
@@ -22,6 +24,8 @@ _PATIENCE = 10
 _START_PATIENCE = 120
 #: What a cluster that is started here is not to do: send statistics of use, or serve a web page.
 _QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+#: Seconds for which Ray lets a process live whose cluster has ended; it would be one minute.
+_OUTLIVES = {"RAY_gcs_rpc_server_reconnect_timeout_s": "31536000"}
 #: How a client of HTTP/2 begins, and so of gRPC: with a greeting, and settings, here none.
 _HTTP2_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 #: Of the node by which this process is connected, the address of its raylet.
@@ -156,7 +160,8 @@ class Cluster:
             return
         try:
             _check_answers(address or "auto")
-            ray.init(address or "auto", log_to_driver=False, configure_logging=False)
+            with _environment(_OUTLIVES):
+                ray.init(address or "auto", log_to_driver=False, configure_logging=False)
         except (ConnectionError, ImportError, RuntimeError, ValueError, OSError) as error:
             if address is None:
                 ray.init("local", **here)
@@ -167,6 +172,18 @@ class Cluster:
             raise BackendUnavailable(
                 f"{self._for}: no cluster can be reached at {address}: {reason}"
             ) from error
+
+
+@contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    """Set those variables of the environment that are not set, while Ray reads them."""
+    new = {name: value for name, value in values.items() if name not in os.environ}
+    os.environ.update(new)
+    try:
+        yield
+    finally:
+        for name in new:
+            os.environ.pop(name, None)
 
 
 def _ended(ray: Any) -> str | None:

@@ -209,3 +209,36 @@ def test_a_process_that_no_node_has_room_for_is_not_waited_for_long(
 
 class Elsewhere(Worker):
     """A class that processes of a cluster cannot import."""
+
+
+#: Ray ends a process whose cluster has been gone for a minute, unless it is told to wait longer.
+OUTLIVING = """
+import os, sys, time
+from knnspect.cluster import Cluster, connection
+(name,) = connection._OUTLIVES
+connection._OUTLIVES = {name: sys.argv[2]}
+Cluster(sys.argv[1], "a test").connect()
+assert name not in os.environ  # processes that this one starts are not to outlive it
+print("connected", flush=True)
+sys.stdin.readline()
+time.sleep(12)
+print("alive", flush=True)
+os._exit(0)
+"""
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(("seconds", "left"), [("3", ""), ("3000", "alive\n")])
+def test_a_process_outlives_its_cluster_as_long_as_it_is_told(seconds: str, left: str) -> None:
+    apart = ClusterApart()
+    with subprocess.Popen(
+        [sys.executable, "-c", OUTLIVING, apart.address, seconds],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "connected\n"
+        apart.tell("end")
+        apart.close()
+        assert process.communicate("\n")[0] == left
