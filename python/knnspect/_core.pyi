@@ -432,6 +432,8 @@ class Search:
 
         `hidden` has, for each query image, runs of cells that it is not compared with.
         """
+    def search_exactly(self, levels: list[NDArray[Any]]) -> tuple[Rescored, SearchStats]:
+        """Search with distances in float64; the arrays are ``(n_images * n_cells, k)``."""
 
 @final
 class Store:

@@ -15,7 +15,11 @@ pytest.importorskip("ray")
 
 
 def every_check() -> Iterator[Any]:
-    backends = {f"merged-{n}": OnShards(merging_here(), n) for n in (1, 2, 4, 7)}
+    # Each shard by a process of its own, or several by one.
+    backends = {
+        f"{n_shards}-shards-{n_processes}-processes": OnShards(merging_here(n_processes), n_shards)
+        for n_shards, n_processes in ((1, 1), (2, 2), (4, 1), (7, 3))
+    }
     for check in backend_checks(n_cases=12):
         for name, backend in backends.items():
             yield pytest.param(check, backend, id=f"{check}-{name}")

@@ -16,7 +16,7 @@ import numpy as np
 from knnspect import FeaturePyramid, Neighbors, ShardedGallery
 from knnspect.backends import Backend, Capabilities
 from knnspect.backends.ray import RayBackend
-from knnspect.backends.ray_host import ShardHost
+from knnspect.backends.ray_host import ShardHost, in_pieces
 from knnspect.search import Search
 from knnspect.testing.expectations import expect_identical
 
@@ -91,19 +91,29 @@ class Ready:
 class HereActors:
     """Searches shards in this process, as actors do in others."""
 
-    def __init__(self) -> None:
+    def __init__(self, n_processes: int) -> None:
+        self._n_processes = n_processes
         self._host = ShardHost()
         self._lock = threading.Lock()
 
     def connect(self) -> None:
         pass
 
-    def put(self, value: Any) -> Any:
-        return value
+    def n_places(self, n_shards: int) -> int:
+        return min(self._n_processes, n_shards)
 
-    def ask(self, place: int, shard: Any, query: Any, parts: Any, window: Any, threads: Any) -> Any:
+    def send(self, levels: Any, n_asked: int) -> tuple[Any, ...]:
+        return in_pieces(levels) if n_asked == 1 else (levels,)
+
+    def node(self, place: int) -> str:
+        return "here"
+
+    def ask(
+        self, place: int, request: Any, window: Any, threads: Any, query: Any, n_asked: Any
+    ) -> Any:
+        about = (request.shards, request.asked, request.parts)
         with self._lock:
-            return Ready(self._host.search(shard, query, parts, window, threads))
+            return Ready(self._host.search(*about, window, threads, *query))
 
     def answer(self, reference: Ready, seconds: float) -> Any:
         return reference.value
@@ -112,8 +122,8 @@ class HereActors:
         pass
 
 
-def merging_here() -> RayBackend:
+def merging_here(n_processes: int) -> RayBackend:
     """Return a backend that merges what shards answer, without Ray's processes between them."""
     backend = RayBackend()
-    backend._actors = HereActors()  # type: ignore[assignment]
+    backend._actors = HereActors(n_processes)  # type: ignore[assignment]
     return backend

@@ -1,44 +1,41 @@
-"""Ray as a backend: each shard of a gallery is searched by a process of a cluster."""
+"""Ray as a backend: the shards of a gallery are searched by processes of a cluster."""
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from knnspect import _core
 from knnspect.backends.ray_actors import ShardActors
-from knnspect.backends.ray_host import Answer, Part
+from knnspect.backends.ray_host import Answer
+from knnspect.backends.ray_requests import Request, Requests, TooFewCells, merged
 from knnspect.cluster import Cluster
 from knnspect.errors import BackendUnavailable, KnnspectError, StoreError
-from knnspect.search import Capabilities, Neighbors, Search, SearchStats
-from knnspect.search.shards import Shard, Shards
-from knnspect.search.window import fewest_cells
+from knnspect.search import Capabilities, Neighbors, Search
+from knnspect.search.shards import Shards
 from knnspect.validation import check_count, check_positive
 
 __all__ = ["RayBackend"]
 
-#: Where the images of a shard are among all that are searched: their ranks, for each part.
-_Ranks = list[NDArray[np.uint32]]
-
 
 class RayBackend:
-    """Searches the shards of a `ShardedGallery` on a Ray cluster, one process (actor) for each.
+    """Searches the shards of a `ShardedGallery` by processes (actors) of a Ray cluster.
 
-    An actor opens its shard memory-mapped, in the state that the gallery has here. A query is put
-    once, each shard answers with its exact `k` nearest, and these are merged by (distance, image
+    There is one on each node, or as many as asked for. Shards are dealt out to them, and opened
+    there memory-mapped, in the state that the gallery has here. Shards of one process are searched
+    together, so that what is found in one limits what is looked for in the others. A query is sent
+    once, each process answers with its exact `k` nearest, and these are merged by (distance, image
     id, row, column), with distances in float64: the results are the same to the bit as those of one
-    process. Only shards that hold images that are asked for are asked, as those of SPADE's image
+    process. Only shards that hold images that are asked for are searched, as those of SPADE's image
     stage. Actors stay for later searches, of this gallery or another one.
 
     What is not in shards is left to the Rust core in this process: other galleries, coresets, and
-    searches with a window and a `k` beyond the cells that a shard has within it.
+    searches with a window and a `k` beyond the cells that the shards of a process have within it.
 
     Parameters
     ----------
@@ -51,7 +48,10 @@ class RayBackend:
     timeout : float, default 300
         Seconds within which all shards have to answer.
     attempts : int, default 3
-        How often a shard is asked whose process has died meanwhile.
+        How often shards are asked whose process has died meanwhile.
+    processes : int, default 1
+        How many there are on each node, but not more than shards. With as many as shards each has
+        one of its own; they share the cores of the node, and each prepares the query.
 
     Raises
     ------
@@ -64,7 +64,7 @@ class RayBackend:
     Examples
     --------
     >>> RayBackend("ray://10.0.0.1:10001", timeout=20)  # doctest: +SKIP
-    RayBackend('ray://10.0.0.1:10001', allow_missing=False, timeout=20.0, attempts=3)
+    RayBackend('ray://10.0.0.1:10001', allow_missing=False, timeout=20.0, attempts=3, processes=1)
     """
 
     name = "ray"
@@ -79,6 +79,7 @@ class RayBackend:
         allow_missing: bool = False,
         timeout: float = 300,
         attempts: int = 3,
+        processes: int = 1,
     ) -> None:
         # "ray://host" as a word for a backend is "ray", a colon and the rest.
         is_rest = isinstance(address, str) and address.startswith("//")
@@ -87,7 +88,9 @@ class RayBackend:
         self.allow_missing = bool(allow_missing)
         self.timeout = check_positive("timeout", timeout)
         self.attempts = check_count("attempts", attempts)
-        self._actors = ShardActors(cluster, self.attempts)
+        self.processes = check_count("processes", processes)
+        self._actors = ShardActors(cluster, self.attempts, self.processes)
+        self._known_owners: tuple[Shards, NDArray[np.intp]] | None = None
 
     def __reduce__(self) -> tuple[Callable[..., RayBackend], tuple[str | None]]:
         make = partial(
@@ -95,13 +98,14 @@ class RayBackend:
             allow_missing=self.allow_missing,
             timeout=self.timeout,
             attempts=self.attempts,
+            processes=self.processes,
         )
         return make, (self.address,)
 
     def __repr__(self) -> str:
         return (
             f"RayBackend({self.address!r}, allow_missing={self.allow_missing}, "
-            f"timeout={self.timeout}, attempts={self.attempts})"
+            f"timeout={self.timeout}, attempts={self.attempts}, processes={self.processes})"
         )
 
     def search(self, search: Search) -> Neighbors:
@@ -109,139 +113,100 @@ class RayBackend:
         shards = search.shards
         if shards is None or not search.query.n_images:
             return search.left_to_core()
-        requests = _requests(search, shards)
-        if requests is None:
+        self._actors.connect()
+        n_shards = len(shards.shards)
+        n_places = self._actors.n_places(n_shards)
+        requests = Requests(search, shards, self._owners(search, shards))
+        try:
+            of_places = [requests.of(range(at, n_shards, n_places)) for at in range(n_places)]
+        except TooFewCells:
             return search.left_to_core()
-        parts = {place: of_shard for place, of_shard, _ in requests}
-        answers, missing = self._ask(search, shards.shards, parts)
-        ranks = {place: of_parts for place, _, of_parts in requests}
-        found = _merged(search, answers, ranks, missing)
+        asked = {place: request for place, request in enumerate(of_places) if request}
+        answers, missing = self._ask(search, requests, asked)
+        found = merged(search, answers, missing)
         return replace(found, missing=(*shards.missing, *missing))
 
     def stop(self) -> None:
         """End the processes of the shards; the next search starts them again."""
         self._actors.stop()
 
-    def _ask(
-        self, search: Search, shards: Sequence[Shard], parts: dict[int, list[Part]]
-    ) -> tuple[dict[int, list[Answer]], tuple[str, ...]]:
-        """Ask shards, by their places; return the answers, and the names of those that have none.
+    def _owners(self, search: Search, shards: Shards) -> NDArray[np.intp]:
+        """Return the shard of each image of a search; for all images of a gallery they are kept."""
+        if len(search.ranks(0)) != shards.n_images:
+            return shards.owners(search.image_ids)
+        known = self._known_owners
+        if known is None or known[0] is not shards:
+            known = self._known_owners = (shards, shards.owners(search.image_ids))
+        return known[1]
 
-        An actor that dies is restarted, and asked again, by Ray; one that Ray gave up, here.
+    def _ask(
+        self, search: Search, requests: Requests, asked: dict[int, Request]
+    ) -> tuple[list[tuple[Request, list[Answer]]], list[str]]:
+        """Ask processes, by their places; return the answers, and the shards that are left out.
+
+        A process that dies is restarted, and asked again, by Ray; one that Ray gave up, here.
         """
         deadline = time.monotonic() + self.timeout
-        self._actors.connect()
-        query = self._actors.put([np.ascontiguousarray(level) for level in search.query.levels])
-        how = (search.window, search.threads)
-        answers: dict[int, list[Answer]] = {}
-        missing: list[str] = []
-        pending = {
-            place: self._actors.ask(place, shards[place], query, of_shard, *how)
-            for place, of_shard in parts.items()
-        }
+        levels = [np.ascontiguousarray(level) for level in search.query.levels]
+        ask = partial(
+            self._actors.ask,
+            window=search.window,
+            threads=search.threads,
+            query=self._actors.send(levels, len(asked)),
+            n_asked=Counter(self._actors.node(place) for place in asked),
+        )
+        pending = {place: ask(place, request) for place, request in asked.items()}
         n_asked = Counter(pending.keys())
+        answers: list[tuple[Request, list[Answer]]] = []
+        missing: list[str] = []
         try:
             while pending:
                 place = next(iter(pending))
+                request = asked[place]
                 answer = self._actors.answer(pending[place], deadline - time.monotonic())
-                if answer is None and n_asked[place] < self.attempts:
+                if isinstance(answer, list):
+                    answers.append((request, answer))
+                    del pending[place]
+                elif answer is None and n_asked[place] < self.attempts:
                     n_asked[place] += 1
-                    pending[place] = self._actors.ask(
-                        place, shards[place], query, parts[place], *how, again=True
-                    )
-                    continue
-                if isinstance(answer, StoreError) and self.allow_missing:
-                    missing.append(shards[place].name)
-                elif isinstance(answer, list):
-                    answers[place] = answer
+                    pending[place] = ask(place, request, again=True)
+                elif isinstance(answer, dict) and self.allow_missing:
+                    missing.extend(answer)
+                    del pending[place]
+                    if less := _without(requests, request, missing):
+                        asked[place] = less
+                        pending[place] = ask(place, less)
                 else:
-                    raise self._failed(shards[place], answer)
-                del pending[place]
+                    raise self._failed(request, answer)
         except BaseException:
             # They would go on, and keep the next search waiting.
             for place in pending:
                 self._actors.interrupt(place)
             raise
-        return answers, tuple(missing)
+        return answers, missing
 
-    def _failed(self, shard: Shard, answer: BaseException | None) -> BaseException:
+    def _failed(
+        self, request: Request, answer: dict[str, StoreError] | BaseException | None
+    ) -> BaseException:
+        if isinstance(answer, dict):
+            return next(iter(answer.values()))
         if isinstance(answer, KnnspectError):
             return answer
+        shards = [request.shards[at] for at in request.asked]
+        names = ", ".join(f"{shard.name} ({shard.path})" for shard in shards)
+        process = f"the process of the shard{'' if len(shards) == 1 else 's'} {names} has"
         if isinstance(answer, TimeoutError):
-            return BackendUnavailable(
-                f"shard {shard.name} ({shard.path}) has not answered within {self.timeout:g} s"
-            )
+            return BackendUnavailable(f"{process} not answered within {self.timeout:g} s")
         reason = "" if answer is None else f": {answer}"
-        return BackendUnavailable(
-            f"shard {shard.name} ({shard.path}): its process has died {self.attempts} times{reason}"
-        )
+        return BackendUnavailable(f"{process} died {self.attempts} times{reason}")
 
 
-def _requests(search: Search, shards: Shards) -> list[tuple[int, list[Part], _Ranks]] | None:
-    """Return what each shard is asked for, and the ranks of its images, part by part.
-
-    None if a shard has fewer cells within a window than are asked for: cells that are not in the
-    corner of the grid have more.
-    """
-    owners = shards.owners(search.image_ids)
-    n_cells = fewest_cells(search.shapes, search.window)
-    requests = []
-    of_images = [search.ranks(image) for image in range(search.query.n_images)]
-    for place, shard in enumerate(shards.shards):
-        own = [ranks[owners[ranks] == place] for ranks in of_images]
-        parts: dict[tuple[int, bool], tuple[list[int], _Ranks]] = {}
-        for image, ranks in enumerate(own):
-            if not len(ranks):
-                continue
-            k = min(search.k, n_cells * len(ranks))
-            if k < search.k and search.window is not None:
-                return None
-            images, of_part = parts.setdefault((k, len(ranks) == shard.n_images), ([], []))
-            images.append(image)
-            of_part.append(ranks)
-        if not parts:
-            continue
-        asked, in_all = [], []
-        for (k, is_all), (images, of_part) in parts.items():
-            ids = None if is_all else [_ids(search.image_ids, ranks) for ranks in of_part]
-            asked.append(Part(images, k, ids))
-            in_all.append(np.unique(np.concatenate(of_part)))
-        requests.append((place, asked, in_all))
-    return requests
-
-
-def _ids(image_ids: Sequence[str], ranks: NDArray[np.uint32]) -> list[str]:
-    return [image_ids[rank] for rank in ranks.tolist()]
-
-
-def _merged(
-    search: Search,
-    answers: dict[int, list[Answer]],
-    ranks: dict[int, _Ranks],
-    missing: Sequence[str],
-) -> Neighbors:
-    """Return the nearest of what all shards have found."""
-    lists: list[list[tuple[Any, Any, Any]]] = [[] for _ in range(search.query.n_images)]
-    pairs, stages = 0, Counter[str]()
-    for place, of_shard in answers.items():
-        for answer, in_all in zip(of_shard, ranks[place], strict=True):
-            for image, (sq_distances, of_part, cells) in zip(
-                answer.images, answer.found, strict=True
-            ):
-                lists[image].append((sq_distances, in_all[of_part], cells))
-            pairs += answer.stats.pairs
-            stages.update(answer.stats.stages)
-    merged = []
-    for image, of_image in enumerate(lists):
-        if sum(one[0].shape[1] for one in of_image) < search.k:
-            raise StoreError(
-                f"query image {image}: without the shards {', '.join(missing)} there are fewer "
-                f"than k = {search.k} cells to search"
-            )
-        merged.append(_core.merge_found(of_image, search.k))
-    return search.found(
-        np.concatenate([one.sq_distances for one in merged]),
-        np.concatenate([one.ranks for one in merged]),
-        np.concatenate([one.cells for one in merged]),
-        SearchStats(pairs, dict(stages)),
-    )
+def _without(requests: Requests, request: Request, missing: list[str]) -> Request | None:
+    """Return what is asked of shards without those that are missing; None if nothing is left."""
+    try:
+        return requests.of(request.numbers, missing)
+    except TooFewCells:
+        raise StoreError(
+            f"without the shards {', '.join(missing)} there are fewer cells within the window than "
+            "neighbours are asked for"
+        ) from None

@@ -252,6 +252,20 @@ class Search:
         stats = SearchStats(found.stats.pairs, dict(found.stats.stages))
         return self.found(found.sq_distances, found.ranks, found.cells, stats)
 
+    def exactly_by_core(self) -> tuple[Found, SearchStats]:
+        """Let the Rust core search, and keep the distances in float64.
+
+        Returns
+        -------
+        sq_distances, ranks, cells : ndarray of float64 and uint32, shape (n_images * n_cells, k)
+            Nearest first. Distances that differ may be equal once they are rounded to float32.
+        stats : SearchStats
+            What was compared.
+        """
+        found, stats = self._checked.search_exactly(self._levels)
+        lists = (found.sq_distances, found.ranks, found.cells)
+        return lists, SearchStats(stats.pairs, dict(stats.stages))
+
     def left_to_core(self) -> Neighbors:
         """Let the Rust core search for a backend that cannot; its `stats` say so."""
         found = self.by_core()

@@ -4,7 +4,7 @@ use crate::arrays::Levels;
 use crate::errors::{OrRaise, ShapeError, parameter_error};
 use crate::gallery::{Gallery, instruction_set_from, threads_from};
 use crate::interrupt;
-use crate::results::{Neighbors, Rescored};
+use crate::results::{Neighbors, Rescored, SearchStats};
 use knnspect_core::gallery::{self, Selection};
 use knnspect_core::pyramid::{PyramidBatch, PyramidContext, PyramidShape, Upsample, Window};
 use knnspect_core::search::{self, Candidates, Matcher, Options};
@@ -359,6 +359,7 @@ impl Search {
                 instruction_set,
                 matcher,
                 cancel,
+                ..Options::new(self.k)
             };
             match hidden {
                 None => search::search_checked(&query, &self.context, &self.selections, &options),
@@ -370,5 +371,33 @@ impl Search {
         })?;
         let shape = [self.n_images, self.query.finest().cells(), self.k];
         Neighbors::new(py, found, &shape)
+    }
+
+    /// The same with distances in float64, `(n_images * n_cells, k)`.
+    fn search_exactly<'py>(
+        &self,
+        py: Python<'py>,
+        levels: Vec<Bound<'py, PyUntypedArray>>,
+    ) -> PyResult<(Rescored, SearchStats)> {
+        let levels = Levels::new(py, &levels)?;
+        let query = self.query(py, &levels)?;
+        let found = interrupt::run(py, |cancel| {
+            let options = Options {
+                window: self.window.as_ref(),
+                threads: self.threads,
+                exact: true,
+                cancel,
+                ..Options::new(self.k)
+            };
+            search::search_checked(&query, &self.context, &self.selections, &options)
+        })?;
+        let stats = SearchStats::from(found.stats);
+        let rescored = search::Rescored {
+            sq_distances: found.exact,
+            ranks: found.ranks,
+            cells: found.cells,
+        };
+        let shape = [self.n_images * self.query.finest().cells(), self.k];
+        Ok((Rescored::new(py, rescored, &shape)?, stats))
     }
 }

@@ -18,6 +18,8 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +35,9 @@ from knnspect import (
     ShardedGallery,
     StoreError,
 )
-from knnspect.backends import RayBackend, available_backends, get_backend
-from knnspect.backends.ray_host import ShardHost
+from knnspect.backends import RayBackend, available_backends, get_backend, ray_host
+from knnspect.backends.ray_host import Part, ShardHost, in_pieces
+from knnspect.backends.ray_requests import Request
 from knnspect.testing import backend_checks
 from knnspect.testing.expectations import expect_identical
 
@@ -59,7 +62,14 @@ def cluster() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def backend(cluster: None) -> RayBackend:
+    """One process for all shards."""
     return RayBackend()
+
+
+@pytest.fixture(scope="module")
+def apart(cluster: None) -> RayBackend:
+    """A process for each shard."""
+    return RayBackend(processes=7)
 
 
 def pyramid(n: int, seed: int = 0) -> FeaturePyramid:
@@ -83,26 +93,32 @@ def folder(made: Path, tmp_path: Path) -> Path:
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("n_shards", [2, 7])
-def test_it_keeps_the_contract_of_exactness(backend: RayBackend, n_shards: int) -> None:
+@pytest.mark.parametrize(
+    ("processes", "n_shards"), [("backend", 1), ("apart", 2), ("backend", 4), ("apart", 7)]
+)
+def test_it_keeps_the_contract_of_exactness(
+    request: pytest.FixtureRequest, processes: str, n_shards: int
+) -> None:
     # Ctrl-C is below: an object store as small as here has no room for the query of that check.
-    on_shards = OnShards(backend, n_shards)
+    on_shards = OnShards(request.getfixturevalue(processes), n_shards)
     for check in backend_checks(n_cases=3):
         if check.function.__name__ != "ctrl_c_ends_a_search":
             check(on_shards)
 
 
+@pytest.mark.parametrize("processes", ["backend", "apart"])
 def test_only_shards_that_hold_images_are_asked(
-    backend: RayBackend, made: Path, monkeypatch: pytest.MonkeyPatch
+    request: pytest.FixtureRequest, made: Path, monkeypatch: pytest.MonkeyPatch, processes: str
 ) -> None:
+    backend: RayBackend = request.getfixturevalue(processes)
     gallery = ShardedGallery.open(made)
     owners = gallery.shards.owners(gallery.ids)
-    asked: list[int] = []
+    asked: list[str] = []
     ask = backend._actors.ask
 
-    def counting(place: int, *args: Any, **kwargs: Any) -> Any:
-        asked.append(place)
-        return ask(place, *args, **kwargs)
+    def counting(place: int, request: Request, *args: Any, **kwargs: Any) -> Any:
+        asked.extend(request.shards[at].name[-1] for at in request.asked)
+        return ask(place, request, *args, **kwargs)
 
     monkeypatch.setattr(backend._actors, "ask", counting)
     images = [id_ for id_, owner in zip(gallery.ids, owners, strict=True) if owner != 1]
@@ -110,23 +126,28 @@ def test_only_shards_that_hold_images_are_asked(
     for how in (images, lists):
         found = gallery.search(pyramid(2, 1), 5, how, backend=backend)
         expect_identical("some images", found, gallery.search(pyramid(2, 1), 5, how))
-    assert asked == [0, 2, 0, 2]
+    assert "".join(asked) == "0202"
     left = gallery.without(images)
     expect_identical("without", left.search(pyramid(1), backend=backend), left.search(pyramid(1)))
-    assert asked[4:] == [1]
+    assert "".join(asked[4:]) == "1"
 
 
-def test_what_is_not_in_shards_is_left_to_the_core(backend: RayBackend, made: Path) -> None:
+def test_what_is_not_in_shards_is_left_to_the_core(
+    backend: RayBackend, apart: RayBackend, made: Path
+) -> None:
     gallery = Gallery()
     gallery.add(pyramid(3))
     found = gallery.search(pyramid(1, 2), 3, backend=backend)
     assert found.stats is not None
     assert list(found.stats.stages) == ["core"]
     sharded = Gallery.open(made)
-    # Some shard has fewer than 60 cells within the window of a corner.
-    found = sharded.search(pyramid(1, 2), 60, window=1, backend=backend)
+    # Some shard has fewer than 60 cells within the window of a corner; all have 80.
+    found = sharded.search(pyramid(1, 2), 60, window=1, backend=apart)
     assert found.stats is not None
     assert list(found.stats.stages) == ["core"]
+    found = sharded.search(pyramid(1, 2), 60, window=1, backend=backend)
+    assert found.stats is not None
+    assert list(found.stats.stages) != ["core"]
     assert len(sharded.search(pyramid(1)[0:0], backend=backend)) == 0
 
 
@@ -146,12 +167,15 @@ def test_a_gallery_that_changes_is_searched_as_it_is(backend: RayBackend, folder
     expect_identical("as it was opened", reader.search(pyramid(2, 1), 3), before)
 
 
-def test_a_shard_that_is_gone_is_named_or_left_out(backend: RayBackend, folder: Path) -> None:
+@pytest.mark.parametrize("processes", [1, 3])
+def test_a_shard_that_is_gone_is_named_or_left_out(
+    backend: RayBackend, folder: Path, processes: int
+) -> None:
     gallery = ShardedGallery.open(folder)
     shutil.rmtree(folder / "shard-0001")
     with pytest.raises(StoreError, match=r"shard shard-0001 on node .*cannot be opened"):
         gallery.search(pyramid(2, 1), backend=backend)
-    lenient = RayBackend(allow_missing=True)
+    lenient = RayBackend(allow_missing=True, processes=processes)
     found = gallery.search(pyramid(2, 1), 4, backend=lenient)
     assert found.missing == found[0].missing == ("shard-0001",)
     others = [id_ for id_ in gallery.ids if gallery.shards.owners([id_])[0] != 1]
@@ -160,6 +184,9 @@ def test_a_shard_that_is_gone_is_named_or_left_out(backend: RayBackend, folder: 
     np.testing.assert_array_equal(found.images, expected.images)
     with pytest.raises(StoreError, match="without the shards shard-0001 there are fewer"):
         gallery.search(pyramid(1), gallery.n_rows, backend=lenient)
+    if processes == 1:  # of more, each has too few cells, which leaves the search to the core
+        with pytest.raises(StoreError, match=r"without the shards shard-0001 .*the window"):
+            gallery.search(pyramid(1), 4 * len(gallery), window=1, backend=lenient)
     lenient.stop()
 
 
@@ -175,20 +202,25 @@ def test_a_search_that_takes_too_long_is_ended(made: Path, cluster: None) -> Non
 
 
 def processes() -> list[int]:
-    """The processes of actors that search shards."""
-    names = {
-        int(path.parent.name): path.read_bytes()
-        for path in Path("/proc").glob("[0-9]*/cmdline")
-        if os.access(path, os.R_OK)
-    }
-    return [pid for pid, name in names.items() if name.startswith(b"ray::ShardHost")]
+    """The processes of actors that search shards, of clusters that this process started."""
+    names, parents = {}, {}
+    for path in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has ended meanwhile
+            names[int(path.name)] = (path / "cmdline").read_bytes()
+            parents[int(path.name)] = int((path / "stat").read_text().rpartition(")")[2].split()[1])
+    own = {os.getpid()}
+    while children := {pid for pid, parent in parents.items() if parent in own} - own:
+        own |= children
+    return [pid for pid in own & names.keys() if names[pid].startswith(b"ray::ShardHost")]
 
 
 @pytest.mark.timeout(120 + 20 * N_KILLS)
 @pytest.mark.skipif(sys.platform != "linux", reason="processes are found in /proc")
+@pytest.mark.parametrize("divided", ["backend", "apart"])
 def test_processes_that_are_killed_while_they_search_are_asked_again(
-    backend: RayBackend, made: Path
+    request: pytest.FixtureRequest, made: Path, divided: str
 ) -> None:
+    backend: RayBackend = request.getfixturevalue(divided)
     gallery = Gallery.open(made)
     query = pyramid(6, 1)
     expected = gallery.search(query, 40)
@@ -204,7 +236,7 @@ def test_processes_that_are_killed_while_they_search_are_asked_again(
         time.sleep(chance.uniform(0, 0.03))
         outcomes["while searching" if searching.is_alive() else "between searches"] += 1
         if kill % 4 == 3:  # for good, so that Ray does not restart it
-            ray.kill(backend._actors._actors[chance.randrange(3)])
+            ray.kill(backend._actors._actors[chance.randrange(len(backend._actors._actors))])
         else:
             running = processes()
             if running:
@@ -289,18 +321,56 @@ def test_it_is_chosen_by_its_name(backend: RayBackend) -> None:
     assert "ray" not in available_backends()  # which search any gallery
     with pytest.raises(ParameterError, match="'ray'"):
         get_backend("nonsense")
-    again = pickle.loads(pickle.dumps(RayBackend("ray://a:1", allow_missing=True, timeout=5)))
-    assert repr(again) == "RayBackend('ray://a:1', allow_missing=True, timeout=5.0, attempts=3)"
+    given = RayBackend("ray://a:1", allow_missing=True, timeout=5, processes=2)
+    assert repr(pickle.loads(pickle.dumps(given))) == (
+        "RayBackend('ray://a:1', allow_missing=True, timeout=5.0, attempts=3, processes=2)"
+    )
     with pytest.raises(ParameterError, match="attempts"):
         RayBackend(attempts=0)
 
 
 def test_a_host_keeps_a_few_shards_open(made: Path) -> None:
-    gallery = ShardedGallery.open(made)
+    shards = ShardedGallery.open(made).shards.shards
     host = ShardHost()
-    for shard in gallery.shards.shards:
-        assert isinstance(host.search(shard, [], [], None, 1), list)
-    assert len(host._open) == 3
+    for at in range(3):
+        assert host.search(shards, (at,), [], None, 1, []) == []
+    assert (len(host._open), len(host._together)) == (3, 1)
+    for first in range(3):
+        for last in range(first + 1, 4):
+            assert host.search(shards[first:last], (0,), [], None, 1, []) == []
+    for state in range(9):
+        gone = (replace(shards[0], state=f"{state}"),)
+        assert list(host.search(gone, (0,), [], None, 1, [])) == ["shard-0000"]
+    assert (len(host._open), len(host._together)) == (3, 8)
+
+
+def test_a_host_searches_some_shards_of_those_that_it_has_open(made: Path) -> None:
+    gallery = ShardedGallery.open(made)
+    shards = gallery.shards.shards
+    owners = gallery.shards.owners(gallery.ids)
+    query = pyramid(2, 1)
+    host = ShardHost()
+    for asked in ((0,), (0, 1, 2), (1, 2), (2,)):
+        (answer,) = host.search(shards, asked, [Part([0, 1], 5, None)], None, 1, query.levels)
+        own = [id_ for id_, owner in zip(gallery.ids, owners, strict=True) if owner in asked]
+        expected = gallery.search(query, 5, own)
+        sq_distances, ranks, _ = answer.found
+        assert sq_distances.dtype == np.float64
+        np.testing.assert_array_equal(sq_distances.ravel(), expected.sq_distances.ravel())
+        np.testing.assert_array_equal(ranks.ravel(), expected.image_index.ravel())
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f2"])
+def test_a_query_in_pieces_is_whole_again(dtype: str) -> None:
+    rng = np.random.default_rng(0)
+    sizes = ((3, 40, 40, 24), (3, 20, 20, 7))
+    levels = [rng.random(size, dtype="f4").astype(dtype) for size in sizes]
+    about, *pieces = in_pieces(levels)
+    assert max(len(piece) for piece in pieces) < 100_000 < sum(len(piece) for piece in pieces)
+    again = ray_host._from_pieces(about, *pieces)
+    for level, expected in zip(again, levels, strict=True):
+        assert level.dtype == dtype
+        np.testing.assert_array_equal(level, expected)
 
 
 WITHOUT_RAY = """

@@ -95,7 +95,7 @@ fn drive<M: JobMatcher>(
     let division = matcher.division(n_images, n_cells);
     let cells_per_job = division.cells_per_job.min(n_cells);
     check_memory(cells_per_job, k, division.jobs_at_once)?;
-    let mut neighbors = Neighbors::new(n_images, n_cells, k)?;
+    let mut neighbors = Neighbors::new(n_images, n_cells, k, request.options.exact)?;
     let centred: Vec<_> = (0..n_images).map(|_| OnceLock::new()).collect();
     let sizes = (cells_per_job, k);
     let jobs = divide(query, request.selections, &centred, sizes, &mut neighbors);

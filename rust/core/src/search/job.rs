@@ -43,6 +43,8 @@ pub(super) struct Results<'a> {
     first_cell: usize,
     k: usize,
     sq_distances: &'a mut [f32],
+    /// Empty where nobody asked for them.
+    exact: &'a mut [f64],
     ranks: &'a mut [u32],
     cells: &'a mut [u32],
 }
@@ -52,6 +54,9 @@ impl Results<'_> {
     pub(super) fn put(&mut self, cell: usize, neighbors: impl Iterator<Item = Neighbor>) {
         for (at, neighbor) in ((cell - self.first_cell) * self.k..).zip(neighbors) {
             self.sq_distances[at] = neighbor.sq_l2 as f32;
+            if let Some(exact) = self.exact.get_mut(at) {
+                *exact = neighbor.sq_l2;
+            }
             self.ranks[at] = neighbor.place.rank;
             self.cells[at] = neighbor.place.cell;
         }
@@ -69,6 +74,7 @@ pub(super) fn divide<'a>(
     let n_cells = query.shape().finest().cells();
     let mut jobs = Vec::with_capacity(query.n_images() * n_cells.div_ceil(cells_per_job));
     let (per_image, per_job) = (n_cells * k, cells_per_job * k);
+    let mut exact_of_images = neighbors.exact.chunks_mut(per_image);
     let images = neighbors.sq_distances.chunks_mut(per_image).zip(
         neighbors
             .ranks
@@ -76,6 +82,8 @@ pub(super) fn divide<'a>(
             .zip(neighbors.cells.chunks_mut(per_image)),
     );
     for (image, (sq_distances, (ranks, cells))) in images.enumerate() {
+        let exact = exact_of_images.next().unwrap_or_default();
+        let mut exact_of_parts = exact.chunks_mut(per_job);
         let parts = sq_distances
             .chunks_mut(per_job)
             .zip(ranks.chunks_mut(per_job).zip(cells.chunks_mut(per_job)));
@@ -91,6 +99,7 @@ pub(super) fn divide<'a>(
                     first_cell,
                     k,
                     sq_distances,
+                    exact: exact_of_parts.next().unwrap_or_default(),
                     ranks,
                     cells,
                 },

@@ -9,6 +9,8 @@ use crate::error::{Error, Result};
 pub struct Neighbors {
     /// Squared L2 distances.
     pub sq_distances: Vec<f32>,
+    /// The same in float64, before they were rounded; empty unless they were asked for.
+    pub exact: Vec<f64>,
     /// Place of the image's id among the sorted ids of the gallery.
     pub ranks: Vec<u32>,
     /// Cell of that image at the finest level, `row * width + column`.
@@ -19,10 +21,11 @@ pub struct Neighbors {
 
 impl Neighbors {
     /// Room for the neighbours of all cells of `n_images` images.
-    pub(super) fn new(n_images: usize, cells: usize, k: usize) -> Result<Self> {
+    pub(super) fn new(n_images: usize, cells: usize, k: usize, exact: bool) -> Result<Self> {
         let found = n_images.checked_mul(cells).and_then(|n| n.checked_mul(k));
         Ok(Self {
             sq_distances: zeros(found)?,
+            exact: zeros(if exact { found } else { Some(0) })?,
             ranks: zeros(found)?,
             cells: zeros(found)?,
             stats: SearchStats::default(),

@@ -33,6 +33,8 @@ pub struct Options<'a> {
     pub instruction_set: Option<InstructionSet>,
     /// Which pairs are compared; the neighbours are the same.
     pub matcher: Matcher,
+    /// Keep the distances in float64, too.
+    pub exact: bool,
     /// Ends the search early.
     pub cancel: Cancel<'a>,
 }
@@ -47,6 +49,7 @@ impl Options<'_> {
             threads: None,
             instruction_set: None,
             matcher: Matcher::Auto,
+            exact: false,
             cancel: Cancel::NEVER,
         }
     }
