@@ -314,6 +314,7 @@ fn check(case: &Case, numbers: &mut Numbers, tally: &mut Tally) {
         let range = image * n..(image + 1) * n;
         let part = Neighbors {
             sq_distances: found.sq_distances[range.clone()].to_vec(),
+            exact: found.exact[range.clone()].to_vec(),
             ranks: found.ranks[range.clone()].to_vec(),
             cells: found.cells[range].to_vec(),
             stats: alone.stats.clone(),

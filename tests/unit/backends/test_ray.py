@@ -339,7 +339,7 @@ def test_a_host_keeps_a_few_shards_open(made: Path) -> None:
         for last in range(first + 1, 4):
             assert host.search(shards[first:last], (0,), [], None, 1, []) == []
     for state in range(9):
-        gone = (replace(shards[0], state=f"{state}"),)
+        gone = (replace(shards[0], state=f"{state:0{len(shards[0].state)}x}"),)
         assert list(host.search(gone, (0,), [], None, 1, [])) == ["shard-0000"]
     assert (len(host._open), len(host._together)) == (3, 8)
 

@@ -500,6 +500,11 @@ impl Case {
                     );
                 }
                 let (given, expected) = (f64::from(found.sq_distances[at]), distances[got]);
+                assert!(
+                    (found.exact[at] - expected).abs() <= 1e-12 * expected + allowed(got),
+                    "cell {cell}, neighbour {rank}: {:e} instead of {expected:e}; {self:?}",
+                    found.exact[at],
+                );
                 let error = (given - expected).abs();
                 assert!(
                     given == f64::from(expected as f32)
@@ -623,10 +628,14 @@ pub fn search_within(
         threads: NonZero::new(threads),
         instruction_set: Some(set),
         matcher,
+        exact: true,
         ..Options::new(k)
     };
     let context = gallery.pyramid_context().unwrap();
-    search::search(query, &context, selections, &options).unwrap()
+    let found = search::search(query, &context, selections, &options).unwrap();
+    let rounded = found.exact.iter().map(|&exact| exact as f32);
+    assert!(rounded.eq(found.sq_distances.iter().copied()));
+    found
 }
 
 pub fn same_bits(found: &Neighbors, expected: &Neighbors) -> bool {

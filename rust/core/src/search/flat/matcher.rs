@@ -136,7 +136,7 @@ mod tests {
             let flat = Flat::new(&request).unwrap();
             let n = side * side;
             let query = PyramidBatch::new(shape.clone(), 1, vec![LevelData::F32(&query)]).unwrap();
-            let mut found = Neighbors::new(1, n, 1).unwrap();
+            let mut found = Neighbors::new(1, n, 1, false).unwrap();
             let centred = [OnceLock::new()];
             let mut jobs = divide(&query, &selections, &centred, (n, 1), &mut found);
             let mut stats = SearchStats::default();
