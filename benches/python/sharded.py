@@ -16,6 +16,7 @@ import argparse
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -28,7 +29,8 @@ from large_gallery import synthetic
 
 import knnspect as ks
 from knnspect.backends import RayBackend
-from knnspect.backends.ray_host import in_pieces
+from knnspect.backends.ray_host import ShardHost, in_pieces
+from knnspect.backends.ray_requests import Requests, merged
 from knnspect.testing.expectations import expect_identical
 
 N_NEIGHBORS, BATCH, N_CALLS = 50, 50, 200
@@ -62,6 +64,7 @@ def main() -> None:
                 "gigabytes": round(galleries["shards"].nbytes / 1e9, 3),
                 "seconds_to_add": seconds,
                 "cases": compared(galleries, query.pyramid[: given.queries], given.turns),
+                "work": work(galleries["shards"], query.pyramid[: given.queries]),
                 "messages": messages(query.pyramid[:1]),
             }
     finally:
@@ -137,11 +140,8 @@ def compared(
         searches["shards in one process"] = partial(shards.search, backend="rust")
     for name, backend in backends.items():
         searches[name] = partial(shards.search, backend=backend)
-    chance = np.random.default_rng(0)
-    n_near = min(N_NEIGHBORS, len(shards))
-    near = [sorted(chance.choice(shards.ids, n_near, replace=False)) for _ in query.levels[0]]
     cases = {}
-    for name, lists in (("K 50", near), ("all images", [None] * query.n_images)):
+    for name, lists in lists_of(shards, query.n_images).items():
         times: dict[str, list[float]] = {way: [] for way in searches}
         for turn in range(n_turns):
             for image, images in enumerate(lists):
@@ -163,6 +163,63 @@ def compared(
     for backend in backends.values():
         backend.stop()
     return cases
+
+
+def lists_of(gallery: ks.Gallery, n_queries: int) -> dict[str, list[list[str] | None]]:
+    """Return for each case the images that each query image is compared with."""
+    chance = np.random.default_rng(0)
+    n_near = min(N_NEIGHBORS, len(gallery))
+    near: list[list[str] | None] = [
+        sorted(chance.choice(gallery.ids, n_near, replace=False).tolist()) for _ in range(n_queries)
+    ]
+    return {"K 50": near, "all images": [None] * n_queries}
+
+
+def work(gallery: ks.Gallery, query: ks.FeaturePyramid) -> dict[str, dict[str, float]]:
+    """Return the CPU milliseconds of a query image, in this process by one thread, step by step.
+
+    Shards that are searched apart do not know of each other's distances, and each prepares the
+    query.
+    """
+    assert isinstance(gallery, ks.ShardedGallery)
+    n_shards = len(gallery.shards.shards)
+    divisions = {
+        "shards together": [range(n_shards)],
+        "shards apart": [range(n, n + 1) for n in range(n_shards)],
+    }
+    figures = {}
+    for name, lists in lists_of(gallery, query.n_images).items():
+        spent: dict[str, list[float]] = {}
+
+        def step(name: str, do: Callable[[], Any], spent: Any = spent) -> Any:
+            start = time.process_time()
+            done = do()
+            spent.setdefault(name, []).append(1000 * (time.process_time() - start))
+            return done
+
+        for image, images in enumerate(lists):
+            one = query[image]
+            search = step("search prepared", partial(gallery.prepare, one, 1, images))
+            owners = step("owners", partial(gallery.shards.owners, search.image_ids))
+            for division, numbers in divisions.items():
+                host = ShardHost()
+                requests = Requests(search, gallery.shards, owners)
+                asked = step(f"requests, {division}", lambda: [requests.of(n) for n in numbers])  # noqa: B023
+                asked = [request for request in asked if request]
+                for attempt in range(2):  # the first opens the shards
+                    found = [
+                        step(
+                            division if attempt else f"{division}, opened and searched",
+                            lambda: host.search(r.shards, r.asked, r.parts, None, 1, one.levels),  # noqa: B023
+                        )
+                        for r in asked
+                    ]
+                answers = list(zip(asked, found, strict=True))
+                step(f"merge, {division}", partial(merged, search, answers, ()))
+        figures[name] = {
+            step: round(float(np.sum(times)) / query.n_images, 2) for step, times in spent.items()
+        }
+    return figures
 
 
 def overhead(ours: list[float], others: list[float]) -> dict[str, float]:

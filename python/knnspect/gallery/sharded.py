@@ -44,8 +44,8 @@ class ShardedGallery(CoresetsOverShards, Gallery):
     moment leaves the gallery as it was before the change or after it.
 
     It is searched like any other, by every backend, with the same results to the bit: in this
-    process all shards together, memory-mapped; with ``backend="ray"`` each by a process of a
-    cluster. `Gallery.open` opens it.
+    process all shards together, memory-mapped; with ``backend="ray"`` by processes of a cluster.
+    `Gallery.open` opens it.
 
     Attributes
     ----------
