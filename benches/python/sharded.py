@@ -109,7 +109,7 @@ def cluster(n_raylets: int) -> Iterator[None]:
     from ray.cluster_utils import Cluster
 
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    nodes = None
+    nodes: Any = None
     if n_raylets == 1:
         ray.init("local", log_to_driver=False, include_dashboard=False, **LIMITS)
     else:
@@ -253,8 +253,12 @@ def messages(query: ks.FeaturePyramid) -> dict[str, Any]:
         "an answer": lambda: actor.answer.remote(n_cells),
     }
     times = {}
+
+    def answered(call: Callable[[], Any]) -> None:
+        ray.get(call())
+
     for name, call in calls.items():
-        seconds = [timed(lambda call=call: ray.get(call()))[0] for _ in range(N_CALLS)]
+        seconds = [timed(partial(answered, call))[0] for _ in range(N_CALLS)]
         times[name] = spread(seconds[10:])
     ray.kill(actor)
     return {"bytes_of_query": sum(level.nbytes for level in levels), **times}

@@ -391,13 +391,8 @@ impl Search {
             };
             search::search_checked(&query, &self.context, &self.selections, &options)
         })?;
-        let stats = SearchStats::from(found.stats);
-        let rescored = search::Rescored {
-            sq_distances: found.exact,
-            ranks: found.ranks,
-            cells: found.cells,
-        };
         let shape = [self.n_images * self.query.finest().cells(), self.k];
-        Ok((Rescored::new(py, rescored, &shape)?, stats))
+        let stats = SearchStats::from(found.stats.clone());
+        Ok((Rescored::new(py, found.into(), &shape)?, stats))
     }
 }

@@ -340,7 +340,9 @@ def test_a_host_keeps_a_few_shards_open(made: Path) -> None:
             assert host.search(shards[first:last], (0,), [], None, 1, []) == []
     for state in range(9):
         gone = (replace(shards[0], state=f"{state:0{len(shards[0].state)}x}"),)
-        assert list(host.search(gone, (0,), [], None, 1, [])) == ["shard-0000"]
+        errors = host.search(gone, (0,), [], None, 1, [])
+        assert isinstance(errors, dict)
+        assert list(errors) == ["shard-0000"]
     assert (len(host._open), len(host._together)) == (3, 8)
 
 
@@ -351,7 +353,9 @@ def test_a_host_searches_some_shards_of_those_that_it_has_open(made: Path) -> No
     query = pyramid(2, 1)
     host = ShardHost()
     for asked in ((0,), (0, 1, 2), (1, 2), (2,)):
-        (answer,) = host.search(shards, asked, [Part([0, 1], 5, None)], None, 1, query.levels)
+        answers = host.search(shards, asked, [Part([0, 1], 5, None)], None, 1, query.levels)
+        assert isinstance(answers, list)
+        (answer,) = answers
         own = [id_ for id_, owner in zip(gallery.ids, owners, strict=True) if owner in asked]
         expected = gallery.search(query, 5, own)
         sq_distances, ranks, _ = answer.found

@@ -3,6 +3,7 @@
 
 use super::check::own_context;
 use super::exact::sq_l2;
+use super::neighbors::Neighbors;
 use super::shortlist::{Neighbor, Place};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
@@ -99,6 +100,17 @@ pub fn rescore(
         rescored.cells.extend(part.cells);
     }
     Ok(rescored)
+}
+
+impl From<Neighbors> for Rescored {
+    /// With the distances in float64, which must have been asked for.
+    fn from(found: Neighbors) -> Self {
+        Self {
+            sq_distances: found.exact,
+            ranks: found.ranks,
+            cells: found.cells,
+        }
+    }
 }
 
 impl Rescored {
