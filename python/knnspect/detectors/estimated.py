@@ -54,8 +54,13 @@ class EstimatedDetector(ScoringDetector):
     # --- What a method brings. --------------------------------------------------------------------
 
     @abstractmethod
-    def _estimate(self, gallery: ReadOnlyGallery, ids: Sequence[str]) -> ArrayScorer:
-        """Return what judges, by the features of some images."""
+    def _estimate(
+        self, gallery: ReadOnlyGallery, ids: Sequence[str], cluster: str | None = None, /
+    ) -> ArrayScorer:
+        """Return what judges, by the features of some images.
+
+        Where the gallery is in shards, a cluster at an address may help.
+        """
 
     @abstractmethod
     def _rebuilt(self, arrays: dict[str, NDArray[Any]]) -> ArrayScorer:
@@ -103,7 +108,7 @@ class EstimatedDetector(ScoringDetector):
             )
         with run.watch.stage("estimation"):
             self._shapes, self._n_images = normal.gallery.shapes, len(ids)
-            self.scorer_ = self._estimate(normal.gallery, ids)
+            self.scorer_ = self._estimate(normal.gallery, ids, run.cluster)
         with run.watch.stage("calibration"):
             self._calibrate(normal, run)
 

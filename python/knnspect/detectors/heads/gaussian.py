@@ -50,8 +50,10 @@ class GaussianDetector(GrowingDetector):
     def _settings(self) -> GaussianSettings:
         """What is described, and by which metric."""
 
-    def _estimate(self, gallery: ReadOnlyGallery, ids: Sequence[str]) -> GaussianScorer:
-        return estimate(gallery, ids, self._settings)
+    def _estimate(
+        self, gallery: ReadOnlyGallery, ids: Sequence[str], cluster: str | None = None, /
+    ) -> GaussianScorer:
+        return estimate(gallery, ids, self._settings, cluster)
 
     def _rebuilt(self, arrays: dict[str, NDArray[Any]]) -> GaussianScorer:
         return rebuilt(self._shapes, self._settings, arrays)

@@ -109,7 +109,7 @@ class OneClassSvm(EstimatedDetector):
             raise ParameterError(text, parameter="score")
         super()._prepare(run)
 
-    def _estimate(self, gallery: ReadOnlyGallery, ids: Sequence[str]) -> OneClassScorer:
+    def _estimate(self, gallery: ReadOnlyGallery, ids: Sequence[str], *_: object) -> OneClassScorer:
         from knnspect.detectors.heads.estimates.one_class import arrays_of_images
 
         how = Kernel(self.kernel), self.nu, self.landmarks, self.max_epochs, self.seed

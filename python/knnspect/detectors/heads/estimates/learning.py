@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from knnspect.detectors.heads.estimates.gaussians import (
-    Gaussian,
-    sq_distances_left_out,
-)
+from knnspect.detectors.heads.estimates.gaussians import sq_distances_left_out
 from knnspect.detectors.heads.estimates.metrics import Mahalanobis, Metric
+from knnspect.detectors.heads.estimates.sums import Sums, gaussians_of, pyramids_of, sums_of
 from knnspect.detectors.heads.scorers.gaussians import GaussianScorer, Layout
 from knnspect.errors import ImageError, ParameterError
 from knnspect.gallery.reading import ReadOnlyGallery
-from knnspect.pyramid import FeaturePyramid
 
 __all__ = [
     "GaussianSettings",
@@ -27,9 +24,6 @@ __all__ = [
     "rebuilt",
     "with_images",
 ]
-
-#: Images that are in memory at a time.
-_AT_ONCE = 32
 
 
 @dataclass(frozen=True)
@@ -60,12 +54,20 @@ class GaussianSettings:
 
 
 def estimate(
-    gallery: ReadOnlyGallery, ids: Sequence[str], settings: GaussianSettings
+    gallery: ReadOnlyGallery,
+    ids: Sequence[str],
+    settings: GaussianSettings,
+    cluster: str | None = None,
 ) -> GaussianScorer:
-    """Return what judges by the features of some images of a gallery."""
-    layout = _layout(gallery, ids, settings)
-    settings.check(len(ids), layout)
-    gaussians = _gaussians(layout, pyramids_of(gallery, ids))
+    """Return what judges by the features of some images of a gallery.
+
+    Those of a gallery in shards are summed up shard by shard, and the sums are added in the order
+    of the shards: in this process, or by the processes of a cluster.
+    """
+    with sums_of(gallery, ids, cluster) as sums:
+        layout = _layout(gallery, sums, settings)
+        settings.check(len(ids), layout)
+        gaussians = sums.gaussians(layout)
     if any(not each.scatter.any() for each in gaussians):
         raise ImageError(
             f"images: expected normal images that differ, the features of all {len(ids)} are the "
@@ -78,7 +80,7 @@ def with_images(
     scorer: GaussianScorer, gallery: ReadOnlyGallery, ids: Sequence[str]
 ) -> GaussianScorer:
     """Return what judges by some more images, by their features in a gallery."""
-    more = _gaussians(scorer.layout, pyramids_of(gallery, ids))
+    more = gaussians_of(scorer.layout, pyramids_of(gallery, ids))
     both = [one + other for one, other in zip(scorer.gaussians, more, strict=True)]
     return GaussianScorer.of(scorer.layout, scorer.metric, scorer.n_images + len(ids), both)
 
@@ -108,7 +110,7 @@ def cells_left_out(
     pyramid = gallery.pyramid(ids)
     metric = scorer.metric
     if not (scorer.layout.by_position and isinstance(metric, Mahalanobis)):
-        gone = _gaussians(scorer.layout, [pyramid])
+        gone = gaussians_of(scorer.layout, [pyramid])
         rest = [one - other for one, other in zip(scorer.gaussians, gone, strict=True)]
         without = GaussianScorer.of(scorer.layout, scorer.metric, n_others, rest)
         return without.cell_scores(pyramid[ids.index(id_)])
@@ -121,25 +123,6 @@ def cells_left_out(
             )
         )
     return scorer.added(found, pyramid.shapes)
-
-
-def pyramids_of(gallery: ReadOnlyGallery, ids: Sequence[str]) -> Iterator[FeaturePyramid]:
-    """Yield the features of images, a few at a time."""
-    for start in range(0, len(ids), _AT_ONCE):
-        yield gallery.pyramid(ids[start : start + _AT_ONCE])
-
-
-def _gaussians(layout: Layout, pyramids: Iterable[FeaturePyramid]) -> list[Gaussian]:
-    return _summed([layout.samples(part) for part in layout.parts(each)] for each in pyramids)
-
-
-def _summed(batches: Iterable[list[NDArray[np.float32]]]) -> list[Gaussian]:
-    """Return the Gaussians of samples that come in batches, each with a part for every Gaussian."""
-    total: list[Gaussian] = []
-    for batch in batches:
-        parts = [Gaussian.of([samples]) for samples in batch]
-        total = [one + other for one, other in zip(total, parts, strict=True)] if total else parts
-    return total
 
 
 def rebuilt(
@@ -164,7 +147,7 @@ def rebuilt(
     return GaussianScorer(layout, settings.metric, arrays)
 
 
-def _layout(gallery: ReadOnlyGallery, ids: Sequence[str], settings: GaussianSettings) -> Layout:
+def _layout(gallery: ReadOnlyGallery, sums: Sums, settings: GaussianSettings) -> Layout:
     """Return which features go into which Gaussian, with the channels that are kept."""
     layout, n_kept = settings.layout(gallery.shapes), settings.channels
     counts = [len(each) for each in layout.channels]
@@ -179,15 +162,8 @@ def _layout(gallery: ReadOnlyGallery, ids: Sequence[str], settings: GaussianSett
         rng = np.random.default_rng(settings.seed)
         orders = [rng.permutation(n) for n in counts]
     else:
-        orders = _by_variance(layout, pyramids_of(gallery, ids))
+        # Over all cells, largest first.
+        scatters = [each.scatter[:, 0, 0] for each in sums.of_channels(layout)]
+        orders = [np.argsort(-scatter, kind="stable") for scatter in scatters]
     layout.channels = [np.sort(order[:n_kept]) for order in orders]
     return layout
-
-
-def _by_variance(layout: Layout, pyramids: Iterable[FeaturePyramid]) -> list[NDArray[np.int64]]:
-    """Return the channels in the order of their variances over all cells, largest first."""
-    # Each channel is a place with one feature.
-    summed = _summed(
-        [part.reshape(-1, part.shape[-1], 1) for part in layout.parts(each)] for each in pyramids
-    )
-    return [np.argsort(-each.scatter[:, 0, 0], kind="stable") for each in summed]
