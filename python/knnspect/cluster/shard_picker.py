@@ -113,15 +113,22 @@ class ShardPicker(CrewMember):
         front: tuple[Any, ...] = self._rows.front(reach, most)
         return front
 
-    def coreset(self, count: int, place: int) -> tuple[_Numbers, _Rows, float]:
+    def coreset(
+        self, count: int, place: int | None, number: int | None
+    ) -> tuple[_Numbers, _Rows, float]:
         """Pick rows of the shard by itself; return their numbers, the rows, and the squared radius.
 
-        The first is that of a place among those that may be picked.
+        The first is that of a place among those that may be picked, or that of a number.
         """
         height, width, _ = self._core.shapes[0]
-        first = place if self._kept is None else int(np.flatnonzero(self._kept)[place])
-        image, cell = divmod(first, height * width)
+        n_cells = height * width
+        if number is not None:
+            rank, cell = divmod(number, n_cells)
+            first = (int(np.searchsorted(self._ranks, rank)), cell)
+        else:
+            may_be = place if self._kept is None else np.flatnonzero(self._kept)[place]
+            first = divmod(int(may_be or 0), n_cells)
         how = (self._kept, self._projection, self._threads, None, None)
-        picks = _core.pick_rows(self._core, count, (image, cell), *how)
-        numbers = self._ranks[picks.ranks].astype(np.uint64) * np.uint64(height * width)
-        return numbers + picks.cells, picks.rows, picks.sq_radius
+        picks = _core.pick_rows(self._core, count, first, *how)
+        numbers = self._ranks[picks.ranks].astype(np.uint64) * np.uint64(n_cells) + picks.cells
+        return numbers, picks.rows, picks.sq_radius

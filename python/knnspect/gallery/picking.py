@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from knnspect import _core
 from knnspect.errors import ParameterError
 from knnspect.gallery.coreset import Coreset
+from knnspect.gallery.picking_in_two_rounds import pick_in_two_rounds
 from knnspect.gallery.picking_over_shards import (
     Picked,
     PickingTask,
@@ -34,6 +35,7 @@ def pick_coreset(
     progress: bool,
     kept: NDArray[np.bool_] | None = None,
     cluster: str | None = None,
+    two_rounds: bool = False,
 ) -> Coreset:
     """Pick the rows of a coreset; see `Gallery.coreset`, and `ShardedGallery.coreset`.
 
@@ -48,13 +50,16 @@ def pick_coreset(
     task = _task(gallery, size, seed, projection, threads, kept)
     with Progress("coreset", task.count, progress, unit="rows") as bar:
         report = bar.reach if progress else None
-        if cluster is None or shards is None:
+        if shards is None or (cluster is None and not two_rounds):
             picked = _pick_here(gallery, task, report)
         else:
             height, width, _ = gallery.shapes[0]
             spread = SpreadRows(shards, gallery.ids, height * width)
             with over_cluster(cluster, spread, task) as crew:
-                picked = pick_over_shards(crew, spread, task, report or _silent)
+                if two_rounds:
+                    picked = pick_in_two_rounds(crew, spread, task, seed)
+                else:
+                    picked = pick_over_shards(crew, spread, task, report or _silent)
         bar.reach(len(picked.rows))
     return _coreset(gallery, picked, task.projection is None)
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from knnspect import _core
 from knnspect.cluster import Cluster
-from knnspect.cluster.crew import Call, Crew, RayCrew
+from knnspect.cluster.crew import Call, Crew, LocalCrew, RayCrew
 from knnspect.cluster.shard_picker import ShardPicker
 from knnspect.search.shards import Shards
 
@@ -84,12 +84,12 @@ class SpreadRows:
         places = np.unique(owners)
         self.shards = [shards.shards[place] for place in places]
         self.ranks = [np.flatnonzero(owners == place).astype(np.uint32) for place in places]
-        self.n_rows, self._n_cells = len(ids) * n_cells, n_cells
+        self.n_rows, self.n_cells = len(ids) * n_cells, n_cells
         self._parts = np.searchsorted(places, owners)
 
     def parts_of(self, numbers: NDArray[np.uint64]) -> NDArray[np.intp]:
         """Return the part that each row is in, by their numbers."""
-        parts: NDArray[np.intp] = self._parts[(numbers // np.uint64(self._n_cells)).astype(int)]
+        parts: NDArray[np.intp] = self._parts[(numbers // np.uint64(self.n_cells)).astype(int)]
         return parts
 
     def of_pickers(self, task: PickingTask) -> list[tuple[object, ...]]:
@@ -101,13 +101,16 @@ class SpreadRows:
 
     def picked(self, numbers: NDArray[np.uint64], rows: NDArray[np.float32], sq: float) -> Picked:
         """Return the picks that have some numbers."""
-        ranks, cells = np.divmod(numbers, np.uint64(self._n_cells))
+        ranks, cells = np.divmod(numbers, np.uint64(self.n_cells))
         return Picked(ranks.astype(np.uint32), cells.astype(np.uint32), rows, sq)
 
 
 @contextmanager
-def over_cluster(address: str, spread: SpreadRows, task: PickingTask) -> Iterator[Crew]:
-    """Run a process of a cluster for each shard."""
+def over_cluster(address: str | None, spread: SpreadRows, task: PickingTask) -> Iterator[Crew]:
+    """Run a process of a cluster for each shard; without an address, ask them in this process."""
+    if address is None:
+        yield LocalCrew(ShardPicker, spread.of_pickers(task))
+        return
     cluster = Cluster(address, "cluster of a coreset")
     with RayCrew(cluster, ShardPicker, spread.of_pickers(task)) as crew:
         yield crew

@@ -66,6 +66,9 @@ def expect_same(found: Coreset, expected: Coreset) -> None:
 
 def test_processes_pick_what_one_picks(gallery: ShardedGallery) -> None:
     expect_same(gallery.coreset(0.3, cluster="auto"), gallery.coreset(0.3))
+    cases: list[dict[str, Any]] = [{"projection": 4}, {"two_rounds": True}]
+    for how in cases:
+        expect_same(gallery.coreset(0.1, 3, cluster="auto", **how), gallery.coreset(0.1, 3, **how))
 
 
 def test_a_process_that_dies_is_started_again(

@@ -156,7 +156,65 @@ def test_a_shard_whose_process_was_started_anew_goes_on(
     expect_same(found, gallery.coreset(0.5))
 
 
-def test_images_are_left_out_and_progress_is_told(
+def two_rounds(gallery: ShardedGallery, size: int, seed: int, kept: Any = None) -> Coreset:
+    how: Any = {"projection": None, "threads": None, "progress": False, "kept": kept}
+    return picking.pick_coreset(gallery, size, seed, **how, two_rounds=True)
+
+
+def radius_of(coreset: Coreset, rows: NDArray[np.float32]) -> float:
+    """The distance of the farthest row from its nearest of the coreset."""
+    apart = rows[:, None].astype("f8") - coreset.rows[None].astype("f8")
+    return float(np.sqrt(np.square(apart).sum(axis=2)).min(axis=1).max())
+
+
+@pytest.mark.parametrize("kind", ["random", "integers", "one far"])
+@pytest.mark.parametrize("n_shards", [1, 4, 7])
+def test_two_rounds_cover_all_rows_within_their_radius(
+    galleries: Any, n_shards: int, kind: str
+) -> None:
+    gallery = galleries(n_shards, kind)
+    rows = gallery.pyramid().concatenated().reshape(-1, 14)
+    for size, seed in ((1, 0), (40, 1), (200, 2)):
+        found, exact = two_rounds(gallery, size, seed), gallery.coreset(size, seed)
+        assert len(found) == size
+        assert found.sq_radius is not None
+        assert exact.sq_radius is not None
+        bound, radius = np.sqrt(found.sq_radius), radius_of(found, rows)
+        assert radius <= bound
+        # The least radius is at least half of the greedy one's.
+        assert radius >= np.sqrt(exact.sq_radius) / 2
+        # Either round's is at most twice the least, and that at most the greedy one's.
+        assert bound <= 4 * np.sqrt(exact.sq_radius) * (1 + 1e-9)
+        at = (found.image_index, found.cells[:, 0], found.cells[:, 1])
+        np.testing.assert_array_equal(found.rows, gallery.pyramid().concatenated()[at])
+        first = int(np.random.default_rng(seed).integers(len(rows)))
+        np.testing.assert_array_equal(found.rows[found.order[0]], rows[first])
+        if n_shards == 1:
+            np.testing.assert_array_equal(found.rows, exact.rows)
+        again = two_rounds(gallery, size, seed)
+        np.testing.assert_array_equal(again.order, found.order)
+
+
+def test_two_rounds_pick_among_cells_that_are_kept(
+    galleries: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gallery = galleries(4, "random")
+    kept = np.random.default_rng(1).random((N_IMAGES, SIDE, SIDE)) < 0.2
+    owners = gallery.shards.owners(gallery.ids)
+    kept[owners == owners[0]] = False  # a shard of which nothing is kept
+    found = two_rounds(gallery, 30, 0, kept)
+    assert kept[found.image_index, found.cells[:, 0], found.cells[:, 1]].all()
+    assert len(found) == 30
+    rows = gallery.pyramid().concatenated()[kept]
+    assert radius_of(found, rows) <= np.sqrt(found.sq_radius or 0)
+    Here(monkeypatch, 3)
+    expect_same(gallery.coreset(30, cluster="auto", two_rounds=True), two_rounds(gallery, 30, 0))
+    assert gallery.coreset(30, projection=3, two_rounds=True).sq_radius is None
+    few = galleries(4, "few")
+    assert len(few.coreset(1.0, two_rounds=True)) == len(few.coreset(1.0))
+
+
+def test_progress_is_told(
     galleries: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Here(monkeypatch)
