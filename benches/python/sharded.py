@@ -63,8 +63,10 @@ def main() -> None:
                 "queries": given.queries,
                 "gigabytes": round(galleries["shards"].nbytes / 1e9, 3),
                 "seconds_to_add": seconds,
-                "cases": compared(galleries, query.pyramid[: given.queries], given.turns),
-                "work": work(galleries["shards"], query.pyramid[: given.queries]),
+                "cases": compared(
+                    galleries, query.pyramid[: given.queries], given.turns, given.raylets
+                ),
+                "work": work(galleries["shards"], query.pyramid[:2]),
                 "messages": messages(query.pyramid[:1]),
             }
     finally:
@@ -126,14 +128,15 @@ def cluster(n_raylets: int) -> Iterator[None]:
 
 
 def compared(
-    galleries: dict[str, ks.Gallery], query: ks.FeaturePyramid, n_turns: int
+    galleries: dict[str, ks.Gallery], query: ks.FeaturePyramid, n_turns: int, n_raylets: int
 ) -> dict[str, dict[str, Any]]:
     """Return the milliseconds of one query image by each way, in turns."""
     shards = galleries["shards"]
     assert isinstance(shards, ks.ShardedGallery)
     backends = {"ray": RayBackend()}
-    if len(shards.shards.shards) > 1:
-        backends["ray, a process for each shard"] = RayBackend(processes=len(shards.shards.shards))
+    n_shards = len(shards.shards.shards)
+    if n_shards > n_raylets:
+        backends["ray, a process for each shard"] = RayBackend(processes=n_shards)
     one = galleries.get("one folder", shards)
     searches = {"one process": partial(one.search, backend="rust")}
     if one is not shards:
