@@ -62,6 +62,7 @@ _HOMES = {
     "MutualScoring": "cleaning",
     "Neighbors": "search",
     "NotFittedError": "errors",
+    "OnCluster": "cluster",
     "OneClassSvm": "detectors.heads.one_class_svm",
     "Padim": "detectors.heads.padim",
     "ParameterError": "errors",

@@ -3,6 +3,7 @@
 from knnspect._core import __version__
 from knnspect.calibration import Calibration, DriftAlarm, DriftMonitor
 from knnspect.cleaning import MutualScoring
+from knnspect.cluster import OnCluster
 from knnspect.corrections import Correction
 from knnspect.detectors import (
     Aligned,
@@ -123,6 +124,7 @@ __all__ = [
     "MutualScoring",
     "Neighbors",
     "NotFittedError",
+    "OnCluster",
     "OneClassSvm",
     "Padim",
     "ParameterError",

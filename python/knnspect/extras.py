@@ -16,6 +16,7 @@ PACKAGES = {
     "imageio_ffmpeg": ("imageio-ffmpeg", "video"),
     "onnx": ("onnx", "export"),
     "onnxruntime": ("onnxruntime", "onnx"),
+    "pyarrow": ("pyarrow", "ray"),
     "ray": ("ray", "ray"),
     "sklearn": ("scikit-learn", "sklearn"),
     "timm": ("timm", "torch"),

@@ -31,7 +31,7 @@ def imports_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_each_package_is_part_of_the_extra_that_is_named() -> None:
     extras = tomllib.loads(PROJECT.read_text())["project"]["optional-dependencies"]
     for package, extra in PACKAGES.values():
-        assert package in [re.split(r"[<>=]", text)[0] for text in extras[extra]]
+        assert package in [re.split(r"[\[<>=]", text)[0] for text in extras[extra]]
 
 
 def test_what_is_there_is_no_error() -> None:

@@ -13,6 +13,7 @@ from knnspect.cli.clean import cleaned, say_dropped
 from knnspect.cli.composing import ViewOptions, refuse_options
 from knnspect.cli.decisions import Blocks, promise
 from knnspect.cli.left_out import LeftOut
+from knnspect.cli.on_cluster import ClusterOptions
 from knnspect.cli.options import BatchSize, Config, Method, SkipBad, Workers, build_detector
 from knnspect.cli.places import check_writable
 from knnspect.errors import ParameterError
@@ -28,7 +29,8 @@ __all__ = ["fit"]
 def fit(
     images: Annotated[Path, typer.Argument(help="Folder of normal images, or one image.")],
     output: Annotated[
-        Path, typer.Option(help="The model to write: a file, or a folder with --max-memory.")
+        Path,
+        typer.Option(help="The model to write: a file, or a folder with --max-memory or --ray."),
     ],
     *,
     method: Method = "spade",  # noqa: ARG001 - it was read before: `kind`
@@ -70,6 +72,7 @@ def fit(
     ] = None,
     blocks: Blocks = None,
     views: ViewOptions,
+    elsewhere: ClusterOptions,
     skip_bad: SkipBad = False,
     kind: type[Detector],
     given: dict[str, str],
@@ -83,8 +86,12 @@ def fit(
 
     detector = views.before(build_detector(kind, given))
     is_composed = isinstance(detector, Composed)
-    refuse_options(detector, max_memory=max_memory, checkpoint=checkpoint, clean=clean)
-    check_writable(output, folder=max_memory is not None)
+    cluster = elsewhere.cluster()
+    refuse_options(
+        detector, max_memory=max_memory, checkpoint=checkpoint, clean=clean, ray=elsewhere.ray
+    )
+    folder = None if max_memory is None and cluster is None else output
+    check_writable(output, folder=folder is not None)
     if checkpoint is not None and checkpoint.absolute() == output.absolute():
         raise ParameterError(f"--checkpoint: expected another file than --output, got {output}")
     cleaner = _cleaner_for(detector) if clean and isinstance(detector, Detector) else None
@@ -95,7 +102,7 @@ def fit(
     held_out = None if calibrate is None else open_to_learn(calibrate)
     resumable = None
     if kind.trains and not is_composed:
-        if checkpoint is None and max_memory is None:
+        if checkpoint is None and folder is None:
             checkpoint = output.with_name(output.name + ".checkpoint")
         # Without one given, it is in the folder.
         resumable = checkpoint or output / CHECKPOINT
@@ -116,8 +123,8 @@ def fit(
         "blocks": None if blocks is None else blocks.value,
     }
     if not is_composed:
-        folder = None if max_memory is None else output
         options |= {"max_memory": max_memory, "folder": folder, "checkpoint": checkpoint}
+        options |= {"cluster": cluster}
     with _Resumable(resumable):
         detector.fit(learnt_from, **options)
     detector.save(output)

@@ -85,9 +85,12 @@ def _chosen(
 ) -> tuple[Callable[..., None], list[str]]:
     """Return the chosen command with all of its options, and the arguments with those of a file."""
     from knnspect.cli.config import config_options, read_config
+    from knnspect.cli.on_cluster import with_address
     from knnspect.cli.options import check_option, with_options
     from knnspect.detectors import get_method, methods
 
+    if name == "fit":
+        arguments = with_address(arguments)
     file = _value_of("--config", arguments)
     settings = {} if file is None else read_config(Path(file), name)
     kind: Any = None

@@ -6,6 +6,7 @@ import os
 import stat
 import threading
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, ClassVar, Literal
 
@@ -26,11 +27,22 @@ from knnspect.errors import (
     errors_about,
 )
 
-__all__ = ["ImageReader", "check_max_pixels", "check_white"]
+__all__ = ["ImageReader", "Remarks", "check_max_pixels", "check_white"]
 
 #: An image whose largest value is below this share of its range is taken for one that counts
 #: fewer bits than its file has.
 _SMALL_PART = 1 / 8
+
+
+@dataclass(frozen=True)
+class Remarks:
+    """What a reader has collected to be said of images: remarks, dark ones, clipped pixels."""
+
+    remarks: dict[str, list[str]]
+    dark: tuple[str, Depth] | None
+    n_clipped_pixels: int
+    n_clipped_images: int
+    most_clipped: tuple[str, Depth] | None
 
 
 class ImageReader:
@@ -138,6 +150,28 @@ class ImageReader:
         for message in messages.values():
             warnings.warn(message, ReadingWarning, stacklevel=stacklevel + 1)
 
+    def remarks(self) -> Remarks:
+        """Return what has been collected, for `take` of a reader in another process."""
+        with self._lock:
+            return Remarks(
+                {remark: list(at) for remark, at in self._remarks.items()},
+                self._dark,
+                self._n_clipped_pixels,
+                self._n_clipped_images,
+                self._most_clipped,
+            )
+
+    def take(self, found: Remarks) -> None:
+        """Collect what another reader has collected of other images."""
+        with self._lock:
+            for remark, at in found.remarks.items():
+                self._remarks.setdefault(remark, []).extend(at)
+            self._dark = self._dark or found.dark
+            self._n_clipped_pixels += found.n_clipped_pixels
+            self._n_clipped_images += found.n_clipped_images
+            if found.most_clipped is not None:
+                self._note_clipped(*found.most_clipped)
+
     def _messages(self, at_end: bool) -> dict[str, str]:
         """Return what is to be said, by its kind."""
         messages = {}
@@ -169,8 +203,7 @@ class ImageReader:
         if depth.n_clipped:
             self._n_clipped_pixels += depth.n_clipped
             self._n_clipped_images += 1
-            if self._most_clipped is None or depth.largest > self._most_clipped[1].largest:
-                self._most_clipped = (where, depth)
+            self._note_clipped(where, depth)
         is_float = decoded.pixels.dtype.kind == "f"
         # Floats lie in [0, 1] where no level is given, and hardly ever where one is.
         is_dark = (
@@ -180,6 +213,10 @@ class ImageReader:
         )
         if self._dark is None and is_dark and depth.largest > 0:
             self._dark = (where, depth)
+
+    def _note_clipped(self, where: str, depth: Depth) -> None:
+        if self._most_clipped is None or depth.largest > self._most_clipped[1].largest:
+            self._most_clipped = (where, depth)
 
 
 def check_white(white: object) -> int | Literal["auto"] | None:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from knnspect import _core
 from knnspect.calibration.blocks import Blocks
+from knnspect.cluster import OnCluster
 from knnspect.constraints import Choice, Positive
 from knnspect.data.loading import OnBad
 from knnspect.detectors.deciding import Decider, shortened_digests
@@ -202,6 +203,7 @@ class Detector(Decider):
         checkpoint: str | os.PathLike[str] | None = None,
         calibration_images: object = None,
         blocks: Blocks = None,
+        cluster: str | OnCluster | None = None,
     ) -> Self:
         """Learn from normal images.
 
@@ -243,6 +245,11 @@ class Detector(Decider):
             Which images belong together, such as frames of one video: the folder that they lie in,
             or by their ids. Images of one block are not compared with each other to calibrate, and
             count as one. By default near-duplicates are found by their features.
+        cluster : str or OnCluster, optional
+            The Ray cluster whose processes extract the features, and write them into the shards of
+            a gallery in `folder`: its address, ``"auto"`` or ``"local"``; with more settings, such
+            as `num_gpus`, an `OnCluster`. `batch_size`, `n_workers` and `max_memory` are those of
+            each of these processes. What of the learning goes shard by shard is done there, too.
 
         Returns
         -------
@@ -264,10 +271,14 @@ class Detector(Decider):
             cannot be written or is full.
         MemoryError
             If more than `max_memory` is in use.
+        BackendUnavailable
+            If there is no such cluster, or its processes die again and again.
         """
         self.check_params()
         run = Run(batch_size, n_workers, skip_bad, progress, max_memory, folder, checkpoint)
         run.blocks, run.calibrates = blocks, calibration_images is None
+        run.on_cluster = OnCluster.of(cluster)
+        run.cluster = None if run.on_cluster is None else run.on_cluster.address
         self._prepare(run)
         normal = extract(self.backbone, images, self._gallery(), run)
         learnt = copy(self)  # so that a failure leaves what was learnt before

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from numpy.typing import NDArray
 
-from knnspect.data import Geometry, iterate_batches, open_images
+from knnspect.data import Geometry, ImageReader, iterate_batches, open_images
 from knnspect.data.loading import OnBad, Views
 from knnspect.errors import ImageError
 from knnspect.features.features import Features
@@ -187,6 +187,7 @@ class Extractor(ReadsImages):
         pooled: bool = True,
         keep_pictures: bool = False,
         views: Views | None = None,
+        reader: ImageReader | None = None,
     ) -> Iterator[Features]:
         """Extract the features batch by batch; the parameters are those of `extract`.
 
@@ -208,6 +209,9 @@ class Extractor(ReadsImages):
         views : Views, optional
             What of each image goes through the network, such as `Variants`; `batch_size` and the
             entries of `Features` then count these.
+        reader : ImageReader, optional
+            Reads the images, and collects what is to be said of them, which is then left to the
+            caller to say; by default `reader()`, and it is said.
 
         Yields
         ------
@@ -220,7 +224,7 @@ class Extractor(ReadsImages):
             If an image cannot be used, or there is none.
         """
         source = open_images(self.opened(images))  # before anything that takes long
-        reader = self.reader()
+        reads = self.reader() if reader is None else reader
         loaded = self._load()
         is_tiled = isinstance(loaded, TiledNetwork)
         watch = stopwatch or Stopwatch()
@@ -233,7 +237,7 @@ class Extractor(ReadsImages):
             1 if is_tiled else batch_size,
             min(1, n_workers) if is_tiled else n_workers,
             skipped if skip_bad else None,
-            reader,
+            reads,
             keep_pictures,
             views,
             is_tiled,
@@ -243,7 +247,8 @@ class Extractor(ReadsImages):
             while True:
                 with watch.stage("decode"):
                     batch = next(batches, None)
-                reader.warn(at_end=batch is None)
+                if reader is None:
+                    reads.warn(at_end=batch is None)
                 if batch is None:
                     break
                 prepared = cast("Images", batch.images)  # in windows for tiles alone

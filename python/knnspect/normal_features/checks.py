@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from knnspect.data import Geometry
 from knnspect.errors import ImageError, ShapeError
 from knnspect.features import Features
 from knnspect.gallery import Gallery
@@ -23,6 +24,7 @@ __all__ = [
     "check_pooled",
     "evenly_spaced",
     "naming_images",
+    "other_grid",
     "warn_of_too_many",
 ]
 
@@ -98,11 +100,16 @@ def add_to_gallery(gallery: Gallery, features: Features) -> None:
     try:
         gallery.add(features.pyramid, features.ids)
     except ShapeError as error:
-        raise ShapeError(
-            f"image {features.ids[0]}: {error}: the grids of normal images must be equal; "
-            f"{features.placements[0].geometry.one_grid}",
-            image=features.ids[0],
-        ) from error
+        geometry = features.placements[0].geometry
+        raise other_grid(features.ids[0], str(error), geometry) from error
+
+
+def other_grid(image: str, reason: str, geometry: Geometry) -> ShapeError:
+    """Return the error of a normal image whose grid is not that of the others."""
+    return ShapeError(
+        f"image {image}: {reason}: the grids of normal images must be equal; {geometry.one_grid}",
+        image=image,
+    )
 
 
 class ConstantLevels:

@@ -8,19 +8,21 @@ import sys
 import tempfile
 import warnings
 import weakref
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from knnspect.data import Geometry, open_to_learn
+from knnspect.data import Geometry, ImageSource, open_to_learn
 from knnspect.errors import ImageError
 from knnspect.features import Extractor, Features
 from knnspect.files import check_path
 from knnspect.gallery import Gallery
 from knnspect.memory import check_memory, parse_bytes
 from knnspect.normal_features.checks import ConstantLevels, add_to_gallery, check_pooled
+from knnspect.normal_features.feature_maker import How
 from knnspect.normal_features.file_stamps import FILES, FileStamps
 from knnspect.normal_features.folder import (
     GALLERY,
@@ -34,7 +36,14 @@ from knnspect.normal_features.folder import (
     rows_about,
     settings_of,
 )
-from knnspect.normal_features.memory_plan import check_room, plan_build, warn_of_variants
+from knnspect.normal_features.memory_plan import Plan, check_room, plan_build, warn_of_variants
+from knnspect.normal_features.on_cluster import (
+    Into,
+    check_for_cluster,
+    check_shards,
+    fill_shards,
+    opened,
+)
 from knnspect.normal_features.pending import Pending
 from knnspect.normal_features.run import Run
 from knnspect.normal_features.thumbnails import ThumbnailMaker, Thumbnails
@@ -131,6 +140,9 @@ def extract(backbone: Extractor, images: object, gallery: Gallery, run: Run) -> 
         If more than `max_memory` is in use; what was learnt is in the folder.
     """
     images = backbone.opened(images)
+    if run.on_cluster is not None:
+        images = open_to_learn(images)
+        check_for_cluster(run, images)
     if backbone.white == "auto":
         images = open_to_learn(images)
         backbone.find_white(images, run.n_workers, run.skip_bad, run.progress)
@@ -201,12 +213,15 @@ def _in_folder(
     check_count("batch_size", run.batch_size)
     settings = settings_of(backbone, empty, run.variants)
     make_folder(folder, settings)
-    with (
-        open_or_create(folder / GALLERY, empty.upsample, empty.dtype) as gallery,
-        open_or_create(folder / IMAGES) as about,
-    ):
+    here = run.on_cluster is None
+    with ExitStack() as stack:
+        at_home = folder / GALLERY
+        gallery = stack.enter_context(opened(at_home, empty.upsample, empty.dtype, run.on_cluster))
+        about = stack.enter_context(open_or_create(folder / IMAGES))
+        check_shards(gallery, run)
         maker = ThumbnailMaker(run.n_thumbnails, folder / THUMBNAILS)
-        source = maker.watching(source)
+        if here:
+            source = maker.watching(source)
         # The gallery is what counts: an image is added to it last, and removed from it first.
         about.remove([id_ for id_ in about.ids if id_ not in gallery])
         known = _known(folder, gallery, about, run.variants)
@@ -222,27 +237,22 @@ def _in_folder(
             sys.stderr.flush()
         if source.n_images is not None:
             _warn_of_changed(folder, new)
-        reading = run.of_reading() | {"n_workers": plan.n_workers}
-        learnt: set[str] = set()
-        batches = backbone.iterate(
-            pending, plan.batch_size, label="learning", may_be_none=True, **reading
-        )
-        for features in batches if plan.n_images != 0 else ():
-            with run.watch.stage("gallery"):
-                _add(features, new.digests, gallery, about, run.variants)
-                constant.see(features.pyramid, features.ids)
-            learnt.update(features.ids)
-            n_images = len(gallery) // plan.n_variants
-            check_memory(
-                limit,
-                f"raise it, or lower batch_size or n_workers; {n_images} images are in "
-                f"{folder}, where the work can go on",
-            )
+        if here:
+            learnt = _learn(backbone, pending, plan, new, (gallery, about), constant, run, limit)
+        else:
+            # What is learnt again is removed first: what is kept of it beside is that of the new.
+            items = new.items()
+            again = [id_ for item in items for id_ in _ids_of(item.id, run.variants)]
+            forget(again, gallery, about)
+            gallery.close()
+            into = Into(at_home, about, maker, new.digests)
+            learnt = fill_shards(backbone, items, into, How.of(plan, run, limit), run)
+            gallery = stack.enter_context(open_or_create(folder / GALLERY))
         if source.n_images is None:
             _warn_of_changed(folder, new)
         kept = learnt.union(*(_ids_of(id_, run.variants) for id_ in new.unchanged))
         forget([id_ for id_ in gallery.ids if id_ not in kept], gallery, about)
-        for id_ in new.unchanged:
+        for id_ in new.unchanged if here else gallery.ids:
             if constant.is_settled:
                 break
             constant.see(gallery.pyramid([id_]), [id_])
@@ -251,6 +261,37 @@ def _in_folder(
         stamps.save({**{id_: known[id_] for id_ in new.unchanged}, **new.digests})
     constant.check()
     return _of_folder(folder, backbone.geometry, run.variants, maker)
+
+
+def _learn(
+    backbone: Extractor,
+    pending: ImageSource,
+    plan: Plan,
+    new: Pending,
+    into: tuple[Gallery, Gallery],
+    constant: ConstantLevels,
+    run: Run,
+    limit: int | None,
+) -> set[str]:
+    """Put images into a folder batch by batch; return the ids under which they were stored."""
+    gallery, about = into
+    learnt: set[str] = set()
+    reading = run.of_reading() | {"n_workers": plan.n_workers}
+    batches = backbone.iterate(
+        pending, plan.batch_size, label="learning", may_be_none=True, **reading
+    )
+    for features in batches if plan.n_images != 0 else ():
+        with run.watch.stage("gallery"):
+            _add(features, new.digests, gallery, about, run.variants)
+            constant.see(features.pyramid, features.ids)
+        learnt.update(features.ids)
+        n_images = len(gallery) // plan.n_variants
+        check_memory(
+            limit,
+            f"raise it, or lower batch_size or n_workers; {n_images} images are in "
+            f"{run.folder}, where the work can go on",
+        )
+    return learnt
 
 
 def _add(

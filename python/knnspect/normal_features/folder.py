@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from knnspect.errors import ParameterError, StoreError
 from knnspect.features import Extractor
 from knnspect.features.stored import DEFAULTS
 from knnspect.files import as_damage, is_there, read_json, replace_file
-from knnspect.gallery import Gallery, is_gallery_folder
+from knnspect.gallery import Gallery, ShardedGallery, is_gallery_folder
 from knnspect.pyramid import FeaturePyramid
 from knnspect.views import Variants
 
@@ -133,10 +134,17 @@ def make_folder(folder: Path, settings: dict[str, Any]) -> None:
         )
 
 
-def open_or_create(path: Path, upsample: str = "bilinear", dtype: str = "float32") -> Gallery:
-    """Return the gallery in a folder, open for writing; a new one where there is none."""
+def open_or_create(
+    path: Path,
+    upsample: str = "bilinear",
+    dtype: str = "float32",
+    shards: int | Sequence[str | os.PathLike[str]] | None = None,
+) -> Gallery:
+    """Return the gallery in a folder, open for writing; a new one, maybe in shards, if none is."""
     if path.is_symlink():
         raise StoreError(f"{path}: expected a folder to write to, it is a symbolic link", path=path)
     if is_gallery_folder(path):
         return Gallery.open(path, "r+")
+    if shards is not None:
+        return ShardedGallery.create(path, upsample, dtype, shards)
     return Gallery.create(path, upsample, dtype)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 
 from knnspect.data import ImageItem, ImageReader, ImageSource
 from knnspect.errors import ImageError
@@ -70,13 +71,25 @@ class Pending:
         self.changed: list[str] = []
 
     def source(self) -> ImageSource:
-        """Return the images to be learnt.
+        """Return the images to be learnt, which put their digests into `digests` when loaded.
 
         Where the number of images is known, all of them are compared now. Of a stream, each is
         compared when its turn has come.
         """
         if self._source.n_images is None:
             return ImageSource(self, None)
+        left = [item.recorded(self.digests) for item in self._items_left]
+        return ImageSource(left, len(left))
+
+    def items(self) -> list[ImageItem]:
+        """Return the images to be learnt as they came; none of a stream.
+
+        All of them are compared at the first call.
+        """
+        return [] if self._source.n_images is None else self._items_left
+
+    @cached_property
+    def _items_left(self) -> list[ImageItem]:
         items = list(self._source)
         known = [item for item in items if item.id in self._known]
         pool = ThreadPoolExecutor(max(self._n_workers, 1), thread_name_prefix="knnspect-digest")
@@ -88,8 +101,10 @@ class Pending:
                     report.advance(1)
         finally:
             pool.shutdown(wait=True, cancel_futures=True)  # also after Ctrl-C
-        left = [self._recorded(item) for item in items if item.id not in self.unchanged]
-        return ImageSource(left, len(left))
+        left = [item for item in items if item.id not in self.unchanged]
+        for item in left:
+            self._see(item)
+        return left
 
     def __iter__(self) -> Iterator[ImageItem]:
         """Go through the images to be learnt, comparing each in its turn."""
@@ -97,7 +112,8 @@ class Pending:
             if item.id in self._known:
                 self._note(item, self._is_unchanged(item))
             if item.id not in self.unchanged:
-                yield self._recorded(item)
+                self._see(item)
+                yield item.recorded(self.digests)
 
     def _note(self, item: ImageItem, is_unchanged: bool) -> None:
         if is_unchanged:
@@ -105,10 +121,9 @@ class Pending:
         else:
             self.changed.append(item.id)
 
-    def _recorded(self, item: ImageItem) -> ImageItem:
+    def _see(self, item: ImageItem) -> None:
         if self._stamps is not None and item.id not in self._known:
             self._stamps.see(item)
-        return item.recorded(self.digests)
 
     def _is_unchanged(self, item: ImageItem) -> bool:
         known = self._known[item.id]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from knnspect.calibration.blocks import Blocks
+from knnspect.cluster import OnCluster
 from knnspect.data.loading import OnBad
 from knnspect.progress import Stopwatch
 from knnspect.views import Variants
@@ -39,6 +40,8 @@ class Run:
     variants: Variants | None = None
     #: The cluster that helps, by its address; None: this process alone.
     cluster: str | None = None
+    #: How that cluster extracts the features; None: this process does.
+    on_cluster: OnCluster | None = None
 
     def of_reading(self) -> dict[str, Any]:
         """Return what `Backbone.iterate` is told of it, but for the size of batches."""

@@ -7,6 +7,7 @@ import os
 from bisect import bisect_left, insort
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from threading import Lock
@@ -135,7 +136,18 @@ class ThumbnailMaker:
             {id_: self._made[name] for name, id_ in names.items() if name in self._made}
         )
 
+    def made(self, image: str) -> bytes | None:
+        """Return the thumbnail of an image, if it was made and is kept so far."""
+        return self._made.get(_name_of(image))
+
+    def take(self, image: str, made: bytes) -> None:
+        """Keep a thumbnail that another maker has made, as if the image had been read here."""
+        self._offer(image, lambda: made)
+
     def _see(self, id_: str, image: ImageArray) -> None:
+        self._offer(id_, partial(thumbnail_of, image))
+
+    def _offer(self, id_: str, make: Callable[[], bytes]) -> None:
         name = _name_of(id_)
         with self._lock:
             place = bisect_left(self._names, name)
@@ -146,7 +158,7 @@ class ThumbnailMaker:
                 insort(self._names, name)
             if len(self._names) > self._most:
                 self._forget(self._names[-1])
-        made = thumbnail_of(image)
+        made = make()
         with self._lock:
             place = bisect_left(self._names, name)
             if self._names[place : place + 1] != [name]:
