@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from copy import copy
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from knnspect import (
 )
 from knnspect.backends import RayBackend
 from knnspect.backends.ray_requests import Request
+from knnspect.cluster.crew import RayCrew
 from knnspect.data import elpv_split
 from knnspect.detectors.heads.estimates.sums import sums_of
 from knnspect.normal_features import NormalFeatures, Run, extract
@@ -32,7 +34,9 @@ ray = pytest.importorskip("ray")
 pytestmark = [
     pytest.mark.xdist_group("ray"),
     # Ray's own.
-    pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::FutureWarning"),
+    pytest.mark.filterwarnings(
+        "ignore::ResourceWarning", "ignore::FutureWarning", "ignore::DeprecationWarning:ray.*"
+    ),
     # Some solar cells are alike.
     pytest.mark.filterwarnings("ignore:.*have near-duplicates among the others"),
 ]
@@ -151,3 +155,22 @@ def test_leaving_one_out_over_shards_gives_the_same_scores(
     # A coreset is searched where it is.
     assert (len(asked) == 3) == (getattr(detector, "coreset", None) is None)
     backend.stop()
+
+
+def test_a_fit_on_a_cluster_picks_its_coreset_there(
+    cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    ask = RayCrew.ask
+
+    def noting(crew: RayCrew, method: str, arguments: Any) -> Any:
+        asked.append(method)
+        return ask(crew, method, arguments)
+
+    monkeypatch.setattr(RayCrew, "ask", noting)
+    files = elpv_split(n_train=12, n_functional=1, n_defective=1).train
+    here = PatchCore(BACKBONE, coreset=0.05).fit(files)
+    assert not asked
+    there = PatchCore(BACKBONE, coreset=0.05).fit(files, folder=tmp_path / "f", cluster="auto")
+    assert "front" in asked
+    assert state_of(there) == state_of(here)
