@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import os
 import pickle
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -503,3 +505,30 @@ def test_a_disk_that_is_full_in_the_second_shard(
         assert contents(gallery) == before
         gallery.add(pyramid(40), new)
     assert len(Gallery.open(folder, verify=True)) == 51
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")
+def test_a_shard_without_rights_is_named() -> None:
+    with tempfile.TemporaryDirectory() as home:
+        folder = Path(home, "g")
+        with ShardedGallery.create(folder, shards=3) as gallery:
+            gallery.add(pyramid(), IDS)
+        Path(home).chmod(0o755)
+        (folder / "shard-0001").chmod(0)
+        reading, writing = os.pipe()
+        if not (process := os.fork()):
+            try:
+                if not os.getuid():  # whom nothing is forbidden
+                    os.setuid(65534)
+                Gallery.open(folder)
+            except StoreError as error:
+                os.write(writing, str(error).encode())
+            finally:
+                os._exit(0)
+        os.close(writing)
+        os.waitpid(process, 0)
+        with os.fdopen(reading, "rb") as said:
+            message = said.read().decode()
+        (folder / "shard-0001").chmod(0o755)
+    assert "shard shard-0001: " in message
+    assert "Permission denied" in message
