@@ -366,11 +366,12 @@ class Search:
         images: list[list[str]] | None,
         threads: int | None,
         radii: list[int | None] | None = None,
+        verify: bool = True,
     ) -> Search:
         """Begin a search for some pyramids, which must be finite.
 
         `images` has one list of ids, or one for each query image; `radii` the radius of a position
-        window on each level.
+        window on each level. Without `verify`, images are verified when their features are first used.
         """
     @staticmethod
     def of(
@@ -381,6 +382,7 @@ class Search:
         images: list[list[str]] | None,
         threads: int | None,
         radii: list[int | None] | None = None,
+        verify: bool = True,
     ) -> Search:
         """Begin a search for pyramids of these shapes; the caller checks that they are finite."""
     @property

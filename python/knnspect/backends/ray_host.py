@@ -116,6 +116,8 @@ class ShardHost(Worker):
             levels = query[0] if len(query) == 1 else _from_pieces(*query)
             return [_answered(together, asked, levels, part, window, threads) for part in parts]
         except KnnspectError as error:
+            if error.image is not None or error.path is not None:
+                error.args = (f"node {self.about().node}: {error}",)
             return error
 
     def _opened(self, shards: tuple[Shard, ...]) -> _Together:

@@ -112,12 +112,14 @@ class Search:
         # An empty gallery has no levels, which the core says.
         radii = radii_of(window, len(gallery.shapes) or len(query.shapes))
         given = None if radii is None else list(radii)
+        # Shards may be searched elsewhere: here they are read when their features are asked for.
+        verify = shards is None
         if query.is_on_device:
             shapes, n_images = query.shapes, query.n_images
-            core = _core.Search.of(gallery, shapes, n_images, k, subset, threads, given)
+            core = _core.Search.of(gallery, shapes, n_images, k, subset, threads, given, verify)
             _check_finite(query)
         else:
-            core = _core.Search(gallery, list(query.levels), k, subset, threads, given)
+            core = _core.Search(gallery, list(query.levels), k, subset, threads, given, verify)
         radii = None if core.window is None else radii
         return cls(query, k, threads, radii, source, len(source), shards, core)
 

@@ -14,6 +14,7 @@ use numpy::{
 };
 use pyo3::prelude::*;
 use std::num::NonZero;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A search whose arguments were checked: the images that it is about, as they were when it began, and
 /// what is looked for. The features of the query come with each call, as they may lie elsewhere.
@@ -28,6 +29,8 @@ pub(crate) struct Search {
     k: usize,
     window: Option<Window>,
     threads: Option<NonZero<usize>>,
+    /// Whether the images were found to be those that were written.
+    is_verified: AtomicBool,
 }
 
 /// The radius of a window on each level, finest first; `None` is any distance.
@@ -64,6 +67,7 @@ impl Search {
         images: Option<&[Vec<String>]>,
         radii: Option<&Radii>,
         threads: Option<NonZero<usize>>,
+        verify: bool,
         cancel: Cancel<'_>,
     ) -> Result<Self> {
         let (context, upsample, (selections, ids)) = gallery.read(|gallery| {
@@ -73,8 +77,7 @@ impl Search {
         let window = radii.map(|radii| Window::new(context.shape(), radii));
         let window = window.transpose()?.flatten();
         search::check(&query, n_images, &context, &selections, k, window.as_ref())?;
-        gallery::verify(&selections, threads, cancel)?;
-        Ok(Self {
+        let search = Self {
             context,
             upsample,
             selections,
@@ -84,7 +87,21 @@ impl Search {
             k,
             window,
             threads,
-        })
+            is_verified: AtomicBool::new(false),
+        };
+        if verify {
+            search.verify(cancel)?;
+        }
+        Ok(search)
+    }
+
+    /// Reads images whose checksums were not compared yet; once, before their features are used.
+    fn verify(&self, cancel: Cancel<'_>) -> Result<()> {
+        if !self.is_verified.load(Ordering::Acquire) {
+            gallery::verify(&self.selections, self.threads, cancel)?;
+            self.is_verified.store(true, Ordering::Release);
+        }
+        Ok(())
     }
 
     /// The gallery images for a query image.
@@ -133,7 +150,9 @@ impl Search {
 impl Search {
     /// A search for the pyramids of a query, which must be finite; see `knnspect.search.Search`.
     #[new]
-    #[pyo3(signature = (gallery, levels, k, images, threads, radii=None))]
+    #[pyo3(signature = (gallery, levels, k, images, threads, radii=None, verify=true))]
+    // The arguments of the Python method.
+    #[allow(clippy::too_many_arguments)]
     fn new(
         py: Python<'_>,
         gallery: &Gallery,
@@ -142,6 +161,7 @@ impl Search {
         images: Option<Vec<Vec<String>>>,
         threads: Option<usize>,
         radii: Option<Radii>,
+        verify: bool,
     ) -> PyResult<Self> {
         let threads = threads_from(py, threads)?;
         let levels = Levels::new(py, &levels)?;
@@ -156,6 +176,7 @@ impl Search {
                 images.as_deref(),
                 radii.as_ref(),
                 threads,
+                verify,
                 cancel,
             )?;
             query.check_finite(None)?;
@@ -166,7 +187,7 @@ impl Search {
     /// The same for `n_images` pyramids of some shapes, whose features are elsewhere; the caller checks
     /// that they are finite.
     #[staticmethod]
-    #[pyo3(signature = (gallery, shapes, n_images, k, images, threads, radii=None))]
+    #[pyo3(signature = (gallery, shapes, n_images, k, images, threads, radii=None, verify=true))]
     // The arguments of the Python method.
     #[allow(clippy::too_many_arguments)]
     fn of(
@@ -178,6 +199,7 @@ impl Search {
         images: Option<Vec<Vec<String>>>,
         threads: Option<usize>,
         radii: Option<Radii>,
+        verify: bool,
     ) -> PyResult<Self> {
         let threads = threads_from(py, threads)?;
         let shape = PyramidShape::new(&shapes).or_raise(py)?;
@@ -190,6 +212,7 @@ impl Search {
                 images.as_deref(),
                 radii.as_ref(),
                 threads,
+                verify,
                 cancel,
             )
         })
@@ -242,7 +265,10 @@ impl Search {
     ) -> PyResult<Vec<Bound<'py, PyArray4<f32>>>> {
         let selection = self.selection(py, image)?;
         let shapes = self.context.shape().levels();
-        let decoded = interrupt::run(py, |_| gallery::levels_of(&self.context, selection, &ranks))?;
+        let decoded = interrupt::run(py, |cancel| {
+            self.verify(cancel)?;
+            gallery::levels_of(&self.context, selection, &ranks)
+        })?;
         decoded
             .into_iter()
             .zip(shapes)
@@ -262,6 +288,7 @@ impl Search {
     ) -> PyResult<Bound<'py, PyArray3<f32>>> {
         let selection = self.selection(py, image)?;
         let values = interrupt::run(py, |cancel| {
+            self.verify(cancel)?;
             gallery::of_images(&self.context, selection, &ranks, cancel)
         })?;
         let levels = self.context.shape().levels().iter();
@@ -296,6 +323,7 @@ impl Search {
         };
         let (context, k, threads) = (&self.context, self.k, self.threads);
         let found = interrupt::run(py, |cancel| {
+            self.verify(cancel)?;
             search::rescore(&query, context, selection, &candidates, k, threads, cancel)
         })?;
         let shape = [candidates.query_cells.len(), k];
@@ -315,6 +343,7 @@ impl Search {
         let selection = [self.selection(py, image)?.clone()];
         let alone = PyramidBatch::new(self.query.clone(), 1, query.image(image)).or_raise(py)?;
         let found = interrupt::run(py, |cancel| {
+            self.verify(cancel)?;
             let options = Options {
                 window: self.window.as_ref(),
                 threads: self.threads,
@@ -352,6 +381,7 @@ impl Search {
             return Err(parameter_error(py, "hidden", message));
         }
         let found = interrupt::run(py, |cancel| {
+            self.verify(cancel)?;
             let options = Options {
                 k: self.k,
                 window: self.window.as_ref(),
@@ -382,6 +412,7 @@ impl Search {
         let levels = Levels::new(py, &levels)?;
         let query = self.query(py, &levels)?;
         let found = interrupt::run(py, |cancel| {
+            self.verify(cancel)?;
             let options = Options {
                 window: self.window.as_ref(),
                 threads: self.threads,

@@ -113,8 +113,8 @@ def move(folder: Path) -> None:
 
 #: What happens to a shard after the gallery was opened, and what is said of it.
 DAMAGE: list[tuple[Callable[[Path], None], str]] = [
-    (flip_a_feature, r"shard-0001: image .* is damaged: its checksum"),
-    (cut_the_features, r"shard-0001: image .* is damaged: its checksum"),
+    (flip_a_feature, r"node .*: .*shard-0001: image .* is damaged: its checksum"),
+    (cut_the_features, r"shard-0001 on node .*is damaged: features-00000001 cannot be read"),
     (exchange_settings, r"shard-0001 on node .*another gallery, or an older copy"),
     (exchange_contents, r"shard-0001 on node .*another gallery, or an older copy"),
     (move, r"shard-0001 on node .*cannot be opened"),
