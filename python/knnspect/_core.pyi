@@ -371,7 +371,7 @@ class Search:
         """Begin a search for some pyramids, which must be finite.
 
         `images` has one list of ids, or one for each query image; `radii` the radius of a position
-        window on each level. Without `verify`, images are verified when their features are first used.
+        window on each level. Without `verify`, images are verified when they are first read.
         """
     @staticmethod
     def of(

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,6 @@ from on_shards import OnShards
 
 from knnspect import FeaturePyramid, Gallery, ShardedGallery, StoreError
 from knnspect.backends import RayBackend
-from knnspect.cluster import Cluster, Worker
 from knnspect.testing import backend_checks
 from knnspect.testing.expectations import expect_identical
 
@@ -63,18 +64,20 @@ def folder(tmp_path: Path) -> Path:
     return path
 
 
-def test_processes_are_spread_over_the_nodes(nodes: Any) -> None:
-    class Placed(Worker):  # in a function, so that Ray sends it: there is no such module there
-        def where(self) -> str:
-            import ray
-
-            return str(ray.get_runtime_context().get_node_id())
-
-    cluster = Cluster(None, "a test")
-    started = [cluster.start(Placed)[0] for _ in range(3)]
-    assert len(set(ray.get([one.where.remote() for one in started]))) > 1
-    for one in started:
-        ray.kill(one)
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are found in /proc")
+def test_each_node_has_a_process_that_searches(
+    folder: Path, nodes: Any, backend: RayBackend
+) -> None:
+    Gallery.open(folder).search(pyramid(1, 1), backend=backend)
+    raylets = {
+        one.process.pid for node in nodes.list_all_nodes() for one in node.all_processes["raylet"]
+    }
+    parents = set()
+    for status in Path("/proc").glob("[0-9]*/status"):
+        with suppress(OSError):
+            if (status.parent / "cmdline").read_bytes().startswith(b"ray::ShardHost"):
+                parents.add(int(status.read_text().split("PPid:")[1].split()[0]))
+    assert raylets <= parents
 
 
 @pytest.mark.timeout(600)
