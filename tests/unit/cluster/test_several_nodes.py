@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from importlib import import_module
@@ -68,16 +69,28 @@ def folder(tmp_path: Path) -> Path:
 def test_each_node_has_a_process_that_searches(
     folder: Path, nodes: Any, backend: RayBackend
 ) -> None:
-    Gallery.open(folder).search(pyramid(1, 1), backend=backend)
     raylets = {
         one.process.pid for node in nodes.list_all_nodes() for one in node.all_processes["raylet"]
     }
+    gallery, parents = Gallery.open(folder), set[int]()
+    for _ in range(10):  # nodes that have just come are not known to all others yet
+        gallery.search(pyramid(1, 1), backend=backend)
+        parents = parents_of_processes()
+        if raylets <= parents:
+            break
+        backend.stop()
+        time.sleep(1)
+    assert raylets <= parents
+
+
+def parents_of_processes() -> set[int]:
+    """The raylets of processes that search."""
     parents = set()
     for status in Path("/proc").glob("[0-9]*/status"):
         with suppress(OSError):
             if (status.parent / "cmdline").read_bytes().startswith(b"ray::ShardHost"):
                 parents.add(int(status.read_text().split("PPid:")[1].split()[0]))
-    assert raylets <= parents
+    return parents
 
 
 @pytest.mark.timeout(600)
