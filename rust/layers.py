@@ -39,7 +39,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("coreset", "merge", "picking", "search"),
         ("gallery",),
         ("store",),
-        ("arrays", "interrupt", "results"),
+        ("arrays", "interrupt", "results", "windows"),
         ("errors",),
     ),
 }

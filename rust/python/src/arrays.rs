@@ -4,7 +4,8 @@ use crate::errors::{DTypeError, OrRaise, ShapeError, at_level};
 use half::f16;
 use knnspect_core::pyramid::{LevelData, PyramidBatch, PyramidShape};
 use numpy::{
-    PyArrayDyn, PyArrayMethods, PyReadonlyArrayDyn, PyUntypedArray, PyUntypedArrayMethods,
+    PyArrayDyn, PyArrayMethods, PyReadonlyArray2, PyReadonlyArrayDyn, PyUntypedArray,
+    PyUntypedArrayMethods,
 };
 use pyo3::prelude::*;
 
@@ -78,4 +79,20 @@ impl<'py> Levels<'py> {
         }
         PyramidBatch::new(self.shape.clone(), self.n_images, levels).or_raise(py)
     }
+}
+
+/// Refuses a projection that is not for rows of so many features.
+pub(crate) fn check_projection(
+    projection: Option<&PyReadonlyArray2<'_, f32>>,
+    n_features: usize,
+) -> PyResult<()> {
+    let Some(shape) = projection.map(|matrix| matrix.shape()) else {
+        return Ok(());
+    };
+    if shape[0] == n_features {
+        return Ok(());
+    }
+    let message =
+        format!("projection: expected {n_features} rows, one per feature, got shape {shape:?}");
+    Err(ShapeError::new_err(message))
 }

@@ -1,7 +1,7 @@
 //! `knnspect._core.pick_rows` and `knnspect._core.concatenate`.
 
-use crate::arrays::Levels;
-use crate::errors::{OrRaise, ShapeError};
+use crate::arrays::{Levels, check_projection};
+use crate::errors::OrRaise;
 use crate::gallery::{Gallery, instruction_set_from, threads_from, upsample_from};
 use crate::interrupt;
 use crate::results::Picks;
@@ -10,7 +10,6 @@ use knnspect_core::select::{PickOptions, pick};
 use knnspect_core::{Cancel, Error};
 use numpy::{
     PyArray, PyArray4, PyArrayMethods, PyReadonlyArray1, PyReadonlyArray2, PyUntypedArray,
-    PyUntypedArrayMethods,
 };
 use pyo3::prelude::*;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -81,16 +80,8 @@ pub(crate) fn pick_rows<'py>(
     let gallery = gallery.read(knnspect_core::Gallery::clone);
     let context = gallery.pyramid_context().or_raise(py)?;
     let all = gallery.select(None).or_raise(py)?;
-    let n_features: usize = context.shape().levels().iter().map(|l| l.channels).sum();
-    if let Some(matrix) = &projection
-        && matrix.shape()[0] != n_features
-    {
-        let message = format!(
-            "projection: expected {n_features} rows, one per feature, got shape {:?}",
-            matrix.shape()
-        );
-        return Err(ShapeError::new_err(message));
-    }
+    let n_features = context.shape().n_features();
+    check_projection(projection.as_ref(), n_features)?;
     let projection = projection.as_ref().map(|matrix| matrix.as_slice());
     let projection = projection.transpose()?;
 
@@ -136,7 +127,7 @@ pub(crate) fn concatenate<'py>(
     let levels = Levels::new(py, &levels)?;
     let batch = levels.batch(py)?;
     let finest = batch.shape().finest();
-    let n_features: usize = batch.shape().levels().iter().map(|l| l.channels).sum();
+    let n_features = batch.shape().n_features();
     let shape = [batch.n_images(), finest.height, finest.width, n_features];
     let context = PyramidContext::new(batch.shape().clone(), upsample);
     let rows = interrupt::run(py, |cancel| pyramid::concatenate(&batch, &context, cancel))?;

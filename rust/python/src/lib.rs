@@ -14,6 +14,7 @@ mod picking;
 mod results;
 mod search;
 mod store;
+mod windows;
 
 use knnspect_core::InstructionSet;
 use pyo3::prelude::*;
@@ -36,7 +37,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(store::replace_file, module)?)?;
     module.add_function(wrap_pyfunction!(coreset::concatenate, module)?)?;
     module.add_function(wrap_pyfunction!(coreset::pick_rows, module)?)?;
-    module.add_function(wrap_pyfunction!(search::window_bounds, module)?)?;
+    module.add_function(wrap_pyfunction!(windows::window_bounds, module)?)?;
     module.add_function(wrap_pyfunction!(merge::merge_found, module)?)?;
     module.add_class::<picking::Chooser>()?;
     module.add_class::<gallery::FolderLock>()?;

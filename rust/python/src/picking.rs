@@ -1,13 +1,11 @@
 //! `knnspect._core.ShardRows` and `knnspect._core.Chooser`.
 
-use crate::errors::{OrRaise, ParameterError, ShapeError};
+use crate::arrays::check_projection;
+use crate::errors::{OrRaise, ParameterError};
 use crate::gallery::{Gallery, threads_from};
 use crate::interrupt;
 use knnspect_core::select::{self, Front, ShardOptions, Whole};
-use numpy::{
-    PyArray, PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray1, PyReadonlyArray2,
-    PyUntypedArrayMethods,
-};
+use numpy::{PyArray, PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray1, PyReadonlyArray2};
 use pyo3::prelude::*;
 use std::num::NonZero;
 
@@ -53,16 +51,8 @@ impl ShardRows {
         let gallery = gallery.read(knnspect_core::Gallery::clone);
         let context = gallery.pyramid_context().or_raise(py)?;
         let all = gallery.select(None).or_raise(py)?;
-        let n_features: usize = context.shape().levels().iter().map(|l| l.channels).sum();
-        if let Some(matrix) = &projection
-            && matrix.shape()[0] != n_features
-        {
-            let message = format!(
-                "projection: expected {n_features} rows, one per feature, got shape {:?}",
-                matrix.shape()
-            );
-            return Err(ShapeError::new_err(message));
-        }
+        let n_features = context.shape().n_features();
+        check_projection(projection.as_ref(), n_features)?;
         let projection = projection.map(|matrix| matrix.as_slice().map(<[f32]>::to_vec));
         let kept = kept.map(|kept| kept.as_slice().map(<[bool]>::to_vec));
         let options = ShardOptions {

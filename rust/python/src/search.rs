@@ -5,6 +5,7 @@ use crate::errors::{OrRaise, ShapeError, parameter_error};
 use crate::gallery::{Gallery, instruction_set_from, threads_from};
 use crate::interrupt;
 use crate::results::{Neighbors, Rescored, SearchStats};
+use crate::windows::{Bounds, Radii, bounds_of};
 use knnspect_core::gallery::{self, Selection};
 use knnspect_core::pyramid::{PyramidBatch, PyramidContext, PyramidShape, Upsample, Window};
 use knnspect_core::search::{self, Candidates, Matcher, Options};
@@ -31,30 +32,6 @@ pub(crate) struct Search {
     threads: Option<NonZero<usize>>,
     /// Whether the images were found to be those that were written.
     is_verified: AtomicBool,
-}
-
-/// The radius of a window on each level, finest first; `None` is any distance.
-type Radii = Vec<Option<usize>>;
-
-/// The first row (or column) that is compared with each, and the one after the last.
-type Bounds = Vec<(usize, usize)>;
-
-/// For each row, and for each column, of the finest level, those that are compared with it.
-fn bounds_of(window: &Window) -> (Bounds, Bounds) {
-    let of = |ranges: &[std::ops::Range<usize>]| ranges.iter().map(|r| (r.start, r.end)).collect();
-    (of(window.rows()), of(window.columns()))
-}
-
-/// The bounds of a window on levels of some shapes, unless everything is within it.
-#[pyfunction]
-pub(crate) fn window_bounds(
-    py: Python<'_>,
-    shapes: Vec<(usize, usize, usize)>,
-    radii: Radii,
-) -> PyResult<Option<(Bounds, Bounds)>> {
-    let shape = PyramidShape::new(&shapes).or_raise(py)?;
-    let window = Window::new(&shape, &radii).or_raise(py)?;
-    Ok(window.as_ref().map(bounds_of))
 }
 
 impl Search {
@@ -104,6 +81,16 @@ impl Search {
         Ok(())
     }
 
+    /// How is searched, unless a method says otherwise.
+    fn options<'a>(&'a self, cancel: Cancel<'a>) -> Options<'a> {
+        Options {
+            window: self.window.as_ref(),
+            threads: self.threads,
+            cancel,
+            ..Options::new(self.k)
+        }
+    }
+
     /// The gallery images for a query image.
     fn selection(&self, py: Python<'_>, image: usize) -> PyResult<&Selection> {
         let at = if self.selections.len() == 1 { 0 } else { image };
@@ -135,12 +122,11 @@ impl Search {
         if query.shape() == &self.query && query.n_images() == self.n_images {
             return Ok(query);
         }
+        let (given, expected) = (query.shape().describe(), self.query.describe());
         let message = format!(
-            "the query is {} images of {}, the search is for {} of {}",
+            "the query is {} images of {given}, the search is for {} of {expected}",
             query.n_images(),
-            query.shape().describe(),
-            self.n_images,
-            self.query.describe()
+            self.n_images
         );
         Err(ShapeError::new_err(message))
     }
@@ -291,10 +277,9 @@ impl Search {
             self.verify(cancel)?;
             gallery::of_images(&self.context, selection, &ranks, cancel)
         })?;
-        let levels = self.context.shape().levels().iter();
-        let n_features: usize = levels.map(|level| level.channels).sum();
-        let n_cells = self.context.shape().finest().cells();
-        PyArray::from_vec(py, values).reshape([ranks.len(), n_cells, n_features])
+        let shape = self.context.shape();
+        let axes = [ranks.len(), shape.finest().cells(), shape.n_features()];
+        PyArray::from_vec(py, values).reshape(axes)
     }
 
     /// The `k` nearest candidates of some cells of one query image: float64 distances, ranks and cells,
@@ -344,16 +329,9 @@ impl Search {
         let alone = PyramidBatch::new(self.query.clone(), 1, query.image(image)).or_raise(py)?;
         let found = interrupt::run(py, |cancel| {
             self.verify(cancel)?;
-            let options = Options {
-                window: self.window.as_ref(),
-                threads: self.threads,
-                cancel,
-                ..Options::new(self.k)
-            };
-            search::search_checked(&alone, &self.context, &selection, &options)
+            search::search_checked(&alone, &self.context, &selection, &self.options(cancel))
         })?;
-        let shape = [self.query.finest().cells(), self.k];
-        Neighbors::new(py, found, &shape)
+        Neighbors::new(py, found, &[self.query.finest().cells(), self.k])
     }
 
     /// The `k` nearest cells of every cell of all query images: distances, ranks and cells, each
@@ -383,13 +361,9 @@ impl Search {
         let found = interrupt::run(py, |cancel| {
             self.verify(cancel)?;
             let options = Options {
-                k: self.k,
-                window: self.window.as_ref(),
-                threads: self.threads,
                 instruction_set,
                 matcher,
-                cancel,
-                ..Options::new(self.k)
+                ..self.options(cancel)
             };
             match hidden {
                 None => search::search_checked(&query, &self.context, &self.selections, &options),
@@ -414,11 +388,8 @@ impl Search {
         let found = interrupt::run(py, |cancel| {
             self.verify(cancel)?;
             let options = Options {
-                window: self.window.as_ref(),
-                threads: self.threads,
                 exact: true,
-                cancel,
-                ..Options::new(self.k)
+                ..self.options(cancel)
             };
             search::search_checked(&query, &self.context, &self.selections, &options)
         })?;
