@@ -127,14 +127,8 @@ class ShardActors:
 
     def _actor(self, place: int) -> Any:
         if place not in self._actors:
-            from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-            actor, about = self._cluster.start(
-                ShardHost,
-                max_restarts=-1,
-                max_task_retries=self._attempts,
-                # If the node is lost it starts on another one.
-                scheduling_strategy=NodeAffinitySchedulingStrategy(self.node(place), soft=True),
+            actor, about = self._cluster.start_on(
+                self.node(place), ShardHost, max_restarts=-1, max_task_retries=self._attempts
             )
             self._actors[place], self._cores[place] = actor, about.cores
         return self._actors[place]

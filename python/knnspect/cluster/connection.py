@@ -20,6 +20,8 @@ __all__ = ["Cluster"]
 
 #: Seconds within which a cluster has to answer at its address; Ray itself waits for minutes.
 _PATIENCE = 10
+#: How often a process is started that goes to another node than it is to.
+_STARTS = 8
 #: Seconds within which a process has to start.
 _START_PATIENCE = 120
 #: What a cluster that is started here is not to do: send statistics of use, or serve a web page.
@@ -85,6 +87,28 @@ class Cluster:
             self._check_connected_to(context.gcs_address)
             # Jobs of each cluster are counted from one.
             return f"{context.gcs_address} {context.get_node_id()} {context.get_job_id()}"
+
+    def start_on(
+        self, node: str, worker: type[Worker], *args: Any, **options: Any
+    ) -> tuple[Any, About]:
+        """Start a process on a node, by Ray's name of it; on another one once that is lost.
+
+        Ray lets a process go elsewhere that would rather be on a node than not at all, often for no
+        reason; one that must be there is not started again when the node is lost. So one that went
+        elsewhere is started anew, a few times. For the rest see `start`.
+        """
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        where = NodeAffinitySchedulingStrategy(node, soft=True)
+        for _ in range(_STARTS - 1):
+            actor, about = self.start(worker, *args, scheduling_strategy=where, **options)
+            listed: Any = ray.nodes
+            is_there = any(each["NodeID"] == node and each["Alive"] for each in listed())
+            if not is_there or ray.get(actor.ray_node.remote()) == node:
+                return actor, about
+            ray.kill(actor)
+        return self.start(worker, *args, scheduling_strategy=where, **options)
 
     def start(self, worker: type[Worker], *args: Any, **options: Any) -> tuple[Any, About]:
         """Start a process, an actor, that has an object of a class.

@@ -36,3 +36,9 @@ class Worker:
         """Return where the process runs."""
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         return About(_core.__version__, os.uname().nodename, cores or 1)
+
+    def ray_node(self) -> str:
+        """Return Ray's name of the node; only where Ray runs the process."""
+        import ray
+
+        return str(ray.get_runtime_context().get_node_id())
