@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from command_line import Run
 from PIL import Image
+from ray_cluster_here import cluster_here
 
 import knnspect as ks
 from knnspect import OnCluster
@@ -50,11 +51,9 @@ LIMITS = {"num_cpus": 4, "object_store_memory": 200_000_000, "include_dashboard"
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     # The GPUs are but numbers: processes are placed by them, and find no device.
-    ray.init("local", num_gpus=2, log_to_driver=False, configure_logging=False, **LIMITS)
-    yield
-    ray.shutdown()
+    with cluster_here(num_gpus=2, **LIMITS):
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -16,8 +16,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
+from marked_images import state_of
 
 from knnspect import Gallery, ShardedGallery
 
@@ -84,16 +84,6 @@ while True:
     state = after
     say("done", state)
 """
-
-
-def state_of(gallery: Gallery) -> dict[str, float]:
-    """Return the value of each image, which has the same everywhere."""
-    state = {}
-    for id_ in gallery.ids:
-        values = [value for level in gallery.pyramid([id_]).levels for value in np.unique(level)]
-        assert len(set(values)) == 1, "an image is of one addition"
-        state[id_] = float(values[0])
-    return state
 
 
 @pytest.mark.timeout(60 + 10 * N_KILLS)

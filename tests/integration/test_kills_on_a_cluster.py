@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from marked_images import state_of
 
 from knnspect import FeaturePyramid, Gallery, ShardedGallery
 from knnspect.bench import machine
@@ -208,16 +209,6 @@ def kill_one(kind: str, cluster: Any, chance: random.Random) -> bool:
         os.kill(raylet_of(node), signal.SIGKILL)
     cluster.remove_node(node, allow_graceful=False)  # all its processes, also what is left of them
     return True
-
-
-def state_of(gallery: Gallery) -> dict[str, float]:
-    """Return the value of each image, which has the same everywhere."""
-    state = {}
-    for id_ in gallery.ids:
-        values = [value for level in gallery.pyramid([id_]).levels for value in np.unique(level)]
-        assert len(set(values)) == 1, "an image is of one addition"
-        state[id_] = float(values[0])
-    return state
 
 
 @pytest.mark.timeout(240 + 40 * N_KILLS)

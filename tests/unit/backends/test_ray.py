@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 import pytest
 from on_shards import OnShards
+from ray_cluster_here import cluster_here
 
 from knnspect import (
     BackendUnavailable,
@@ -49,15 +50,12 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::FutureWarning"),
 ]
 N_KILLS = int(os.environ.get("KNNSPECT_RAY_KILLS", "12"))
-LIMITS = {"num_cpus": 2, "object_store_memory": 200_000_000, "include_dashboard": False}
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    ray.init("local", log_to_driver=False, configure_logging=False, **LIMITS)
-    yield
-    ray.shutdown()
+    with cluster_here():
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -33,15 +33,15 @@ pytestmark = [
     # Ray's own.
     pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::FutureWarning"),
 ]
-LIMITS = {"num_cpus": 2, "object_store_memory": 200_000_000, "include_dashboard": False}
 
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster() -> Iterator[None]:
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    ray.init("local", log_to_driver=False, configure_logging=False, **LIMITS)
-    yield
-    ray.shutdown()
+    # Not above: processes of the cluster import this module, and do not find that one.
+    from ray_cluster_here import cluster_here
+
+    with cluster_here():
+        yield
 
 
 def pyramid(n: int = 12, side: int = 16) -> FeaturePyramid:

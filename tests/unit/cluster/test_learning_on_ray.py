@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from copy import copy
 from dataclasses import replace
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from ray_cluster_here import cluster_here
 
 from knnspect import (
     Backbone,
@@ -40,16 +40,13 @@ pytestmark = [
     # Some solar cells are alike.
     pytest.mark.filterwarnings("ignore:.*have near-duplicates among the others"),
 ]
-LIMITS = {"num_cpus": 2, "object_store_memory": 200_000_000, "include_dashboard": False}
 BACKBONE = Backbone(levels=(1, 2, 3), image_size=64)
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    ray.init("local", log_to_driver=False, configure_logging=False, **LIMITS)
-    yield
-    ray.shutdown()
+    with cluster_here():
+        yield
 
 
 @pytest.fixture(scope="module")
